@@ -1,0 +1,40 @@
+"""The fast gradient sign method."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, model_validator
+
+from freqrobust.plugin import Attack, Norm, Number, check_eps
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from freqrobust.context import AttackContext
+
+
+class FGSM(Attack):
+    """x' = clip(x + eps * sign(grad CE(x))): one full step, no random start.  (Goodfellow et al. 2015, eq. 2)
+
+    With ``norm=l2`` the step is along the normalised gradient (fast gradient method).
+    """
+
+    eps: Number = Field(8 / 255, ge=0, description="budget, in the norm's unit; 8/255 is accepted")
+    norm: Norm = Field("linf", description="norm of the budget")
+
+    @model_validator(mode="after")
+    def _eps_in_pixels(self) -> Any:
+        check_eps(self.norm, self.eps)
+        return self
+
+    def perturb(
+        self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
+    ) -> torch.Tensor:
+        from freqrobust.ascent import loss_and_gradient
+        from freqrobust.losses import cross_entropy
+        from freqrobust.perturbation import project, steepest
+
+        _, _, gradient = loss_and_gradient(model, images, labels, None, cross_entropy)
+        return project(images + self.eps * steepest(gradient, self.norm), images, self.norm, self.eps)

@@ -1,0 +1,134 @@
+"""Projected gradient ascent: the one loop behind FGSM and PGD.
+
+A step is ``x <- project(x + step_size * steepest(grad loss(x)))``, projected onto the intersection of the
+eps-ball and [0, 1] (Goodfellow et al. 2015, eq. 2; Madry et al. 2018, eq. 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from freqrobust.losses import Loss, loss_function
+from freqrobust.perturbation import per_sample, project, steepest
+from freqrobust.plugin import Norm
+
+LossFunction = Callable[[torch.Tensor, torch.Tensor, "torch.Tensor | None"], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """What a climb maximises, and how far it may go."""
+
+    norm: Norm
+    eps: float
+    step_size: float
+    steps: int
+    loss: Loss
+
+    @property
+    def loss_function(self) -> LossFunction:
+        return loss_function(self.loss)  # type: ignore[return-value]
+
+
+def random_start(
+    origin: torch.Tensor, norm: Norm, eps: float, unit: torch.Tensor, direction: torch.Tensor | None
+) -> torch.Tensor:
+    """A point drawn uniformly from the eps-ball around ``origin``, clipped to [0, 1].
+
+    Args:
+        origin: images ``(N, C, H, W)``.
+        norm: the ball.
+        eps: its radius.
+        unit: uniform noise in [0, 1): shaped like ``origin`` for Linf, ``(N,)`` for L2.
+        direction: standard normal noise shaped like ``origin``, for L2 only.
+    """
+    if norm == "linf":
+        return project(origin + (2 * unit - 1) * eps, origin, norm, eps)
+    assert direction is not None
+    dimension = origin[0].numel()
+    delta = direction / per_sample(direction.flatten(1).norm(dim=1), direction)
+    return project(origin + delta * (eps * per_sample(unit, origin) ** (1 / dimension)), origin, norm, eps)
+
+
+def loss_and_gradient(
+    model: nn.Module, x: torch.Tensor, labels: torch.Tensor, targets: torch.Tensor | None, loss: LossFunction
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits ``(N, K)``, loss ``(N,)`` and the gradient of its sum, shaped like ``x``."""
+    x = x.detach().requires_grad_(True)
+    with torch.enable_grad():
+        logits = model(x)
+        values = loss(logits.float(), labels, targets)
+        if not values.requires_grad:  # nothing links the logits to the images
+            return logits.detach(), values.detach(), torch.zeros_like(x)
+        gradient = torch.autograd.grad(values.sum(), x, allow_unused=True)[0]
+    if gradient is None:
+        gradient = torch.zeros_like(x)
+    return logits.detach(), values.detach(), gradient
+
+
+def climb_until_broken(
+    model: nn.Module,
+    start: torch.Tensor,
+    origin: torch.Tensor,
+    labels: torch.Tensor,
+    targets: torch.Tensor | None,
+    ascent: Ascent,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Climb, and leave each sample at its first misclassification.
+
+    Returns:
+        The examples, and which of them were seen to be broken. The last step's results are not predicted
+        again: whoever needs to know has to predict them.
+    """
+    loss = ascent.loss_function
+    result = start.clone()
+    broken = torch.zeros(len(start), dtype=torch.bool, device=start.device)
+    active = torch.arange(len(start), device=start.device)
+    x = start
+    for _ in range(ascent.steps):
+        logits, _, gradient = loss_and_gradient(model, x, labels, targets, loss)
+        fooled = logits.argmax(dim=1) != labels
+        if fooled.any():
+            result[active[fooled]] = x[fooled]
+            broken[active[fooled]] = True
+            keep = ~fooled
+            active, x, gradient, origin, labels = active[keep], x[keep], gradient[keep], origin[keep], labels[keep]
+            targets = targets[keep] if targets is not None else None
+            if len(active) == 0:
+                return result, broken
+        x = project(x + ascent.step_size * steepest(gradient, ascent.norm), origin, ascent.norm, ascent.eps)
+    result[active] = x
+    return result, broken
+
+
+def climb_to_maximum(
+    model: nn.Module,
+    start: torch.Tensor,
+    origin: torch.Tensor,
+    labels: torch.Tensor,
+    targets: torch.Tensor | None,
+    ascent: Ascent,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Climb, and return the highest-loss example over the start and all steps, with its loss ``(N,)``."""
+    loss = ascent.loss_function
+    best = start
+    best_loss = torch.full((len(start),), float("-inf"), device=start.device)
+    x = start
+    for _ in range(ascent.steps):
+        _, values, gradient = loss_and_gradient(model, x, labels, targets, loss)
+        best, best_loss = _better(best, best_loss, x, values)
+        x = project(x + ascent.step_size * steepest(gradient, ascent.norm), origin, ascent.norm, ascent.eps)
+    with torch.no_grad():
+        values = loss(model(x).float(), labels, targets)
+    return _better(best, best_loss, x, values)
+
+
+def _better(
+    best: torch.Tensor, best_loss: torch.Tensor, x: torch.Tensor, values: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    higher = values > best_loss
+    return torch.where(per_sample(higher, x), x, best), torch.where(higher, values, best_loss)

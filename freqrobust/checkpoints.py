@@ -1,0 +1,234 @@
+"""Reading checkpoint files, safely: weights only, unless the user trusts the file."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from freqrobust.architectures import ARCHITECTURES, TORCHVISION, Architecture
+from freqrobust.errors import ModelError
+
+SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".safetensors", ".pt2")
+_KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "ema", "weights", "params")
+_WRAPPERS = re.compile(r"(^|\.)(module|_orig_mod)\.")
+_COMMON = ("model.", "net.", "network.", "backbone.")
+
+StateDict = dict[str, torch.Tensor]
+
+
+@dataclass
+class Checkpoint:
+    """What a file held: a state dict, or a whole module.
+
+    Attributes:
+        state: the state dict, wrappers' prefixes stripped.
+        module: a whole model (a trusted pickle, or a torch.export program).
+        metadata: what :func:`freqrobust.save_model` wrote beside the weights.
+        sha256: hash of the file.
+    """
+
+    sha256: str
+    state: StateDict = field(default_factory=dict)
+    module: nn.Module | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def file_hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for chunk in iter(lambda: file.read(1 << 20), b""):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def read(path: Path, trust: bool = False) -> Checkpoint:
+    """Read a checkpoint file.
+
+    Raises:
+        ModelError: it is missing, empty, broken, or needs ``--trust-checkpoint``.
+    """
+    if not path.exists():
+        raise ModelError(f"{path} does not exist")
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder; expected a file ({' '.join(SUFFIXES)})")
+    if path.stat().st_size == 0:
+        raise ModelError(f"{path} is empty")
+    found = Checkpoint(file_hash(path))
+    if path.suffix == ".pt2":
+        found.module = _exported(path)
+        return found
+    content = _safetensors(path) if path.suffix == ".safetensors" else _torch(path, trust)
+    if isinstance(content, Mapping):
+        found.metadata = dict(content.get("freqrobust") or {})
+    weights = _find_weights(content, path)
+    if isinstance(weights, nn.Module):
+        found.module = weights
+    else:
+        found.state = strip_prefixes(weights)
+    return found
+
+
+def _safetensors(path: Path) -> StateDict:
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)  # type: ignore[no-any-return]
+    except Exception as error:  # SafetensorError is not exported
+        raise ModelError(f"{path} cannot be read as safetensors: {error}") from error
+
+
+def _torch(path: Path, trust: bool) -> Any:
+    if _is_torchscript(path):
+        if not trust:
+            raise ModelError(
+                f"{path} is a TorchScript program; running it needs --trust-checkpoint (in Python: trust=True)"
+            )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.jit.load(str(path), map_location="cpu")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=not trust)
+    except pickle.UnpicklingError as error:
+        text = str(error)
+        if not trust and ("weights_only" in text.lower() or "unsupported" in text.lower()):
+            needs = re.search(r"(?:GLOBAL|global:?)\s+([\w.]+)", text)
+            what = f" (it holds {needs[1]})" if needs else ""
+            raise ModelError(
+                f"{path} holds more than weights{what}; loading it can run code. If you trust its author, "
+                f"give --trust-checkpoint (in Python: trust=True); better, save model.state_dict()"
+            ) from None
+        raise ModelError(f"{path} is not a checkpoint that torch can read: {_line(text)}") from error
+    except (ImportError, AttributeError) as error:
+        raise ModelError(f"{path} needs code that cannot be imported here: {error}") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AssertionError) as error:
+        raise ModelError(f"{path} is truncated or not a checkpoint: {_line(str(error))}") from error
+
+
+def _is_torchscript(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return False
+
+
+def _exported(path: Path) -> nn.Module:
+    try:
+        program = torch.export.load(str(path))
+    except Exception as error:  # whatever the deserialiser meets
+        raise ModelError(f"{path} is not a torch.export program: {_line(str(error))}") from error
+    return program.module()
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:200] or "no details"
+
+
+def _find_weights(content: Any, path: Path) -> StateDict | nn.Module:
+    """The state dict (or the trusted module) inside whatever was saved."""
+    if isinstance(content, nn.Module):
+        return content
+    if isinstance(content, list | tuple) and len(content) == 1:
+        return _find_weights(content[0], path)
+    if isinstance(content, list | tuple):
+        raise ModelError(f"{path} holds a list of {len(content)} items; expected a state dict, or a list of one")
+    if not isinstance(content, Mapping):
+        raise ModelError(f"{path} holds a {type(content).__name__}; expected a state dict")
+    tensors = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
+    if tensors and all(isinstance(v, torch.Tensor | int | float) for v in content.values()):
+        return {str(key): value for key, value in tensors.items()}
+    for key in _KEYS:
+        if isinstance(content.get(key), Mapping | list | tuple | nn.Module):
+            return _find_weights(content[key], path)
+    if len(tensors) > 1:
+        return {str(key): value for key, value in tensors.items()}
+    listed = ", ".join(map(str, list(content)[:8])) or "nothing"
+    raise ModelError(f"{path}: no state dict found under {', '.join(_KEYS)}; it holds {listed}")
+
+
+def strip_prefixes(state: StateDict) -> StateDict:
+    """Remove what DataParallel, torch.compile, weight averaging and trainers put in front of names."""
+    state = {key: value for key, value in state.items() if key != "n_averaged"}
+    while any(_WRAPPERS.search(key) for key in state):
+        state = {_WRAPPERS.sub(r"\1", key): value for key, value in state.items()}
+    for prefix in _COMMON:
+        if state and all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def guess_sizes(state: StateDict) -> tuple[int, int]:
+    """``(num_classes, in_channels)``, from the last matrix and the first convolution."""
+    matrices = [value for key, value in state.items() if key.endswith("weight") and value.dim() == 2]
+    kernels = [value for key, value in state.items() if key.endswith("weight") and value.dim() == 4]
+    return (matrices[-1].shape[0] if matrices else 10), (kernels[0].shape[1] if kernels else 3)
+
+
+def differences(state: StateDict, expected: StateDict) -> list[str]:
+    """How a state dict differs from the one that a network expects; buffers of counters do not count."""
+    found = []
+    for key, value in expected.items():
+        if key.endswith("num_batches_tracked"):
+            continue
+        if key not in state:
+            found.append(f"{key} is missing")
+        elif state[key].shape != value.shape:
+            found.append(f"{key} is {tuple(state[key].shape)}, expected {tuple(value.shape)}")
+    return found + [f"{key} is not expected" for key in state if key not in expected]
+
+
+def on_meta(build: Any, **options: Any) -> StateDict:
+    """The names and shapes of a network's parameters, without memory for them."""
+    with torch.device("meta"):
+        return dict(build(**options).state_dict())
+
+
+def torchvision_architecture(name: str) -> Architecture:
+    """An architecture of torchvision, by its name there."""
+    from torchvision.models import get_model
+
+    def build(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return get_model(name, weights=None, num_classes=num_classes)  # type: ignore[no-any-return]
+
+    return Architecture(f"torchvision:{name}", build, f"torchvision's {name}", "imagenet")
+
+
+def recognise(state: StateDict, path: Path) -> tuple[Architecture, nn.Module]:
+    """The known architecture with exactly these names and shapes, built and empty.
+
+    Raises:
+        ModelError: none fits; the message shows the closest one and the first differing keys.
+    """
+    classes, channels = guess_sizes(state)
+    closest: tuple[int, str, list[str]] | None = None
+    candidates = [*ARCHITECTURES.values(), *map(torchvision_architecture, TORCHVISION)]
+    for architecture in candidates:
+        try:
+            expected = on_meta(architecture.build, num_classes=classes, in_channels=channels)
+        except (RuntimeError, ValueError, TypeError):
+            continue
+        differing = differences(state, expected)
+        if not differing:
+            return architecture, architecture.build(num_classes=classes, in_channels=channels)
+        if closest is None or len(differing) < closest[0]:
+            closest = (len(differing), architecture.name, differing)
+    assert closest is not None
+    raise ModelError(
+        f"{path} fits no known architecture; the closest is {closest[1]}, where {closest[0]} keys differ "
+        f"({'; '.join(closest[2][:3])}); give --arch NAME, file.py:factory or module:factory "
+        f"(see freqrobust list archs)"
+    )

@@ -1,0 +1,95 @@
+"""What the harness hands to plugins beside the model and the images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import torch
+
+from freqrobust import noise
+from freqrobust.errors import SpecError
+
+if TYPE_CHECKING:
+    from freqrobust.data import ImageData
+
+Goal = Literal["decide", "maximize"]
+
+
+class Progress(Protocol):
+    """Who watches a run. All calls come from the thread that evaluates."""
+
+    def begin(self, label: str, total: int) -> None:
+        """A piece of work of ``total`` units starts."""
+
+    def advance(self, amount: int) -> None:
+        """``amount`` units are done."""
+
+    def end(self, summary: str) -> None:
+        """The piece is done; ``summary`` is worth a line."""
+
+    def say(self, message: str) -> None:
+        """Something worth reading happened."""
+
+
+class Silent:
+    """Watches nothing."""
+
+    def begin(self, label: str, total: int) -> None: ...
+
+    def advance(self, amount: int) -> None: ...
+
+    def end(self, summary: str) -> None: ...
+
+    def say(self, message: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class AttackContext:
+    """Who the samples are, what is wanted of the attack, and its only source of randomness.
+
+    Attributes:
+        ids: dataset indices of the samples, int64 ``(N,)``.
+        seed: the seed of the run.
+        goal: ``"decide"`` (a sample may be left at its first misclassification) or ``"maximize"``.
+    """
+
+    ids: torch.Tensor
+    seed: int = 0
+    goal: Goal = "decide"
+
+    def uniform(self, shape: Sequence[int], stream: str) -> torch.Tensor:
+        """Uniform noise in [0, 1), ``(N, *shape)``, the same for a sample in every batch."""
+        return noise.uniform(self.ids, shape, seed=self.seed, stream=stream)
+
+    def normal(self, shape: Sequence[int], stream: str) -> torch.Tensor:
+        """Standard normal noise, ``(N, *shape)``, the same for a sample in every batch."""
+        return noise.normal(self.ids, shape, seed=self.seed, stream=stream)
+
+    def subset(self, keep: torch.Tensor) -> AttackContext:
+        """The context of some of the samples (index or boolean tensor)."""
+        return AttackContext(self.ids[keep], self.seed, self.goal)
+
+
+@dataclass(frozen=True)
+class DefenseContext:
+    """What a defense may use while it is applied."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    seed: int = 0
+    batch_size: int = 125
+    train_data: ImageData | None = None
+    cache_dir: Path | None = None
+    progress: Progress = field(default_factory=Silent)
+
+    def require_train_data(self, why: str) -> ImageData:
+        """The training data.
+
+        Raises:
+            SpecError: there is none.
+        """
+        if self.train_data is None:
+            raise SpecError(f"{why} needs training data: give --train-data (in Python: train_data=...)")
+        return self.train_data

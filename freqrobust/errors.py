@@ -1,0 +1,31 @@
+"""The errors that freqrobust raises on purpose.
+
+Each message is one line that says what was expected, what came and what would work. The command line
+prints it and exits with code 2.
+"""
+
+from __future__ import annotations
+
+
+class FreqRobustError(Exception):
+    """Root of all errors that a user can act on."""
+
+
+class SpecError(FreqRobustError):
+    """A plugin spec, a plugin parameter or an option is wrong."""
+
+
+class PluginError(FreqRobustError):
+    """A plugin breaks its contract: wrong declaration, changed inputs, left its budget."""
+
+
+class ModelError(FreqRobustError):
+    """A model cannot be loaded, or does not map images to logits."""
+
+
+class DataError(FreqRobustError):
+    """A dataset cannot be loaded, or does not fit the model."""
+
+
+class JournalError(FreqRobustError):
+    """A run directory cannot be used."""

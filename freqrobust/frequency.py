@@ -1,0 +1,66 @@
+"""Frequency masks and filters: pure functions on image batches.
+
+Distances are in cycles per image, measured from DC: the frequency ``(u, v)`` of an ``H x W`` image is at
+``sqrt(u**2 + v**2)`` for ``shape="circle"`` and at ``max(|u|, |v|)`` for ``shape="square"``. The
+low-frequency part holds the distances ``< radius``, the high-frequency part ``>= radius``
+(Wang et al., CVPR 2020, sec. 3).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Literal
+
+import torch
+
+Shape = Literal["circle", "square"]
+
+
+def distances(height: int, width: int, shape: Shape = "circle") -> torch.Tensor:
+    """Distance of every frequency from DC, float64 ``(H, W)``, in the order of ``torch.fft.fft2`` (DC first)."""
+    rows = torch.fft.fftfreq(height, 1 / height, dtype=torch.float64).abs()[:, None]
+    columns = torch.fft.fftfreq(width, 1 / width, dtype=torch.float64).abs()[None, :]
+    return torch.maximum(rows, columns) if shape == "square" else torch.sqrt(rows**2 + columns**2)
+
+
+def band_mask(height: int, width: int, low: float, high: float, shape: Shape = "circle") -> torch.Tensor:
+    """Boolean mask ``(H, W)`` of the frequencies with ``low <= distance < high``, DC first."""
+    d = distances(height, width, shape)
+    return (d >= low) & (d < high)
+
+
+@lru_cache(maxsize=64)
+def _half_mask(
+    height: int, width: int, low: float, high: float, shape: Shape, device: torch.device, dtype: torch.dtype
+) -> torch.Tensor:
+    mask = band_mask(height, width, low, high, shape)[:, : width // 2 + 1]
+    return mask.to(device=device, dtype=dtype)
+
+
+def band_pass(images: torch.Tensor, low: float, high: float, shape: Shape = "circle") -> torch.Tensor:
+    """Rebuild ``images (..., H, W)`` from the frequencies with ``low <= distance < high``. Linear; not clipped."""
+    height, width = images.shape[-2:]
+    mask = _half_mask(height, width, float(low), float(high), shape, images.device, images.dtype)
+    return torch.fft.irfft2(
+        torch.fft.rfft2(images).mul_(mask) if not images.requires_grad else torch.fft.rfft2(images) * mask,
+        s=(height, width),
+    )
+
+
+def low_pass(images: torch.Tensor, radius: float, shape: Shape = "circle") -> torch.Tensor:
+    """The low-frequency component (LFC) of ``images (..., H, W)``: distances ``< radius``.
+
+    Example:
+        >>> image = torch.rand(1, 3, 8, 8)
+        >>> bool(torch.equal(low_pass(image, 100), image))
+        True
+    """
+    height, width = images.shape[-2:]
+    if distances(height, width, shape).max() < radius:
+        return images
+    return band_pass(images, 0.0, radius, shape)
+
+
+def high_pass(images: torch.Tensor, radius: float, shape: Shape = "circle") -> torch.Tensor:
+    """The high-frequency component (HFC) of ``images (..., H, W)``: distances ``>= radius``."""
+    return images if radius <= 0 else band_pass(images, radius, float("inf"), shape)

@@ -1,0 +1,108 @@
+"""The run directory: each finished cell is on disk before the next begins.
+
+A cell is one JSON file named by its identity, the hash of everything its numbers depend on. A file holds
+its own checksum; one that is truncated or edited is noticed and measured again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from freqrobust.errors import JournalError
+
+
+def identity(content: Any) -> str:
+    """A short name for JSON-like content: equal content, equal name."""
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def engine_hash() -> str:
+    """Hash of freqrobust's own numerical code, a part of every identity."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        if file.name != "cli.py":
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that it is there whole or not at all, also after a crash."""
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(name, 0o666 & ~umask)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise JournalError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def check_writable(path: Path) -> None:
+    """Raise early if ``path`` could not be written at the end.
+
+    Raises:
+        JournalError: it is a directory, or its folder cannot be made or written.
+    """
+    if path.is_dir():
+        raise JournalError(f"cannot write {path}: it is a directory")
+    parent = path.parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise JournalError(f"cannot write {path}: {parent} is not a folder that can be written")
+
+
+class Journal:
+    """Finished cells, by identity. With ``root=None`` nothing is kept."""
+
+    def __init__(self, root: Path | None) -> None:
+        self.root = root
+        self.damaged: list[str] = []
+        if root is not None:
+            try:
+                (root / "cells").mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise JournalError(f"cannot use the run directory {root}: {error.strerror or error}") from error
+
+    def _path(self, key: str) -> Path:
+        assert self.root is not None
+        return self.root / "cells" / f"{key}.json"
+
+    def load(self, key: str) -> dict[str, Any] | None:
+        """The piece of that identity, or None when there is none that can be trusted."""
+        if self.root is None or not self._path(key).exists():
+            return None
+        try:
+            text = self._path(key).read_text(encoding="utf-8")
+            checksum, _, payload = text.partition("\n")
+            if hashlib.sha256(payload.encode()).hexdigest() != checksum:
+                raise ValueError("checksum")
+            found: dict[str, Any] = json.loads(payload)
+            return found
+        except (OSError, ValueError):
+            self.damaged.append(str(self._path(key)))
+            return None
+
+    def store(self, key: str, piece: Mapping[str, Any]) -> None:
+        """Put a finished piece on disk, atomically."""
+        if self.root is None:
+            return
+        payload = json.dumps(piece, allow_nan=False)
+        write_atomically(self._path(key), f"{hashlib.sha256(payload.encode()).hexdigest()}\n{payload}")

@@ -1,0 +1,411 @@
+"""Models: from any spec to an ``nn.Module`` that maps images in [0, 1] to logits."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import io
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from freqrobust import normalization
+from freqrobust.architectures import ARCHITECTURES
+from freqrobust.checkpoints import (
+    SUFFIXES,
+    Checkpoint,
+    differences,
+    guess_sizes,
+    read,
+    recognise,
+    torchvision_architecture,
+)
+from freqrobust.data import ImageData
+from freqrobust.errors import ModelError, PluginError, SpecError
+from freqrobust.plugin import Defense, InputDefense
+from freqrobust.registry import import_module, load_file, near_miss
+from freqrobust.results import ModelRecord, NormalizeRecord
+
+
+class Classifier(nn.Module):
+    """A network with its normalisation in front, and where both came from."""
+
+    def __init__(
+        self, network: nn.Module, normalize: normalization.Chosen, spec: str, arch: str, sha256: str | None
+    ) -> None:
+        super().__init__()
+        self.normalize = normalize.layer()
+        self.network = network
+        self.chosen = normalize
+        self.spec = spec
+        self.arch = arch
+        self.sha256 = sha256
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(self.normalize(x))  # type: ignore[no-any-return]
+
+
+class _Replace(torch.autograd.Function):
+    """The value of one tensor with the gradient of another (BPDA, Athalye et al. 2018)."""
+
+    @staticmethod
+    def forward(ctx: Any, stand_in: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
+        return exact.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return gradients[0], None
+
+
+def replace_gradient(exact: torch.Tensor, stand_in: torch.Tensor) -> torch.Tensor:
+    """``exact`` going forward, the gradient of ``stand_in`` (same shape) going backward."""
+    return _Replace.apply(stand_in, exact.detach())  # type: ignore[no-any-return, no-untyped-call]
+
+
+class TransformedInput(nn.Module):
+    """An input defense in front of a model."""
+
+    def __init__(self, defense: InputDefense, model: nn.Module) -> None:
+        super().__init__()
+        self.defense = defense
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.defense.differentiable:
+            return self.model(self._checked(self.defense.transform(x), x))  # type: ignore[no-any-return]
+        with torch.no_grad():
+            changed = self._checked(self.defense.transform(x.detach()), x)
+        if torch.is_grad_enabled() and x.requires_grad:
+            changed = replace_gradient(changed, self.defense.surrogate(x))
+        return self.model(changed)  # type: ignore[no-any-return]
+
+    def _checked(self, changed: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        if not isinstance(changed, torch.Tensor) or changed.shape[:1] != x.shape[:1] or changed.dim() != 4:
+            got = tuple(changed.shape) if isinstance(changed, torch.Tensor) else type(changed).__name__
+            raise PluginError(
+                f"{type(self.defense).__name__}.transform should return images shaped like {tuple(x.shape)}, but got {got}"
+            )
+        return changed
+
+
+class WithSurrogate(nn.Module):
+    """A model that is not differentiable, with the gradients of its surrogate."""
+
+    def __init__(self, exact: nn.Module, surrogate: nn.Module) -> None:
+        super().__init__()
+        self.exact = exact
+        self.surrogate = surrogate
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            exact = self.exact(x.detach())
+        if torch.is_grad_enabled() and x.requires_grad:
+            return replace_gradient(exact, self.surrogate(x))
+        return exact  # type: ignore[no-any-return]
+
+
+def with_gradients(defense: Defense, defended: nn.Module, model: nn.Module) -> nn.Module:
+    """The defended model as attacks use it: through its surrogate where it is not differentiable."""
+    if defense.differentiable or isinstance(defense, InputDefense):
+        return defended
+    return WithSurrogate(defended, defense.surrogate(model))
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[list[str]]:
+    """Eval mode and frozen parameters inside, both as before afterwards.
+
+    Yields:
+        Names of layers that stay in train mode all the same.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    grads = [(p, p.requires_grad) for p in model.parameters()]
+    try:
+        try:
+            model.eval()
+        except NotImplementedError:  # torch.export programs have no modes
+            pass
+        for parameter, _ in grads:
+            parameter.requires_grad_(False)
+        yield [
+            name or type(module).__name__
+            for name, module in model.named_modules()
+            if module.training and _mode_matters(module)
+        ]
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter, needed in grads:
+            parameter.requires_grad_(needed)
+
+
+def _mode_matters(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd) or not list(
+        module.children()
+    )
+
+
+def state_hash(model: nn.Module) -> str:
+    """Hash of all parameters and buffers, bit for bit."""
+    digest = hashlib.sha256()
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        value = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Hash of everything a model's outputs depend on: weights, structure, and the source of its own classes."""
+    digest = hashlib.sha256(state_hash(model).encode())
+    digest.update(repr(model).encode())
+    classes = {type(module) for module in model.modules()}
+    for cls in sorted(classes, key=lambda c: (c.__module__, c.__qualname__)):
+        digest.update(f"{cls.__module__}.{cls.__qualname__}".encode())
+        if not cls.__module__.startswith(("torch.", "freqrobust.")):
+            try:
+                digest.update(inspect.getsource(cls).encode())
+            except (OSError, TypeError):
+                pass
+        if hasattr(cls, "graph") or cls.__name__.startswith("GraphModule"):
+            digest.update("".join(str(getattr(m, "code", "")) for m in model.modules() if type(m) is cls).encode())
+    return digest.hexdigest()
+
+
+def record(model: nn.Module, spec: str | None = None) -> ModelRecord:
+    """How the report names a model."""
+    parameters = sum(p.numel() for p in model.parameters())
+    if isinstance(model, Classifier):
+        return ModelRecord(
+            spec=spec or model.spec,
+            arch=model.arch,
+            sha256=model.sha256 or fingerprint(model),
+            parameters=parameters,
+            normalize=model.chosen.record(),
+        )
+    return ModelRecord(
+        spec=spec or type(model).__name__,
+        arch=type(model).__name__,
+        sha256=fingerprint(model),
+        parameters=parameters,
+        normalize=NormalizeRecord(),
+    )
+
+
+def load_model(
+    spec: str | os.PathLike[str],
+    *,
+    arch: str = "auto",
+    normalize: str = "auto",
+    trust: bool = False,
+    data: ImageData | None = None,
+    device: torch.device | str = "cpu",
+) -> Classifier:
+    """Load a model from any spec, normalisation inside.
+
+    Args:
+        spec: a file (``.pt .pth .th .ckpt .safetensors .pt2``), ``torchvision:NAME``, ``timm:NAME``,
+            ``module:callable``, ``file.py:callable``, or ``demo``.
+        arch: ``auto``, a name (see ``freqrobust list archs``), ``torchvision:NAME``, ``file.py:factory`` or
+            ``module:factory``; the network that a state dict is loaded into.
+        normalize: ``auto``, ``none``, a preset or ``m1,m2,m3/s1,s2,s3``.
+        trust: allow checkpoints whose loading can run code.
+        data: samples on which normalisations are tried.
+        device: where the model goes.
+
+    Raises:
+        ModelError: it cannot be loaded, or its normalisation is not clear.
+        SpecError: an option is wrong.
+    """
+    spec = os.fspath(spec)
+    given = None if normalize == "auto" else normalization.parse(normalize)
+    network, name, sha256, known = _load(spec, arch, trust)
+    if given is not None:
+        known = given
+    network = network.to(device)
+    images = labels = None
+    if data is not None and network_takes(network, data.shape[0]):
+        samples = data.limit(min(normalization.TRIAL_SAMPLES, len(data)))
+        images, labels, _ = samples.batch(torch.arange(len(samples)), torch.device(device))
+    with frozen(network):
+        try:
+            chosen = normalization.choose(network, known, images, labels)
+        except RuntimeError as error:
+            if data is None:
+                raise
+            raise ModelError(
+                f"{spec} cannot predict images of shape {data.shape}: {' '.join(str(error).split())[:200]}"
+            ) from error
+    if data is not None:
+        normalization.check_channels(chosen, data.shape[0])
+    return Classifier(network, chosen, spec, name, sha256).to(device).eval()
+
+
+def network_takes(network: nn.Module, channels: int) -> bool:
+    """Whether the first convolution, if there is one, takes images of that many channels."""
+    first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
+    return first is None or first.in_channels == channels
+
+
+def _load(spec: str, arch: str, trust: bool) -> tuple[nn.Module, str, str | None, normalization.Chosen | None]:
+    """``(network, architecture, file hash, normalisation if known)``."""
+    prefix, _, name = spec.partition(":")
+    if spec == "demo":
+        raise SpecError("the demo model is trained by the command line; give --model FILE, or an nn.Module in Python")
+    if prefix == "torchvision" and name:
+        return _torchvision(name)
+    if prefix == "timm" and name:
+        return _timm(name)
+    path = Path(spec).expanduser()
+    if path.suffix in SUFFIXES:
+        return _from_file(path, arch, trust)
+    if prefix and name and name.isidentifier():
+        return _called(factory(spec, "model")(), spec), spec, None, None
+    if path.exists():
+        raise ModelError(f"{spec}: expected a file ending in {' '.join(SUFFIXES)}")
+    raise SpecError(
+        f"unknown model {spec!r} (a file {' '.join(SUFFIXES)}, torchvision:NAME, timm:NAME, module:callable or file.py:callable)"
+    )
+
+
+def factory(spec: str, wanted_as: str) -> Callable[..., Any]:
+    """The callable behind ``module:callable`` or ``file.py:callable``."""
+    head, _, attr = spec.rpartition(":")
+    module = load_file(head) if head.endswith(".py") else import_module(head, f"{wanted_as} {spec!r}")
+    if not callable(getattr(module, attr, None)):
+        names = [n for n, v in vars(module).items() if callable(v)]
+        raise SpecError(f"{head} has no callable {attr!r}{near_miss(attr, names)}")
+    return getattr(module, attr)  # type: ignore[no-any-return]
+
+
+def _called(found: Any, spec: str) -> nn.Module:
+    if not isinstance(found, nn.Module):
+        raise ModelError(f"{spec} should return an nn.Module, but returned {type(found).__name__}")
+    return found
+
+
+def _torchvision(name: str) -> tuple[nn.Module, str, str | None, normalization.Chosen | None]:
+    from torchvision.models import get_model_weights, list_models
+
+    name, _, wanted = name.partition(":weights=")
+    if name not in list_models():
+        raise SpecError(f"torchvision has no model {name!r}{near_miss(name, list_models())}")
+    from torchvision.models import get_model
+
+    try:
+        weights = get_model_weights(name)[wanted or "DEFAULT"]
+    except KeyError as error:
+        raise SpecError(
+            f"torchvision:{name} has no weights {wanted!r} ({', '.join(get_model_weights(name).__members__)})"
+        ) from error
+    try:
+        network = get_model(name, weights=weights)
+    except Exception as error:  # no network, broken download
+        raise ModelError(f"the weights of torchvision:{name} cannot be fetched: {error}") from error
+    preset = weights.transforms()
+    known = normalization.Chosen(tuple(preset.mean), tuple(preset.std), "checkpoint")
+    return network, f"torchvision:{name}", None, known
+
+
+def _timm(name: str) -> tuple[nn.Module, str, str | None, normalization.Chosen | None]:
+    try:
+        import timm
+    except ImportError as error:
+        raise ModelError("timm: models need the extra 'zoo': pip install 'freqrobust[zoo]'") from error
+    if not timm.is_model(name.split(".")[0]):
+        raise SpecError(f"timm has no model {name!r}{near_miss(name, timm.list_models())}")
+    try:
+        network = timm.create_model(name, pretrained=True)
+    except Exception as error:  # no network, broken download
+        raise ModelError(f"the weights of timm:{name} cannot be fetched: {error}") from error
+    cfg = network.pretrained_cfg
+    return network, f"timm:{name}", None, normalization.Chosen(tuple(cfg["mean"]), tuple(cfg["std"]), "checkpoint")
+
+
+def _from_file(path: Path, arch: str, trust: bool) -> tuple[nn.Module, str, str | None, normalization.Chosen | None]:
+    checkpoint = read(path, trust)
+    known = None
+    if checkpoint.metadata.get("normalize"):
+        saved = checkpoint.metadata["normalize"]
+        known = normalization.Chosen(tuple(saved["mean"]), tuple(saved["std"]), "checkpoint", saved.get("preset"))
+    if checkpoint.module is not None:
+        return checkpoint.module, type(checkpoint.module).__name__, checkpoint.sha256, known
+    if arch == "auto" and checkpoint.metadata.get("arch"):
+        arch = checkpoint.metadata["arch"]
+    if arch == "auto":
+        architecture, network = recognise(checkpoint.state, path)
+        name, preset = architecture.name, architecture.normalize
+    else:
+        network, preset = _build(arch, checkpoint)
+        name = arch
+        differing = differences(checkpoint.state, dict(network.state_dict()))
+        if differing:
+            raise ModelError(f"{path} does not fit {arch}: {len(differing)} keys differ ({'; '.join(differing[:3])})")
+    network.load_state_dict(checkpoint.state, strict=False)
+    if known is None and preset is not None:
+        known = normalization.preset(preset, "architecture")
+    return network, name, checkpoint.sha256, known
+
+
+def _build(arch: str, checkpoint: Checkpoint) -> tuple[nn.Module, str | None]:
+    """The network of that name, empty, and the preset its published weights use."""
+    classes, channels = guess_sizes(checkpoint.state)
+    if arch in ARCHITECTURES:
+        known = ARCHITECTURES[arch]
+        return known.build(num_classes=classes, in_channels=channels), known.normalize
+    if arch.startswith("torchvision:"):
+        known = torchvision_architecture(arch.removeprefix("torchvision:"))
+        try:
+            return known.build(num_classes=classes), known.normalize
+        except ValueError as error:
+            raise SpecError(f"unknown architecture {arch!r}: {error}") from error
+    if ":" in arch:
+        return _called(factory(arch, "architecture")(), arch), None
+    raise SpecError(
+        f"unknown architecture {arch!r}{near_miss(arch, ARCHITECTURES)} "
+        f"({', '.join(ARCHITECTURES)}, torchvision:NAME, file.py:factory or module:factory)"
+    )
+
+
+def save_model(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Save a classifier so that ``--model FILE`` works alone: weights, architecture and normalisation.
+
+    Raises:
+        ModelError: the model is not a network from a known or named architecture with a normalisation in front.
+    """
+    if not isinstance(model, Classifier):
+        raise ModelError(
+            f"only a network with its normalisation can be saved, but this is a {type(model).__name__} "
+            f"(a defense that wraps the model, or a model made in Python)"
+        )
+    arch = model.arch
+    head, colon, attr = arch.rpartition(":")
+    if colon and head.endswith(".py"):
+        arch = f"{Path(head).expanduser().resolve()}:{attr}"
+    elif arch not in ARCHITECTURES and not colon:
+        raise ModelError(
+            f"a {arch} from a whole-model file cannot be saved as weights; save it with torch.save yourself"
+        )
+    if arch.startswith("timm:"):
+        raise ModelError("models from timm cannot be saved here; use torch.save(model.network.state_dict())")
+    content = {
+        "state_dict": {key: value.detach().cpu() for key, value in model.network.state_dict().items()},
+        "freqrobust": {
+            "arch": arch,
+            "normalize": {
+                "mean": list(model.chosen.mean),
+                "std": list(model.chosen.std),
+                "preset": model.chosen.preset,
+            },
+        },
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    from freqrobust.journal import write_atomically
+
+    write_atomically(Path(path), buffer.getvalue())

@@ -1,0 +1,253 @@
+"""The plugin kinds: frozen pydantic models with one method each.
+
+A plugin's fields are its parameters, its command-line options, its help text and its entry in the report.
+This module does not import torch, so that help texts can be built without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, get_origin
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from freqrobust.errors import PluginError, SpecError
+
+if TYPE_CHECKING:
+    from typing import IO
+
+    import torch
+    from torch import nn
+
+    from freqrobust.context import AttackContext, DefenseContext
+    from freqrobust.results import Report
+
+Norm = Literal["linf", "l2"]
+
+#: Options of `freqrobust eval` itself; a defense may not have a field of that name.
+RESERVED_OPTIONS = frozenset(
+    [
+        "model",
+        "arch",
+        "normalize",
+        "data",
+        "data_dir",
+        "split",
+        "limit",
+        "first",
+        "train_data",
+        "defense",
+        "attack",
+        "suite",
+        "baseline",
+        "no_baseline",
+        "batch_size",
+        "device",
+        "precision",
+        "seed",
+        "run_dir",
+        "json",
+        "quiet",
+        "debug",
+        "trust_checkpoint",
+        "save_model",
+        "report",
+        "help",
+    ]
+)
+
+
+class Threat(NamedTuple):
+    """The budget of an adversarial attack: all perturbations with ``norm(delta) <= eps``."""
+
+    norm: Norm
+    eps: float
+
+
+def fraction(value: Any) -> Any:
+    """Read ``"8/255"`` as a number; leave everything else to the next validator."""
+    if isinstance(value, str) and value.count("/") == 1:
+        above, below = value.split("/")
+        try:
+            return float(above) / float(below)
+        except ZeroDivisionError:
+            raise ValueError(f"cannot divide by zero in {value!r}") from None
+        except ValueError:
+            return value
+    return value
+
+
+#: A number that may be written as a fraction, such as ``8/255``.
+Number = Annotated[float, BeforeValidator(fraction)]
+#: A pixel quantity in [0, 1]; ``8/255`` is accepted.
+Pixel = Annotated[float, BeforeValidator(fraction), Field(ge=0, le=1)]
+
+
+class Plugin(BaseModel):
+    """What all kinds share: immutable parameters, strictly checked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    reserved_fields: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        for field in cls.model_fields:
+            for base in cls.__mro__[1:]:
+                if field in vars(base) and field not in getattr(base, "model_fields", {}):
+                    raise PluginError(
+                        f"{cls.__name__}: the field {field!r} hides an attribute of {base.__name__}; "
+                        f"to set the attribute write '{field} = ...' without a type, else rename the field"
+                    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_bool_for_numbers(cls, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            for key, value in values.items():
+                field = cls.model_fields.get(key)
+                if isinstance(value, bool) and field is not None and field.annotation in (int, float):
+                    raise ValueError(f"parameter {key!r} should be a number, but got {value}")
+        return values
+
+    @classmethod
+    def build(cls, name: str, params: Mapping[str, Any]) -> Any:
+        """Make the plugin from text or typed parameters.
+
+        Raises:
+            SpecError: one line naming the plugin, the parameter and what would work.
+        """
+        from freqrobust.registry import near_miss
+
+        for key in params:
+            if key not in cls.model_fields:
+                known = ", ".join(cls.model_fields) or "none"
+                raise SpecError(
+                    f"{name}: unknown parameter {key!r}{near_miss(key, cls.model_fields)} (parameters: {known})"
+                )
+        try:
+            return cls(**params)
+        except ValidationError as error:
+            raise SpecError(f"{name}: {_explain(cls, name, error)}") from None
+
+
+def _explain(cls: type[Plugin], name: str, error: ValidationError) -> str:
+    """The first problem of a pydantic error, as a sentence for the user."""
+    first = error.errors()[0]
+    message = str(first["msg"])
+    if not first["loc"]:
+        return message.removeprefix("Value error, ")
+    key = str(first["loc"][0])
+    if first["type"] == "missing":
+        example = next(iter(cls.model_fields[key].examples or ["VALUE"]))
+        return f"parameter {key!r} is required, for example {name}:{key}={example}"
+    got = first["input"]
+    message = message.removeprefix("Value error, ").removeprefix("Input ")
+    hint = ""
+    if first["type"] == "less_than_equal" and cls.model_fields[key].metadata and _is_pixel(cls, key):
+        hint = _of_255(got)
+    return f"parameter {key!r} {message}, but got {got!r}{hint}"
+
+
+def _is_pixel(cls: type[Plugin], key: str) -> bool:
+    return any(isinstance(item, BeforeValidator) and item.func is fraction for item in cls.model_fields[key].metadata)
+
+
+def _of_255(value: Any) -> str:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return ""
+    return f" (pixels are in [0, 1]; did you mean {number:g}/255?)" if number > 1 else ""
+
+
+def check_eps(norm: str, eps: float) -> None:
+    """Refuse a Linf budget above 1: pixels are in [0, 1], so it was meant in 255ths."""
+    if norm == "linf" and eps > 1:
+        raise ValueError(f"parameter 'eps' is {eps:g}, but pixels are in [0, 1]; did you mean {eps:g}/255?")
+
+
+class Attack(Plugin):
+    """Something that changes images. Subclasses implement :meth:`perturb`."""
+
+    #: "adversarial": worst case inside a budget; "shift": a fixed change of the input
+    kind: ClassVar[Literal["adversarial", "shift"]] = "adversarial"
+    #: the attack differentiates the model
+    needs_gradient: ClassVar[bool] = True
+    #: the result for a sample does not depend on which other samples share its batch
+    batch_invariant: ClassVar[bool] = True
+    reserved_fields: ClassVar[frozenset[str]] = frozenset({"seed"})
+
+    def perturb(
+        self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
+    ) -> torch.Tensor:
+        """Changed images, same shape ``(N, C, H, W)``, float32; adversarial ones in [0, 1] and inside the budget.
+
+        ``model`` maps images to logits ``(N, K)``. With ``context.goal == "decide"`` a sample may be left at
+        its first misclassification; with ``"maximize"`` the highest-loss example is returned for every sample.
+        All randomness comes from ``context``.
+        """
+        raise PluginError(f"{type(self).__name__} does not implement perturb()")
+
+    def threat(self) -> Threat | None:
+        """The declared budget; by default the fields ``norm`` and ``eps`` where both exist."""
+        norm, eps = getattr(self, "norm", None), getattr(self, "eps", None)
+        if self.kind != "adversarial" or norm is None or eps is None:
+            return None
+        return Threat(norm, float(eps))
+
+
+class Defense(Plugin):
+    """Something that changes the model. Subclasses implement :meth:`apply`."""
+
+    #: the defended model draws random numbers (from ``freqrobust.noise``) when it predicts
+    stochastic: ClassVar[bool] = False
+    #: gradients of the defended model are exact
+    differentiable: ClassVar[bool] = True
+    #: ``apply`` trains, and so needs training data
+    trains: ClassVar[bool] = False
+    reserved_fields: ClassVar[frozenset[str]] = RESERVED_OPTIONS
+
+    def apply(self, model: nn.Module, context: DefenseContext) -> nn.Module:
+        """A defended model. The model given must not be changed: copy it first."""
+        raise PluginError(f"{type(self).__name__} does not implement apply()")
+
+    def surrogate(self, model: Any) -> Any:
+        """A differentiable stand-in that attacks use for gradients; required when ``differentiable = False``."""
+        raise PluginError(f"{type(self).__name__} is not differentiable and gives no surrogate()")
+
+
+class InputDefense(Defense):
+    """A defense that only transforms images. Subclasses implement :meth:`transform`.
+
+    With ``differentiable = False`` gradients pass straight through the transform (BPDA, Athalye et al. 2018),
+    or through ``surrogate(images)`` where it is given.
+    """
+
+    def transform(self, images: torch.Tensor) -> torch.Tensor:
+        """Images ``(N, C, H, W)`` in, images of the same shape out."""
+        raise PluginError(f"{type(self).__name__} does not implement transform()")
+
+    def surrogate(self, model: Any) -> Any:
+        """A differentiable stand-in for :meth:`transform`; by default the identity."""
+        return model
+
+    def apply(self, model: nn.Module, context: DefenseContext) -> nn.Module:
+        from freqrobust.models import TransformedInput
+
+        return TransformedInput(self, model)
+
+
+class Reporter(Plugin):
+    """Something that shows a report. Subclasses implement :meth:`render`."""
+
+    def render(self, report: Report, target: IO[str]) -> None:
+        """Write ``report`` to the open text file ``target``."""
+        raise PluginError(f"{type(self).__name__} does not implement render()")
+
+
+def takes_list(cls: type[Plugin], key: str) -> bool:
+    """Whether the field itself is a list, so that a list in a spec is its value and not a sweep."""
+    field = cls.model_fields.get(key)
+    return field is not None and get_origin(field.annotation) in (list, tuple, set, frozenset)

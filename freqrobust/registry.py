@@ -1,0 +1,415 @@
+"""Finding plugins and reading specs.
+
+A spec is ``NAME[:key=value,...]``, ``module:attr[:key=value,...]`` or ``file.py:attr[:key=value,...]``;
+a list value (``eps=[1/255,2/255]``) is a sweep; defenses compose with ``+``, left first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import itertools
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from freqrobust.errors import PluginError, SpecError
+from freqrobust.plugin import Attack, Defense, InputDefense, Plugin, Reporter, takes_list
+
+RESERVED_NAMES = {"attack": {"clean"}, "defense": {"none"}, "report": set[str]()}
+_FILE = re.compile(r"^(?P<where>.+?\.py):(?P<attr>[A-Za-z_]\w*)(?::(?P<params>.*))?$", re.DOTALL)
+_MODULE = re.compile(r"^(?P<where>[A-Za-z_][\w.]*):(?P<attr>[A-Za-z_]\w*)(?::(?P<params>.*))?$", re.DOTALL)
+_FILE_MODULE = "freqrobust_file_"
+_KEY = re.compile(r"^[A-Za-z_]\w*$")
+
+
+def near_miss(word: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` when something known is close, else an empty string."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """One plugin, chosen and configured: what a spec stands for."""
+
+    name: str
+    plugin: Plugin
+    given: Mapping[str, str] = field(default_factory=dict)
+    origin: str = "object"
+
+    @property
+    def spec(self) -> str:
+        """The spec in normal form: the name and the parameters that were given, as they were written."""
+        params = ",".join(f"{key}={value}" for key, value in self.given.items())
+        return f"{self.name}:{params}" if params else self.name
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Every parameter, defaults resolved."""
+        return {**self.plugin.model_dump(mode="json"), **resolved(self.plugin)}
+
+    @cached_property
+    def code(self) -> str:
+        """Hash of the plugin's source, so that an edited file is never served from a journal."""
+        return source_hash(type(self.plugin))
+
+
+def resolved(plugin: Plugin) -> dict[str, Any]:
+    """Parameters whose default depends on others, as the plugin resolves them."""
+    extra = getattr(plugin, "resolved_params", None)
+    return extra() if callable(extra) else {}
+
+
+@dataclass(frozen=True)
+class DefenseChain:
+    """Defenses applied one after the other, left first; the empty chain is the undefended model."""
+
+    parts: tuple[Selection, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return "+".join(part.name for part in self.parts) or "none"
+
+    @property
+    def spec(self) -> str:
+        return "+".join(part.spec for part in self.parts) or "none"
+
+    @property
+    def defenses(self) -> list[Defense]:
+        return [part.plugin for part in self.parts if isinstance(part.plugin, Defense)]
+
+    @property
+    def params(self) -> dict[str, Any]:
+        if len(self.parts) == 1:
+            return self.parts[0].params
+        names = [part.name for part in self.parts]
+        labels = [n if names.count(n) == 1 else f"{n}{names[:i].count(n) + 1}" for i, n in enumerate(names)]
+        return {
+            f"{label}.{key}": value
+            for label, part in zip(labels, self.parts, strict=True)
+            for key, value in part.params.items()
+        }
+
+    @property
+    def stochastic(self) -> bool:
+        return any(defense.stochastic for defense in self.defenses)
+
+    @property
+    def code(self) -> list[str]:
+        return [part.code for part in self.parts]
+
+
+class Registry:
+    """The plugins of one kind, found by entry point on first use."""
+
+    def __init__(self, kind: str, group: str, base: type[Plugin]) -> None:
+        self.kind, self.group, self.base = kind, group, base
+
+    @cached_property
+    def _entries(self) -> dict[str, EntryPoint]:
+        entries: dict[str, EntryPoint] = {}
+        for entry in entry_points(group=self.group):
+            known = entries.get(entry.name)
+            if known is not None and known.value != entry.value:
+                raise PluginError(
+                    f"two {self.kind} plugins are named {entry.name!r}: {known.value} and {entry.value}; "
+                    f"uninstall one of the packages that bring them"
+                )
+            if entry.name in RESERVED_NAMES[self.kind]:
+                raise PluginError(f"{entry.value}: the {self.kind} name {entry.name!r} is reserved")
+            entries[entry.name] = entry
+        return entries
+
+    def names(self) -> list[str]:
+        return sorted(self._entries)
+
+    def origin(self, name: str) -> str:
+        """Where a registered plugin comes from: ``package version``."""
+        dist = self._entries[name].dist
+        return f"{dist.name} {dist.version}" if dist else self._entries[name].value
+
+    def get(self, name: str) -> type[Plugin]:
+        """The registered class.
+
+        Raises:
+            SpecError: the name is unknown; the message lists what exists.
+            PluginError: the entry point is broken or is not a plugin of this kind.
+        """
+        if name not in self._entries:
+            raise SpecError(
+                f"unknown {self.kind} {name!r}{near_miss(name, self.names())} "
+                f"({self.kind}s: {', '.join(self.names())}; or module:attr, or file.py:attr)"
+            )
+        entry = self._entries[name]
+        try:
+            found = entry.load()
+        except (ImportError, AttributeError) as error:
+            raise PluginError(f"the {self.kind} {name!r} ({entry.value}) cannot be loaded: {error}") from error
+        return self.check(found, entry.value)
+
+    def check(self, found: Any, where: str) -> type[Plugin]:
+        """``found`` itself, once it is known to be a usable plugin class of this kind."""
+        if not (inspect.isclass(found) and issubclass(found, self.base)):
+            raise PluginError(
+                f"{where} is not {self.kind} class: expected a subclass of freqrobust.{self.base.__name__}"
+            )
+        clash = sorted(found.reserved_fields & set(found.model_fields))
+        if clash:
+            raise PluginError(
+                f"{where}: the parameter {clash[0]!r} has the name of an option of freqrobust eval; rename it"
+            )
+        methods = {"attack": "perturb", "defense": "apply", "report": "render"}
+        method = "transform" if issubclass(found, InputDefense) else methods[self.kind]
+        if getattr(found, method) is getattr(InputDefense if method == "transform" else self.base, method):
+            raise PluginError(f"{where} does not implement {method}()")
+        if (
+            issubclass(found, Defense)
+            and not found.differentiable
+            and not issubclass(found, InputDefense)
+            and found.surrogate is Defense.surrogate
+        ):
+            raise PluginError(f"{where} says differentiable = False and so has to implement surrogate(model)")
+        return found
+
+    def find(self, spec: str) -> tuple[str, type[Plugin], str, str]:
+        """Resolve the head of a spec to ``(name, class, parameter text, origin)``."""
+        head, _, rest = spec.partition(":")
+        if not head.strip():
+            raise SpecError(f"empty {self.kind} spec (for example {', '.join(self.names()[:3])})")
+        if head in self._entries:
+            return head, self.get(head), rest, self.origin(head)
+        in_file = _FILE.match(spec)
+        if in_file:
+            module = load_file(in_file["where"])
+            found = _attribute(module, in_file["attr"], in_file["where"])
+            return (
+                found.__name__,
+                self.check(found, f"{in_file['where']}:{in_file['attr']}"),
+                in_file["params"] or "",
+                in_file["where"],
+            )
+        in_module = _MODULE.match(spec)
+        if in_module and "=" not in in_module["attr"]:
+            module = import_module(in_module["where"], f"{self.kind} {spec!r}", self.names())
+            found = _attribute(module, in_module["attr"], in_module["where"])
+            return (
+                found.__name__,
+                self.check(found, f"{in_module['where']}:{in_module['attr']}"),
+                in_module["params"] or "",
+                in_module["where"],
+            )
+        if head.endswith(".py"):
+            raise SpecError(f"{spec!r}: name the class in the file as well, for example {head}:MyPlugin")
+        self.get(head)
+        raise AssertionError("unreachable")  # get() raised: the name is unknown
+
+    def parse(self, spec: str) -> list[Selection]:
+        """All selections a spec stands for: one, or several where it sweeps."""
+        name, cls, text, origin = self.find(spec.strip())
+        keys, choices = [], []
+        for key, value in parse_params(text, spec):
+            if key in keys:
+                raise SpecError(f"{spec!r}: parameter {key!r} is given twice")
+            keys.append(key)
+            items = list_items(value)
+            choices.append(items if items is not None and not takes_list(cls, key) else [value])
+        selections = []
+        for values in itertools.product(*choices):
+            given = dict(zip(keys, values, strict=True))
+            typed = {
+                k: list_items(v) if takes_list(cls, k) and list_items(v) is not None else v for k, v in given.items()
+            }
+            selections.append(Selection(name, cls.build(name, typed), given, origin))
+        return selections
+
+    def name_of(self, plugin: Plugin) -> str:
+        """The registered name of a plugin object, or its class name."""
+        where = f"{type(plugin).__module__}:{type(plugin).__qualname__}"
+        return next((n for n, entry in self._entries.items() if entry.value == where), type(plugin).__name__)
+
+    def select(self, plugin: Plugin) -> Selection:
+        """The selection for a plugin object that was made in Python."""
+        self.check(type(plugin), type(plugin).__qualname__)
+        given = {
+            key: _as_text(getattr(plugin, key)) for key in type(plugin).model_fields if key in plugin.model_fields_set
+        }
+        return Selection(self.name_of(plugin), plugin, given)
+
+
+attacks = Registry("attack", "freqrobust.attacks", Attack)
+defenses = Registry("defense", "freqrobust.defenses", Defense)
+reports = Registry("report", "freqrobust.reports", Reporter)
+
+
+def parse_attacks(specs: Iterable[str | Attack]) -> list[Selection]:
+    """Selections of all attack specs, sweeps expanded, duplicates and ``clean`` left out."""
+    found: dict[str, Selection] = {}
+    for spec in specs:
+        if isinstance(spec, str) and spec.strip() == "clean":
+            continue
+        for one in attacks.parse(spec) if isinstance(spec, str) else [attacks.select(spec)]:
+            found.setdefault(f"{one.name} {sorted(one.params.items())} {one.code}", one)
+    return list(found.values())
+
+
+def parse_defenses(specs: Iterable[str | Defense | Sequence[Defense]]) -> list[DefenseChain]:
+    """Chains of all defense specs, sweeps expanded; ``none`` is the empty chain."""
+    chains: dict[str, DefenseChain] = {}
+    for spec in specs:
+        if isinstance(spec, str):
+            options = [[] if part.strip() == "none" else [defenses.parse(part)] for part in split_chain(spec)]
+            found = [DefenseChain(tuple(parts)) for parts in itertools.product(*itertools.chain(*options))]
+        else:
+            plugins = [spec] if isinstance(spec, Defense) else list(spec)
+            found = [DefenseChain(tuple(defenses.select(plugin) for plugin in plugins))]
+        for chain in found:
+            chains.setdefault(f"{chain.name} {sorted(chain.params.items())} {chain.code}", chain)
+    return list(chains.values())
+
+
+def split_chain(spec: str) -> list[str]:
+    """``"a:x=1+b"`` to ``["a:x=1", "b"]``; a plus inside brackets or an exponent does not split."""
+    return _split(spec, "+", lambda rest: bool(re.match(r"\s*[A-Za-z_./~]", rest)))
+
+
+def parse_params(text: str, spec: str) -> list[tuple[str, str]]:
+    """``"eps=8/255,steps=20"`` to pairs of text."""
+    pairs = []
+    for item in _split(text, ",") if text.strip() else []:
+        key, equals, value = (part.strip() for part in item.partition("="))
+        if not equals or not _KEY.match(key) or not value:
+            raise SpecError(f"{spec!r}: expected key=value, but got {item.strip()!r}")
+        pairs.append((key, value))
+    return pairs
+
+
+def list_items(text: str) -> list[str] | None:
+    """The items of ``"[a,b]"``, or None when the text is not a list."""
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
+    items = [item.strip() for item in _split(text[1:-1], ",")]
+    if not all(items):
+        raise SpecError(f"{text!r} is not a list: expected [value,value,...]")
+    return items
+
+
+def _split(text: str, at: str, also: Any = lambda rest: True) -> list[str]:
+    parts, depth, start = [], 0, 0
+    for i, char in enumerate(text):
+        depth += (char == "[") - (char == "]")
+        if char == at and depth == 0 and also(text[i + 1 :]):
+            parts.append(text[start:i])
+            start = i + 1
+    if depth != 0:
+        raise SpecError(f"{text!r}: the brackets do not match")
+    return [*parts, text[start:]]
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    return str(value)
+
+
+def _attribute(module: ModuleType, attr: str, where: str) -> Any:
+    if not hasattr(module, attr):
+        names = [n for n, v in vars(module).items() if inspect.isclass(v) or inspect.isfunction(v)]
+        raise SpecError(f"{where} has no {attr!r}{near_miss(attr, names)}")
+    return getattr(module, attr)
+
+
+def import_module(name: str, wanted_as: str, known: Iterable[str] = ()) -> ModuleType:
+    """Import ``name``, also from the current folder; an error says what it was wanted for."""
+    here = str(Path.cwd())
+    added = here not in sys.path
+    if added:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        hint = near_miss(name, known)
+        listed = f" (known: {', '.join(known)})" if known else ""
+        raise SpecError(f"{wanted_as}: cannot import {name!r} ({error}){hint}{listed}") from error
+    finally:
+        if added:
+            sys.path.remove(here)
+
+
+def load_file(path: str) -> ModuleType:
+    """Execute a Python file as a module of its own; the same content is executed once."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise SpecError(f"{path} does not exist")
+    content = file.read_bytes()
+    name = f"{_FILE_MODULE}{hashlib.sha256(str(file.resolve()).encode() + content).hexdigest()[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    sys.path.insert(0, str(file.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        if isinstance(error, PluginError):
+            raise
+        raise SpecError(f"{path} cannot be executed: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(str(file.resolve().parent))
+    return module
+
+
+def source_hash(cls: type) -> str:
+    """Hash of the source of a class, its bases and the neighbouring modules that its module imports."""
+    modules: dict[str, ModuleType] = {}
+    for base in cls.__mro__:
+        _collect(sys.modules.get(base.__module__), modules)
+    digest = hashlib.sha256(cls.__qualname__.encode())
+    for name in sorted(modules):
+        file = getattr(modules[name], "__file__", None)
+        if name.startswith(_FILE_MODULE) or file is None:  # the name holds the hash of what was executed
+            digest.update(name.encode())
+        else:
+            digest.update(Path(file).read_bytes())
+    if cls.__module__ == "__main__" or not modules:  # a notebook, or a session at the prompt
+        with contextlib.suppress(OSError, TypeError):
+            digest.update(inspect.getsource(cls).encode())
+    return digest.hexdigest()[:16]
+
+
+_NOT_OURS = {"freqrobust", "torch", "torchvision", "numpy", "pydantic", "builtins", "abc", "typing"}
+
+
+def _collect(module: ModuleType | None, found: dict[str, ModuleType], near: Path | None = None) -> None:
+    """Add ``module`` and, from there on, what it imports out of its own folder."""
+    if module is None or module.__name__ in found:
+        return
+    plugin_module = module.__name__.startswith(("freqrobust.attacks", "freqrobust.defenses", "freqrobust.reports"))
+    if module.__name__.split(".")[0] in _NOT_OURS and not plugin_module:
+        return
+    file = getattr(module, "__file__", None)
+    if near is not None and (file is None or near not in Path(file).resolve().parents):
+        return
+    found[module.__name__] = module
+    if file is None:
+        return
+    folder = Path(file).resolve().parent
+    for value in list(vars(module).values()):
+        owner = value if isinstance(value, ModuleType) else sys.modules.get(getattr(value, "__module__", None) or "")
+        _collect(owner, found, folder)
