@@ -213,6 +213,11 @@ class Defense(Plugin):
         """A defended model. The model given must not be changed: copy it first."""
         raise PluginError(f"{type(self).__name__} does not implement apply()")
 
+    @property
+    def needs_train_data(self) -> bool:
+        """Whether ``apply`` will ask for training data; by default the class attribute ``trains``."""
+        return self.trains
+
     def surrogate(self, model: Any) -> Any:
         """A differentiable stand-in that attacks use for gradients; required when ``differentiable = False``."""
         raise PluginError(f"{type(self).__name__} is not differentiable and gives no surrogate()")

@@ -1,0 +1,106 @@
+"""Adversarial training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from freqrobust.plugin import Defense, Norm, Number, check_eps
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from freqrobust.context import DefenseContext
+
+
+class AdversarialTraining(Defense):
+    """Train on PGD examples: minimise the loss at the worst point of the eps-ball.  (Madry et al. 2018, eq. 2.1)
+
+    The trained model is cached by content (model, parameters, data, seed), so it is trained once.
+    """
+
+    trains: ClassVar[bool] = True
+
+    eps: Number = Field(8 / 255, ge=0, description="budget of the training attack")
+    norm: Norm = Field("linf", description="norm of the budget")
+    steps: int = Field(7, ge=1, description="gradient steps of the training attack")
+    step_size: Number | None = Field(None, gt=0, description="length of a step; default 2.5 * eps / steps")
+    epochs: int = Field(10, ge=1, description="passes over the training data")
+    lr: float = Field(0.05, gt=0, description="peak learning rate")
+    train_batch: int = Field(128, ge=1, description="images per training step")
+    weight_decay: float = Field(5e-4, ge=0, description="L2 penalty on the weights")
+    augment: Literal["none", "flip-crop"] = Field("flip-crop", description="random flips and crops of training images")
+    start: Literal["checkpoint", "scratch"] = Field("checkpoint", description="where training starts")
+
+    @model_validator(mode="after")
+    def _eps_in_pixels(self) -> Any:
+        check_eps(self.norm, self.eps)
+        return self
+
+    def resolved_params(self) -> dict[str, float]:
+        """The parameters whose defaults depend on others."""
+        return {"step_size": self.step_size if self.step_size is not None else 2.5 * self.eps / self.steps}
+
+    def apply(self, model: nn.Module, context: DefenseContext) -> nn.Module:
+        import copy
+
+        import torch
+        from freqrobust.attacks.pgd import PGD
+
+        from freqrobust.context import AttackContext
+        from freqrobust.journal import engine_hash, identity, write_atomically
+        from freqrobust.models import fingerprint
+        from freqrobust.registry import source_hash
+        from freqrobust.training import Recipe, fit
+
+        data = context.require_train_data("madry")
+        trained = copy.deepcopy(model)
+        path = None
+        if context.cache_dir is not None:
+            parts = [fingerprint(model), self.model_dump(mode="json"), data.sha256, context.seed, context.device.type]
+            key = identity([*parts, source_hash(type(self)), engine_hash(), torch.__version__])
+            path = context.cache_dir / "models" / f"madry-{key}.pt"
+            if path.exists():
+                trained.load_state_dict(torch.load(path, map_location=context.device, weights_only=True))
+                context.progress.say(f"madry: trained model taken from the cache ({path})")
+                return trained
+        if self.start == "scratch":
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(context.seed)
+                for module in trained.modules():
+                    reset = getattr(module, "reset_parameters", None)
+                    if callable(reset):
+                        reset()
+        attack = PGD(eps=self.eps, norm=self.norm, steps=self.steps, step_size=self.step_size)
+
+        def perturb(
+            network: nn.Module, images: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor, epoch: int
+        ) -> torch.Tensor:
+            keyed = AttackContext(ids, seed=context.seed + 1_000_003 * (epoch + 1), goal="maximize")
+            return attack.perturb(network, images, labels, keyed)
+
+        recipe = Recipe(
+            epochs=self.epochs,
+            learning_rate=self.lr,
+            batch=self.train_batch,
+            weight_decay=self.weight_decay,
+            augment=self.augment,
+        )
+        fit(
+            trained,
+            data,
+            recipe,
+            device=context.device,
+            seed=context.seed,
+            perturb=perturb,
+            progress=context.progress,
+            label="madry",
+        )
+        if path is not None:
+            import io
+
+            buffer = io.BytesIO()
+            torch.save(trained.state_dict(), buffer)
+            write_atomically(path, buffer.getvalue())
+        return trained

@@ -1,0 +1,38 @@
+"""Frequency filters in front of the model. Linear, so white-box attacks differentiate through them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from freqrobust.plugin import InputDefense
+
+if TYPE_CHECKING:
+    import torch
+
+
+class LowPass(InputDefense):
+    """The model sees only the frequencies with distance < radius from DC.  (Wang et al., CVPR 2020, sec. 3)"""
+
+    radius: float = Field(ge=0, description="cycles per image", examples=["12"])
+    shape: Literal["circle", "square"] = Field("circle", description="Euclidean distance, or largest coordinate")
+
+    def transform(self, images: torch.Tensor) -> torch.Tensor:
+        from freqrobust.frequency import low_pass
+
+        return low_pass(images, self.radius, self.shape)
+
+
+class HighPass(InputDefense):
+    """The model sees only the frequencies with distance >= radius from DC, and the mean where that is kept."""
+
+    radius: float = Field(ge=0, description="cycles per image", examples=["4"])
+    shape: Literal["circle", "square"] = Field("circle", description="Euclidean distance, or largest coordinate")
+    keep_mean: bool = Field(False, description="add the mean of each channel (DC) back")
+
+    def transform(self, images: torch.Tensor) -> torch.Tensor:
+        from freqrobust.frequency import high_pass
+
+        result = high_pass(images, self.radius, self.shape)
+        return result + images.mean(dim=(-2, -1), keepdim=True) if self.keep_mean and self.radius > 0 else result

@@ -1,0 +1,95 @@
+"""Smoothing trained convolution kernels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from freqrobust.plugin import Defense
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from freqrobust.context import DefenseContext
+
+
+class KernelSmoothing(Defense):
+    """w'[i,j] = w[i,j] + rho * sum of w over the 8 spatial neighbours of (i,j).  (Wang et al., CVPR 2020, sec. 6)
+
+    Smoothing also multiplies the gain of a layer by up to 1 + 8 rho, and moves the statistics that batch
+    norm expects; ``rescale`` and ``recalibrate_bn`` take these two effects away. 1x1 kernels are left alone.
+    """
+
+    rho: float = Field(1.0, ge=0, description="weight of each of the 8 neighbours")
+    layers: Literal["first", "all"] = Field(
+        "first", description="first: the first convolution larger than 1x1; all: every one"
+    )
+    boundary: Literal["zero", "symmetric"] = Field(
+        "zero", description="neighbours beyond the kernel's edge: zero, or mirrored"
+    )
+    rescale: bool = Field(False, description="multiply the smoothed kernels by 1 / (1 + 8 rho)")
+    recalibrate_bn: bool = Field(False, description="measure batch norm statistics again, on training data")
+
+    @property
+    def needs_train_data(self) -> bool:
+        """Batch norm is measured on training data."""
+        return self.recalibrate_bn
+
+    def apply(self, model: nn.Module, context: DefenseContext) -> nn.Module:
+        import copy
+
+        import torch
+        from torch import nn
+
+        from freqrobust.errors import PluginError
+
+        smoothed = copy.deepcopy(model)
+        kernels = [m for m in smoothed.modules() if isinstance(m, nn.Conv2d) and max(m.kernel_size) > 1]
+        if not kernels:
+            raise PluginError("smooth: the model has no convolution with a kernel larger than 1x1")
+        with torch.no_grad():
+            for layer in kernels[:1] if self.layers == "first" else kernels:
+                weight = smooth(layer.weight, self.rho, self.boundary)
+                layer.weight.copy_(weight / (1 + 8 * self.rho) if self.rescale else weight)
+        if self.recalibrate_bn:
+            recalibrate(smoothed, context)
+        return smoothed
+
+
+def smooth(weight: torch.Tensor, rho: float, boundary: Literal["zero", "symmetric"]) -> torch.Tensor:
+    """Add ``rho`` times the sum of the 8 spatial neighbours; ``weight (out, in, kh, kw)``, smoothed over kh and kw."""
+    import torch
+    import torch.nn.functional as F
+
+    stencil = torch.full((1, 1, 3, 3), rho, dtype=weight.dtype, device=weight.device)
+    stencil[0, 0, 1, 1] = 1.0
+    planes = weight.reshape(-1, 1, *weight.shape[-2:])
+    planes = F.pad(planes, (1, 1, 1, 1), mode="replicate" if boundary == "symmetric" else "constant")
+    return F.conv2d(planes, stencil).view_as(weight)
+
+
+def recalibrate(model: nn.Module, context: DefenseContext) -> None:
+    """Measure the running statistics of every batch norm again, as averages over the training data."""
+    import torch
+    from torch import nn
+
+    data = context.require_train_data("smooth: recalibrate_bn=true")
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    model.eval()
+    before = [m.momentum for m in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a cumulative average
+        norm.train()
+    context.progress.begin("recalibrating batch norm", len(data))
+    with torch.no_grad():
+        for chunk in torch.arange(len(data)).split(250):
+            images, _, _ = data.batch(chunk, context.device)
+            model(images)
+            context.progress.advance(len(images))
+    context.progress.end(f"batch norm recalibrated on {len(data)} training images")
+    for norm, momentum in zip(norms, before, strict=True):
+        norm.momentum = momentum
+        norm.eval()

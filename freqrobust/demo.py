@@ -1,0 +1,36 @@
+"""The embedded demo: a small CNN trained on the spot on scikit-learn's digits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from freqrobust import normalization
+from freqrobust.architectures import SmallCNN
+from freqrobust.context import Progress
+from freqrobust.data import load_data
+from freqrobust.journal import engine_hash, identity
+from freqrobust.models import Classifier, load_model, save_model
+from freqrobust.training import Recipe, fit
+
+RECIPE = Recipe(epochs=12, learning_rate=0.1, batch=64)
+
+
+def demo_model(cache_dir: Path | None = None, progress: Progress | None = None) -> Classifier:
+    """The demo classifier, about 97 % right on the test split; trained in seconds, then taken from the cache."""
+    key = identity(["demo", RECIPE.__dict__, engine_hash(), torch.__version__])
+    path = cache_dir / "models" / f"demo-{key}.pt" if cache_dir is not None else None
+    if path is not None and path.exists():
+        found = load_model(path)
+    else:
+        data = load_data("digits", split="train")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = SmallCNN(num_classes=10, in_channels=1)
+        found = Classifier(network, normalization.preset("none", "none"), "demo", "small_cnn", None)
+        fit(found, data, RECIPE, device=torch.device("cpu"), progress=progress, label="demo model")
+        if path is not None:
+            save_model(found, path)
+    found.spec = "demo"
+    return found

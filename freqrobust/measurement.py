@@ -1,0 +1,302 @@
+"""Measuring one cell: run one attack against one defended model, check what it returns, count what it broke."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from freqrobust.context import AttackContext, Progress
+from freqrobust.data import ImageData
+from freqrobust.devices import is_out_of_memory
+from freqrobust.errors import PluginError
+from freqrobust.perturbation import TOLERANCE, norms
+from freqrobust.plugin import Attack, Norm, Threat
+from freqrobust.registry import Selection
+from freqrobust.results import pack, unpack
+from freqrobust.victim import Victim
+
+NORMS: tuple[Norm, ...] = ("linf", "l2")
+#: Share of gradients that may be exactly zero before a warning.
+ZERO_GRADIENT_SHARE = 0.05
+
+
+@dataclass
+class Outcome:
+    """What one cell found, per sample.
+
+    Attributes:
+        right: the sample counts as right, ``(n,)``.
+        predictions: predicted class, ``(n,)``; of the clean image where no example was tried.
+        examples: by norm, how far the successful example of a sample is, ``(n,)``; infinite without one.
+        inherited: samples handed over as broken by a smaller eps.
+    """
+
+    right: np.ndarray
+    predictions: np.ndarray
+    examples: dict[str, np.ndarray] = field(default_factory=dict)
+    inherited: int = 0
+    seconds: float = 0.0
+    forwards: int = 0
+    backwards: int = 0
+    warnings: list[tuple[str, str]] = field(default_factory=list)
+
+    def fits(self, threat: Threat) -> np.ndarray:
+        """Samples with a successful example inside the threat, ``(n,)``."""
+        if threat.norm not in self.examples:
+            return np.zeros(len(self.right), dtype=bool)
+        return self.examples[threat.norm] <= threat.eps + TOLERANCE
+
+    def to_piece(self) -> dict[str, Any]:
+        """JSON-like content, for the journal."""
+        return {
+            "n": len(self.right),
+            "right": pack(self.right),
+            "predictions": _encode(self.predictions.astype("<i4")),
+            "examples": {norm: _encode(values.astype("<f4")) for norm, values in self.examples.items()},
+            "inherited": self.inherited,
+            "seconds": self.seconds,
+            "forwards": self.forwards,
+            "backwards": self.backwards,
+            "warnings": self.warnings,
+        }
+
+    @classmethod
+    def from_piece(cls, piece: dict[str, Any]) -> Outcome:
+        """The inverse of :meth:`to_piece`."""
+        return cls(
+            right=unpack(piece["right"], piece["n"]),
+            predictions=_decode(piece["predictions"], "<i4"),
+            examples={norm: _decode(text, "<f4") for norm, text in piece["examples"].items()},
+            inherited=piece["inherited"],
+            seconds=piece["seconds"],
+            forwards=piece["forwards"],
+            backwards=piece["backwards"],
+            warnings=[(code, message) for code, message in piece["warnings"]],
+        )
+
+
+def _encode(values: np.ndarray) -> str:
+    return base64.b64encode(values.tobytes()).decode()
+
+
+def _decode(text: str, dtype: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), dtype=dtype).copy()
+
+
+class Bench:
+    """The samples, and how they are cut into batches."""
+
+    def __init__(self, data: ImageData, device: torch.device, batch_size: int, adaptive: bool, watch: Progress) -> None:
+        self.data = data
+        self.device = device
+        self.batch_size = batch_size
+        self.adaptive = adaptive  # halve the batch when memory runs out
+        self.watch = watch
+
+    def each(self, positions: torch.Tensor, work: Callable[[torch.Tensor], None]) -> None:
+        """Call ``work`` with the positions of each batch, smaller ones from where memory runs out."""
+        done = 0
+        while done < len(positions):
+            chunk = positions[done : done + self.batch_size]
+            try:
+                work(chunk)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if not self.adaptive or self.batch_size == 1:
+                    raise PluginError(
+                        f"memory ran out with batches of {self.batch_size}; give a smaller --batch-size, or auto"
+                    ) from error
+                self.batch_size //= 2
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                self.watch.say(f"memory ran out; going on with batches of {self.batch_size}")
+                continue
+            done += len(chunk)
+            self.watch.advance(len(chunk))
+
+
+class _Timer:
+    """Seconds and passes spent on a cell."""
+
+    def __init__(self, victim: Victim) -> None:
+        self.victim = victim
+        victim.view.reset()
+        victim.forwards = victim.non_finite = 0
+        self.start = time.perf_counter()
+
+    def close(self, outcome: Outcome) -> Outcome:
+        view = self.victim.view
+        outcome.seconds = round(time.perf_counter() - self.start, 4)
+        outcome.forwards = self.victim.forwards + view.forwards
+        outcome.backwards = view.backwards
+        return outcome
+
+
+def measure_clean(victim: Victim, bench: Bench) -> Outcome:
+    """The clean pass, once a defense."""
+    timer = _Timer(victim)
+    n = len(bench.data)
+    predictions = np.zeros(n, dtype=np.int32)
+    softmax_like = True
+
+    def work(chunk: torch.Tensor) -> None:
+        nonlocal softmax_like
+        images, _, ids = bench.data.batch(chunk, bench.device)
+        classes, logits = victim.predict(images, ids, "clean")
+        predictions[chunk.numpy()] = classes.cpu().numpy()
+        softmax_like &= bool(((logits >= 0).all(dim=1) & ((logits.sum(dim=1) - 1).abs() < 1e-4)).all())
+
+    bench.each(torch.arange(n), work)
+    outcome = timer.close(Outcome(predictions == bench.data.labels.numpy(), predictions))
+    if softmax_like:
+        outcome.warnings.append(
+            ("softmax-outputs", "the outputs are probabilities, not logits: gradients may vanish; remove the softmax")
+        )
+    _warn_non_finite(outcome, victim)
+    return outcome
+
+
+def _warn_non_finite(outcome: Outcome, victim: Victim) -> None:
+    count = victim.non_finite + victim.view.non_finite
+    if count:
+        outcome.warnings.append(("non-finite-logits", f"{count} predictions were not finite; NaN counts as wrong"))
+
+
+def measure(
+    selection: Selection, victim: Victim, bench: Bench, clean: Outcome, lower: Outcome | None, seed: int
+) -> Outcome:
+    """One attack against one defended model.
+
+    Args:
+        selection: the attack.
+        victim: the defended model.
+        bench: the samples.
+        clean: the clean pass of this defense.
+        lower: the same attack at the next smaller eps of its sweep, whose broken samples are handed over.
+        seed: the seed of the run.
+
+    Raises:
+        PluginError: the attack broke its contract.
+    """
+    attack = selection.plugin
+    assert isinstance(attack, Attack)
+    if attack.kind == "shift":
+        return _shift(selection, attack, victim, bench, seed)
+    return _adversarial(selection, attack, victim, bench, clean, lower, seed)
+
+
+def _shift(selection: Selection, attack: Attack, victim: Victim, bench: Bench, seed: int) -> Outcome:
+    timer = _Timer(victim)
+    n = len(bench.data)
+    predictions = np.zeros(n, dtype=np.int32)
+
+    def work(chunk: torch.Tensor) -> None:
+        images, labels, ids = bench.data.batch(chunk, bench.device)
+        changed = run_attack(selection, attack, victim, images, labels, AttackContext(ids, seed, "decide"))
+        classes, _ = victim.predict(changed, ids, selection.spec)
+        predictions[chunk.numpy()] = classes.cpu().numpy()
+
+    bench.each(torch.arange(n), work)
+    outcome = timer.close(Outcome(predictions == bench.data.labels.numpy(), predictions))
+    _warn_non_finite(outcome, victim)
+    return outcome
+
+
+def _adversarial(
+    selection: Selection,
+    attack: Attack,
+    victim: Victim,
+    bench: Bench,
+    clean: Outcome,
+    lower: Outcome | None,
+    seed: int,
+) -> Outcome:
+    timer = _Timer(victim)
+    n = len(bench.data)
+    predictions = clean.predictions.copy()
+    examples = {norm: np.full(n, np.inf, dtype=np.float32) for norm in NORMS}
+    handed_over = np.zeros(n, dtype=bool)
+    if lower is not None:
+        handed_over = clean.right & ~lower.right
+        predictions[handed_over] = lower.predictions[handed_over]
+        for norm in NORMS:
+            examples[norm][handed_over] = lower.examples[norm][handed_over]
+    # randomness may break a sample that is right by majority only just, so there every sample is attacked
+    tried = np.ones(n, dtype=bool) if victim.stochastic else clean.right & ~handed_over
+    goal: Literal["decide", "maximize"] = "maximize" if victim.stochastic else "decide"
+    right = clean.right & ~handed_over
+
+    def work(chunk: torch.Tensor) -> None:
+        images, labels, ids = bench.data.batch(chunk, bench.device)
+        changed = run_attack(selection, attack, victim, images, labels, AttackContext(ids, seed, goal))
+        classes, _ = victim.predict(changed, ids, selection.spec)
+        broken = (classes != labels).cpu().numpy()
+        where = chunk.numpy()
+        predictions[where] = classes.cpu().numpy()
+        right[where] &= ~broken
+        broken &= clean.right[where]
+        for norm in NORMS:
+            examples[norm][where[broken]] = norms(changed - images, norm).cpu().numpy()[broken]
+
+    bench.each(torch.from_numpy(np.flatnonzero(tried)), work)
+    outcome = Outcome(right, predictions, examples, inherited=int(handed_over.sum()))
+    outcome = timer.close(outcome)
+    view = victim.view
+    if attack.needs_gradient and view.zero_gradients > ZERO_GRADIENT_SHARE * max(view.backwards, 1):
+        share = view.zero_gradients / max(view.backwards, 1)
+        outcome.warnings.append(
+            (
+                "zero-gradients",
+                f"{selection.spec}: {share:.0%} of the gradients were exactly zero; the attack is weakened",
+            )
+        )
+    if attack.needs_gradient and tried.any() and view.backwards == 0:
+        outcome.warnings.append(("no-gradients", f"{selection.spec}: no gradient reached the images"))
+    _warn_non_finite(outcome, victim)
+    return outcome
+
+
+def run_attack(
+    selection: Selection,
+    attack: Attack,
+    victim: Victim,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    context: AttackContext,
+) -> torch.Tensor:
+    """The attack's images for one batch, checked against what it declares.
+
+    Raises:
+        PluginError: wrong type, shape or range, not finite, or outside of the budget.
+    """
+    with victim.attacked(context.ids, selection.spec) as view, torch.set_grad_enabled(attack.needs_gradient):
+        changed = attack.perturb(view, images.clone(), labels.clone(), context)
+    name = selection.spec
+    if not isinstance(changed, torch.Tensor):
+        raise PluginError(f"{name} should return images, but returned a {type(changed).__name__}")
+    changed = changed.detach()
+    if changed.shape != images.shape or not changed.is_floating_point():
+        raise PluginError(
+            f"{name} should return float images {tuple(images.shape)}, but returned {changed.dtype} {tuple(changed.shape)}"
+        )
+    changed = changed.float()
+    if not bool(torch.isfinite(changed).all()):
+        raise PluginError(f"{name} returned images with NaN or infinite values")
+    if attack.kind == "adversarial":
+        low, high = float(changed.min()), float(changed.max())
+        if low < -TOLERANCE or high > 1 + TOLERANCE:
+            raise PluginError(f"{name} returned images outside of [0, 1]: [{low:g}, {high:g}]")
+        threat = attack.threat()
+        if threat is not None:
+            farthest = float(norms(changed - images, threat.norm).max())
+            # the norm is a sum over many rounded pixels, so a large L2 budget is met up to its own rounding
+            if farthest > threat.eps + max(TOLERANCE, 1e-6 * threat.eps):
+                raise PluginError(f"{name} left its budget: {threat.norm} {farthest:.6g} > {threat.eps:.6g}")
+    return changed.contiguous()

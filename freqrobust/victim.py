@@ -1,0 +1,156 @@
+"""A defended model, prepared for evaluation: exact for predictions, counted and folded for attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Literal
+
+import torch
+from torch import nn
+
+from freqrobust import noise
+from freqrobust.errors import ModelError
+from freqrobust.fusion import fold_batch_norm
+
+Precision = Literal["fp32", "bf16"]
+
+
+class AttackView(nn.Module):
+    """The model as attacks see it: passes are counted, and zero gradients noticed.
+
+    Attributes:
+        forwards: images that went forward.
+        backwards: images whose gradient came back.
+        zero_gradients: images whose gradient was exactly zero.
+        non_finite: images whose logits were not finite.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device, precision: Precision) -> None:
+        super().__init__()
+        self.model = model
+        self.device = device
+        self.precision = precision
+        self.reset()
+
+    def reset(self) -> None:
+        """Start counting again."""
+        self.forwards = self.backwards = 0
+        # kept on the device: reading them after every pass would stall a GPU
+        self._zero = torch.zeros((), dtype=torch.int64, device=self.device)
+        self._non_finite = torch.zeros((), dtype=torch.int64, device=self.device)
+
+    @property
+    def zero_gradients(self) -> int:
+        return int(self._zero)
+
+    @property
+    def non_finite(self) -> int:
+        return int(self._non_finite)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.forwards += len(x)
+        if x.requires_grad and torch.is_grad_enabled():
+            x = x.view_as(x)
+            x.register_hook(self._gradient)
+        reduced = torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+        with reduced:
+            logits = self.model(x)
+        logits = logits.float()
+        self._non_finite += (~torch.isfinite(logits.detach()).all(dim=1)).sum()
+        return logits  # type: ignore[no-any-return]
+
+    def _gradient(self, gradient: torch.Tensor) -> None:
+        self.backwards += len(gradient)
+        self._zero += (gradient.flatten(1).abs().amax(dim=1) == 0).sum()
+
+
+class Victim:
+    """What one defense made of the model.
+
+    Args:
+        exact: the defended model; all predictions come from it, in fp32.
+        attackable: the same with gradients (surrogates where declared).
+        probe: a few images, to check that batch norm can be folded.
+        device: where it runs.
+        precision: of the attacks' passes.
+        votes: draws per prediction; more than one for stochastic defenses.
+        seed: the seed of the run.
+    """
+
+    def __init__(
+        self,
+        exact: nn.Module,
+        attackable: nn.Module,
+        probe: torch.Tensor,
+        *,
+        device: torch.device,
+        precision: Precision = "fp32",
+        votes: int = 1,
+        seed: int = 0,
+    ) -> None:
+        self.exact = exact
+        self.votes = votes
+        self.seed = seed
+        self.stochastic = votes > 1
+        self.forwards = 0
+        self.non_finite = 0
+        self.view = AttackView(attackable if self.stochastic else fold_batch_norm(attackable, probe), device, precision)
+
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """One prediction of the full model, ``(N, K)``, fp32.
+
+        Raises:
+            ModelError: the result is not logits.
+        """
+        with torch.no_grad():
+            found = self.exact(images)
+        self.forwards += len(images)
+        check_logits(found, images)
+        found = found.float()
+        self.non_finite += int((~torch.isfinite(found).all(dim=1)).sum())
+        return found  # type: ignore[no-any-return]
+
+    def predict(self, images: torch.Tensor, ids: torch.Tensor, stream: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Predicted classes ``(N,)`` (the majority of the votes where there are several) and the first logits."""
+        if not self.stochastic:
+            logits = self.logits(images)
+            return _classes(logits), logits
+        first = None
+        counts = None
+        for vote in range(self.votes):
+            with noise.sample_scope(ids, seed=self.seed, stream=f"{stream} vote {vote}"):
+                logits = self.logits(images)
+            if first is None or counts is None:
+                first, counts = logits, torch.zeros_like(logits, dtype=torch.int64)
+            counts.scatter_add_(1, _classes(logits).clamp_min(0)[:, None], torch.ones_like(counts[:, :1]))
+        assert first is not None
+        assert counts is not None
+        return counts.argmax(dim=1), first
+
+    @contextmanager
+    def attacked(self, ids: torch.Tensor, stream: str) -> Iterator[AttackView]:
+        """The view for one batch of an attack; stochastic modules draw keyed noise for these samples."""
+        with noise.sample_scope(ids, seed=self.seed, stream=f"{stream} attack"):
+            yield self.view
+
+
+def _classes(logits: torch.Tensor) -> torch.Tensor:
+    """Predicted classes; -1, which is never right, where the logits are not numbers."""
+    return torch.where(torch.isnan(logits).any(dim=1), -1, logits.argmax(dim=1))
+
+
+def check_logits(found: object, images: torch.Tensor) -> None:
+    """Refuse anything but one row of logits an image.
+
+    Raises:
+        ModelError: wrong type or shape.
+    """
+    if not isinstance(found, torch.Tensor):
+        raise ModelError(f"the model should return logits (N, K), but returned a {type(found).__name__}")
+    if found.dim() != 2 or len(found) != len(images) or found.shape[1] < 2:
+        raise ModelError(
+            f"the model should return logits ({len(images)}, K) with K >= 2, but returned {tuple(found.shape)}"
+        )
+    if not found.is_floating_point():
+        raise ModelError(f"the model should return float logits, but returned {found.dtype}")
