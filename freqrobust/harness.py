@@ -68,9 +68,9 @@ def evaluate(
     model: nn.Module | str | os.PathLike[str],
     data: Any,
     *,
-    attacks: Iterable[str | Attack] | None = None,
+    attacks: Iterable[str | Attack | Selection] | None = None,
     suite: str | None = None,
-    defenses: Iterable[str | Defense | Sequence[Defense]] = (),
+    defenses: Iterable[str | Defense | DefenseChain | Sequence[Defense]] = (),
     baseline: bool = True,
     train_data: Any = None,
     batch_size: int | Literal["auto"] = "auto",
@@ -118,6 +118,8 @@ def evaluate(
     images = as_data(data)
     training = as_data(train_data, "train data") if train_data is not None else None
     chains = _chains(defenses, baseline, training)
+    if isinstance(attacks, str | Attack):
+        attacks = [attacks]
     chosen = parse_attacks(attacks if attacks is not None else suites.resolve(suite or "standard", images.shape))
     network = model if isinstance(model, nn.Module) else load_model(model, data=images, device=where)
     home = next((p.device for p in network.parameters()), None)
@@ -151,7 +153,7 @@ def evaluate(
 
 
 def _chains(
-    defenses: Iterable[str | Defense | Sequence[Defense]], baseline: bool, training: ImageData | None
+    defenses: Iterable[str | Defense | DefenseChain | Sequence[Defense]], baseline: bool, training: ImageData | None
 ) -> list[DefenseChain]:
     if isinstance(defenses, str | Defense):
         defenses = [defenses]

@@ -223,6 +223,10 @@ def load_model(
         SpecError: an option is wrong.
     """
     spec = os.fspath(spec)
+    if spec == "demo":
+        from freqrobust.demo import demo_model
+
+        return demo_model().to(device)
     given = None if normalize == "auto" else normalization.parse(normalize)
     network, name, sha256, known = _load(spec, arch, trust)
     if given is not None:
@@ -255,8 +259,6 @@ def network_takes(network: nn.Module, channels: int) -> bool:
 def _load(spec: str, arch: str, trust: bool) -> tuple[nn.Module, str, str | None, normalization.Chosen | None]:
     """``(network, architecture, file hash, normalisation if known)``."""
     prefix, _, name = spec.partition(":")
-    if spec == "demo":
-        raise SpecError("the demo model is trained by the command line; give --model FILE, or an nn.Module in Python")
     if prefix == "torchvision" and name:
         return _torchvision(name)
     if prefix == "timm" and name:

@@ -111,7 +111,7 @@ def trial(
     network: nn.Module, images: torch.Tensor, labels: torch.Tensor, also: Chosen | None = None
 ) -> dict[str, torch.Tensor]:
     """Which samples each preset gets right: ``{name: bool (N,)}``; ``also`` joins under the name ``taken``."""
-    names = [name for name in _TRIALS.get(images.shape[1], ["none", "half"])]
+    names = _TRIALS.get(images.shape[1], ["none", "half"])
     layers = {name: Normalize(*PRESETS[name]) for name in names}
     if also is not None and also.preset not in layers:
         layers["taken"] = also.layer()

@@ -214,16 +214,29 @@ class Registry:
         self.get(head)
         raise AssertionError("unreachable")  # get() raised: the name is unknown
 
-    def parse(self, spec: str) -> list[Selection]:
-        """All selections a spec stands for: one, or several where it sweeps."""
+    def parse(self, spec: str, options: Mapping[str, Sequence[str]] | None = None) -> list[Selection]:
+        """All selections a spec stands for: one, or several where it sweeps.
+
+        Args:
+            spec: the text.
+            options: further parameters with their values (several: a sweep), used where the plugin has them.
+        """
         name, cls, text, origin = self.find(spec.strip())
-        keys, choices = [], []
+        keys: list[str] = []
+        choices: list[list[str]] = []
         for key, value in parse_params(text, spec):
             if key in keys:
                 raise SpecError(f"{spec!r}: parameter {key!r} is given twice")
             keys.append(key)
             items = list_items(value)
             choices.append(items if items is not None and not takes_list(cls, key) else [value])
+        for key, values in (options or {}).items():
+            if key not in cls.model_fields:
+                continue
+            if key in keys:
+                raise SpecError(f"{spec!r}: parameter {key!r} is given twice, in the spec and as an option")
+            keys.append(key)
+            choices.append([f"[{','.join(values)}]"] if takes_list(cls, key) else list(values))
         selections = []
         for values in itertools.product(*choices):
             given = dict(zip(keys, values, strict=True))
@@ -252,24 +265,36 @@ defenses = Registry("defense", "freqrobust.defenses", Defense)
 reports = Registry("report", "freqrobust.reports", Reporter)
 
 
-def parse_attacks(specs: Iterable[str | Attack]) -> list[Selection]:
+def parse_attacks(specs: Iterable[str | Attack | Selection]) -> list[Selection]:
     """Selections of all attack specs, sweeps expanded, duplicates and ``clean`` left out."""
     found: dict[str, Selection] = {}
     for spec in specs:
         if isinstance(spec, str) and spec.strip() == "clean":
             continue
-        for one in attacks.parse(spec) if isinstance(spec, str) else [attacks.select(spec)]:
+        if isinstance(spec, Selection):
+            several = [spec]
+        else:
+            several = attacks.parse(spec) if isinstance(spec, str) else [attacks.select(spec)]
+        for one in several:
             found.setdefault(f"{one.name} {sorted(one.params.items())} {one.code}", one)
     return list(found.values())
 
 
-def parse_defenses(specs: Iterable[str | Defense | Sequence[Defense]]) -> list[DefenseChain]:
-    """Chains of all defense specs, sweeps expanded; ``none`` is the empty chain."""
+def parse_defenses(
+    specs: Iterable[str | Defense | DefenseChain | Sequence[Defense]],
+    options: Mapping[str, Sequence[str]] | None = None,
+) -> list[DefenseChain]:
+    """Chains of all defense specs, sweeps expanded; ``none`` is the empty chain.
+
+    ``options`` are parameters given apart from the specs, as on the command line.
+    """
     chains: dict[str, DefenseChain] = {}
     for spec in specs:
         if isinstance(spec, str):
-            options = [[] if part.strip() == "none" else [defenses.parse(part)] for part in split_chain(spec)]
+            options = [[] if part.strip() == "none" else [defenses.parse(part, options)] for part in split_chain(spec)]
             found = [DefenseChain(tuple(parts)) for parts in itertools.product(*itertools.chain(*options))]
+        elif isinstance(spec, DefenseChain):
+            found = [spec]
         else:
             plugins = [spec] if isinstance(spec, Defense) else list(spec)
             found = [DefenseChain(tuple(defenses.select(plugin) for plugin in plugins))]

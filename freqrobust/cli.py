@@ -1,0 +1,341 @@
+"""The command line: parse, call the API, choose the exit code.
+
+Torch, pydantic and the engine are imported inside the commands, so that help texts come at once.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import sys
+from typing import Annotated, Any
+
+import typer
+
+EXIT_GATE, EXIT_BAD_INPUT, EXIT_CELLS_FAILED, EXIT_INTERRUPTED = 1, 2, 3, 130
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of the ``freqrobust`` command."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = arguments or ["--help"]
+    debug = "--debug" in arguments
+    try:
+        app, arguments = build(arguments)
+        code = app(arguments, standalone_mode=False, prog_name="freqrobust")
+    except KeyboardInterrupt:
+        fail("interrupted")
+        code = EXIT_INTERRUPTED
+    except Exception as error:
+        if debug:
+            raise
+        code = report_error(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def fail(message: str) -> None:
+    """One line on standard error."""
+    print(f"freqrobust: {' '.join(message.split())}", file=sys.stderr)
+
+
+def report_error(error: Exception) -> int:
+    """Say what is wrong in one line; the exit code.
+
+    Raises:
+        Exception: the error itself, when it is not one that a user can act on.
+    """
+    format_message = getattr(error, "format_message", None)  # a usage error of the command line library
+    if format_message is not None:
+        message = format_message()
+        fail(f"{message[:1].lower()}{message[1:]}" if message else "see freqrobust --help")
+        return EXIT_BAD_INPUT
+    if type(error).__name__ == "Abort":
+        return EXIT_INTERRUPTED
+    from freqrobust.errors import FreqRobustError
+
+    if isinstance(error, FreqRobustError):
+        fail(str(error))
+        return EXIT_BAD_INPUT
+    raise error
+
+
+def build(arguments: list[str]) -> tuple[Any, list[str]]:
+    """The application for these arguments: ``eval`` gets the fields of the given defenses as options."""
+    app = typer.Typer(
+        name="freqrobust",
+        help="How robust is a PyTorch image classifier, and why.",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    fields: dict[str, Any] = {}
+    if arguments[:1] == ["eval"]:
+        specs = given_defenses(arguments)
+        if specs:
+            fields = defense_fields(specs)
+            arguments = spell_out_flags(arguments, fields)
+    app.command("eval", help=EVAL_HELP)(eval_command(fields))
+    app.command("list")(list_)
+    return app, arguments
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from freqrobust import __version__
+
+        print(f"freqrobust {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version, metavar=""),
+    ] = False,
+) -> None:
+    pass
+
+
+EVAL_HELP = (
+    "Measure a model, undefended and with each defense, under attacks and frequency filters.\n\n"
+    "Without --model: the embedded demo, a small CNN trained on the spot on handwritten digits.\n\n"
+    "With --defense NAME --help: the parameters of that defense as well."
+)
+
+
+def given_defenses(arguments: list[str]) -> list[str]:
+    """The values of ``--defense X`` and ``--defense=X``."""
+    found = [b for a, b in itertools.pairwise(arguments) if a == "--defense" and not b.startswith("--")]
+    return found + [a.partition("=")[2] for a in arguments if a.startswith("--defense=")]
+
+
+def defense_fields(specs: list[str]) -> dict[str, Any]:
+    """``{field: (owner's name, class)}`` of all given defenses; an owner of ``None`` means several have it."""
+    from freqrobust.registry import defenses, split_chain
+
+    fields: dict[str, Any] = {}
+    for spec in specs:
+        for part in split_chain(spec):
+            if part.strip() == "none":
+                continue
+            name, cls, _, _ = defenses.find(part.strip())
+            for key in cls.model_fields:
+                owners = [*fields[key][0], name] if key in fields else [name]
+                fields[key] = (owners, cls)
+    return fields
+
+
+def _flag(key: str) -> str:
+    return "--" + key.replace("_", "-")
+
+
+def spell_out_flags(arguments: list[str], fields: dict[str, Any]) -> list[str]:
+    """``--rescale`` alone becomes ``--rescale true`` for fields that are true or false."""
+    booleans = {_flag(key) for key, (_, cls) in fields.items() if cls.model_fields[key].annotation is bool}
+    result: list[str] = []
+    for i, argument in enumerate(arguments):
+        result.append(argument)
+        last = i + 1 == len(arguments)
+        if argument in booleans and (last or arguments[i + 1].startswith("-")):
+            result.append("true")
+    return result
+
+
+def eval_command(fields: dict[str, Any]) -> Any:
+    """The function behind ``eval``: its fixed parameters, and one option per field of the given defenses."""
+    signature = inspect.signature(eval_, eval_str=True)
+    fixed = [p for p in signature.parameters.values() if p.name != "options"]
+    extra = []
+    for key, (owners, cls) in fields.items():
+        from freqrobust.describe import field_help
+
+        option = typer.Option(
+            _flag(key),
+            help=escape(field_help(cls, key)),
+            rich_help_panel=f"Parameters of {owners[-1]}",
+            show_default=False,
+            metavar="VALUE",
+        )
+        extra.append(
+            inspect.Parameter(
+                f"option_{key}",
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation=Annotated[list[str] | None, option],
+            )
+        )
+
+    def command(**values: Any) -> int:
+        given = {key: values.pop(f"option_{key}") for key in fields}
+        given = {key: value for key, value in given.items() if value}
+        for key in given:
+            owners = fields[key][0]
+            if len(owners) > 1:
+                from freqrobust.errors import SpecError
+
+                raise SpecError(
+                    f"{_flag(key)}: several of the given defenses have it ({', '.join(owners)}); "
+                    f"write it into the spec, for example --defense {owners[0]}:{key}={given[key][0]}"
+                )
+        return eval_(**values, options=given)
+
+    command.__signature__ = signature.replace(parameters=[*fixed, *extra])  # type: ignore[attr-defined]
+    return command
+
+
+def escape(text: str) -> str:
+    """Keep square brackets out of the hands of rich's markup."""
+    return text.replace("[", "\\[")
+
+
+MODEL, DATA, RUN, OUTPUT = "Model", "Data", "What to run", "Output"
+
+
+def eval_(
+    *,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A checkpoint (.pt .pth .th .ckpt .safetensors .pt2), torchvision:NAME, timm:NAME, "
+            "module:callable or file.py:callable.",
+            rich_help_panel=MODEL,
+            metavar="SPEC",
+        ),
+    ] = None,
+    arch: Annotated[
+        str,
+        typer.Option(
+            help="Architecture of a state dict: auto, a name, file.py:factory or module:factory.", rich_help_panel=MODEL
+        ),
+    ] = "auto",
+    normalize: Annotated[
+        str,
+        typer.Option(
+            help="auto, none, a preset (imagenet, cifar10, half, ...) or m1,m2,m3/s1,s2,s3.", rich_help_panel=MODEL
+        ),
+    ] = "auto",
+    trust_checkpoint: Annotated[
+        bool,
+        typer.Option(
+            "--trust-checkpoint", metavar="", help="Load checkpoints that can run code.", rich_help_panel=MODEL
+        ),
+    ] = False,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="digits, cifar10, cifar100, mnist, fashion_mnist, svhn, imagenet, a file .npz, folder:DIR, "
+            "module:callable or file.py:callable.",
+            rich_help_panel=DATA,
+            metavar="SPEC",
+        ),
+    ] = None,
+    data_dir: Annotated[
+        str | None, typer.Option(help="Where torchvision datasets lie.", rich_help_panel=DATA, metavar="DIR")
+    ] = None,
+    split: Annotated[str, typer.Option(help="test or train.", rich_help_panel=DATA)] = "test",
+    limit: Annotated[
+        int | None, typer.Option(help="A class-stratified subset of N samples.", rich_help_panel=DATA, metavar="N")
+    ] = None,
+    first: Annotated[int | None, typer.Option(help="The first N samples.", rich_help_panel=DATA, metavar="N")] = None,
+    train_data: Annotated[
+        str | None, typer.Option(help="Training data for defenses that learn.", rich_help_panel=DATA, metavar="SPEC")
+    ] = None,
+    defense: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A defense, such as smooth or smooth:rho=0.5+lowpass:radius=12. May be repeated.",
+            rich_help_panel=RUN,
+            metavar="SPEC",
+        ),
+    ] = None,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An attack, such as pgd:eps=8/255,steps=20. May be repeated; replaces the suite.",
+            rich_help_panel=RUN,
+            metavar="SPEC",
+        ),
+    ] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(help="A named suite or a file of attack specs (default: standard).", rich_help_panel=RUN),
+    ] = None,
+    no_baseline: Annotated[
+        bool, typer.Option("--no-baseline", metavar="", help="Leave the undefended model out.", rich_help_panel=RUN)
+    ] = False,
+    batch_size: Annotated[
+        str, typer.Option(help="Images per batch, or auto. Results do not depend on it.", rich_help_panel=RUN)
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=RUN)] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="fp32 or bf16, for the attacks' passes.", rich_help_panel=RUN)
+    ] = "fp32",
+    seed: Annotated[int, typer.Option(help="All randomness is keyed by it.", rich_help_panel=RUN)] = 0,
+    run_dir: Annotated[
+        str | None,
+        typer.Option(
+            help="Journal and report; default: a folder under runs/, named by content.",
+            rich_help_panel=OUTPUT,
+            metavar="DIR",
+        ),
+    ] = None,
+    json: Annotated[
+        str | None, typer.Option(help="Write the JSON report here as well.", rich_help_panel=OUTPUT, metavar="FILE")
+    ] = None,
+    save_model: Annotated[
+        str | None,
+        typer.Option(help="Save the defended model, with what --model needs.", rich_help_panel=OUTPUT, metavar="FILE"),
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", metavar="", help="Print nothing but errors.", rich_help_panel=OUTPUT)
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", metavar="", help="Show tracebacks.", rich_help_panel=OUTPUT)
+    ] = False,
+    options: Any = None,
+) -> int:
+    """Run one evaluation; the exit code."""
+    from freqrobust.run import Request, execute
+
+    return execute(
+        Request(
+            model=model,
+            arch=arch,
+            normalize=normalize,
+            trust=trust_checkpoint,
+            data=data,
+            data_dir=data_dir,
+            split=split,
+            limit=limit,
+            first=first,
+            train_data=train_data,
+            defenses=defense or [],
+            options=options or {},
+            attacks=attack or None,
+            suite=suite,
+            baseline=not no_baseline,
+            batch_size=batch_size,
+            device=device,
+            precision=precision,
+            seed=seed,
+            run_dir=run_dir,
+            json=json,
+            save_model=save_model,
+            quiet=quiet,
+        )
+    )
+
+
+def list_(
+    what: Annotated[
+        str | None,
+        typer.Argument(help="attacks, defenses, reports, suites, archs or datasets; default: all.", metavar="[WHAT]"),
+    ] = None,
+) -> int:
+    """Show what there is: plugins with their parameters, ranges and defaults, suites, architectures, datasets."""
+    from freqrobust.describe import print_lists
+
+    print_lists(what)
+    return 0

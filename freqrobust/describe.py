@@ -1,0 +1,146 @@
+"""Plugins in words: for help texts and for ``freqrobust list``. Does not import torch by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal, get_args, get_origin
+
+from freqrobust.errors import SpecError
+from freqrobust.plugin import Plugin
+from freqrobust.registry import Registry, attacks, defenses, near_miss, reports
+
+KINDS: dict[str, Registry] = {"attacks": attacks, "defenses": defenses, "reports": reports}
+_BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+
+
+def field_type(cls: type[Plugin], key: str) -> str:
+    """Type and range of a parameter: ``float >= 0``, ``first|all``."""
+    field = cls.model_fields[key]
+    text = _type_text(field.annotation)
+    bounds = [
+        f"{sign} {getattr(item, name):g}"
+        for item in field.metadata
+        for name, sign in _BOUNDS.items()
+        if getattr(item, name, None) is not None
+    ]
+    return " ".join([text, " and ".join(bounds)]).strip()
+
+
+def _type_text(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return "|".join(map(str, get_args(annotation)))
+    if annotation is bool:
+        return "true|false"
+    inner = [a for a in get_args(annotation) if a is not type(None)]
+    if inner and get_origin(annotation) not in (list, tuple, set, dict):
+        return _type_text(inner[0])
+    return getattr(annotation, "__name__", str(annotation))
+
+
+def field_default(cls: type[Plugin], key: str) -> str:
+    """The default as text, or ``required``."""
+    field = cls.model_fields[key]
+    if field.is_required():
+        return "required"
+    value = field.default
+    if value is None:
+        return "see text"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        in_255 = value * 255
+        return f"{in_255:g}/255" if 0 < value < 1 and abs(in_255 - round(in_255)) < 1e-9 else f"{value:g}"
+    return str(value)
+
+
+def field_help(cls: type[Plugin], key: str) -> str:
+    """One line of help: description, type, range, default."""
+    about = cls.model_fields[key].description or ""
+    return f"{about} [{field_type(cls, key)}; {_default_phrase(cls, key)}]".strip()
+
+
+def _default_phrase(cls: type[Plugin], key: str) -> str:
+    default = field_default(cls, key)
+    return default if default in ("required", "see text") else f"default {default}"
+
+
+def print_lists(what: str | None) -> None:
+    """Print what exists.
+
+    Raises:
+        SpecError: there is no such list.
+    """
+    names = [*KINDS, "suites", "archs", "datasets"]
+    if what is not None and what not in names:
+        raise SpecError(f"unknown list {what!r}{near_miss(what, names)} ({', '.join(names)})")
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    for name in [what] if what is not None else names:
+        console.print(name, style="bold")
+        if name in KINDS:
+            for plugin in KINDS[name].names():
+                _print_plugin(console, KINDS[name], plugin)
+        else:
+            _print_pairs(console, _simple(name))
+        console.print()
+
+
+def _print_plugin(console: Any, registry: Registry, name: str) -> None:
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    cls = registry.get(name)
+    about = " ".join((cls.__doc__ or "").strip().split("\n\n")[0].split())
+    console.print(Padding(Text.assemble((name, "bold"), f"  {about}  ", (registry.origin(name), "dim")), (0, 0, 0, 2)))
+    if not cls.model_fields:
+        return
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("name", "type", "default", "about"):
+        table.add_column(column, no_wrap=column == "name", overflow="fold")
+    for key in cls.model_fields:
+        table.add_row(
+            Text(key),
+            Text(field_type(cls, key)),
+            Text(field_default(cls, key)),
+            Text(cls.model_fields[key].description or ""),
+        )
+    console.print(Padding(table, (0, 0, 0, 6)))
+
+
+def _simple(name: str) -> Iterable[tuple[str, str]]:
+    if name == "suites":
+        from freqrobust.suites import SUITES
+
+        return [(suite, (make.__doc__ or "").strip()) for suite, make in SUITES.items()]
+    if name == "archs":
+        from freqrobust.architectures import ARCHITECTURES, TORCHVISION
+
+        ours = [(a.name, a.about) for a in ARCHITECTURES.values()]
+        return [*ours, ("torchvision:NAME", f"matched by itself: {', '.join(TORCHVISION)}")]
+    from freqrobust.data import TORCHVISION_DATASETS
+
+    return [
+        ("digits", "1797 handwritten digits of scikit-learn, 8 x 8, embedded"),
+        *(
+            (dataset, f"torchvision's {cls}, {classes} classes")
+            for dataset, (cls, classes) in TORCHVISION_DATASETS.items()
+        ),
+        ("FILE.npz", "images (uint8 NHWC or NHW, or float NCHW in [0, 1]) and labels"),
+        ("folder:DIR", "DIR/CLASS/IMAGE"),
+        ("module:callable", "returns (images, labels) or a dataset; file.py:callable too"),
+    ]
+
+
+def _print_pairs(console: Any, pairs: Iterable[tuple[str, str]]) -> None:
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("name", no_wrap=True)
+    table.add_column("about", overflow="fold")
+    for name, about in pairs:
+        table.add_row(Text(name, style="bold"), Text(about))
+    console.print(Padding(table, (0, 0, 0, 2)))

@@ -1,0 +1,234 @@
+"""The report as tables for a terminal: the headline, then every cell, defenses side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
+
+from pydantic import Field
+
+from freqrobust.plugin import Reporter
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    from freqrobust.results import Cell, Report, ThreatRecord, WorstCase
+
+#: Width of what goes to a file or a pipe.
+PIPED_WIDTH = 160
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One number of a table, ready to print."""
+
+    value: str
+    difference: str = ""
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class _Row:
+    label: str
+    entries: dict[str, _Entry]  # by defense spec
+
+
+class Table(Reporter):
+    """Accuracy in percent with its 95 % interval, and the paired difference from the undefended model."""
+
+    width: int | None = Field(None, ge=40, description="columns; default: the terminal's, or 160 when piped")
+
+    def render(self, report: Report, target: IO[str]) -> None:
+        import os
+
+        from rich.console import Console
+
+        terminal = target.isatty()
+        width = self.width
+        if width is None and not terminal:
+            columns = os.environ.get("COLUMNS", "")
+            width = int(columns) if columns.isdigit() and int(columns) >= 40 else PIPED_WIDTH
+        console = Console(file=target, width=width, highlight=False, emoji=False, markup=False)
+        _Printer(report, console, plain=not terminal).print()
+
+
+class _Printer:
+    def __init__(self, report: Report, console: Console, plain: bool) -> None:
+        self.report = report
+        self.console = console
+        self.plain = plain
+        self.digits = 1 if report.data.n >= 2000 else 0
+        self.defenses = list(dict.fromkeys(cell.defense_spec for cell in report.cells))
+        self.notes: dict[str, None] = {}
+
+    def print(self) -> None:
+        report = self.report
+        model, data = report.models[0], report.data
+        self.console.print(
+            f"{model.arch} ({model.spec}) on {data.spec} [{data.split}], n = {data.n}, seed {report.seed}, "
+            f"{report.environment.device}, {report.environment.precision}",
+            style="bold",
+        )
+        self.console.print(f"normalisation: {describe_normalization(report)}")
+        self.console.print()
+        self._side_by_side("Headline: accuracy in percent, 95 % interval", self._headline())
+        self._side_by_side("Every cell: accuracy in percent, 95 % interval", self._cells())
+        for note in self.notes:
+            self.console.print(note)
+        for warning in report.warnings:
+            where = f"{warning.defense}: " if warning.defense else ""
+            self.console.print(f"warning: {where}{warning.message} ({warning.code})", style="yellow")
+
+    def _headline(self) -> list[_Row]:
+        rows = [self._row("clean", [c for c in self.report.cells if c.attack == "clean"])]
+        radius = headline_radius(self.report)
+        low = [c for c in self.report.cells if _is_lfc(c, radius)]
+        if low:
+            rows.append(self._row(f"LFC, radius {radius:g}", low))
+        for threat in threats(self.report):
+            found = [w for w in self.report.worst_case if w.threat == threat]
+            rows.append(self._row(f"worst case {threat_text(threat)}", found))
+        return rows
+
+    def _cells(self) -> list[_Row]:
+        specs = dict.fromkeys(c.attack_spec for c in self.report.cells)
+        return [self._row(spec, [c for c in self.report.cells if c.attack_spec == spec]) for spec in specs]
+
+    def _row(self, label: str, found: Sequence[Cell | WorstCase]) -> _Row:
+        return _Row(label, {one.defense_spec: self._entry(one) for one in found})
+
+    def _entry(self, one: Cell | WorstCase) -> _Entry:
+        if one.accuracy is None or one.ci95 is None:
+            self.notes[
+                f"failed: {one.defense_spec} / {getattr(one, 'attack_spec', '')}: {getattr(one, 'error', '')}"
+            ] = None
+            return _Entry("failed", failed=True)
+        low, high = one.ci95
+        mark = ""
+        chance = getattr(one, "by_chance", None)
+        if chance is not None and low <= chance:
+            mark = "~"
+            self.notes["~ no better than chance (what independent predictions and labels would give)"] = None
+        value = f"{100 * one.accuracy:.1f}{mark} {self._interval(low, high)}"
+        if one.difference is None:
+            return _Entry(value)
+        low, high = one.difference.ci95
+        return _Entry(value, f"{100 * one.difference.points:+.1f} {self._interval(low, high)}")
+
+    def _interval(self, low: float, high: float) -> str:
+        return f"[{100 * low:.{self.digits}f}, {100 * high:.{self.digits}f}]".replace("-0,", "0,").replace("-0]", "0]")
+
+    def _side_by_side(self, title: str, rows: list[_Row]) -> None:
+        """The rows against all defenses, in as many tables as the width needs."""
+        label = min(max(len(row.label) for row in rows), max(18, self.console.width // 3))
+        for number, chunk in enumerate(self._chunks(rows, label)):
+            self.console.print(self._table(title if number == 0 else f"{title} (continued)", rows, chunk, label))
+            self.console.print()
+
+    def _chunks(self, rows: list[_Row], label: int) -> list[list[str]]:
+        chunks: list[list[str]] = [[]]
+        used = label + 2
+        for defense in self.defenses:
+            needed = sum(width + 3 for width in self._widths(rows, defense))
+            if chunks[-1] and used + needed > self.console.width:
+                chunks.append([])
+                used = label + 2
+            chunks[-1].append(defense)
+            used += needed
+        return chunks
+
+    def _widths(self, rows: list[_Row], defense: str) -> list[int]:
+        entries = [row.entries[defense] for row in rows if defense in row.entries]
+        value = max((len(entry.value) for entry in entries), default=6)
+        difference = max((len(entry.difference) for entry in entries), default=0)
+        return [value, difference] if difference else [value]
+
+    def _table(self, title: str, rows: list[_Row], defenses: list[str], label: int) -> RichTable:
+        from rich import box
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        table = RichTable(
+            title=title,
+            title_justify="left",
+            title_style="bold",
+            box=box.ASCII2 if self.plain else box.SIMPLE_HEAD,
+            pad_edge=False,
+            show_edge=False,
+        )
+        table.add_column("", overflow="fold", min_width=min(label, 16), max_width=label)
+        shown = {}
+        for defense in defenses:
+            widths = self._widths(rows, defense)
+            shown[defense] = len(widths)
+            table.add_column(Text(breakable(defense)), justify="right", min_width=widths[0], overflow="fold")
+            if len(widths) == 2:
+                table.add_column(Text("against none"), justify="right", min_width=widths[1], overflow="fold")
+        for row in rows:
+            texts = [Text(breakable(row.label))]
+            for defense in defenses:
+                entry = row.entries.get(defense, _Entry("-"))
+                texts.append(Text(entry.value, style="red" if entry.failed else ""))
+                if shown[defense] == 2:
+                    texts.append(Text(entry.difference, style="dim"))
+            table.add_row(*texts)
+        return table
+
+
+def breakable(spec: str) -> str:
+    """A spec that a table may break after its commas and colons, rather than inside a word."""
+    return spec.replace(",", ", ").replace(":", ": ", 1) if len(spec) > 16 else spec
+
+
+def threats(report: Report) -> list[ThreatRecord]:
+    """The threats of the worst cases, in order, each once."""
+    found: list[ThreatRecord] = []
+    for row in report.worst_case:
+        if row.threat not in found:
+            found.append(row.threat)
+    return found
+
+
+def threat_text(threat: ThreatRecord) -> str:
+    """``linf 8/255``."""
+    in_255 = threat.eps * 255
+    if threat.norm == "linf" and abs(in_255 * 2 - round(in_255 * 2)) < 1e-6:
+        return f"{threat.norm} {in_255:g}/255"
+    return f"{threat.norm} {threat.eps:g}"
+
+
+def headline_radius(report: Report) -> float:
+    """The radius of the headline's LFC, for this report's image size."""
+    from freqrobust.suites import HEADLINE_RADIUS, scaled_radius
+
+    return scaled_radius(HEADLINE_RADIUS, tuple(report.data.shape))
+
+
+def _is_lfc(cell: Cell, radius: float) -> bool:
+    params = cell.attack_params
+    return (
+        cell.attack == "lfc"
+        and params.get("radius") == radius
+        and params.get("shape") == "circle"
+        and not params.get("clip")
+    )
+
+
+def describe_normalization(report: Report) -> str:
+    """The normalisation and where it came from, in words."""
+    record = report.models[0].normalize
+    if record.source == "none" and not record.mean:
+        return "inside the model given"
+    numbers = f"mean {', '.join(f'{m:g}' for m in record.mean)}, std {', '.join(f'{s:g}' for s in record.std)}"
+    preset = f"{record.preset} ({numbers})" if record.preset else numbers
+    sources = {
+        "given": "as given",
+        "checkpoint": "from the checkpoint",
+        "architecture": "what this architecture's published weights use",
+        "trial": "the best of those tried",
+        "none": "none needed",
+    }
+    scores = ", ".join(f"{name} {score:.1%}" for name, score in record.scores.items())
+    return f"{preset}, {sources[record.source]}" + (f"; tried: {scores}" if scores else "")
