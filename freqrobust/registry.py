@@ -291,8 +291,8 @@ def parse_defenses(
     chains: dict[str, DefenseChain] = {}
     for spec in specs:
         if isinstance(spec, str):
-            options = [[] if part.strip() == "none" else [defenses.parse(part, options)] for part in split_chain(spec)]
-            found = [DefenseChain(tuple(parts)) for parts in itertools.product(*itertools.chain(*options))]
+            parts_of = [[] if part.strip() == "none" else [defenses.parse(part, options)] for part in split_chain(spec)]
+            found = [DefenseChain(tuple(parts)) for parts in itertools.product(*itertools.chain(*parts_of))]
         elif isinstance(spec, DefenseChain):
             found = [spec]
         else:

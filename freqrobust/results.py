@@ -16,7 +16,7 @@ from freqrobust.statistics import wilson
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 Interval = tuple[float, float]
 
 

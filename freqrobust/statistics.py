@@ -42,6 +42,7 @@ def paired_difference(
     difference = (only_first - only_second) / n
     low1, high1 = wilson(both + only_first, n, z)
     low2, high2 = wilson(both + only_second, n, z)
+    cross: float
     margins = (both + only_first) * (only_second + neither) * (both + only_second) * (only_first + neither)
     phi = 0.0
     if margins > 0:
@@ -71,7 +72,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
     if discordant == 0:
         return 1.0
     tail = sum(math.comb(discordant, k) for k in range(only_first, discordant + 1))
-    return tail / 2**discordant
+    return float(tail / 2**discordant)
 
 
 def by_chance(predicted: list[int], actual: list[int], n: int) -> float:
