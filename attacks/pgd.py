@@ -103,7 +103,7 @@ class PGD(Attack):
         if self.target == "none":
             return None
         with torch.no_grad():
-            logits = model(images)
+            logits: torch.Tensor = model(images)
         classes = logits.shape[1]
         if self.target == "next":
             return (labels + 1) % classes

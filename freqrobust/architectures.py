@@ -84,7 +84,8 @@ class CifarResNet(nn.Module):
         x = F.relu(self.bn1(self.conv1(x)))
         for i in range(self.stages):
             x = getattr(self, f"layer{i + 1}")(x)
-        return self.linear(x.mean(dim=(2, 3)))
+        logits: torch.Tensor = self.linear(x.mean(dim=(2, 3)))
+        return logits
 
 
 def cifar_resnet_option_a(depth: int, num_classes: int = 10, in_channels: int = 3) -> nn.Module:
@@ -112,7 +113,8 @@ class SmallCNN(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = F.relu(self.bn1(self.conv1(x)))
         x = F.relu(self.bn2(self.conv2(x)))
-        return self.linear(self.pool(x).flatten(1))
+        logits: torch.Tensor = self.linear(self.pool(x).flatten(1))
+        return logits
 
 
 @dataclass(frozen=True)

@@ -64,10 +64,8 @@ def loss_and_gradient(
         values = loss(logits.float(), labels, targets)
         if not values.requires_grad:  # nothing links the logits to the images
             return logits.detach(), values.detach(), torch.zeros_like(x)
-        gradient = torch.autograd.grad(values.sum(), x, allow_unused=True)[0]
-    if gradient is None:
-        gradient = torch.zeros_like(x)
-    return logits.detach(), values.detach(), gradient
+        gradient: torch.Tensor | None = torch.autograd.grad(values.sum(), x, allow_unused=True)[0]
+    return logits.detach(), values.detach(), gradient if gradient is not None else torch.zeros_like(x)
 
 
 def climb_until_broken(

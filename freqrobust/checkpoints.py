@@ -82,7 +82,7 @@ def _safetensors(path: Path) -> StateDict:
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)  # type: ignore[no-any-return]
+        return load_file(path)
     except Exception as error:  # SafetensorError is not exported
         raise ModelError(f"{path} cannot be read as safetensors: {error}") from error
 

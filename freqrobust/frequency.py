@@ -41,10 +41,8 @@ def band_pass(images: torch.Tensor, low: float, high: float, shape: Shape = "cir
     """Rebuild ``images (..., H, W)`` from the frequencies with ``low <= distance < high``. Linear; not clipped."""
     height, width = images.shape[-2:]
     mask = _half_mask(height, width, float(low), float(high), shape, images.device, images.dtype)
-    return torch.fft.irfft2(
-        torch.fft.rfft2(images).mul_(mask) if not images.requires_grad else torch.fft.rfft2(images) * mask,
-        s=(height, width),
-    )
+    rebuilt: torch.Tensor = torch.fft.irfft2(torch.fft.rfft2(images) * mask, s=(height, width))
+    return rebuilt
 
 
 def low_pass(images: torch.Tensor, radius: float, shape: Shape = "circle") -> torch.Tensor:

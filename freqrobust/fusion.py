@@ -78,7 +78,7 @@ def fold_batch_norm(model: nn.Module, probe: torch.Tensor) -> nn.Module:
             conv, norm = modules[conv_name], modules[norm_name]
             if hasattr(conv, "parametrizations") or norm._forward_hooks or conv._forward_hooks:
                 return model
-            _set(folded, conv_name, fuse_conv_bn_eval(conv, norm))  # type: ignore[type-var]
+            _set(folded, conv_name, fuse_conv_bn_eval(conv, norm))
             _set(folded, norm_name, nn.Identity())
         for parameter in folded.parameters():
             parameter.requires_grad_(False)

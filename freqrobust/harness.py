@@ -312,12 +312,12 @@ class _DefenseRun:
         label = f"{self.chain.spec} / {selection.spec if selection is not None else CLEAN}"
         piece = run.journal.load(key)
         if piece is not None:
-            outcome = Outcome.from_piece(piece)
-            run.watch.say(f"{label}: {_percent(outcome)} (from the journal)")
-            return outcome
+            known = Outcome.from_piece(piece)
+            run.watch.say(f"{label}: {_percent(known)} (from the journal)")
+            return known
         self.victim()  # made before the clock of the cell starts
         run.watch.begin(label, len(run.data))
-        outcome = work()
+        outcome: Outcome = work()
         run.journal.store(key, outcome.to_piece())
         run.watch.end(f"{label}: {_percent(outcome)}")
         return outcome

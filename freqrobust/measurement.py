@@ -39,7 +39,7 @@ class Outcome:
 
     right: np.ndarray
     predictions: np.ndarray
-    examples: dict[str, np.ndarray] = field(default_factory=dict)
+    examples: dict[Norm, np.ndarray] = field(default_factory=dict)
     inherited: int = 0
     seconds: float = 0.0
     forwards: int = 0

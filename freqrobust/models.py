@@ -64,7 +64,7 @@ class _Replace(torch.autograd.Function):
 
 def replace_gradient(exact: torch.Tensor, stand_in: torch.Tensor) -> torch.Tensor:
     """``exact`` going forward, the gradient of ``stand_in`` (same shape) going backward."""
-    return _Replace.apply(stand_in, exact.detach())  # type: ignore[no-any-return, no-untyped-call]
+    return _Replace.apply(stand_in, exact.detach())  # type: ignore[no-any-return]
 
 
 class TransformedInput(nn.Module):
@@ -156,7 +156,7 @@ def state_hash(model: nn.Module) -> str:
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         value = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
