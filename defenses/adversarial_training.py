@@ -27,7 +27,7 @@ class AdversarialTraining(Defense):
     steps: int = Field(7, ge=1, description="gradient steps of the training attack")
     step_size: Number | None = Field(None, gt=0, description="length of a step; default 2.5 * eps / steps")
     epochs: int = Field(10, ge=1, description="passes over the training data")
-    lr: float = Field(0.05, gt=0, description="peak learning rate")
+    lr: float = Field(0.03, gt=0, description="peak learning rate")
     train_batch: int = Field(128, ge=1, description="images per training step")
     weight_decay: float = Field(5e-4, ge=0, description="L2 penalty on the weights")
     augment: Literal["none", "flip-crop"] = Field("flip-crop", description="random flips and crops of training images")

@@ -23,12 +23,14 @@ from freqrobust.errors import DataError, FreqRobustError, ModelError, PluginErro
 from freqrobust.journal import Journal, engine_hash, identity
 from freqrobust.measurement import Bench, Outcome, measure, measure_clean
 from freqrobust.models import (
+    FAILURES,
     Classifier,
     fingerprint,
     frozen,
     load_model,
-    network_takes,
+    misfit,
     record,
+    set_eval,
     state_hash,
     with_gradients,
 )
@@ -187,19 +189,12 @@ def _check_fit(network: nn.Module, data: ImageData, device: torch.device) -> Non
         DataError: the images or labels are not for this model.
         ModelError: the model does not return finite logits.
     """
-    channels = data.shape[0]
-    inner = network.network if isinstance(network, Classifier) else network
-    if not network_takes(inner, channels):
-        kind = {1: "grayscale", 3: "RGB"}.get(channels, f"{channels}-channel")
-        first = next(m for m in inner.modules() if isinstance(m, nn.Conv2d))
-        raise DataError(f"{data.spec} holds {kind} images, but the model takes {first.in_channels} channels")
     images, _, _ = data.batch(torch.arange(min(2, len(data))), device)
     try:
         with torch.no_grad():
             logits = network(images)
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"the model fails on images of shape {data.shape}: {reason}") from error
+    except FAILURES as error:
+        raise misfit(network, data, error) from error
     check_logits(logits, images)
     if not bool(torch.isfinite(logits).any(dim=1).any()):
         raise ModelError("the model returns NaN or infinite values for the first images")
@@ -272,10 +267,13 @@ class _DefenseRun:
         n = len(run.data)
         try:
             clean = self.cell(None, [], lambda: measure_clean(self.victim(), self.bench))
-        except PluginError as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except Exception as error:  # whatever a defense does, the other cells are kept
             nothing = Outcome(np.zeros(n, dtype=bool), np.zeros(n, dtype=np.int32))
-            run.watch.say(f"{self.chain.spec}: {error}")
-            return _Measured(self.chain, nothing, [(s, str(error)) for s in run.chosen], str(error))
+            reason = _reason(self.chain.name, error)
+            run.watch.say(f"{self.chain.spec}: failed: {reason}")
+            return _Measured(self.chain, nothing, [(s, reason) for s in run.chosen], reason)
         found: dict[int, Outcome | str] = {}
         for group in self.sweeps():
             lower: Outcome | None = None
@@ -300,8 +298,7 @@ class _DefenseRun:
         except (KeyboardInterrupt, SystemExit):
             raise
         except Exception as error:  # whatever a plugin does, the other cells are kept
-            text = " ".join(str(error).split())
-            reason = text if isinstance(error, FreqRobustError) else f"{selection.name}: {type(error).__name__}: {text}"
+            reason = _reason(selection.name, error)
             self.run.watch.end(f"{self.chain.spec} / {selection.spec}: failed: {reason}")
             return reason
 
@@ -353,10 +350,7 @@ class _DefenseRun:
         if state_hash(run.network) != run.weights_print:
             raise PluginError(f"{self.chain.spec} changed the model it was given; a defense has to copy it first")
         for module in (exact, attackable):
-            try:
-                module.eval()
-            except NotImplementedError:
-                pass
+            set_eval(module)
             for parameter in module.parameters():
                 parameter.requires_grad_(False)
         probe, _, ids = run.data.batch(torch.arange(min(4, len(run.data))), run.device)
@@ -412,6 +406,12 @@ def _apply(defense: Defense, spec: str, model: nn.Module, context: DefenseContex
     if not isinstance(made, nn.Module):
         raise PluginError(f"{spec} should return an nn.Module, but returned a {type(made).__name__}")
     return made
+
+
+def _reason(name: str, error: Exception) -> str:
+    """Why a cell failed, in one line."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, FreqRobustError) else f"{name}: {type(error).__name__}: {text}"
 
 
 def _eps(selection: Selection) -> float:
@@ -588,8 +588,13 @@ def _warnings(run: _Run, one: _Measured) -> list[Warned]:
     if one.error is not None:
         return [Warned(code="defense-failed", message=one.error, defense=name)]
     found = [Warned(code=code, message=message, defense=name) for code, message in one.clean.warnings]
-    for _, outcome in one.cells:
-        if isinstance(outcome, Outcome):
+    for selection, outcome in one.cells:
+        if isinstance(outcome, str):
+            attack = selection.plugin
+            counted = isinstance(attack, Attack) and attack.kind == "adversarial"
+            note = "; it is missing from the worst case" if counted else ""
+            found.append(Warned(code="cell-failed", message=f"{selection.spec} failed: {outcome}{note}", defense=name))
+        else:
             found += [Warned(code=code, message=message, defense=name) for code, message in outcome.warnings]
     chance = _by_chance(one.clean.predictions, run.data.labels.numpy())
     low, _ = wilson(int(one.clean.right.sum()), len(run.data))

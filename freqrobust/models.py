@@ -26,10 +26,13 @@ from freqrobust.checkpoints import (
     torchvision_architecture,
 )
 from freqrobust.data import ImageData
-from freqrobust.errors import ModelError, PluginError, SpecError
+from freqrobust.errors import DataError, FreqRobustError, ModelError, PluginError, SpecError
 from freqrobust.plugin import Defense, InputDefense
 from freqrobust.registry import import_module, load_file, near_miss
 from freqrobust.results import ModelRecord, NormalizeRecord
+
+#: What a network may raise on images that it was not made for.
+FAILURES = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
 
 
 class Classifier(nn.Module):
@@ -126,10 +129,7 @@ def frozen(model: nn.Module) -> Iterator[list[str]]:
     modes = [(module, module.training) for module in model.modules()]
     grads = [(p, p.requires_grad) for p in model.parameters()]
     try:
-        try:
-            model.eval()
-        except NotImplementedError:  # torch.export programs have no modes
-            pass
+        set_eval(model)
         for parameter, _ in grads:
             parameter.requires_grad_(False)
         yield [
@@ -142,6 +142,14 @@ def frozen(model: nn.Module) -> Iterator[list[str]]:
             module.training = mode
         for parameter, needed in grads:
             parameter.requires_grad_(needed)
+
+
+def set_eval(model: nn.Module) -> None:
+    """Eval mode, where the model has modes: torch.export programs do not."""
+    try:
+        model.eval()
+    except NotImplementedError:
+        pass
 
 
 def _mode_matters(module: nn.Module) -> bool:
@@ -233,27 +241,31 @@ def load_model(
         known = given
     network = network.to(device)
     images = labels = None
-    if data is not None and network_takes(network, data.shape[0]):
+    if data is not None:
         samples = data.limit(min(normalization.TRIAL_SAMPLES, len(data)))
         images, labels, _ = samples.batch(torch.arange(len(samples)), torch.device(device))
     with frozen(network):
         try:
             chosen = normalization.choose(network, known, images, labels)
-        except RuntimeError as error:
+        except FAILURES as error:
             if data is None:
                 raise
-            raise ModelError(
-                f"{spec} cannot predict images of shape {data.shape}: {' '.join(str(error).split())[:200]}"
-            ) from error
+            raise misfit(network, data, error) from error
     if data is not None:
         normalization.check_channels(chosen, data.shape[0])
-    return Classifier(network, chosen, spec, name, sha256).to(device).eval()
+    classifier = Classifier(network, chosen, spec, name, sha256).to(device)
+    set_eval(classifier)
+    return classifier
 
 
-def network_takes(network: nn.Module, channels: int) -> bool:
-    """Whether the first convolution, if there is one, takes images of that many channels."""
+def misfit(network: nn.Module, data: ImageData, error: Exception) -> FreqRobustError:
+    """Why a model fails on these images, in words."""
+    channels = data.shape[0]
     first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
-    return first is None or first.in_channels == channels
+    if first is not None and first.in_channels != channels:
+        kind = {1: "grayscale", 3: "RGB"}.get(channels, f"{channels}-channel")
+        return DataError(f"{data.spec} holds {kind} images, but the model takes {first.in_channels} channels")
+    return ModelError(f"the model fails on images of shape {data.shape}: {' '.join(str(error).split())[:200]}")
 
 
 def _load(spec: str, arch: str, trust: bool) -> tuple[nn.Module, str, str | None, normalization.Chosen | None]:

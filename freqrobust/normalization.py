@@ -46,7 +46,11 @@ class Normalize(nn.Module):
         self.identity = all(m == 0 for m in mean) and all(s == 1 for s in std)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x if self.identity else (x - self.mean) / self.std
+        if self.identity:
+            return x
+        if self.mean.shape[1] not in (1, x.shape[1]):  # broadcasting would make up channels
+            raise ValueError(f"the normalisation has {self.mean.shape[1]} channels, but the images have {x.shape[1]}")
+        return (x - self.mean) / self.std
 
 
 @dataclass(frozen=True)

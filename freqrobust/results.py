@@ -276,3 +276,12 @@ class Report(_Part):
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise ReportError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from error
+
+
+def schema() -> str:
+    """The JSON schema of a report, as published in ``docs/report.schema.json``."""
+    return json.dumps(Report.model_json_schema(mode="serialization"), indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    print(schema(), end="")

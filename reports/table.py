@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
@@ -30,9 +30,39 @@ class _Entry:
 
 
 @dataclass(frozen=True)
-class _Row:
-    label: str
-    entries: dict[str, _Entry]  # by defense spec
+class _Grid:
+    """Numbers by row and column; a missing one is shown as a dash."""
+
+    title: str
+    rows: list[str]
+    columns: list[str]
+    entries: dict[tuple[str, str], _Entry]
+
+    def transposed(self) -> _Grid:
+        return _Grid(self.title, self.columns, self.rows, {(b, a): entry for (a, b), entry in self.entries.items()})
+
+    def widths(self, column: str) -> list[int]:
+        """Width of the values and, where there are any, of the differences."""
+        entries = [entry for (_, c), entry in self.entries.items() if c == column]
+        value = max((len(entry.value) for entry in entries), default=6)
+        difference = max((len(entry.difference) for entry in entries), default=0)
+        return [value, difference] if difference else [value]
+
+    def label_width(self, width: int) -> int:
+        return min(max(len(breakable(row)) for row in self.rows), max(18, width // 3))
+
+    def chunks(self, width: int) -> list[list[str]]:
+        """The columns, cut into tables that fit the width."""
+        chunks: list[list[str]] = [[]]
+        used = start = self.label_width(width) + 2
+        for column in self.columns:
+            needed = sum(w + 3 for w in self.widths(column))
+            if chunks[-1] and used + needed > width:
+                chunks.append([])
+                used = start
+            chunks[-1].append(column)
+            used += needed
+        return chunks
 
 
 class Table(Reporter):
@@ -73,31 +103,33 @@ class _Printer:
         )
         self.console.print(f"normalisation: {describe_normalization(report)}")
         self.console.print()
-        self._side_by_side("Headline: accuracy in percent, 95 % interval", self._headline())
-        self._side_by_side("Every cell: accuracy in percent, 95 % interval", self._cells())
+        self._show(self._headline())
+        self._show(self._cells())
         for note in self.notes:
             self.console.print(note)
         for warning in report.warnings:
             where = f"{warning.defense}: " if warning.defense else ""
             self.console.print(f"warning: {where}{warning.message} ({warning.code})", style="yellow")
 
-    def _headline(self) -> list[_Row]:
-        rows = [self._row("clean", [c for c in self.report.cells if c.attack == "clean"])]
+    def _headline(self) -> _Grid:
+        found: dict[str, Sequence[Cell | WorstCase]] = {"clean": [c for c in self.report.cells if c.attack == "clean"]}
         radius = headline_radius(self.report)
         low = [c for c in self.report.cells if _is_lfc(c, radius)]
         if low:
-            rows.append(self._row(f"LFC, radius {radius:g}", low))
+            found[f"LFC, radius {radius:g}"] = low
         for threat in threats(self.report):
-            found = [w for w in self.report.worst_case if w.threat == threat]
-            rows.append(self._row(f"worst case {threat_text(threat)}", found))
-        return rows
+            found[f"worst case {threat_text(threat)}"] = [w for w in self.report.worst_case if w.threat == threat]
+        return self._grid("Headline: accuracy in percent, 95 % interval", found)
 
-    def _cells(self) -> list[_Row]:
-        specs = dict.fromkeys(c.attack_spec for c in self.report.cells)
-        return [self._row(spec, [c for c in self.report.cells if c.attack_spec == spec]) for spec in specs]
+    def _cells(self) -> _Grid:
+        found: dict[str, list[Cell | WorstCase]] = {}
+        for cell in self.report.cells:
+            found.setdefault(cell.attack_spec, []).append(cell)
+        return self._grid("Every cell: accuracy in percent, 95 % interval", found)
 
-    def _row(self, label: str, found: Sequence[Cell | WorstCase]) -> _Row:
-        return _Row(label, {one.defense_spec: self._entry(one) for one in found})
+    def _grid(self, title: str, found: Mapping[str, Sequence[Cell | WorstCase]]) -> _Grid:
+        entries = {(row, one.defense_spec): self._entry(one) for row, several in found.items() for one in several}
+        return _Grid(title, list(found), self.defenses, entries)
 
     def _entry(self, one: Cell | WorstCase) -> _Entry:
         if one.accuracy is None or one.ci95 is None:
@@ -120,58 +152,40 @@ class _Printer:
     def _interval(self, low: float, high: float) -> str:
         return f"[{100 * low:.{self.digits}f}, {100 * high:.{self.digits}f}]".replace("-0,", "0,").replace("-0]", "0]")
 
-    def _side_by_side(self, title: str, rows: list[_Row]) -> None:
-        """The rows against all defenses, in as many tables as the width needs."""
-        label = min(max(len(row.label) for row in rows), max(18, self.console.width // 3))
-        for number, chunk in enumerate(self._chunks(rows, label)):
-            self.console.print(self._table(title if number == 0 else f"{title} (continued)", rows, chunk, label))
+    def _show(self, grid: _Grid) -> None:
+        """Defenses side by side, or one below the other where that takes fewer tables."""
+        width = self.console.width
+        grid = min(grid, grid.transposed(), key=lambda g: len(g.chunks(width)))
+        for number, columns in enumerate(grid.chunks(width)):
+            self.console.print(self._table(grid, columns, " (continued)" if number else ""))
             self.console.print()
 
-    def _chunks(self, rows: list[_Row], label: int) -> list[list[str]]:
-        chunks: list[list[str]] = [[]]
-        used = label + 2
-        for defense in self.defenses:
-            needed = sum(width + 3 for width in self._widths(rows, defense))
-            if chunks[-1] and used + needed > self.console.width:
-                chunks.append([])
-                used = label + 2
-            chunks[-1].append(defense)
-            used += needed
-        return chunks
-
-    def _widths(self, rows: list[_Row], defense: str) -> list[int]:
-        entries = [row.entries[defense] for row in rows if defense in row.entries]
-        value = max((len(entry.value) for entry in entries), default=6)
-        difference = max((len(entry.difference) for entry in entries), default=0)
-        return [value, difference] if difference else [value]
-
-    def _table(self, title: str, rows: list[_Row], defenses: list[str], label: int) -> RichTable:
+    def _table(self, grid: _Grid, columns: list[str], suffix: str) -> RichTable:
         from rich import box
         from rich.table import Table as RichTable
         from rich.text import Text
 
         table = RichTable(
-            title=title,
+            title=grid.title + suffix,
             title_justify="left",
             title_style="bold",
             box=box.ASCII2 if self.plain else box.SIMPLE_HEAD,
             pad_edge=False,
             show_edge=False,
         )
+        label = grid.label_width(self.console.width)
         table.add_column("", overflow="fold", min_width=min(label, 16), max_width=label)
-        shown = {}
-        for defense in defenses:
-            widths = self._widths(rows, defense)
-            shown[defense] = len(widths)
-            table.add_column(Text(breakable(defense)), justify="right", min_width=widths[0], overflow="fold")
-            if len(widths) == 2:
-                table.add_column(Text("against none"), justify="right", min_width=widths[1], overflow="fold")
-        for row in rows:
-            texts = [Text(breakable(row.label))]
-            for defense in defenses:
-                entry = row.entries.get(defense, _Entry("-"))
+        widths = {column: grid.widths(column) for column in columns}
+        for column in columns:
+            table.add_column(Text(breakable(column)), justify="right", min_width=widths[column][0], overflow="fold")
+            if len(widths[column]) == 2:
+                table.add_column(Text("against none"), justify="right", min_width=widths[column][1], overflow="fold")
+        for row in grid.rows:
+            texts = [Text(breakable(row))]
+            for column in columns:
+                entry = grid.entries.get((row, column), _Entry("-"))
                 texts.append(Text(entry.value, style="red" if entry.failed else ""))
-                if shown[defense] == 2:
+                if len(widths[column]) == 2:
                     texts.append(Text(entry.difference, style="dim"))
             table.add_row(*texts)
         return table
