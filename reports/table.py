@@ -193,7 +193,7 @@ class _Printer:
 
 def breakable(spec: str) -> str:
     """A spec that a table may break after its commas and colons, rather than inside a word."""
-    return spec.replace(",", ", ").replace(":", ": ", 1) if len(spec) > 16 else spec
+    return spec.replace(",", ", ").replace(":", ": ", 1) if len(spec) > 26 else spec
 
 
 def threats(report: Report) -> list[ThreatRecord]:
