@@ -8,7 +8,7 @@ from torch import nn
 from freqrobust.errors import SpecError
 
 #: Bytes of activations that a batch may take, by kind of device.
-_CPU_BYTES = 48 * 2**20
+_CPU_BYTES = 512 * 2**20
 _GPU_SHARE = 0.35
 _MOST = {"cpu": 128, "cuda": 2048, "mps": 512}
 
