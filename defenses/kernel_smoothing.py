@@ -38,23 +38,17 @@ class KernelSmoothing(Defense):
         return self.recalibrate_bn
 
     def apply(self, model: nn.Module, context: DefenseContext) -> nn.Module:
-        import copy
+        from freqrobust.kernels import map_kernels, recalibrate_batch_norm
 
-        import torch
-        from torch import nn
-
-        from freqrobust.errors import PluginError
-
-        smoothed = copy.deepcopy(model)
-        kernels = [m for m in smoothed.modules() if isinstance(m, nn.Conv2d) and max(m.kernel_size) > 1]
-        if not kernels:
-            raise PluginError("smooth: the model has no convolution with a kernel larger than 1x1")
-        with torch.no_grad():
-            for layer in kernels[:1] if self.layers == "first" else kernels:
-                weight = smooth(layer.weight, self.rho, self.boundary)
-                layer.weight.copy_(weight / (1 + 8 * self.rho) if self.rescale else weight)
+        gain = 1 + 8 * self.rho if self.rescale else 1.0
+        smoothed = map_kernels(model, lambda w: smooth(w, self.rho, self.boundary) / gain, self.layers, "smooth")
         if self.recalibrate_bn:
-            recalibrate(smoothed, context)
+            data = context.require_train_data("smooth: recalibrate_bn=true")
+            context.progress.begin("recalibrating batch norm", len(data))
+            recalibrate_batch_norm(
+                smoothed, lambda size: data.image_batches(size, context.device), context.progress.advance
+            )
+            context.progress.end(f"batch norm recalibrated on {len(data)} training images")
         return smoothed
 
 
@@ -68,28 +62,3 @@ def smooth(weight: torch.Tensor, rho: float, boundary: Literal["zero", "symmetri
     planes = weight.reshape(-1, 1, *weight.shape[-2:])
     planes = F.pad(planes, (1, 1, 1, 1), mode="replicate" if boundary == "symmetric" else "constant")
     return F.conv2d(planes, stencil).view_as(weight)
-
-
-def recalibrate(model: nn.Module, context: DefenseContext) -> None:
-    """Measure the running statistics of every batch norm again, as averages over the training data."""
-    import torch
-    from torch import nn
-
-    data = context.require_train_data("smooth: recalibrate_bn=true")
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    model.eval()
-    before = [m.momentum for m in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a cumulative average
-        norm.train()
-    context.progress.begin("recalibrating batch norm", len(data))
-    with torch.no_grad():
-        for chunk in torch.arange(len(data)).split(250):
-            images, _, _ = data.batch(chunk, context.device)
-            model(images)
-            context.progress.advance(len(images))
-    context.progress.end(f"batch norm recalibrated on {len(data)} training images")
-    for norm, momentum in zip(norms, before, strict=True):
-        norm.momentum = momentum
-        norm.eval()

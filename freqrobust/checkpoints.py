@@ -31,14 +31,14 @@ class Checkpoint:
     """What a file held: a state dict, or a whole module.
 
     Attributes:
-        state: the state dict, wrappers' prefixes stripped.
+        states: the state dict as it is, and with the prefixes of wrappers stripped; the first that fits is meant.
         module: a whole model (a trusted pickle, or a torch.export program).
         metadata: what :func:`freqrobust.save_model` wrote beside the weights.
         sha256: hash of the file.
     """
 
     sha256: str
-    state: StateDict = field(default_factory=dict)
+    states: list[StateDict] = field(default_factory=list)
     module: nn.Module | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
 
@@ -74,7 +74,7 @@ def read(path: Path, trust: bool = False) -> Checkpoint:
     if isinstance(weights, nn.Module):
         found.module = weights
     else:
-        found.state = strip_prefixes(weights)
+        found.states = without_prefixes(weights)
     return found
 
 
@@ -158,22 +158,28 @@ def _find_weights(content: Any, path: Path) -> StateDict | nn.Module:
     raise ModelError(f"{path}: no state dict found under {', '.join(_KEYS)}; it holds {listed}")
 
 
-def strip_prefixes(state: StateDict) -> StateDict:
-    """Remove what DataParallel, torch.compile, weight averaging and trainers put in front of names."""
+def without_prefixes(state: StateDict) -> list[StateDict]:
+    """The state dict, and what is left of it without the prefixes that wrappers and trainers put in front of names.
+
+    The first is as it was saved: a network's own names may begin with ``model.`` as well.
+    """
     state = {key: value for key, value in state.items() if key != "n_averaged"}
+    found = [state]
     while any(_WRAPPERS.search(key) for key in state):
         state = {_WRAPPERS.sub(r"\1", key): value for key, value in state.items()}
+        found.append(state)
     for prefix in _COMMON:
         if state and all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
+            found.append(state)
+    return found
 
 
 def guess_sizes(state: StateDict) -> tuple[int, int]:
-    """``(num_classes, in_channels)``, from the last matrix and the first convolution."""
-    matrices = [value for key, value in state.items() if key.endswith("weight") and value.dim() == 2]
-    kernels = [value for key, value in state.items() if key.endswith("weight") and value.dim() == 4]
-    return (matrices[-1].shape[0] if matrices else 10), (kernels[0].shape[1] if kernels else 3)
+    """``(num_classes, in_channels)``, from the last layer and the first convolution."""
+    weights = [value for key, value in state.items() if key.endswith("weight") and value.dim() in (2, 4)]
+    kernels = [value for value in weights if value.dim() == 4]
+    return (weights[-1].shape[0] if weights else 10), (kernels[0].shape[1] if kernels else 3)
 
 
 def differences(state: StateDict, expected: StateDict) -> list[str]:
@@ -189,9 +195,17 @@ def differences(state: StateDict, expected: StateDict) -> list[str]:
     return found + [f"{key} is not expected" for key in state if key not in expected]
 
 
-def on_meta(build: Any, **options: Any) -> StateDict:
-    """The names and shapes of a network's parameters, without memory for them."""
-    with torch.device("meta"):
+def best_fit(states: list[StateDict], expected: StateDict) -> tuple[StateDict, list[str]]:
+    """The first of the state dicts that differs least from the expected one, and how it differs."""
+    return min(((state, differences(state, expected)) for state in states), key=lambda found: len(found[1]))
+
+
+def shapes_of(build: Any, **options: Any) -> StateDict:
+    """The names and shapes of a network's parameters, without memory for them where it can be built so."""
+    try:
+        with torch.device("meta"):
+            return dict(build(**options).state_dict())
+    except NotImplementedError:  # its initialisation reads values
         return dict(build(**options).state_dict())
 
 
@@ -207,23 +221,23 @@ def torchvision_architecture(name: str) -> Architecture:
     return Architecture(f"torchvision:{name}", build, f"torchvision's {name}", "imagenet")
 
 
-def recognise(state: StateDict, path: Path) -> tuple[Architecture, nn.Module]:
-    """The known architecture with exactly these names and shapes, built and empty.
+def recognise(states: list[StateDict], path: Path) -> tuple[Architecture, nn.Module, StateDict]:
+    """The known architecture with exactly these names and shapes, built and empty, and the state dict that fits it.
 
     Raises:
         ModelError: none fits; the message shows the closest one and the first differing keys.
     """
-    classes, channels = guess_sizes(state)
+    classes, channels = guess_sizes(states[-1])
     closest: tuple[int, str, list[str]] | None = None
     candidates = [*ARCHITECTURES.values(), *map(torchvision_architecture, TORCHVISION)]
     for architecture in candidates:
         try:
-            expected = on_meta(architecture.build, num_classes=classes, in_channels=channels)
+            expected = shapes_of(architecture.build, num_classes=classes, in_channels=channels)
         except (RuntimeError, ValueError, TypeError):
             continue
-        differing = differences(state, expected)
+        state, differing = best_fit(states, expected)
         if not differing:
-            return architecture, architecture.build(num_classes=classes, in_channels=channels)
+            return architecture, architecture.build(num_classes=classes, in_channels=channels), state
         if closest is None or len(differing) < closest[0]:
             closest = (len(differing), architecture.name, differing)
     assert closest is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -77,6 +77,11 @@ class ImageData:
         images = self.images[index].to(device)
         images = images.float().div_(255) if images.dtype == torch.uint8 else images
         return images.contiguous(), self.labels[index].to(device), self.ids[index].to(device)
+
+    def image_batches(self, size: int, device: torch.device) -> Iterator[torch.Tensor]:
+        """All images, in batches of nearly equal size, at most ``size``."""
+        for chunk in torch.arange(len(self)).tensor_split(-(-len(self) // size)):
+            yield self.batch(chunk, device)[0]
 
     def take(self, index: torch.Tensor) -> ImageData:
         """The samples at these positions, in this order."""
@@ -259,7 +264,7 @@ def _npz(spec: str) -> ImageData:
     if not path.is_file():
         raise DataError(f"{spec} does not exist")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             missing = {"images", "labels"} - set(archive.files)
             if missing:
                 raise DataError(
@@ -270,7 +275,7 @@ def _npz(spec: str) -> ImageData:
         raise DataError(f"{spec} cannot be read as .npz: {error}") from error
     try:
         return check(torch.from_numpy(images), torch.from_numpy(labels), spec)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise DataError(f"{spec}: {error}") from error
 
 
@@ -327,11 +332,14 @@ def from_samples(dataset: Any, spec: str, classes: int | None = None, choice: Ch
     targets = getattr(dataset, "targets", None)
     index = choice.index(torch.as_tensor(targets)) if choice is not None and targets is not None else None
     positions = range(len(dataset)) if index is None else index.tolist()
-    crop = _mixed_sizes(dataset, positions)
-    for i in positions:
-        image, label = dataset[i]
-        images.append(_decode(image, crop, spec))
-        labels.append(int(label))
+    try:
+        crop = _mixed_sizes(dataset)
+        for i in positions:
+            image, label = dataset[i]
+            images.append(_decode(image, crop, spec))
+            labels.append(int(label))
+    except OSError as error:  # a file that is missing, or no image
+        raise DataError(f"{spec}: {error}") from error
     shapes = {tuple(image.shape) for image in images}
     if len(shapes) > 1:
         raise DataError(f"{spec}: images differ in shape: {', '.join(map(str, sorted(shapes)[:3]))}")
@@ -339,15 +347,15 @@ def from_samples(dataset: Any, spec: str, classes: int | None = None, choice: Ch
     return data if index is None else replace(data, ids=index, subset=True)
 
 
-def _mixed_sizes(dataset: Any, positions: Sequence[int]) -> bool:
+def _mixed_sizes(dataset: Any) -> bool:
+    """Whether the files differ in size; all are asked, so that an image's pixels do not depend on the choice."""
     samples: Sequence[tuple[str, int]] | None = getattr(dataset, "samples", None)
     if samples is None or getattr(dataset, "transform", None) is not None:
         return False
     from PIL import Image
 
     sizes = set()
-    for i in positions:
-        path, _ = samples[i]
+    for path, _ in samples:
         with Image.open(path) as image:
             sizes.add(image.size)
         if len(sizes) > 1:

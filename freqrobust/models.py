@@ -19,7 +19,7 @@ from freqrobust.architectures import ARCHITECTURES
 from freqrobust.checkpoints import (
     SUFFIXES,
     Checkpoint,
-    differences,
+    best_fit,
     guess_sizes,
     read,
     recognise,
@@ -149,7 +149,8 @@ def set_eval(model: nn.Module) -> None:
     try:
         model.eval()
     except NotImplementedError:
-        pass
+        for module in model.modules():
+            module.training = False
 
 
 def _mode_matters(module: nn.Module) -> bool:
@@ -352,15 +353,15 @@ def _from_file(path: Path, arch: str, trust: bool) -> tuple[nn.Module, str, str 
     if arch == "auto" and checkpoint.metadata.get("arch"):
         arch = checkpoint.metadata["arch"]
     if arch == "auto":
-        architecture, network = recognise(checkpoint.state, path)
+        architecture, network, state = recognise(checkpoint.states, path)
         name, preset = architecture.name, architecture.normalize
     else:
         network, preset = _build(arch, checkpoint)
         name = arch
-        differing = differences(checkpoint.state, dict(network.state_dict()))
+        state, differing = best_fit(checkpoint.states, dict(network.state_dict()))
         if differing:
             raise ModelError(f"{path} does not fit {arch}: {len(differing)} keys differ ({'; '.join(differing[:3])})")
-    network.load_state_dict(checkpoint.state, strict=False)
+    network.load_state_dict(state, strict=False)
     if known is None and preset is not None:
         known = normalization.preset(preset, "architecture")
     return network, name, checkpoint.sha256, known
@@ -368,7 +369,7 @@ def _from_file(path: Path, arch: str, trust: bool) -> tuple[nn.Module, str, str 
 
 def _build(arch: str, checkpoint: Checkpoint) -> tuple[nn.Module, str | None]:
     """The network of that name, empty, and the preset its published weights use."""
-    classes, channels = guess_sizes(checkpoint.state)
+    classes, channels = guess_sizes(checkpoint.states[-1])
     if arch in ARCHITECTURES:
         known = ARCHITECTURES[arch]
         return known.build(num_classes=classes, in_channels=channels), known.normalize

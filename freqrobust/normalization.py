@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -97,7 +98,7 @@ def parse(text: str) -> Chosen:
         std = tuple(float(part) for part in std_text.split(",")) if slash else ()
     except ValueError:
         mean, std = (), ()
-    if not mean or len(mean) != len(std) or min(std, default=0) <= 0:
+    if not mean or len(mean) != len(std) or min(std, default=0) <= 0 or not all(map(math.isfinite, [*mean, *std])):
         raise SpecError(
             f"unknown normalisation {text!r}{near_miss(text, PRESETS)} "
             f"(auto, {', '.join(PRESETS)}, or m1,m2,m3/s1,s2,s3 with positive s)"

@@ -20,7 +20,13 @@ def norms(delta: torch.Tensor, norm: Norm) -> torch.Tensor:
     flat = delta.flatten(1)
     if flat.shape[0] == 0:
         return delta.new_zeros(0)
-    return flat.abs().amax(dim=1) if norm == "linf" else flat.double().norm(dim=1).float()
+    return flat.abs().amax(dim=1) if norm == "linf" else length(flat).float()
+
+
+def length(delta: torch.Tensor) -> torch.Tensor:
+    """Euclidean length of every sample, float64 ``(N,)``: the sum of many squares would lose digits in float32."""
+    found: torch.Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1, dtype=torch.float64)
+    return found
 
 
 def steepest(gradient: torch.Tensor, norm: Norm) -> torch.Tensor:
@@ -41,6 +47,6 @@ def project(images: torch.Tensor, origin: torch.Tensor, norm: Norm, eps: float) 
     if norm == "linf":
         return torch.minimum(torch.maximum(images, origin - eps), origin + eps).clamp_(0, 1)
     delta = images - origin
-    length = per_sample(delta.flatten(1).norm(dim=1), delta)
-    delta = delta * (eps / length.clamp_min(1e-12)).clamp_max(1.0)
+    scale = (eps / length(delta).clamp_min(1e-12)).clamp_max(1.0)
+    delta = delta * per_sample(scale.to(delta.dtype), delta)
     return (origin + delta).clamp_(0, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -102,6 +103,12 @@ class PerturbationRecord(_Part):
 _DERIVED = ("accuracy", "ci95")
 
 
+def _close(given: Sequence[Any], expected: Sequence[float]) -> bool:
+    return len(given) == len(expected) and all(
+        isinstance(a, int | float) and abs(a - b) < 1e-9 for a, b in zip(given, expected, strict=True)
+    )
+
+
 class _Counted(_Part):
     """``correct`` of ``n``, per sample in ``outcomes``; the rates are derived, and checked on the way in."""
 
@@ -114,16 +121,14 @@ class _Counted(_Part):
     def _drop_derived(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        given = values.get("accuracy")
         n, correct = values.get("n"), values.get("correct")
-        if (
-            given is not None
-            and isinstance(n, int)
-            and isinstance(correct, int)
-            and n > 0
-            and abs(given - correct / n) > 1e-9
-        ):
-            raise ValueError(f"accuracy {given} contradicts {correct} of {n}")
+        if isinstance(n, int) and isinstance(correct, int) and 0 <= correct <= n and n > 0:
+            expected = {"accuracy": [correct / n], "ci95": list(wilson(correct, n))}
+            for key, numbers in expected.items():
+                given = values.get(key)
+                listed = given if isinstance(given, list | tuple) else [given]
+                if given is not None and not _close(listed, numbers):
+                    raise ValueError(f"{key} {given!r} contradicts {correct} of {n}")
         return {key: value for key, value in values.items() if key not in _DERIVED}
 
     @model_validator(mode="after")
