@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-EXIT_GATE, EXIT_BAD_INPUT, EXIT_CELLS_FAILED, EXIT_INTERRUPTED = 1, 2, 3, 130
+EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -49,8 +49,6 @@ def report_error(error: Exception) -> int:
         message = format_message()
         fail(f"{message[:1].lower()}{message[1:]}" if message else "see freqrobust --help")
         return EXIT_BAD_INPUT
-    if type(error).__name__ == "Abort":
-        return EXIT_INTERRUPTED
     from freqrobust.errors import FreqRobustError
 
     if isinstance(error, FreqRobustError):
@@ -179,7 +177,11 @@ def eval_command(fields: dict[str, Any]) -> Any:
                     f"{_flag(key)}: several of the given defenses have it ({', '.join(owners)}); "
                     f"write it into the spec, for example --defense {owners[0]}:{key}={given[key][0]}"
                 )
-        return eval_(**values, options=given)
+        try:
+            return eval_(**values, options=given)
+        except KeyboardInterrupt:  # the command line library would end without a word
+            fail("interrupted")
+            return EXIT_INTERRUPTED
 
     command.__signature__ = signature.replace(parameters=[*fixed, *extra])  # type: ignore[attr-defined]
     return command

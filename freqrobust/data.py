@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,8 +16,8 @@ import numpy as np
 import torch
 
 from freqrobust import noise
-from freqrobust.errors import DataError
-from freqrobust.registry import import_module, load_file, near_miss
+from freqrobust.errors import DataError, FreqRobustError
+from freqrobust.registry import call, import_module, load_file, near_miss
 
 TORCHVISION_DATASETS = {
     "cifar10": ("CIFAR10", 10),
@@ -242,7 +243,7 @@ def _load(spec: str, data_dir: str | os.PathLike[str] | None, split: str, choice
         if not hasattr(module, attr):
             raise DataError(f"{head} has no {attr!r}{near_miss(attr, dir(module))}")
         found = getattr(module, attr)
-        return as_data(found() if callable(found) else found, spec)
+        return as_data(call(found, spec) if callable(found) else found, spec)
     raise DataError(
         f"unknown data {spec!r}{near_miss(spec, DATASETS)} (known: {', '.join(DATASETS)}, a file .npz, folder:DIR, "
         f"module:callable, file.py:callable)"
@@ -264,14 +265,17 @@ def _npz(spec: str) -> ImageData:
     if not path.is_file():
         raise DataError(f"{spec} does not exist")
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise DataError(f"{spec} holds one array; expected an .npz with the arrays 'images' and 'labels'")
             missing = {"images", "labels"} - set(archive.files)
             if missing:
                 raise DataError(
                     f"{spec}: expected the arrays 'images' and 'labels', but found {', '.join(archive.files) or 'nothing'}"
                 )
             images, labels = archive["images"], archive["labels"]
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{spec} cannot be read as .npz: {error}") from error
     try:
         return check(torch.from_numpy(images), torch.from_numpy(labels), spec)
@@ -338,8 +342,10 @@ def from_samples(dataset: Any, spec: str, classes: int | None = None, choice: Ch
             image, label = dataset[i]
             images.append(_decode(image, crop, spec))
             labels.append(int(label))
-    except OSError as error:  # a file that is missing, or no image
-        raise DataError(f"{spec}: {error}") from error
+    except FreqRobustError:
+        raise
+    except Exception as error:  # a missing file, a label that is no number, whatever a user's dataset raises
+        raise DataError(f"{spec}: {type(error).__name__}: {' '.join(str(error).split())}") from error
     shapes = {tuple(image.shape) for image in images}
     if len(shapes) > 1:
         raise DataError(f"{spec}: images differ in shape: {', '.join(map(str, sorted(shapes)[:3]))}")

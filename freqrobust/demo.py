@@ -33,4 +33,6 @@ def demo_model(cache_dir: Path | None = None, progress: Progress | None = None) 
         if path is not None:
             save_model(found, path)
     found.spec = "demo"
+    found.sha256 = None
+    found.chosen = normalization.preset("none", "none")
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import platform
 import subprocess
@@ -23,7 +24,6 @@ from freqrobust.errors import DataError, FreqRobustError, ModelError, PluginErro
 from freqrobust.journal import Journal, engine_hash, identity
 from freqrobust.measurement import Bench, Outcome, measure, measure_clean
 from freqrobust.models import (
-    FAILURES,
     Classifier,
     fingerprint,
     frozen,
@@ -193,7 +193,9 @@ def _check_fit(network: nn.Module, data: ImageData, device: torch.device) -> Non
     try:
         with torch.no_grad():
             logits = network(images)
-    except FAILURES as error:
+    except FreqRobustError:
+        raise
+    except Exception as error:
         raise misfit(network, data, error) from error
     check_logits(logits, images)
     if not bool(torch.isfinite(logits).any(dim=1).any()):
@@ -346,8 +348,9 @@ class _DefenseRun:
             cache_dir=run.cache_dir,
             progress=run.watch,
         )
-        exact, attackable = defend(run.network, self.chain, context)
-        if state_hash(run.network) != run.weights_print:
+        given = _copy(run.network) if self.chain.parts else run.network
+        exact, attackable = defend(given, self.chain, context)
+        if state_hash(given) != run.weights_print:
             raise PluginError(f"{self.chain.spec} changed the model it was given; a defense has to copy it first")
         for module in (exact, attackable):
             set_eval(module)
@@ -373,6 +376,14 @@ class _DefenseRun:
                 f"{self.chain.spec}: the defended model fails: {type(error).__name__}: {reason}"
             ) from error
         return self._victim
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    """A copy for a defense to work on, so that one which changes it does no harm; the model itself if need be."""
+    try:
+        return copy.deepcopy(model)
+    except Exception:  # some modules cannot be copied
+        return model
 
 
 def defend(model: nn.Module, chain: DefenseChain, context: DefenseContext) -> tuple[nn.Module, nn.Module]:

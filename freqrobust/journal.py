@@ -33,11 +33,19 @@ def engine_hash() -> str:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that it is there whole or not at all, also after a crash."""
+    """Write a file so that it is there whole or not at all, also after a crash; pipes and devices are written to.
+
+    Raises:
+        JournalError: it cannot be written.
+    """
     data = content.encode() if isinstance(content, str) else content
     try:
+        path = path.resolve()  # a link stays a link
+        if path.exists() and not path.is_file():
+            path.write_bytes(data)
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".freqrobust-")
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
@@ -55,18 +63,28 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Raise early if ``path`` could not be written at the end.
+    """Raise early if ``path`` could not be written at the end; leaves nothing behind.
 
     Raises:
-        JournalError: it is a directory, or its folder cannot be made or written.
+        JournalError: it is a folder, or its own folder cannot be made or written.
     """
-    if path.is_dir():
-        raise JournalError(f"cannot write {path}: it is a directory")
-    parent = path.parent
-    while not parent.exists():
-        parent = parent.parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
-        raise JournalError(f"cannot write {path}: {parent} is not a folder that can be written")
+    try:
+        target = path.resolve()
+        if target.is_dir():
+            raise JournalError(f"cannot write {path}: it is a directory")
+        if target.exists() and not target.is_file():
+            return  # a pipe or a device
+        folder = target.parent
+        while not folder.exists():
+            folder = folder.parent
+        if not folder.is_dir():
+            raise JournalError(f"cannot write {path}: {folder} is not a folder")
+        if len(os.fsencode(target.name)) > os.pathconf(folder, "PC_NAME_MAX"):
+            raise JournalError(f"cannot write {path}: the name is too long")
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead round in a circle
+        raise JournalError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 class Journal:

@@ -15,7 +15,7 @@ from freqrobust.context import AttackContext, Progress
 from freqrobust.data import ImageData
 from freqrobust.devices import is_out_of_memory
 from freqrobust.errors import PluginError
-from freqrobust.perturbation import TOLERANCE, norms
+from freqrobust.perturbation import TOLERANCE, allowance, norms
 from freqrobust.plugin import Attack, Norm, Threat
 from freqrobust.registry import Selection
 from freqrobust.results import pack, unpack
@@ -50,7 +50,7 @@ class Outcome:
         """Samples with a successful example inside the threat, ``(n,)``."""
         if threat.norm not in self.examples:
             return np.zeros(len(self.right), dtype=bool)
-        return self.examples[threat.norm] <= threat.eps + TOLERANCE
+        return self.examples[threat.norm] <= allowance(threat.eps)
 
     def to_piece(self) -> dict[str, Any]:
         """JSON-like content, for the journal."""
@@ -296,7 +296,6 @@ def run_attack(
         threat = attack.threat()
         if threat is not None:
             farthest = float(norms(changed - images, threat.norm).max())
-            # the norm is a sum over many rounded pixels, so a large L2 budget is met up to its own rounding
-            if farthest > threat.eps + max(TOLERANCE, 1e-6 * threat.eps):
+            if farthest > allowance(threat.eps):
                 raise PluginError(f"{name} left its budget: {threat.norm} {farthest:.6g} > {threat.eps:.6g}")
     return changed.contiguous()

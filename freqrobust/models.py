@@ -28,11 +28,8 @@ from freqrobust.checkpoints import (
 from freqrobust.data import ImageData
 from freqrobust.errors import DataError, FreqRobustError, ModelError, PluginError, SpecError
 from freqrobust.plugin import Defense, InputDefense
-from freqrobust.registry import import_module, load_file, near_miss
+from freqrobust.registry import call, import_module, load_file, near_miss
 from freqrobust.results import ModelRecord, NormalizeRecord
-
-#: What a network may raise on images that it was not made for.
-FAILURES = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
 
 
 class Classifier(nn.Module):
@@ -248,7 +245,9 @@ def load_model(
     with frozen(network):
         try:
             chosen = normalization.choose(network, known, images, labels)
-        except FAILURES as error:
+        except FreqRobustError:
+            raise
+        except Exception as error:
             if data is None:
                 raise
             raise misfit(network, data, error) from error
@@ -280,8 +279,9 @@ def _load(spec: str, arch: str, trust: bool) -> tuple[nn.Module, str, str | None
     if path.suffix in SUFFIXES:
         return _from_file(path, arch, trust)
     if prefix and name and name.isidentifier():
-        return _called(factory(spec, "model")(), spec), spec, None, None
-    if path.exists():
+        # complete as it is, like a model made in Python
+        return _called(factory(spec, "model"), spec), spec, None, normalization.preset("none", "none")
+    if spec and path.exists():
         raise ModelError(f"{spec}: expected a file ending in {' '.join(SUFFIXES)}")
     raise SpecError(
         f"unknown model {spec!r} (a file {' '.join(SUFFIXES)}, torchvision:NAME, timm:NAME, module:callable or file.py:callable)"
@@ -298,7 +298,8 @@ def factory(spec: str, wanted_as: str) -> Callable[..., Any]:
     return getattr(module, attr)  # type: ignore[no-any-return]
 
 
-def _called(found: Any, spec: str) -> nn.Module:
+def _called(function: Callable[..., Any], spec: str) -> nn.Module:
+    found = call(function, spec)
     if not isinstance(found, nn.Module):
         raise ModelError(f"{spec} should return an nn.Module, but returned {type(found).__name__}")
     return found
@@ -380,7 +381,7 @@ def _build(arch: str, checkpoint: Checkpoint) -> tuple[nn.Module, str | None]:
         except ValueError as error:
             raise SpecError(f"unknown architecture {arch!r}: {error}") from error
     if ":" in arch:
-        return _called(factory(arch, "architecture")(), arch), None
+        return _called(factory(arch, "architecture"), arch), None
     raise SpecError(
         f"unknown architecture {arch!r}{near_miss(arch, ARCHITECTURES)} "
         f"({', '.join(ARCHITECTURES)}, torchvision:NAME, file.py:factory or module:factory)"

@@ -13,6 +13,7 @@ from freqrobust.errors import ModelError, SpecError
 from freqrobust.registry import near_miss
 from freqrobust.results import NormalizeRecord
 from freqrobust.statistics import mcnemar
+from freqrobust.victim import check_logits
 
 Source = Literal["given", "checkpoint", "architecture", "trial", "none"]
 
@@ -124,8 +125,7 @@ def trial(
     with torch.inference_mode():
         for name, layer in layers.items():
             logits = network(layer.to(images.device)(images))
-            if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or len(logits) != len(images):
-                return {}  # the harness says what is wrong with such a model
+            check_logits(logits, images)
             right[name] = logits.argmax(dim=1) == labels
     return right
 

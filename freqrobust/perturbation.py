@@ -6,8 +6,13 @@ import torch
 
 from freqrobust.plugin import Norm
 
-#: How far a returned example may lie outside of its declared budget.
+#: How far a returned example may lie outside of its declared budget, relative to budgets above 1.
 TOLERANCE = 1e-6
+
+
+def allowance(eps: float) -> float:
+    """The largest measured norm that still counts as inside of the budget ``eps``."""
+    return eps + TOLERANCE * max(1.0, eps)
 
 
 def per_sample(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ This module does not import torch, so that help texts can be built without it.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, get_origin
 
@@ -90,12 +91,13 @@ class Plugin(BaseModel):
 
     reserved_fields: ClassVar[frozenset[str]] = frozenset()
 
-    @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        super().__pydantic_init_subclass__(**kwargs)
-        for field in cls.model_fields:
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for field, annotation in inspect.get_annotations(cls).items():
+            if "ClassVar" in str(annotation) or field.startswith("_"):
+                continue
             for base in cls.__mro__[1:]:
-                if field in vars(base) and field not in getattr(base, "model_fields", {}):
+                if field in vars(base):
                     raise PluginError(
                         f"{cls.__name__}: the field {field!r} hides an attribute of {base.__name__}; "
                         f"to set the attribute write '{field} = ...' without a type, else rename the field"

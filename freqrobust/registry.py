@@ -6,6 +6,7 @@ a list value (``eps=[1/255,2/255]``) is a sweep; defenses compose with ``+``, le
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import difflib
 import hashlib
@@ -23,7 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from freqrobust.errors import PluginError, SpecError
+from freqrobust.errors import FreqRobustError, PluginError, SpecError
 from freqrobust.plugin import Attack, Defense, InputDefense, Plugin, Reporter, takes_list
 
 RESERVED_NAMES = {"attack": {"clean"}, "defense": {"none"}, "report": set[str]()}
@@ -161,9 +162,7 @@ class Registry:
     def check(self, found: Any, where: str) -> type[Plugin]:
         """``found`` itself, once it is known to be a usable plugin class of this kind."""
         if not (inspect.isclass(found) and issubclass(found, self.base)):
-            raise PluginError(
-                f"{where} is not {self.kind} class: expected a subclass of freqrobust.{self.base.__name__}"
-            )
+            raise PluginError(f"{where} is not a plugin: expected a subclass of freqrobust.{self.base.__name__}")
         clash = sorted(found.reserved_fields & set(found.model_fields))
         if clash:
             raise PluginError(
@@ -191,28 +190,19 @@ class Registry:
             return head, self.get(head), rest, self.origin(head)
         in_file = _FILE.match(spec)
         if in_file:
-            module = load_file(in_file["where"])
-            found = _attribute(module, in_file["attr"], in_file["where"])
-            return (
-                found.__name__,
-                self.check(found, f"{in_file['where']}:{in_file['attr']}"),
-                in_file["params"] or "",
-                in_file["where"],
-            )
+            return self._found(load_file(in_file["where"]), in_file)
         in_module = _MODULE.match(spec)
-        if in_module and "=" not in in_module["attr"]:
-            module = import_module(in_module["where"], f"{self.kind} {spec!r}", self.names())
-            found = _attribute(module, in_module["attr"], in_module["where"])
-            return (
-                found.__name__,
-                self.check(found, f"{in_module['where']}:{in_module['attr']}"),
-                in_module["params"] or "",
-                in_module["where"],
-            )
+        if in_module:
+            return self._found(import_module(in_module["where"], f"{self.kind} {spec!r}", self.names()), in_module)
         if head.endswith(".py"):
             raise SpecError(f"{spec!r}: name the class in the file as well, for example {head}:MyPlugin")
         self.get(head)
         raise AssertionError("unreachable")  # get() raised: the name is unknown
+
+    def _found(self, module: ModuleType, match: re.Match[str]) -> tuple[str, type[Plugin], str, str]:
+        where = f"{match['where']}:{match['attr']}"
+        cls = self.check(_attribute(module, match["attr"], match["where"]), where)
+        return cls.__name__, cls, match["params"] or "", match["where"]
 
     def parse(self, spec: str, options: Mapping[str, Sequence[str]] | None = None) -> list[Selection]:
         """All selections a spec stands for: one, or several where it sweeps.
@@ -356,6 +346,20 @@ def _attribute(module: ModuleType, attr: str, where: str) -> Any:
     return getattr(module, attr)
 
 
+def call(function: Any, spec: str) -> Any:
+    """What a user's factory returns.
+
+    Raises:
+        SpecError: it failed.
+    """
+    try:
+        return function()
+    except FreqRobustError:
+        raise
+    except Exception as error:
+        raise SpecError(f"{spec} failed: {type(error).__name__}: {' '.join(str(error).split())}") from error
+
+
 def import_module(name: str, wanted_as: str, known: Iterable[str] = ()) -> ModuleType:
     """Import ``name``, also from the current folder; an error says what it was wanted for."""
     here = str(Path.cwd())
@@ -435,6 +439,26 @@ def _collect(module: ModuleType | None, found: dict[str, ModuleType], near: Path
     if file is None:
         return
     folder = Path(file).resolve().parent
+    for name in _imported(Path(file), module):
+        _collect(sys.modules.get(name), found, folder)
     for value in list(vars(module).values()):
         owner = value if isinstance(value, ModuleType) else sys.modules.get(getattr(value, "__module__", None) or "")
         _collect(owner, found, folder)
+
+
+def _imported(file: Path, module: ModuleType) -> list[str]:
+    """Full names of the modules that a source file names in its import statements."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return []
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            package = (module.__package__ or "").split(".")
+            start = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            base = ".".join(part for part in (start, node.module or "") if part)
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return names

@@ -151,7 +151,7 @@ def _missing_data() -> str:
 def _batch_size(text: str) -> Any:
     if text == "auto":
         return text
-    if not text.isdigit() or int(text) < 1:
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
         raise SpecError(f"--batch-size should be auto or at least 1, but got {text!r}")
     return int(text)
 

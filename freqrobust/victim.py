@@ -33,6 +33,10 @@ class AttackView(nn.Module):
         self.precision = precision
         self.reset()
 
+    def train(self, mode: bool = True) -> AttackView:
+        """Stay in eval mode, whatever an attack asks for: batch norm would learn from its images."""
+        return super().train(False)
+
     def reset(self) -> None:
         """Start counting again."""
         self.forwards = self.backwards = 0

@@ -1,0 +1,35 @@
+"""The small robust network of ``cifar_small_36px.pth``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from freqrobust import normalization
+from freqrobust.models import Classifier
+
+#: Its checkpoint was trained on inputs normalised like this.
+NORMALIZE = "0.485,0.456,0.406/0.225,0.225,0.225"
+
+
+def build() -> nn.Module:
+    """Two strided 4x4 convolutions and two linear layers, for 32 x 32 RGB (Wong et al. 2018, "small")."""
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(32 * 8 * 8, 100),
+        nn.ReLU(),
+        nn.Linear(100, 10),
+    )
+
+
+def load(path: Path) -> Classifier:
+    """The published weights, normalisation inside; the file lists the stages of a cascade, of which this is the first."""
+    network = build()
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"][0])
+    return Classifier(network, normalization.parse(NORMALIZE), path.name, "cifar_small", None).eval()

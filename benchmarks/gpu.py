@@ -1,0 +1,146 @@
+"""Throughput of PGD on a CUDA device, against bare forward and backward passes of the same model.
+
+    python benchmarks/gpu.py [--batch-sizes 128,512,2048] [--json FILE]
+    python benchmarks/gpu.py --device cpu --quick
+
+The model is the CIFAR ResNet-18 with random weights. The bare loop makes the same number of forward and
+backward passes on the same images and changes nothing: what it does in a second is the ceiling. A ratio is
+our image-steps per second over the ceiling's, median over the rounds; ours makes one forward pass more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from timing import alternate, packages, ratio, surroundings
+from torch import nn
+
+from freqrobust.architectures import cifar_resnet18
+from freqrobust.context import AttackContext
+from freqrobust.devices import describe, is_out_of_memory
+from freqrobust.plugin import Attack
+from freqrobust.registry import parse_attacks
+from freqrobust.victim import Victim
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def bare(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, steps: int) -> None:
+    """Forward and backward passes to the images, and nothing else."""
+    x = images.clone().requires_grad_(True)
+    for _ in range(steps):
+        torch.autograd.grad(F.cross_entropy(model(x), labels, reduction="sum"), x)
+
+
+def ours(victim: Victim, images: torch.Tensor, labels: torch.Tensor, steps: int) -> None:
+    """Our PGD on every sample, none dropped."""
+    attack = parse_attacks([f"pgd:eps=2/255,steps={steps}"])[0].plugin
+    assert isinstance(attack, Attack)
+    ids = torch.arange(len(images), device=images.device)
+    with victim.attacked(ids, "pgd") as view:
+        attack.perturb(view, images, labels, AttackContext(ids, 0, "maximize"))
+
+
+def synchronized(work: Callable[[], None], device: torch.device) -> None:
+    """Do the work, and wait for the device."""
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def measure(network: nn.Module, batch: int, steps: int, repeats: int, device: torch.device) -> dict[str, Any]:
+    """Image-steps per second of each side at one batch size."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(batch, 3, 32, 32, generator=generator).to(device)
+    with torch.no_grad():
+        labels = network(images).argmax(dim=1)
+    victim = Victim(network, network, images[:4], device=device)
+    sides: dict[str, Callable[[], None]] = {
+        "ours": partial(ours, victim, images, labels, steps),
+        "bare": partial(bare, network, images, labels, steps),
+        "bare, folded": partial(bare, victim.view.model, images, labels, steps),
+    }
+    timed = alternate({name: partial(synchronized, work, device) for name, work in sides.items()}, repeats)
+    return {
+        "batch": batch,
+        "folded": victim.view.model is not network,
+        "per_second": {name: batch * steps / one.median for name, one in timed.items()},
+        "ratio": {name: ratio(timed[name].seconds, timed["ours"].seconds) for name in ("bare", "bare, folded")},
+        "seconds": {name: one.seconds for name, one in timed.items()},
+    }
+
+
+def table(found: list[dict[str, Any]], title: str) -> Table:
+    shown = Table(title=title)
+    for name in ("batch", "ours", "bare", "bare, folded", "ours / bare", "ours / bare, folded"):
+        shown.add_column(name, justify="right")
+    for one in found:
+        rates, ratios = one["per_second"], one["ratio"]
+        cells = [f"{rates[name]:,.0f}" for name in ("ours", "bare", "bare, folded")]
+        shown.add_row(f"{one['batch']}", *cells, f"{ratios['bare']:.2f}", f"{ratios['bare, folded']:.2f}")
+    return shown
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:1; cpu only makes sense with --quick")
+    parser.add_argument("--batch-sizes", default="128,256,512,1024,2048")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="two tiny batches, two steps, one round")
+    parser.add_argument("--json", type=Path, default=ROOT / "runs/gpu.json", help="raw times")
+    given = parser.parse_args()
+    given.sizes = [int(size) for size in given.batch_sizes.split(",")]
+    if given.quick:
+        given.sizes, given.steps, given.repeats = [4, 8], 2, 1
+    return given
+
+
+def main() -> int:
+    given = arguments()
+    device = torch.device(given.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        print("no CUDA device here: nothing measured (--device cpu --quick tries the script)")
+        return 0
+    torch.manual_seed(0)
+    network = cifar_resnet18().to(device).eval().requires_grad_(False)
+    console = Console()
+    found: list[dict[str, Any]] = []
+    start = time.perf_counter()
+    for batch in given.sizes:
+        try:
+            found.append(measure(network, batch, given.steps, given.repeats, device))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            console.print(f"batch {batch}: memory ran out")
+            break
+    title = f"PGD-{given.steps}, CIFAR ResNet-18, {describe(device)}: image-steps per second"
+    console.print(table(found, title))
+    content = {
+        "surroundings": surroundings() | {"device": describe(device)},
+        "versions": packages("freqrobust", "torch") | {"cuda": torch.version.cuda},
+        "tf32": {"matmul": torch.backends.cuda.matmul.allow_tf32, "cudnn": torch.backends.cudnn.allow_tf32},
+        "options": {"steps": given.steps, "repeats": given.repeats},
+        "rows": found,
+        "seconds": time.perf_counter() - start,
+    }
+    given.json.parent.mkdir(parents=True, exist_ok=True)
+    given.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    console.print(f"raw times: {given.json}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""A small trained network with batch norm, the digits it knows, and plugins with sensible parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from freqrobust import ImageData, load_data
+from freqrobust.architectures import SmallCNN
+from freqrobust.plugin import Plugin
+from freqrobust.registry import Registry
+from freqrobust.training import Recipe, fit
+
+#: What would take too long otherwise.
+CHEAP = {"epochs": 1, "train_batch": 64}
+
+
+@pytest.fixture(scope="session")
+def digits() -> ImageData:
+    """64 test images, 8 x 8 with one channel."""
+    return load_data("digits", limit=64)
+
+
+@pytest.fixture(scope="session")
+def training_digits() -> ImageData:
+    return load_data("digits", split="train", limit=128)
+
+
+@pytest.fixture(scope="session")
+def trained() -> nn.Module:
+    """Not to be changed: use ``network``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = SmallCNN()
+    fit(model, load_data("digits", split="train"), Recipe(4, 0.1, batch=64), device=torch.device("cpu"))
+    return model
+
+
+@pytest.fixture
+def network(trained: nn.Module) -> nn.Module:
+    """The trained network, in eval mode with parameters frozen, as the harness hands it to plugins."""
+    return trained.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def make() -> Callable[..., Any]:
+    """``make(registry, name, **given)``: the plugin with its required parameters at the example its field shows."""
+
+    def build(registry: Registry, name: str, **given: Any) -> Plugin:
+        cls = registry.get(name)
+        params = {key: value for key, value in CHEAP.items() if key in cls.model_fields}
+        for key, field in cls.model_fields.items():
+            if field.is_required():
+                assert field.examples, f"{name}: the required parameter {key!r} shows no example"
+                params[key] = field.examples[0]
+        return cls.build(name, {**params, **given})
+
+    return build

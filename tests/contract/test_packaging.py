@@ -1,0 +1,135 @@
+"""What is installed: the wheel of this project, and a plugin package of somebody else."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+THIRD_PARTY = ROOT / "tests" / "thirdparty_plugin"
+
+
+def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False, **options
+    )
+    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_everything_under_one_name(tmp_path) -> None:
+    pytest.importorskip("build", reason="the extra 'dev' is not installed")
+    tree = tmp_path / "tree"  # building in the project would leave files there
+    for name in ("freqrobust", "attacks", "defenses", "reports"):
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in ROOT.iterdir():
+        if path.is_file() and path.suffix in ("", ".toml", ".md") and not path.name.startswith("."):
+            shutil.copy(path, tree)
+    run("-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "dist", tree)
+    (wheel,) = (tmp_path / "dist").glob("freqrobust-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (entries,) = (archive.read(name).decode() for name in names if name.endswith("entry_points.txt"))
+    assert {
+        "freqrobust/harness.py",
+        "freqrobust/py.typed",
+        "freqrobust/attacks/pgd.py",
+        "freqrobust/attacks/__init__.py",
+        "freqrobust/defenses/kernel_smoothing.py",
+        "freqrobust/reports/table.py",
+    } <= set(names)
+    assert {name.split("/")[0] for name in names} == {
+        "freqrobust",
+        next(n for n in names if "dist-info" in n).split("/")[0],
+    }
+    assert "pgd = freqrobust.attacks.pgd:PGD" in entries
+    assert "freqrobust = freqrobust.cli:main" in entries
+    # and it works from where it was installed
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    code = "import freqrobust.attacks.pgd as m, freqrobust.registry as r; print(m.__file__, r.attacks.get('pgd').__module__)"
+    done = run("-c", code, env={**os.environ, "PYTHONPATH": str(tmp_path / "site")}, cwd=tmp_path)
+    assert done.stdout.split() == [
+        str(tmp_path / "site" / "freqrobust" / "attacks" / "pgd.py"),
+        "freqrobust.attacks.pgd",
+    ]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """The third-party package, installed for real into a folder of its own."""
+    pytest.importorskip("pip", reason="installing needs pip")
+    source = tmp_path_factory.mktemp("source") / "plugin"
+    shutil.copytree(THIRD_PARTY, source, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", "build"))
+    target = tmp_path_factory.mktemp("site")
+    quiet = ["--quiet", "--disable-pip-version-check", "--no-index"]
+    run("-m", "pip", "install", *quiet, "--no-deps", "--no-build-isolation", "--target", target, source)
+    return target
+
+
+def with_plugins(installed: Path) -> dict[str, str]:
+    paths = [str(installed), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+@pytest.mark.slow
+def test_third_party_plugins_keep_the_same_contracts(installed) -> None:
+    """The contract tests again, where the package is installed, for its plugins alone."""
+    files = [ROOT / "tests" / "contract" / f"test_{kind}.py" for kind in ("attacks", "defenses", "reports")]
+    plugins = ["-p", "no:cacheprovider", "-p", "no:xdist"]
+    done = run("-m", "pytest", *files, *plugins, "-rA", "-k", "example_", env=with_plugins(installed), cwd=ROOT)
+    passed = set(re.findall(r"^PASSED \S+::(\w+)\[(?:\S*-)?(example_\w+)", done.stdout, re.MULTILINE))
+    assert "failed" not in done.stdout.splitlines()[-1]
+    for test, plugin in [
+        ("test_without_a_budget_nothing_changes", "example_noise"),
+        ("test_budget_holds", "example_noise"),
+        ("test_outcomes_do_not_depend_on_the_batch_size", "example_noise"),
+        ("test_same_seed_same_output", "example_brightness"),
+        ("test_the_model_given_is_untouched", "example_bits"),
+        ("test_reports_do_not_depend_on_the_batch_size", "example_scale"),
+        ("test_gradients_are_those_of_the_defended_model", "example_scale"),
+        ("test_renders_text_and_leaves_the_report_alone", "example_lines"),
+    ]:
+        assert (test, plugin) in passed, f"{test} did not run for {plugin}"
+
+
+def test_third_party_plugins_are_found_by_their_names(installed) -> None:
+    code = """
+import sys, torch
+from freqrobust import evaluate
+from freqrobust.registry import attacks, defenses, reports
+
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4))
+images = torch.rand(20, 1, 8, 8)
+report = evaluate(model, (images, model(images).argmax(dim=1)), attacks=["example_noise:eps=[0.1,0.3]"],
+                  defenses=["example_bits:bits=2+example_scale"], device="cpu")
+print(attacks.origin("example_noise"))
+reports.get("example_lines")().render(report, sys.stdout)
+"""
+    done = run("-c", code, env=with_plugins(installed), cwd=installed)
+    first, *lines = done.stdout.splitlines()
+    assert first == "freqrobust-example-plugins 0.3.0"
+    assert [line.split("\t")[:2] for line in lines] == [
+        [defense, attack]
+        for defense in ("none", "example_bits:bits=2+example_scale")
+        for attack in ("clean", "example_noise:eps=0.1", "example_noise:eps=0.3")
+    ]
+    assert lines[0].endswith("1.000")
+
+
+def test_the_package_is_not_installed_here() -> None:
+    """Otherwise the tests above would prove nothing."""
+    from freqrobust.registry import attacks
+
+    if os.environ.get("PYTHONPATH"):
+        pytest.skip("PYTHONPATH is set")
+    assert not [name for name in attacks.names() if name.startswith("example_")]

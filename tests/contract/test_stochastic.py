@@ -1,0 +1,154 @@
+"""Defenses that draw random numbers: keyed noise, majority votes, reports that can be repeated."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from freqrobust import Attack, InputDefense, evaluate, noise
+from freqrobust.harness import VOTES
+
+
+class Jitter(InputDefense):
+    """Adds Gaussian noise, keyed by sample."""
+
+    stochastic: ClassVar[bool] = True
+    sigma: float = 0.3
+
+    def transform(self, images):
+        return images + self.sigma * noise.scoped_normal(images)
+
+
+class Unkeyed(Jitter):
+    """The same with torch's own generator: nobody can repeat it."""
+
+    def transform(self, images):
+        return images + self.sigma * torch.randn(images.shape)
+
+
+class Spy(Attack):
+    """Asks the model twice, and keeps what it was told to do."""
+
+    goals: ClassVar[list[str]] = []
+    seen: ClassVar[list[torch.Tensor]] = []
+
+    def perturb(self, model, images, labels, context):
+        self.goals.append(context.goal)
+        self.seen.append(torch.stack([model(images), model(images)]).detach())
+        return images
+
+
+def run(network, digits, size, attacks=("pgd:eps=0.1,steps=3", "lfc:radius=3"), **options):
+    return evaluate(
+        network,
+        digits,
+        attacks=attacks,
+        defenses=options.pop("defenses", [Jitter()]),
+        device="cpu",
+        batch_size=size,
+        **options,
+    )
+
+
+def content(report):
+    return [(c.defense, c.attack, c.outcomes, c.votes, c.forwards, c.backwards, c.by_chance) for c in report.cells]
+
+
+def test_reports_do_not_depend_on_the_batch_size_nor_on_the_global_generator(network, digits) -> None:
+    reports = []
+    for size, global_seed in [(64, 0), (1, 1), (7, 2), (64, 3)]:
+        torch.manual_seed(global_seed)
+        reports.append(content(run(network, digits, size)))
+    assert all(report == reports[0] for report in reports[1:])
+
+
+def test_the_seed_of_the_run_matters(network, digits) -> None:
+    strong = {"defenses": [Jitter(sigma=1.0)]}
+    first, again, other = (run(network, digits, 64, seed=seed, **strong) for seed in (0, 0, 1))
+    cells = [report.cell("clean", "Jitter").outcomes for report in (first, again, other)]
+    assert cells[0] == cells[1] != cells[2]
+
+
+def test_samples_keep_their_noise_in_a_subset(network, digits) -> None:
+    """Votes of a sample are its own: the first 20 samples alone vote as they do among 64."""
+    strong = {"defenses": [Jitter(sigma=1.0)], "attacks": []}
+    whole = run(network, digits, 64, **strong).cell("clean", "Jitter").right()
+    part = run(network, digits.first(20), 64, **strong).cell("clean", "Jitter").right()
+    assert np.array_equal(part, whole[:20])
+
+
+def test_noise_that_is_not_keyed_shows(network, digits) -> None:
+    """What the tests above would miss if they could not fail."""
+    torch.manual_seed(0)
+    found = {run(network, digits, 64, attacks=[], defenses=[Unkeyed(sigma=1.0)]).cells[1].outcomes for _ in range(3)}
+    assert len(found) > 1
+
+
+def test_right_is_a_majority_of_votes_which_the_report_tells(network, digits) -> None:
+    report = run(network, digits, 64)
+    assert {cell.votes for cell in report.cells if cell.defense == "none"} == {None}
+    assert {cell.votes for cell in report.cells if cell.defense == "Jitter"} == {VOTES}
+    counts = torch.zeros(64, 10)
+    images, labels, ids = digits.batch(torch.arange(64), torch.device("cpu"))
+    for vote in range(VOTES):
+        with noise.sample_scope(ids, seed=0, stream=f"clean vote {vote}"), torch.no_grad():
+            drawn = network(Jitter().transform(images)).argmax(dim=1)
+        counts[torch.arange(64), drawn] += 1
+    assert report.cell("clean", "Jitter").right().tolist() == (counts.argmax(dim=1) == labels).tolist()
+    assert (counts.max(dim=1).values < VOTES).sum() > 0  # they did not all agree
+    assert report.cell("clean", "Jitter").forwards == VOTES * 64
+
+
+def test_every_sample_is_attacked_and_driven_to_the_maximum(network, digits) -> None:
+    Spy.goals.clear()
+    Spy.seen.clear()
+    report = run(network, digits, 64, attacks=[Spy()])
+    assert Spy.goals == ["decide", "maximize"]
+    undefended, defended = Spy.seen
+    assert undefended.shape[1] == report.cell("clean").correct
+    assert defended.shape[1] == 64
+    assert torch.equal(undefended[0], undefended[1])
+    assert not torch.equal(defended[0], defended[1])  # each pass draws afresh: averaging over passes is possible
+
+
+def test_gradients_pass_through_the_noise(network, digits) -> None:
+    report = run(network, digits, 64, attacks=["pgd:eps=0.3,steps=5"])
+    assert report.cell("pgd", "Jitter").correct < report.cell("clean", "Jitter").correct - 20
+    assert report.cell("pgd", "Jitter").inherited == 0
+
+
+def test_a_sweep_hands_nothing_over(network, digits) -> None:
+    report = run(network, digits, 64, attacks=["pgd:eps=[0.05,0.3],steps=2"])
+    assert [c.inherited for c in report.cells if c.defense == "Jitter"] == [0, 0, 0]
+
+
+def test_noise_inside_the_network_is_keyed_too(network, digits) -> None:
+    """A module in the middle of a model draws in the same scope, once for every call."""
+
+    class NoisyFeatures(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + 0.2 * noise.scoped_uniform(x) - 0.2 * noise.scoped_uniform(x)
+
+    class Inside(InputDefense):
+        """Noise in two places."""
+
+        stochastic: ClassVar[bool] = True
+
+        def transform(self, images):
+            return NoisyFeatures()(images)
+
+    reports = [content(run(network, digits, size, defenses=[Inside()])) for size in (64, 5)]
+    assert reports[0] == reports[1]
+
+
+@pytest.mark.parametrize("votes_for", ["none", "Jitter"])
+def test_worst_case_is_at_most_every_cell(network, digits, votes_for) -> None:
+    report = run(network, digits, 64, attacks=["pgd:eps=0.1,steps=3", "fgsm:eps=0.1", "pgd:eps=0.05,steps=3"])
+    for row in (row for row in report.worst_case if row.defense == votes_for):
+        cells = [c for c in report.cells if c.defense == votes_for and c.threat == row.threat]
+        assert cells
+        assert all(row.correct <= cell.correct for cell in cells)

@@ -1,0 +1,1 @@
+"""Plugins for freqrobust from another package."""

@@ -1,0 +1,331 @@
+"""Checkpoint files as they are found in the wild: keys, prefixes, formats, and what is refused."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from freqrobust import FreqRobustError, checkpoints, evaluate, load_model, save_model
+from freqrobust.architectures import ARCHITECTURES, TORCHVISION
+from freqrobust.errors import ModelError, SpecError
+
+IMAGES = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return ARCHITECTURES["resnet20"].build().eval()
+
+
+def logits(model: nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return model(IMAGES)
+
+
+def renamed(state: dict, prefix: str) -> dict:
+    return {prefix + key: value for key, value in state.items()}
+
+
+CONTAINERS = {
+    "bare": lambda state: state,
+    "state_dict": lambda state: {"state_dict": state, "best_prec1": 91.7, "epoch": 3},
+    "model_state_dict": lambda state: {"model_state_dict": state, "optimizer": {"state": {}}},
+    "model": lambda state: {"model": state, "args": {"lr": 0.1}},
+    "net": lambda state: {"net": state, "acc": 95.0, "epoch": 1},
+    "ema": lambda state: {"ema": state, "step": 10},
+    "list of one": lambda state: {"state_dict": [state], "err": 0.1},
+    "bare list of one": lambda state: [state],
+    "model in state_dict": lambda state: {"state": 1, "model": {"state_dict": state}},
+    "lightning": lambda state: {
+        "epoch": 9,
+        "global_step": 100,
+        "pytorch-lightning_version": "2.4.0",
+        "state_dict": renamed(state, "model."),
+        "loops": {},
+        "callbacks": {"checkpoint": {"best": 0.9}},
+        "optimizer_states": [{"state": {0: {"momentum_buffer": torch.zeros(3)}}, "param_groups": [{"lr": 0.1}]}],
+        "lr_schedulers": [],
+        "hyper_parameters": {"lr": 0.1},
+    },
+    **{
+        prefix: lambda state, prefix=prefix: {"state_dict": renamed(state, prefix)}
+        for prefix in ["module.", "_orig_mod.", "model.", "module._orig_mod.", "_orig_mod.module.", "model.module."]
+    },
+}
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_weights_are_found_under_the_usual_keys_and_prefixes(network, tmp_path, container) -> None:
+    path = tmp_path / "model.pth"
+    torch.save(CONTAINERS[container](network.state_dict()), path)
+    model = load_model(path, normalize="none")
+    assert model.arch == "resnet20"
+    assert torch.equal(logits(model), logits(network))
+    assert not model.training
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".th", ".ckpt"])
+def test_every_suffix_is_read(network, tmp_path, suffix) -> None:
+    path = tmp_path / f"model{suffix}"
+    torch.save(network.state_dict(), path)
+    assert torch.equal(logits(load_model(str(path), normalize="none")), logits(network))
+
+
+def test_averaged_models_and_old_batch_norms(network, tmp_path) -> None:
+    """``n_averaged`` is not a weight, and ``num_batches_tracked`` was not always there."""
+    torch.save(AveragedModel(network).state_dict(), tmp_path / "averaged.pt")
+    state = {key: value for key, value in network.state_dict().items() if "num_batches_tracked" not in key}
+    torch.save(state, tmp_path / "old.pt")
+    torch.save(network.state_dict(), tmp_path / "legacy.pt", _use_new_zipfile_serialization=False)
+    for name in ("averaged", "old", "legacy"):
+        assert torch.equal(logits(load_model(tmp_path / f"{name}.pt", normalize="none")), logits(network))
+
+
+def test_safetensors(network, tmp_path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file(renamed(network.state_dict(), "module."), path)
+    assert torch.equal(logits(load_model(path, normalize="none")), logits(network))
+    path.write_bytes(b"not safetensors")
+    with pytest.raises(ModelError, match="cannot be read as safetensors"):
+        load_model(path, normalize="none")
+
+
+def test_exported_program_with_any_batch_size(tmp_path) -> None:
+    torch.manual_seed(0)
+    network = ARCHITECTURES["small_cnn"].build(in_channels=3).eval()
+    batch = torch.export.Dim("batch", min=1, max=512)
+    program = torch.export.export(network, (torch.rand(2, 3, 16, 16),), dynamic_shapes={"x": {0: batch}})
+    path = tmp_path / "model.pt2"
+    torch.export.save(program, path)
+    model = load_model(path, normalize="half")
+    for n in (1, 3):
+        with torch.no_grad():
+            expected = network((IMAGES[:n] - 0.5) / 0.5)
+            torch.testing.assert_close(model(IMAGES[:n]), expected, atol=1e-5, rtol=1e-5)
+    images, labels = IMAGES, logits(model).argmax(dim=1)
+    report = evaluate(model, (images, labels), attacks=["pgd:eps=8/255,steps=3"], device="cpu")
+    assert report.cell("clean").correct == 3
+    assert report.cell("pgd").backwards > 0
+    assert "train-mode-layers" not in [warning.code for warning in report.warnings]  # programs have no modes
+    path.write_bytes(b"not a program")
+    with pytest.raises(ModelError, match=r"not a torch.export program"):
+        load_model(path, normalize="half")
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_auto_recognises_every_network_of_ours(arch) -> None:
+    for classes, channels in [(10, 3), (100, 1)]:
+        with torch.device("meta"):
+            state = ARCHITECTURES[arch].build(num_classes=classes, in_channels=channels).state_dict()
+            found, network, _ = checkpoints.recognise([state], Path("x.pt"))
+        assert found.name == arch
+        assert {k: v.shape for k, v in network.state_dict().items()} == {k: v.shape for k, v in state.items()}
+
+
+@pytest.fixture(scope="module")
+def remembered() -> pytest.MonkeyPatch:
+    """Build each candidate on the meta device once, not once a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints, "torchvision_architecture", functools.cache(checkpoints.torchvision_architecture))
+        patch.setattr(checkpoints, "shapes_of", functools.cache(checkpoints.shapes_of))
+        yield patch
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+@pytest.mark.parametrize("classes", [1000, 37])
+def test_auto_recognises_torchvision(remembered, name, classes) -> None:
+    from torchvision.models import get_model
+
+    # RegNets compute their widths from tensors, which have to exist; the others are too large to be built for this
+    place = torch.device("cpu" if name.startswith("regnet") else "meta")
+    with place:
+        state = get_model(name, weights=None, num_classes=classes).state_dict()
+        found, network, _ = checkpoints.recognise([state], Path("x.pt"))
+    assert found.name == f"torchvision:{name}"
+    assert {k: v.shape for k, v in network.state_dict().items()} == {k: v.shape for k, v in state.items()}
+
+
+def test_torchvision_resnet18_from_a_file(tmp_path) -> None:
+    from torchvision.models import resnet18
+
+    torch.manual_seed(0)
+    network = resnet18(num_classes=5).eval()
+    torch.save({"model": renamed(network.state_dict(), "module.")}, tmp_path / "model.pth")
+    model = load_model(tmp_path / "model.pth")
+    assert (model.arch, model.chosen.source, model.chosen.preset) == (
+        "torchvision:resnet18",
+        "architecture",
+        "imagenet",
+    )
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    normal = (IMAGES - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+    with torch.no_grad():
+        torch.testing.assert_close(model(IMAGES), network(normal))
+
+
+def test_an_unknown_network_names_the_closest_and_what_differs(network, tmp_path) -> None:
+    state = copy.deepcopy(network.state_dict())
+    state["layer1.0.conv1.weight"] = torch.zeros(16, 16, 5, 5)
+    state["extra.weight"] = torch.zeros(3)
+    torch.save(state, tmp_path / "model.pt")
+    with pytest.raises(ModelError, match=r"closest is resnet20, where 2 keys differ .*\(16, 16, 5, 5\), expected") as e:
+        load_model(tmp_path / "model.pt")
+    assert "extra.weight is not expected" in str(e.value)
+    with pytest.raises(ModelError, match="does not fit resnet32"):
+        load_model(tmp_path / "model.pt", arch="resnet32")
+
+
+FACTORY = """
+import torch
+from torch import nn
+
+class Wrapped(nn.Module):
+    def __init__(self, name):
+        super().__init__()
+        self.add_module(name, nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(784, 5)))
+        self.name = name
+
+    def forward(self, x):
+        return self.get_submodule(self.name)(x)
+
+def plain():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(784, 5))
+
+def not_a_model():
+    return 3
+"""
+
+
+def factory_file(tmp_path: Path, extra: str = "") -> Path:
+    path = tmp_path / "networks.py"
+    path.write_text(FACTORY + extra)
+    return path
+
+
+def test_arch_from_a_file(tmp_path) -> None:
+    path = factory_file(tmp_path)
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(784, 5)).eval()
+    torch.save({"state_dict": renamed(network.state_dict(), "module.")}, tmp_path / "model.pt")
+    model = load_model(tmp_path / "model.pt", arch=f"{path}:plain", normalize="none")
+    assert torch.equal(logits(model), logits(network))
+    with pytest.raises(SpecError, match=r"no callable 'plian'; did you mean 'plain'"):
+        load_model(tmp_path / "model.pt", arch=f"{path}:plian", normalize="none")
+    with pytest.raises(ModelError, match=r"should return an nn.Module, but returned int"):
+        load_model(tmp_path / "model.pt", arch=f"{path}:not_a_model", normalize="none")
+    with pytest.raises(SpecError, match="unknown architecture 'resnet21'; did you mean"):
+        load_model(tmp_path / "model.pt", arch="resnet21", normalize="none")
+
+
+@pytest.mark.parametrize("name", ["model", "net", "backbone", "module"])
+def test_a_network_whose_own_names_look_like_a_prefix(tmp_path, name) -> None:
+    """Everything of the user's class lies in ``self.model``: its names are no wrapper's prefix."""
+    path = factory_file(tmp_path, f"def wrapped():\n    return Wrapped({name!r})\n")
+    namespace: dict = {}
+    exec(path.read_text(), namespace)
+    torch.manual_seed(0)
+    network = namespace["wrapped"]().eval()
+    for prefix in ("", "module."):
+        torch.save(renamed(network.state_dict(), prefix), tmp_path / "model.pt")
+        model = load_model(tmp_path / "model.pt", arch=f"{path}:wrapped", normalize="none")
+        assert torch.equal(logits(model), logits(network))
+
+
+# ---------------------------------------------------------------- saving
+
+
+@pytest.mark.parametrize("normalize", ["cifar10", "0.1,0.2,0.3/0.4,0.5,0.6", "none"])
+def test_save_and_load_round_trip(network, tmp_path, normalize) -> None:
+    torch.save(network.state_dict(), tmp_path / "in.pt")
+    first = load_model(tmp_path / "in.pt", normalize=normalize)
+    save_model(first, tmp_path / "out.pt")
+    again = load_model(tmp_path / "out.pt")
+    assert (again.chosen.mean, again.chosen.std) == (first.chosen.mean, first.chosen.std)
+    assert (again.arch, again.chosen.source) == ("resnet20", "checkpoint")
+    assert torch.equal(logits(again), logits(first))
+
+
+def test_what_cannot_be_saved_is_refused(tmp_path) -> None:
+    with pytest.raises(ModelError, match="only a network with its normalisation can be saved"):
+        save_model(nn.Flatten(), tmp_path / "out.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------- refused files
+
+
+class Payload:
+    """Unpickling it would create a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (self.path,))
+
+
+def test_a_file_that_runs_code_is_refused_and_does_not_run(tmp_path) -> None:
+    torch.save({"state_dict": {"a": torch.zeros(2)}, "x": Payload(tmp_path / "ran")}, tmp_path / "evil.pt")
+    with pytest.raises(ModelError, match="--trust-checkpoint"):
+        load_model(tmp_path / "evil.pt", normalize="none")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_whole_module_needs_trust(tmp_path) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(768, 4)).eval()
+    torch.save(network, tmp_path / "whole.pt")
+    with pytest.raises(ModelError, match=r"holds more than weights \(it holds [\w.]+\).*--trust-checkpoint"):
+        load_model(tmp_path / "whole.pt", normalize="none")
+    assert torch.equal(logits(load_model(tmp_path / "whole.pt", normalize="none", trust=True)), logits(network))
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"", "is empty"),
+        (b"hello", "not a checkpoint|truncated"),
+        (b"PK\x03\x04 cut off", "not a checkpoint|truncated"),
+    ],
+)
+def test_broken_files_are_refused(tmp_path, content, match) -> None:
+    path = tmp_path / "broken.pt"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=match):
+        load_model(path, normalize="none")
+
+
+def test_truncated_and_odd_files_are_refused(network, tmp_path) -> None:
+    path = tmp_path / "model.pt"
+    torch.save(network.state_dict(), path)
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(ModelError, match="truncated or not a checkpoint"):
+        load_model(path, normalize="none")
+    for content, match in [
+        ({"weird": {"a": 1}}, "no state dict found"),
+        ([{}, {}], "list of 2"),
+        (torch.zeros(3), "holds a Tensor"),
+        ({}, "it holds nothing"),
+    ]:
+        torch.save(content, path)
+        with pytest.raises(ModelError, match=match):
+            load_model(path, normalize="none")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme.txt", "not a model")
+    with pytest.raises(ModelError):
+        load_model(path, normalize="none")
+
+
+@pytest.mark.parametrize("spec", ["missing.pt", "no/such/file.safetensors", "unknown", "missing.py:f", "nomodule_x:f"])
+def test_unknown_specs_are_one_clear_error(spec) -> None:
+    with pytest.raises(FreqRobustError, match=r"does not exist|unknown model|cannot import"):
+        load_model(spec, normalize="none")

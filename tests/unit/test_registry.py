@@ -1,0 +1,289 @@
+"""Specs and the registry: what is found, and the one clear line when nothing is."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import pytest
+from pydantic import Field
+
+from freqrobust import Attack, Defense, InputDefense
+from freqrobust.errors import PluginError, SpecError
+from freqrobust.registry import Registry, attacks, defenses, parse_attacks, parse_defenses, reports, split_chain
+
+SOURCE = '''
+"""A defense in a file."""
+from pydantic import Field
+from freqrobust import Attack, InputDefense
+
+LEVELS = {levels}
+
+class Round(InputDefense):
+    """Rounds pixels."""
+    bits: int = Field(4, ge=1, description="bits")
+    weights: list[float] = Field([1.0], description="a list")
+
+    def transform(self, images):
+        return (images * LEVELS).round() / LEVELS
+
+class Nothing(Attack):
+    """Changes nothing."""
+    def perturb(self, model, images, labels, context):
+        return images
+
+VALUE = 3
+'''
+
+
+@pytest.fixture
+def plugin_file(tmp_path) -> Path:
+    path = tmp_path / "mine.py"
+    path.write_text(SOURCE.format(levels=4))
+    return path
+
+
+def test_specs_with_parameters() -> None:
+    (one,) = attacks.parse("pgd:eps=8/255,steps=7,random_start=false,norm=l2")
+    assert (one.plugin.eps, one.plugin.steps, one.plugin.random_start, one.plugin.norm) == (8 / 255, 7, False, "l2")
+    assert one.spec == "pgd:eps=8/255,steps=7,random_start=false,norm=l2"
+    assert one.params["step_size"] == pytest.approx(2.5 * 8 / 255 / 7)
+    assert one.params["restarts"] == 1
+    assert attacks.parse(" fgsm ")[0].spec == "fgsm"
+
+
+def test_sweeps_multiply_in_the_order_they_are_written() -> None:
+    specs = [s.spec for s in attacks.parse("pgd:eps=[1/255,2/255],steps=[3,5],norm=l2")]
+    assert specs == [f"pgd:eps={e},steps={s},norm=l2" for e in ("1/255", "2/255") for s in (3, 5)]
+
+
+@pytest.mark.parametrize(
+    ("spec", "match"),
+    [
+        ("pdg", r"unknown attack 'pdg'; did you mean 'pgd'\? \(attacks: .*fgsm"),
+        ("pgd:stesp=3", r"pgd: unknown parameter 'stesp'; did you mean 'steps'\? \(parameters: eps, norm"),
+        ("pgd:steps", "expected key=value, but got 'steps'"),
+        ("pgd:steps=", "expected key=value"),
+        ("pgd:steps=3,steps=4", "given twice"),
+        ("pgd:steps=0", "parameter 'steps' should be greater than or equal to 1, but got '0'"),
+        ("pgd:steps=2.5", "parameter 'steps'"),
+        ("pgd:eps=8", r"'eps' is 8, but pixels are in \[0, 1\]; did you mean 8/255\?"),
+        ("pgd:eps=-1/255", "parameter 'eps' should be greater than or equal to 0"),
+        ("pgd:eps=1/0", "cannot divide by zero"),
+        ("pgd:eps=nan", "parameter 'eps'"),
+        ("pgd:eps=inf,norm=l2", "parameter 'eps'"),
+        ("pgd:norm=l1", "parameter 'norm' should be 'linf' or 'l2'"),
+        ("pgd:eps=[1/255,2/255", "brackets do not match"),
+        ("pgd:eps=[1/255,]", "is not a list"),
+        ("pgd:restarts=3,random_start=false", "restarts > 1 need random_start=true"),
+        ("lfc", "parameter 'radius' is required, for example lfc:radius=12"),
+        ("bandpass:low=5,high=4", "should be greater than 'low'"),
+        ("", "empty attack spec"),
+        (":eps=1", "empty attack spec"),
+        ("smooth", "unknown attack 'smooth'"),
+        ("missing.py:Thing", "missing.py does not exist"),
+        ("missing.py", "name the class in the file as well"),
+        ("no_such_module_x:Thing", "cannot import 'no_such_module_x'"),
+    ],
+)
+def test_wrong_specs_are_one_clear_line(spec, match) -> None:
+    with pytest.raises(SpecError, match=match) as error:
+        attacks.parse(spec)
+    assert "\n" not in str(error.value)
+
+
+def test_a_number_is_no_truth_value() -> None:
+    with pytest.raises(SpecError, match="should be a number, but got True"):
+        attacks.get("pgd").build("pgd", {"steps": True})
+
+
+def test_plugins_are_frozen_and_strict() -> None:
+    plugin = attacks.parse("pgd")[0].plugin
+    with pytest.raises(ValueError, match="frozen"):
+        plugin.steps = 3
+    with pytest.raises(ValueError, match="Extra inputs"):
+        type(plugin)(stpes=3)
+
+
+# ---------------------------------------------------------------- files and modules
+
+
+def test_a_class_in_a_file(plugin_file) -> None:
+    (one,) = defenses.parse(f"{plugin_file}:Round:bits=3,weights=[1,2]")
+    assert (one.name, one.plugin.bits, one.plugin.weights) == ("Round", 3, [1.0, 2.0])
+    assert one.spec == "Round:bits=3,weights=[1,2]"
+    assert attacks.parse(f"{plugin_file}:Nothing")[0].name == "Nothing"
+    for attr, match in [
+        ("Rond", "has no 'Rond'; did you mean 'Round'"),
+        ("VALUE", "defense class"),
+        ("Nothing", "defense class"),
+    ]:
+        with pytest.raises((SpecError, PluginError), match=match):
+            defenses.parse(f"{plugin_file}:{attr}")
+
+
+def test_a_class_in_a_module_of_the_current_folder(plugin_file, monkeypatch) -> None:
+    monkeypatch.chdir(plugin_file.parent)
+    path = list(sys.path)
+    (one,) = defenses.parse("mine:Round:bits=2")
+    assert (one.name, one.plugin.bits) == ("Round", 2)
+    assert sys.path == path
+    sys.modules.pop("mine")
+
+
+def test_an_edited_file_is_another_plugin(plugin_file) -> None:
+    first = defenses.parse(f"{plugin_file}:Round")[0].code
+    assert defenses.parse(f"{plugin_file}:Round")[0].code == first
+    plugin_file.write_text(SOURCE.format(levels=8))
+    assert defenses.parse(f"{plugin_file}:Round")[0].code != first
+
+
+def test_a_file_that_fails_is_one_clear_line(tmp_path) -> None:
+    (tmp_path / "bad.py").write_text("import no_such_module_y\n")
+    with pytest.raises(SpecError, match=r"bad.py cannot be executed: ModuleNotFoundError"):
+        attacks.parse(f"{tmp_path / 'bad.py'}:X")
+
+
+# ---------------------------------------------------------------- compositions
+
+
+def test_chains() -> None:
+    (chain,) = parse_defenses(["smooth:rho=0.5+lowpass:radius=12"])
+    assert (chain.name, chain.spec) == ("smooth+lowpass", "smooth:rho=0.5+lowpass:radius=12")
+    assert chain.params["smooth.rho"] == 0.5
+    assert chain.params["lowpass.radius"] == 12
+    (twice,) = parse_defenses(["smooth:rho=0.5+smooth:rho=1"])
+    assert (twice.params["smooth1.rho"], twice.params["smooth2.rho"]) == (0.5, 1.0)
+    assert [c.spec for c in parse_defenses(["smooth:rho=[0.5,1]+lowpass:radius=[3,4]"])] == [
+        f"smooth:rho={a}+lowpass:radius={b}" for a in ("0.5", "1") for b in (3, 4)
+    ]
+    assert parse_defenses(["none"])[0].parts == ()
+    assert split_chain("smooth:rho=1e+2+lowpass:radius=3") == ["smooth:rho=1e+2", "lowpass:radius=3"]
+
+
+def test_options_reach_the_defenses_that_have_them() -> None:
+    chains = parse_defenses(["smooth", "lowpass:radius=3"], {"rho": ["0.5", "1.0"]})
+    assert [c.spec for c in chains[:2]] == ["smooth:rho=0.5", "smooth:rho=1.0"]
+    with pytest.raises(SpecError, match="in the spec and as an option"):
+        parse_defenses(["smooth:rho=1"], {"rho": ["0.5"]})
+
+
+def test_duplicates_and_clean_are_left_out() -> None:
+    specs = ["clean", "fgsm:eps=8/255", "fgsm", "fgsm:eps=0.031372549019607843", "fgsm:eps=1/255"]
+    assert [s.spec for s in parse_attacks(specs)] == ["fgsm:eps=8/255", "fgsm:eps=1/255"]
+    assert len(parse_defenses(["smooth", "smooth:rho=1.0", "none", "none"])) == 2
+
+
+def test_objects_and_specs_are_the_same_selection() -> None:
+    cls = attacks.get("pgd")
+    by_object, by_spec = parse_attacks([cls(eps=0.1, steps=3)]), parse_attacks(["pgd:eps=0.1,steps=3"])
+    assert (by_object[0].spec, by_object[0].params) == (by_spec[0].spec, by_spec[0].params)
+    assert len(parse_attacks([cls(eps=0.1, steps=3), "pgd:eps=0.1,steps=3"])) == 1
+
+
+# ---------------------------------------------------------------- declarations that cannot work
+
+
+@pytest.mark.filterwarnings("ignore:Field name .* shadows:UserWarning")  # pydantic's own word on the same mistake
+def test_a_field_may_not_hide_an_attribute_nor_an_option() -> None:
+    with pytest.raises(PluginError, match=r"the field 'differentiable' hides an attribute of"):
+
+        class Hides(InputDefense):
+            differentiable: bool = False
+
+            def transform(self, images):
+                return images
+
+    class Clashes(InputDefense):
+        """Has the name of an option."""
+
+        limit: int = 3
+
+        def transform(self, images):
+            return images
+
+    class Seeded(Attack):
+        """Wants its own seed."""
+
+        seed: int = 3
+
+        def perturb(self, model, images, labels, context):
+            return images
+
+    with pytest.raises(PluginError, match="'limit' has the name of an option"):
+        defenses.select(Clashes())
+    with pytest.raises(PluginError, match="'seed' has the name of an option"):
+        attacks.select(Seeded())
+
+
+def test_the_method_has_to_be_there() -> None:
+    class Lazy(Attack):
+        """Does nothing at all."""
+
+    class LazyInput(InputDefense):
+        """The same."""
+
+    class NoGradient(Defense):
+        """Not differentiable."""
+
+        differentiable: ClassVar[bool] = False
+        how: Literal["a", "b"] = Field("a", description="how")
+
+        def apply(self, model, context):
+            return model
+
+    for registry, cls, match in [
+        (attacks, Lazy, r"does not implement perturb\(\)"),
+        (defenses, LazyInput, r"does not implement transform\(\)"),
+        (defenses, NoGradient, r"has to implement surrogate\(model\)"),
+        (reports, Lazy, "report class"),
+    ]:
+        with pytest.raises(PluginError, match=match):
+            registry.select(cls())
+
+
+# ---------------------------------------------------------------- entry points of other packages
+
+
+@pytest.fixture
+def distribution(tmp_path, monkeypatch):
+    """``distribution(name, **entries)``: a package that declares attacks."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def add(name: str, **entries: str) -> None:
+        folder = tmp_path / f"{name}-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        lines = [f"{key} = {value}" for key, value in entries.items()]
+        (folder / "entry_points.txt").write_text("\n".join(["[freqrobust.attacks]", *lines, ""]))
+
+    return add
+
+
+def fresh() -> Registry:
+    return Registry("attack", "freqrobust.attacks", Attack)
+
+
+def test_two_plugins_of_one_name_are_an_error(distribution) -> None:
+    distribution("other", pgd="other.attacks:PGD")
+    with pytest.raises(PluginError, match=r"named 'pgd': .*other.attacks:PGD.*uninstall one"):
+        fresh().names()
+
+
+def test_reserved_names_are_an_error(distribution) -> None:
+    distribution("other", clean="other.attacks:Clean")
+    with pytest.raises(PluginError, match="name 'clean' is reserved"):
+        fresh().names()
+
+
+def test_a_broken_entry_point_harms_nobody_else(distribution) -> None:
+    distribution("other", broken="no_such_module_z:X", wrong="freqrobust.registry:Registry")
+    registry = fresh()
+    assert {"broken", "wrong", "pgd"} <= set(registry.names())
+    assert registry.get("pgd").__name__ == "PGD"
+    with pytest.raises(PluginError, match=r"'broken' \(no_such_module_z:X\) cannot be loaded"):
+        registry.get("broken")
+    with pytest.raises(PluginError, match="expected a subclass of freqrobust.Attack"):
+        registry.get("wrong")
+    assert registry.origin("broken") == "other 1.0"

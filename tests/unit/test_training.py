@@ -1,0 +1,101 @@
+"""The training loop and the defense that uses it."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from freqrobust import DefenseContext, evaluate, load_data, noise
+from freqrobust.architectures import SmallCNN
+from freqrobust.context import Silent
+from freqrobust.errors import ModelError
+from freqrobust.models import state_hash
+from freqrobust.registry import defenses
+from freqrobust.training import Recipe, fit, flip_and_crop
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def train():
+    return load_data("digits", split="train", limit=320)
+
+
+def untrained() -> SmallCNN:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return SmallCNN()
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 16)])
+def test_flip_and_crop_equals_the_loop(size) -> None:
+    images = torch.rand(12, 3, *size)
+    ids = torch.arange(12) + 100
+    found = flip_and_crop(images, ids, seed=1, stream="s").numpy()
+    pad = max(1, min(size) // 8)
+    draws = noise.uniform(ids, (3,), seed=1, stream="s").numpy()
+    for i in range(12):
+        padded = np.pad(images[i].numpy(), ((0, 0), (pad, pad), (pad, pad)))
+        top, left = int(draws[i, 0] * (2 * pad + 1)), int(draws[i, 1] * (2 * pad + 1))
+        expected = padded[:, top : top + size[0], left : left + size[1]]
+        expected = expected if draws[i, 2] < 0.5 else expected[:, :, ::-1]
+        np.testing.assert_array_equal(found[i], expected)
+    assert torch.equal(torch.from_numpy(found[5:7]), flip_and_crop(images[5:7], ids[5:7], seed=1, stream="s"))
+
+
+def test_training_learns_and_can_be_repeated(train) -> None:
+    hashes, losses = [], []
+
+    class Watch(Silent):
+        def end(self, summary: str) -> None:
+            losses.append(float(summary.split("loss ")[1].split(",")[0]))
+
+    for global_seed in (0, 1):
+        model = untrained()
+        torch.manual_seed(global_seed)
+        fit(model, train, Recipe(3, 0.05, batch=64, augment="flip-crop"), device=CPU, progress=Watch())
+        hashes.append(state_hash(model))
+    assert hashes[0] == hashes[1]
+    assert losses[:3] == losses[3:]
+    assert losses[2] < losses[0] - 0.5
+    other = untrained()
+    fit(other, train, Recipe(3, 0.05, batch=64, augment="flip-crop"), device=CPU, seed=1)
+    assert state_hash(other) != hashes[0]
+    assert not other.training
+    assert not any(p.requires_grad or p.grad is not None for p in other.parameters())
+
+
+def test_a_loss_that_is_not_finite_is_an_error(train) -> None:
+    with pytest.raises(ModelError, match="loss is not finite in epoch 1; lower the learning rate"):
+        fit(untrained(), train, Recipe(1, 1e20, batch=16, warmup=0.01), device=CPU)
+
+
+def test_adversarial_training_is_cached_by_content_and_helps(train, tmp_path) -> None:
+    model = untrained()
+    fit(model, load_data("digits", split="train"), Recipe(3, 0.1, batch=64), device=CPU)
+    context = DefenseContext(train_data=load_data("digits", split="train"), cache_dir=tmp_path)
+    spec = "madry:eps=0.15,epochs=4,steps=3,augment=none,train_batch=64"
+    defense = defenses.parse(spec)[0].plugin
+    before = state_hash(model)
+    first = defense.apply(model, context)
+    assert state_hash(model) == before
+    (cached,) = (tmp_path / "models").iterdir()
+    written = cached.stat().st_mtime_ns
+    assert state_hash(defense.apply(model, context)) == state_hash(first)
+    assert cached.stat().st_mtime_ns == written
+    for other in ("madry:eps=0.1,epochs=1,steps=1", "madry:eps=0.15,epochs=1,steps=1"):
+        defenses.parse(other)[0].plugin.apply(copy.deepcopy(model), context)
+    assert len(list((tmp_path / "models").iterdir())) == 3
+    report = evaluate(
+        model,
+        load_data("digits", limit=200),
+        attacks=["pgd:eps=0.15,steps=10"],
+        defenses=[spec],
+        train_data=context.train_data,
+        cache_dir=tmp_path,
+        device="cpu",
+    )
+    assert report.cell("pgd", "madry").difference.ci95[0] > 0.1
