@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import nn
 
-from freqrobust import normalization
+from freqrobust import load_model
 from freqrobust.models import Classifier
 
 #: Its checkpoint was trained on inputs normalised like this.
@@ -29,7 +28,5 @@ def build() -> nn.Module:
 
 
 def load(path: Path) -> Classifier:
-    """The published weights, normalisation inside; the file lists the stages of a cascade, of which this is the first."""
-    network = build()
-    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"][0])
-    return Classifier(network, normalization.parse(NORMALIZE), path.name, "cifar_small", None).eval()
+    """The published weights, normalisation inside; the file holds two networks, of which this is the first."""
+    return load_model(path, arch=f"{Path(__file__)}:build", normalize=NORMALIZE)

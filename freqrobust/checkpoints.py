@@ -36,12 +36,14 @@ class Checkpoint:
         module: a whole model (a trusted pickle, or a torch.export program).
         metadata: what :func:`freqrobust.save_model` wrote beside the weights.
         sha256: hash of the file.
+        note: what the user should know about the choice that was made.
     """
 
     sha256: str
     states: list[StateDict] = field(default_factory=list)
     module: nn.Module | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    note: str | None = None
 
 
 def file_hash(path: Path) -> str:
@@ -71,7 +73,9 @@ def read(path: Path, trust: bool = False) -> Checkpoint:
     content = _safetensors(path) if path.suffix == ".safetensors" else _torch(path, trust)
     if isinstance(content, Mapping):
         found.metadata = dict(content.get("freqrobust") or {})
-    weights = _find_weights(content, path)
+    weights, several = _find_weights(content, path)
+    if several > 1:
+        found.note = f"{path.name} holds {several} networks (the stages of a cascade, say); the first one is evaluated"
     if isinstance(weights, nn.Module):
         found.module = weights
     else:
@@ -142,24 +146,25 @@ def _line(text: str) -> str:
     return " ".join(text.split())[:200] or "no details"
 
 
-def _find_weights(content: Any, path: Path) -> StateDict | nn.Module:
-    """The state dict (or the trusted module) inside whatever was saved."""
+def _find_weights(content: Any, path: Path) -> tuple[StateDict | nn.Module, int]:
+    """The state dict (or the trusted module) inside whatever was saved, and of how many it is the first."""
     if isinstance(content, nn.Module):
-        return content
-    if isinstance(content, list | tuple) and len(content) == 1:
-        return _find_weights(content[0], path)
+        return content, 1
     if isinstance(content, list | tuple):
-        raise ModelError(f"{path} holds a list of {len(content)} items; expected a state dict, or a list of one")
+        if not content or not all(isinstance(item, Mapping | nn.Module) and item for item in content):
+            raise ModelError(f"{path} holds a list of {len(content)} items; expected state dicts")
+        weights, several = _find_weights(content[0], path)
+        return weights, len(content) * several
     if not isinstance(content, Mapping):
         raise ModelError(f"{path} holds a {type(content).__name__}; expected a state dict")
-    tensors = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
     if tensors and all(isinstance(v, torch.Tensor | int | float) for v in content.values()):
-        return {str(key): value for key, value in tensors.items()}
+        return tensors, 1
     for key in _KEYS:
         if isinstance(content.get(key), Mapping | list | tuple | nn.Module):
             return _find_weights(content[key], path)
     if len(tensors) > 1:
-        return {str(key): value for key, value in tensors.items()}
+        return tensors, 1
     listed = ", ".join(map(str, list(content)[:8])) or "nothing"
     raise ModelError(f"{path}: no state dict found under {', '.join(_KEYS)}; it holds {listed}")
 

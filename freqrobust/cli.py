@@ -180,7 +180,7 @@ def eval_command(fields: dict[str, Any]) -> Any:
         try:
             return eval_(**values, options=given)
         except KeyboardInterrupt:  # the command line library would end without a word
-            fail("interrupted")
+            fail("interrupted before the first cell; run the same command again")
             return EXIT_INTERRUPTED
 
     command.__signature__ = signature.replace(parameters=[*fixed, *extra])  # type: ignore[attr-defined]

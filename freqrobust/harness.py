@@ -177,6 +177,8 @@ def _warn_about(network: nn.Module, stuck: list[str]) -> list[Warned]:
     if stuck:
         shown = ", ".join(stuck[:3])
         warnings.append(Warned(code="train-mode-layers", message=f"{len(stuck)} layers stay in train mode: {shown}"))
+    if isinstance(network, Classifier) and network.note:
+        warnings.append(Warned(code="several-networks", message=network.note))
     if isinstance(network, Classifier) and network.chosen.warning:
         warnings.append(Warned(code="normalization", message=network.chosen.warning))
     return warnings

@@ -8,6 +8,7 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ class Classifier(nn.Module):
         self.spec = spec
         self.arch = arch
         self.sha256 = sha256
+        self.note: str | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.network(self.normalize(x))  # type: ignore[no-any-return]
@@ -234,9 +236,9 @@ def load_model(
 
         return demo_model().to(device)
     given = None if normalize == "auto" else normalization.parse(normalize)
-    network, name, sha256, known = _load(spec, arch, trust)
-    if given is not None:
-        known = given
+    loaded = _load(spec, arch, trust)
+    known = given or loaded.known
+    network = loaded.network
     network = network.to(device)
     images = labels = None
     if data is not None:
@@ -253,7 +255,8 @@ def load_model(
             raise misfit(network, data, error) from error
     if data is not None:
         normalization.check_channels(chosen, data.shape[0])
-    classifier = Classifier(network, chosen, spec, name, sha256).to(device)
+    classifier = Classifier(network, chosen, spec, loaded.arch, loaded.sha256).to(device)
+    classifier.note = loaded.note
     set_eval(classifier)
     return classifier
 
@@ -268,8 +271,18 @@ def misfit(network: nn.Module, data: ImageData, error: Exception) -> FreqRobustE
     return ModelError(f"the model fails on images of shape {data.shape}: {' '.join(str(error).split())[:200]}")
 
 
-def _load(spec: str, arch: str, trust: bool) -> tuple[nn.Module, str, str | None, normalization.Chosen | None]:
-    """``(network, architecture, file hash, normalisation if known)``."""
+@dataclass(frozen=True)
+class _Loaded:
+    """A network without normalisation, and what is known about it."""
+
+    network: nn.Module
+    arch: str
+    known: normalization.Chosen | None = None
+    sha256: str | None = None
+    note: str | None = None
+
+
+def _load(spec: str, arch: str, trust: bool) -> _Loaded:
     prefix, _, name = spec.partition(":")
     if prefix == "torchvision" and name:
         return _torchvision(name)
@@ -280,7 +293,7 @@ def _load(spec: str, arch: str, trust: bool) -> tuple[nn.Module, str, str | None
         return _from_file(path, arch, trust)
     if prefix and name and name.isidentifier():
         # complete as it is, like a model made in Python
-        return _called(factory(spec, "model"), spec), spec, None, normalization.preset("none", "none")
+        return _Loaded(_called(factory(spec, "model"), spec), spec, normalization.preset("none", "none"))
     if spec and path.exists():
         raise ModelError(f"{spec}: expected a file ending in {' '.join(SUFFIXES)}")
     raise SpecError(
@@ -305,7 +318,7 @@ def _called(function: Callable[..., Any], spec: str) -> nn.Module:
     return found
 
 
-def _torchvision(name: str) -> tuple[nn.Module, str, str | None, normalization.Chosen | None]:
+def _torchvision(name: str) -> _Loaded:
     from torchvision.models import get_model_weights, list_models
 
     name, _, wanted = name.partition(":weights=")
@@ -325,10 +338,10 @@ def _torchvision(name: str) -> tuple[nn.Module, str, str | None, normalization.C
         raise ModelError(f"the weights of torchvision:{name} cannot be fetched: {error}") from error
     preset = weights.transforms()
     known = normalization.Chosen(tuple(preset.mean), tuple(preset.std), "checkpoint")
-    return network, f"torchvision:{name}", None, known
+    return _Loaded(network, f"torchvision:{name}", known)
 
 
-def _timm(name: str) -> tuple[nn.Module, str, str | None, normalization.Chosen | None]:
+def _timm(name: str) -> _Loaded:
     try:
         import timm
     except ImportError as error:
@@ -340,17 +353,17 @@ def _timm(name: str) -> tuple[nn.Module, str, str | None, normalization.Chosen |
     except Exception as error:  # no network, broken download
         raise ModelError(f"the weights of timm:{name} cannot be fetched: {error}") from error
     cfg = network.pretrained_cfg
-    return network, f"timm:{name}", None, normalization.Chosen(tuple(cfg["mean"]), tuple(cfg["std"]), "checkpoint")
+    return _Loaded(network, f"timm:{name}", normalization.Chosen(tuple(cfg["mean"]), tuple(cfg["std"]), "checkpoint"))
 
 
-def _from_file(path: Path, arch: str, trust: bool) -> tuple[nn.Module, str, str | None, normalization.Chosen | None]:
+def _from_file(path: Path, arch: str, trust: bool) -> _Loaded:
     checkpoint = read(path, trust)
     known = None
     if checkpoint.metadata.get("normalize"):
         saved = checkpoint.metadata["normalize"]
         known = normalization.Chosen(tuple(saved["mean"]), tuple(saved["std"]), "checkpoint", saved.get("preset"))
     if checkpoint.module is not None:
-        return checkpoint.module, type(checkpoint.module).__name__, checkpoint.sha256, known
+        return _Loaded(checkpoint.module, type(checkpoint.module).__name__, known, checkpoint.sha256, checkpoint.note)
     if arch == "auto" and checkpoint.metadata.get("arch"):
         arch = checkpoint.metadata["arch"]
     if arch == "auto":
@@ -365,7 +378,7 @@ def _from_file(path: Path, arch: str, trust: bool) -> tuple[nn.Module, str, str 
     network.load_state_dict(state, strict=False)
     if known is None and preset is not None:
         known = normalization.preset(preset, "architecture")
-    return network, name, checkpoint.sha256, known
+    return _Loaded(network, name, known, checkpoint.sha256, checkpoint.note)
 
 
 def _build(arch: str, checkpoint: Checkpoint) -> tuple[nn.Module, str | None]:

@@ -100,8 +100,8 @@ def execute(request: Request) -> int:
         )
     watch.say(f"model: {model.arch} ({model.spec})")
     watch.say(f"normalisation: {model.chosen}, source: {model.chosen.source}")
-    if model.chosen.warning:
-        watch.say(f"warning: {model.chosen.warning}")
+    for warning in filter(None, (model.note, model.chosen.warning)):
+        watch.say(f"warning: {warning}")
     watch.say(f"data: {data.spec}, {len(data)} images {'x'.join(map(str, data.shape))}, {data.classes} classes")
     if attacks is None:
         attacks = parse_attacks(resolve(request.suite or "standard", data.shape))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import ClassVar, Literal
 
 import pytest
@@ -117,7 +118,7 @@ def test_worst_case_is_at_most_every_cell_of_its_threat(network, all_digits) -> 
     assert threats == [("l2", 0.4), ("l2", 1.0), ("l2", 3.0), ("linf", 0.05), ("linf", 0.1)]
     for norm in ("l2", "linf"):  # a larger budget holds every example of a smaller one
         rows = [row for row in report.worst_case if row.defense == "none" and row.threat.norm == norm]
-        for small, large in zip(rows, rows[1:], strict=False):
+        for small, large in pairwise(rows):
             assert not (large.right() & ~small.right()).any()
 
 

@@ -129,7 +129,7 @@ def loss_argmax(weight: np.ndarray, bias: np.ndarray, images: np.ndarray) -> np.
 @pytest.mark.parametrize("spec", ["fgsm:eps=0.1", "pgd:eps=0.1,steps=40,step_size=0.1", "pgd:eps=0.1,steps=20"])
 def test_box_binds_for_linf(spec) -> None:
     """The optimum of ``c . x`` in box and ball is ``clip(x + eps * sign(c), 0, 1)``, pixel by pixel."""
-    weight, bias, model = random_model(2)
+    weight, _, model = random_model(2)
     images = images_inside(16, 0, 1)
     images[images < 0.2] = 0
     images[images > 0.8] = 1
@@ -159,8 +159,7 @@ def test_targeted_climb_reaches_the_target_margin(norm) -> None:
 
 def test_restarts_keep_the_best_of_all_climbs() -> None:
     """One tiny step from random starts: more restarts can only find more, and do."""
-    _, _, model = random_model(10)
-    weight, bias, _ = random_model(10)
+    weight, bias, model = random_model(10)
     images = images_inside(32)
     labels = loss_argmax(weight, bias, images)
     losses = [

@@ -142,7 +142,7 @@ def test_scope_draws_afresh_each_call_and_the_same_each_time(scoped) -> None:
 def test_scope_is_required_and_has_to_fit() -> None:
     with pytest.raises(PluginError, match="outside of freqrobust"):
         noise.scoped_normal(torch.zeros(2, 1))
-    with noise.sample_scope(torch.arange(3)), pytest.raises(PluginError, match="2 images .* 3 sample ids"):
+    with noise.sample_scope(torch.arange(3)), pytest.raises(PluginError, match=r"2 images .* 3 sample ids"):
         noise.scoped_normal(torch.zeros(2, 1))
     with pytest.raises(PluginError):  # closed again
         noise.scoped_normal(torch.zeros(3, 1))

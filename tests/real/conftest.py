@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 from torch import nn
 
 from freqrobust import ImageData, load_data, load_model
@@ -41,13 +40,10 @@ def models(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     factory = work / "small.py"
     factory.write_text(FACTORY)
     folder = shared / "checkpoints"
-    # the file holds the stages of a cascade, as a list; the reference counts are those of its first network
-    stages = torch.load(folder / "cifar_small_36px.pth", map_location="cpu", weights_only=True)["state_dict"]
-    torch.save({"state_dict": stages[:1]}, work / "cifar_small_36px.pth")
     return {
         "resnet20": load_model(folder / "resnet20-12fca82f.th"),
         "cifar_small_36px": load_model(
-            work / "cifar_small_36px.pth",
+            folder / "cifar_small_36px.pth",  # of its two networks the first
             arch=f"{factory}:small",
             normalize="0.485,0.456,0.406/0.225,0.225,0.225",
         ),
