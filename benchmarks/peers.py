@@ -41,6 +41,8 @@ SWEEP = [0.5, 1.0, 2.0, 4.0, 8.0]
 FILTERED, FILTER_ROUNDS = 500, 100
 #: Rounds of the start-up row for each of ``--repeats``.
 START_ROUNDS = 5
+#: Rounds of the row on the small network for each of ``--repeats``.
+SMALL_ROUNDS = 5
 
 
 @dataclass
@@ -157,7 +159,7 @@ def small_rows(bench: Bench) -> list[Row]:
     """A small network without batch norm."""
     task = bench.small
     theirs = partial(sides.torchattacks, task, bench.peer_batch)
-    times = bench.run({"freqrobust": lambda: sides.ours(task), "torchattacks": theirs})
+    times = bench.run({"freqrobust": lambda: sides.ours(task), "torchattacks": theirs}, SMALL_ROUNDS, quiet=True)
     what = _pgd(task, "cifar_small_36px")
     note = _accuracies(times["freqrobust"], times["torchattacks"])
     return [Row("small", what, "freqrobust", "torchattacks", True, 1.5, times, note)]

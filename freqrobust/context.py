@@ -54,11 +54,17 @@ class AttackContext:
         ids: dataset indices of the samples, int64 ``(N,)``.
         seed: the seed of the run.
         goal: ``"decide"`` (a sample may be left at its first misclassification) or ``"maximize"``.
+        tally: samples broken, by part of the attack; shown in the report for attacks that count here.
     """
 
     ids: torch.Tensor
     seed: int = 0
     goal: Goal = "decide"
+    tally: dict[str, int] = field(default_factory=dict)
+
+    def count(self, part: str, broken: int) -> None:
+        """Say that a part of the attack broke so many samples."""
+        self.tally[part] = self.tally.get(part, 0) + broken
 
     def uniform(self, shape: Sequence[int], stream: str) -> torch.Tensor:
         """Uniform noise in [0, 1), ``(N, *shape)``, the same for a sample in every batch."""
@@ -70,7 +76,7 @@ class AttackContext:
 
     def subset(self, keep: torch.Tensor) -> AttackContext:
         """The context of some of the samples (index or boolean tensor)."""
-        return AttackContext(self.ids[keep], self.seed, self.goal)
+        return AttackContext(self.ids[keep], self.seed, self.goal, self.tally)
 
 
 @dataclass(frozen=True)

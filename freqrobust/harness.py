@@ -521,6 +521,7 @@ def _cells(run: _Run, one: _Measured, base: dict[str, np.ndarray] | None) -> lis
             "correct": int(outcome.right.sum()),
             "outcomes": pack(outcome.right),
             "inherited": outcome.inherited,
+            "breakdown": outcome.breakdown or None,
             "seconds": outcome.seconds,
             "forwards": outcome.forwards,
             "backwards": outcome.backwards,

@@ -35,6 +35,7 @@ class Outcome:
         predictions: predicted class, ``(n,)``; of the clean image where no example was tried.
         examples: by norm, how far the successful example of a sample is, ``(n,)``; infinite without one.
         inherited: samples handed over as broken by a smaller eps.
+        breakdown: samples broken by each part of the attack, where it counts them.
     """
 
     right: np.ndarray
@@ -45,6 +46,7 @@ class Outcome:
     forwards: int = 0
     backwards: int = 0
     warnings: list[tuple[str, str]] = field(default_factory=list)
+    breakdown: dict[str, int] = field(default_factory=dict)
 
     def fits(self, threat: Threat) -> np.ndarray:
         """Samples with a successful example inside the threat, ``(n,)``."""
@@ -64,6 +66,7 @@ class Outcome:
             "forwards": self.forwards,
             "backwards": self.backwards,
             "warnings": self.warnings,
+            "breakdown": self.breakdown,
         }
 
     @classmethod
@@ -78,6 +81,7 @@ class Outcome:
             forwards=piece["forwards"],
             backwards=piece["backwards"],
             warnings=[(code, message) for code, message in piece["warnings"]],
+            breakdown=piece["breakdown"],
         )
 
 
@@ -232,10 +236,11 @@ def _adversarial(
     tried = np.ones(n, dtype=bool) if victim.stochastic else clean.right & ~handed_over
     goal: Literal["decide", "maximize"] = "maximize" if victim.stochastic else "decide"
     right = clean.right & ~handed_over
+    tally: dict[str, int] = {}
 
     def work(chunk: torch.Tensor) -> None:
         images, labels, ids = bench.data.batch(chunk, bench.device)
-        changed = run_attack(selection, attack, victim, images, labels, AttackContext(ids, seed, goal))
+        changed = run_attack(selection, attack, victim, images, labels, AttackContext(ids, seed, goal, tally))
         classes, _ = victim.predict(changed, ids, selection.spec)
         broken = (classes != labels).cpu().numpy()
         where = chunk.numpy()
@@ -246,7 +251,7 @@ def _adversarial(
             examples[norm][where[broken]] = norms(changed - images, norm).cpu().numpy()[broken]
 
     bench.each(torch.from_numpy(np.flatnonzero(tried)), work)
-    outcome = Outcome(right, predictions, examples, inherited=int(handed_over.sum()))
+    outcome = Outcome(right, predictions, examples, inherited=int(handed_over.sum()), breakdown=tally)
     outcome = timer.close(outcome)
     view = victim.view
     if attack.needs_gradient and view.zero_gradients > ZERO_GRADIENT_SHARE * max(view.backwards, 1):

@@ -173,6 +173,7 @@ class Cell(_Counted):
     error: str | None = None
     votes: int | None = Field(None, description="majority votes per sample, for stochastic defenses")
     inherited: int = 0
+    breakdown: dict[str, int] | None = Field(None, description="samples broken by each part of the attack")
     difference: Difference | None = None
     by_chance: float | None = None
     agreement: float | None = Field(None, description="share predicted as on the clean image")
