@@ -169,7 +169,7 @@ def _save(
     request: Request, model: Any, chain: DefenseChain, train_data: Any, device: Any, cache: Path, watch: Any
 ) -> None:
     from freqrobust.context import DefenseContext
-    from freqrobust.harness import defend
+    from freqrobust.defending import defend
     from freqrobust.models import frozen, save_model
 
     context = DefenseContext(device=device, seed=request.seed, train_data=train_data, cache_dir=cache, progress=watch)

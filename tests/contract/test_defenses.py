@@ -11,7 +11,7 @@ from torch import nn
 
 from freqrobust import InputDefense, evaluate, noise
 from freqrobust.context import DefenseContext
-from freqrobust.harness import defend
+from freqrobust.defending import defend
 from freqrobust.models import state_hash
 from freqrobust.registry import DefenseChain, defenses
 

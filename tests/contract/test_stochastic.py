@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from freqrobust import Attack, InputDefense, evaluate, noise
-from freqrobust.harness import VOTES
+from freqrobust.session import VOTES
 
 
 class Jitter(InputDefense):

@@ -1,0 +1,225 @@
+"""Putting a report together from what was measured."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+import torch
+
+from freqrobust import __version__
+from freqrobust.devices import describe
+from freqrobust.measurement import Outcome
+from freqrobust.models import record
+from freqrobust.plugin import Attack, Threat
+from freqrobust.registry import Selection
+from freqrobust.results import (
+    Cell,
+    DataRecord,
+    Difference,
+    EnvironmentRecord,
+    PerturbationRecord,
+    Report,
+    ThreatRecord,
+    Warned,
+    WorstCase,
+    pack,
+)
+from freqrobust.session import CLEAN, VOTES, Measured, Run
+from freqrobust.statistics import by_chance, paired_difference, wilson
+
+
+def assemble(run: Run, measured: list[Measured], warnings: list[Warned]) -> Report:
+    cells: list[Cell] = []
+    worst: list[WorstCase] = []
+    threats = _threats(run.chosen)
+    reference = next((m for m in measured if not m.chain.parts), None)
+    base: dict[str, np.ndarray] = {}
+    for one in measured:
+        against = base if reference is not None and one is not reference else None
+        for cell in _cells(run, one, against):
+            cells.append(cell)
+            if one is reference and cell.status == "ok":
+                base[_cell_key(cell)] = cell.right()
+        if one.error is None:
+            for row in _worst(one, threats, against):
+                worst.append(row)
+                if one is reference:
+                    base[f"worst {row.threat}"] = row.right()
+        warnings.extend(_warnings(run, one))
+    failed = any(cell.status == "failed" for cell in cells)
+    return Report(
+        freqrobust_version=__version__,
+        created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        seed=run.seed,
+        status="partial" if failed else "complete",
+        models=[record(run.network)],
+        data=DataRecord(
+            spec=run.data.spec,
+            split=run.data.split,
+            n=len(run.data),
+            classes=run.data.classes,
+            shape=list(run.data.shape),
+            sha256=run.data.sha256,
+            ids=run.data.ids.tolist() if run.data.subset else "all",
+        ),
+        environment=EnvironmentRecord(
+            python=platform.python_version(),
+            torch=torch.__version__,
+            device=describe(run.device),
+            precision=run.precision,
+            git=git_commit(),
+        ),
+        cells=cells,
+        worst_case=worst,
+        warnings=warnings,
+    )
+
+
+def _cell_key(cell: Cell) -> str:
+    return f"{cell.attack} {sorted(cell.attack_params.items())}"
+
+
+def _threats(chosen: list[Selection]) -> list[Threat]:
+    found = [s.plugin.threat() for s in chosen if isinstance(s.plugin, Attack)]
+    return sorted({threat for threat in found if threat is not None}, key=lambda t: (t.norm, t.eps))
+
+
+def _cells(run: Run, one: Measured, base: dict[str, np.ndarray] | None) -> list[Cell]:
+    labels = run.data.labels.numpy()
+    made = []
+    for selection, outcome in [(None, one.error or one.clean), *one.cells]:
+        attack = selection.plugin if selection is not None else None
+        threat = attack.threat() if isinstance(attack, Attack) else None
+        cell: dict[str, Any] = {
+            "defense": one.chain.name,
+            "defense_spec": one.chain.spec,
+            "defense_params": one.chain.params,
+            "attack": selection.name if selection is not None else CLEAN,
+            "attack_spec": selection.spec if selection is not None else CLEAN,
+            "attack_params": selection.params if selection is not None else {},
+            "kind": attack.kind if isinstance(attack, Attack) else "shift",
+            "threat": ThreatRecord(norm=threat.norm, eps=threat.eps) if threat is not None else None,
+            "votes": VOTES if one.chain.stochastic else None,
+            "n": len(labels),
+        }
+        if isinstance(outcome, str):
+            made.append(Cell(**cell, status="failed", error=outcome, correct=0, outcomes=None))
+            continue
+        cell |= {
+            "correct": int(outcome.right.sum()),
+            "outcomes": pack(outcome.right),
+            "inherited": outcome.inherited,
+            "breakdown": outcome.breakdown or None,
+            "seconds": outcome.seconds,
+            "forwards": outcome.forwards,
+            "backwards": outcome.backwards,
+        }
+        if cell["kind"] == "shift":
+            cell["by_chance"] = _by_chance(outcome.predictions, labels)
+            if selection is not None:
+                cell["agreement"] = float((outcome.predictions == one.clean.predictions).mean())
+        else:
+            cell["perturbation"] = _perturbation(outcome)
+        finished = Cell(**cell)
+        if base is not None:
+            finished.difference = _difference(outcome.right, base.get(_cell_key(finished)))
+        made.append(finished)
+    return made
+
+
+def _by_chance(predictions: np.ndarray, labels: np.ndarray) -> float:
+    known = predictions[predictions >= 0]
+    k = int(max(predictions.max(), labels.max())) + 1
+    return by_chance(np.bincount(known, minlength=k).tolist(), np.bincount(labels, minlength=k).tolist(), len(labels))
+
+
+def _perturbation(outcome: Outcome) -> PerturbationRecord:
+    found = np.isfinite(outcome.examples["linf"])
+    if not found.any():
+        return PerturbationRecord(successes=0, linf_max=0.0, l2_mean=0.0)
+    return PerturbationRecord(
+        successes=int(found.sum()),
+        linf_max=float(outcome.examples["linf"][found].max()),
+        l2_mean=float(outcome.examples["l2"][found].mean()),
+    )
+
+
+def _difference(right: np.ndarray, reference: np.ndarray | None) -> Difference | None:
+    if reference is None:
+        return None
+    points, interval = paired_difference(
+        int((right & reference).sum()),
+        int((right & ~reference).sum()),
+        int((~right & reference).sum()),
+        int((~right & ~reference).sum()),
+    )
+    return Difference(points=points, ci95=interval)
+
+
+def _worst(one: Measured, threats: list[Threat], base: dict[str, np.ndarray] | None) -> list[WorstCase]:
+    rows = []
+    adversarial = [
+        outcome
+        for selection, outcome in one.cells
+        if isinstance(outcome, Outcome)
+        and isinstance(selection.plugin, Attack)
+        and selection.plugin.kind == "adversarial"
+    ]
+    for threat in threats:
+        right = one.clean.right.copy()
+        for outcome in adversarial:
+            right &= ~outcome.fits(threat)
+        named = ThreatRecord(norm=threat.norm, eps=threat.eps)
+        rows.append(
+            WorstCase(
+                defense=one.chain.name,
+                defense_spec=one.chain.spec,
+                defense_params=one.chain.params,
+                threat=named,
+                n=len(right),
+                correct=int(right.sum()),
+                outcomes=pack(right),
+                difference=_difference(right, base.get(f"worst {named}")) if base is not None else None,
+            )
+        )
+    return rows
+
+
+def _warnings(run: Run, one: Measured) -> list[Warned]:
+    name = one.chain.spec
+    if one.error is not None:
+        return [Warned(code="defense-failed", message=one.error, defense=name)]
+    found = [Warned(code=code, message=message, defense=name) for code, message in one.clean.warnings]
+    for selection, outcome in one.cells:
+        if isinstance(outcome, str):
+            attack = selection.plugin
+            counted = isinstance(attack, Attack) and attack.kind == "adversarial"
+            note = "; it is missing from the worst case" if counted else ""
+            found.append(Warned(code="cell-failed", message=f"{selection.spec} failed: {outcome}{note}", defense=name))
+        else:
+            found += [Warned(code=code, message=message, defense=name) for code, message in outcome.warnings]
+    chance = _by_chance(one.clean.predictions, run.data.labels.numpy())
+    low, _ = wilson(int(one.clean.right.sum()), len(run.data))
+    if low <= chance:
+        accuracy = one.clean.right.mean()
+        found.append(
+            Warned(
+                code="near-chance-accuracy",
+                message=f"clean accuracy {accuracy:.1%} is no better than chance ({chance:.1%}); robust accuracies mean nothing",
+                defense=name,
+            )
+        )
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of the repository in the current folder, if it is one."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None

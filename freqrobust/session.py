@@ -1,0 +1,225 @@
+"""Measuring all cells of one run, defense by defense, through the journal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from freqrobust import __version__
+from freqrobust.context import DefenseContext, Progress
+from freqrobust.data import ImageData
+from freqrobust.defending import copy_of, defend
+from freqrobust.errors import FreqRobustError, PluginError
+from freqrobust.journal import Journal, engine_hash, identity
+from freqrobust.measurement import Bench, Outcome, measure, measure_clean
+from freqrobust.models import fingerprint, set_eval, state_hash
+from freqrobust.plugin import Attack
+from freqrobust.registry import DefenseChain, Selection
+from freqrobust.victim import Precision, Victim
+
+#: Predictions that vote on a sample when the defense is stochastic.
+VOTES = 11
+CLEAN = "clean"
+
+
+@dataclass
+class Measured:
+    """The cells of one defense."""
+
+    chain: DefenseChain
+    clean: Outcome
+    cells: list[tuple[Selection, Outcome | str]] = field(default_factory=list)  # a string says why it failed
+    error: str | None = None
+
+
+@dataclass
+class Run:
+    """Everything that stays the same from one defense to the next."""
+
+    network: nn.Module
+    data: ImageData
+    training: ImageData | None
+    chosen: list[Selection]
+    device: torch.device
+    precision: Precision
+    seed: int
+    batch_size: int
+    adaptive: bool
+    journal: Journal
+    cache_dir: Path | None
+    watch: Progress
+
+    def __post_init__(self) -> None:
+        self.model_print = fingerprint(self.network)
+        self.weights_print = state_hash(self.network)
+        self.engine = engine_hash()
+
+    def key(self, chain: DefenseChain, selection: Selection | None, lower: list[float]) -> str:
+        """The identity of a cell: all that its numbers depend on."""
+        needs_training = any(defense.needs_train_data for defense in chain.defenses)
+        attack = selection.plugin if selection is not None else None
+        fixed_batch = isinstance(attack, Attack) and not attack.batch_invariant
+        return identity(
+            {
+                "version": [__version__, self.engine, torch.__version__],
+                "model": self.model_print,
+                "defense": [[part.name, part.params, part.code] for part in chain.parts],
+                "train_data": self.training.sha256 if needs_training and self.training is not None else None,
+                "data": self.data.sha256,
+                "attack": [selection.name, selection.params, selection.code] if selection is not None else CLEAN,
+                "lower_eps": lower,
+                "seed": self.seed,
+                "precision": self.precision,
+                "device": self.device.type,
+                "batch_size": self.batch_size if fixed_batch else None,
+                "votes": VOTES if chain.stochastic else 1,
+            }
+        )
+
+    def defense(self, chain: DefenseChain) -> Measured:
+        """All cells of one defense."""
+        return DefenseRun(self, chain).measure()
+
+
+class DefenseRun:
+    """One defense: made when the first cell needs it, as finished cells come from the journal."""
+
+    def __init__(self, run: Run, chain: DefenseChain) -> None:
+        self.run = run
+        self.chain = chain
+        self._victim: Victim | None = None
+        self.bench = Bench(run.data, run.device, run.batch_size, run.adaptive, run.watch)
+
+    def measure(self) -> Measured:
+        run = self.run
+        n = len(run.data)
+        try:
+            clean = self.cell(None, [], lambda: measure_clean(self.victim(), self.bench))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except Exception as error:  # whatever a defense does, the other cells are kept
+            nothing = Outcome(np.zeros(n, dtype=bool), np.zeros(n, dtype=np.int32))
+            reason = _reason(self.chain.name, error)
+            run.watch.say(f"{self.chain.spec}: failed: {reason}")
+            return Measured(self.chain, nothing, [(s, reason) for s in run.chosen], reason)
+        found: dict[int, Outcome | str] = {}
+        for group in self.sweeps():
+            lower: Outcome | None = None
+            handed: list[float] = []
+            for index in group:
+                selection = run.chosen[index]
+                found[index] = outcome = self.attacked(selection, clean, lower, handed)
+                if len(group) > 1 and isinstance(outcome, Outcome):
+                    lower = outcome
+                    handed.append(_eps(selection))
+        return Measured(self.chain, clean, [(s, found[i]) for i, s in enumerate(run.chosen)])
+
+    def attacked(
+        self, selection: Selection, clean: Outcome, lower: Outcome | None, handed: list[float]
+    ) -> Outcome | str:
+        try:
+            return self.cell(
+                selection,
+                handed,
+                lambda: measure(selection, self.victim(), self.bench, clean, lower, self.run.seed),
+            )
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except Exception as error:  # whatever a plugin does, the other cells are kept
+            reason = _reason(selection.name, error)
+            self.run.watch.end(f"{self.chain.spec} / {selection.spec}: failed: {reason}")
+            return reason
+
+    def cell(self, selection: Selection | None, handed: list[float], work: Any) -> Outcome:
+        """From the journal, or measured and put there."""
+        run = self.run
+        key = run.key(self.chain, selection, list(handed))
+        label = f"{self.chain.spec} / {selection.spec if selection is not None else CLEAN}"
+        piece = run.journal.load(key)
+        if piece is not None:
+            known = Outcome.from_piece(piece)
+            run.watch.say(f"{label}: {_percent(known)} (from the journal)")
+            return known
+        self.victim()  # made before the clock of the cell starts
+        run.watch.begin(label, len(run.data))
+        outcome: Outcome = work()
+        run.journal.store(key, outcome.to_piece())
+        run.watch.end(f"{label}: {_percent(outcome)}")
+        return outcome
+
+    def sweeps(self) -> list[list[int]]:
+        """Positions of the attacks, those that differ only in eps together and upwards."""
+        groups: dict[str, list[int]] = {}
+        for index, selection in enumerate(self.run.chosen):
+            attack = selection.plugin
+            assert isinstance(attack, Attack)
+            threat = attack.threat()
+            key = f"{index}"
+            if threat is not None and "eps" in type(attack).model_fields and not self.chain.stochastic:
+                given = {k: v for k, v in attack.model_dump().items() if k in selection.given and k != "eps"}
+                key = f"{selection.name} {selection.code} {threat.norm} {sorted(given.items())}"
+            groups.setdefault(key, []).append(index)
+        return [sorted(group, key=lambda i: _eps(self.run.chosen[i])) for group in groups.values()]
+
+    def victim(self) -> Victim:
+        """The defended model; made once."""
+        if self._victim is not None:
+            return self._victim
+        run = self.run
+        context = DefenseContext(
+            device=run.device,
+            seed=run.seed,
+            batch_size=run.batch_size,
+            train_data=run.training,
+            cache_dir=run.cache_dir,
+            progress=run.watch,
+        )
+        given = copy_of(run.network) if self.chain.parts else run.network
+        exact, attackable = defend(given, self.chain, context)
+        if state_hash(given) != run.weights_print:
+            raise PluginError(f"{self.chain.spec} changed the model it was given; a defense has to copy it first")
+        for module in (exact, attackable):
+            set_eval(module)
+            for parameter in module.parameters():
+                parameter.requires_grad_(False)
+        probe, _, ids = run.data.batch(torch.arange(min(4, len(run.data))), run.device)
+        self._victim = Victim(
+            exact,
+            attackable,
+            probe,
+            device=run.device,
+            precision=run.precision,
+            votes=VOTES if self.chain.stochastic else 1,
+            seed=run.seed,
+        )
+        try:
+            self._victim.predict(probe, ids, "probe")
+        except FreqRobustError:
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise PluginError(
+                f"{self.chain.spec}: the defended model fails: {type(error).__name__}: {reason}"
+            ) from error
+        return self._victim
+
+
+def _reason(name: str, error: Exception) -> str:
+    """Why a cell failed, in one line."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, FreqRobustError) else f"{name}: {type(error).__name__}: {text}"
+
+
+def _eps(selection: Selection) -> float:
+    attack = selection.plugin
+    threat = attack.threat() if isinstance(attack, Attack) else None
+    return threat.eps if threat is not None else 0.0
+
+
+def _percent(outcome: Outcome) -> str:
+    return f"{outcome.right.mean():.1%} in {outcome.seconds:.1f} s"
