@@ -36,5 +36,5 @@ class FGSM(Attack):
         from freqrobust.losses import cross_entropy
         from freqrobust.perturbation import project, steepest
 
-        _, _, gradient = loss_and_gradient(model, images, labels, None, cross_entropy)
+        _, _, gradient = loss_and_gradient(model, images, labels, None, cross_entropy, context.eot)
         return project(images + self.eps * steepest(gradient, self.norm), images, self.norm, self.eps)

@@ -19,7 +19,8 @@ class PGD(Attack):
     """Projected gradient ascent on a loss inside an Linf or L2 ball.  (Madry et al. 2018, eq. 1)
 
     ``step_size`` defaults to ``2.5 * eps / steps``. A targeted attack climbs towards one other class; a
-    sample counts as broken when it is misclassified at all.
+    sample counts as broken when it is misclassified at all. In a sweep of eps the first climb starts in the
+    corner of the ball where the climb at the smaller eps ended.
     """
 
     eps: Number = Field(8 / 255, ge=0, description="budget, in the norm's unit; 8/255 is accepted")
@@ -29,6 +30,9 @@ class PGD(Attack):
     restarts: int = Field(1, ge=1, description="independent climbs")
     random_start: bool = Field(True, description="start at a uniform point of the ball, else at the image")
     loss: Literal["ce", "dlr", "margin"] = Field("ce", description="what is maximised")
+    eot: int | None = Field(
+        None, ge=1, description="draws of a random model per step; default 1, or 10 if the defense is stochastic"
+    )
     target: Literal["none", "least-likely", "next", "random"] = Field(
         "none", description="class to climb towards; none: away from the label"
     )
@@ -51,7 +55,9 @@ class PGD(Attack):
 
         from freqrobust.ascent import Ascent, climb_to_maximum, climb_until_broken
 
-        ascent = Ascent(self.norm, self.eps, self.resolved_params()["step_size"], self.steps, self.loss)
+        ascent = Ascent(
+            self.norm, self.eps, self.resolved_params()["step_size"], self.steps, self.loss, self.eot or context.eot
+        )
         targets = self._targets(model, images, labels, context)
         if context.goal == "maximize":
             best = best_loss = None
@@ -89,6 +95,10 @@ class PGD(Attack):
 
         if not self.random_start:
             return images
+        if context.hint is not None and restart == 0:
+            from freqrobust.perturbation import project
+
+            return project(images + self.eps * context.hint, images, self.norm, self.eps)
         stream = f"pgd start {restart}"
         if self.norm == "linf":
             return random_start(images, self.norm, self.eps, context.uniform(images.shape[1:], stream), None)

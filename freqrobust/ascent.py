@@ -28,10 +28,40 @@ class Ascent:
     step_size: float
     steps: int
     loss: Loss
+    eot: int = 1
 
     @property
     def loss_function(self) -> LossFunction:
         return loss_function(self.loss)  # type: ignore[return-value]
+
+    def region(self, origin: torch.Tensor) -> Region:
+        """Where examples of these images may lie."""
+        if self.norm == "linf":
+            return Region(self, origin, (origin - self.eps).clamp_(0, 1), (origin + self.eps).clamp_(0, 1))
+        return Region(self, origin)
+
+
+@dataclass(frozen=True)
+class Region:
+    """The eps-ball around ``origin (N, C, H, W)`` within [0, 1]; for Linf the box is worked out once."""
+
+    ascent: Ascent
+    origin: torch.Tensor
+    low: torch.Tensor | None = None
+    high: torch.Tensor | None = None
+
+    def step(self, x: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        """One step uphill, and back into the region."""
+        a = self.ascent
+        moved = x.add(steepest(gradient, a.norm), alpha=a.step_size)
+        if self.low is not None and self.high is not None:
+            return torch.clamp(moved, self.low, self.high)
+        return project(moved, self.origin, a.norm, a.eps)
+
+    def keep(self, which: torch.Tensor) -> Region:
+        """The region of some of the samples."""
+        low, high = (part[which] if part is not None else None for part in (self.low, self.high))
+        return Region(self.ascent, self.origin[which], low, high)
 
 
 def random_start(
@@ -55,9 +85,22 @@ def random_start(
 
 
 def loss_and_gradient(
-    model: nn.Module, x: torch.Tensor, labels: torch.Tensor, targets: torch.Tensor | None, loss: LossFunction
+    model: nn.Module,
+    x: torch.Tensor,
+    labels: torch.Tensor,
+    targets: torch.Tensor | None,
+    loss: LossFunction,
+    eot: int = 1,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logits ``(N, K)``, loss ``(N,)`` and the gradient of its sum, shaped like ``x``."""
+    """Logits ``(N, K)``, loss ``(N,)`` and the gradient of its sum, shaped like ``x``.
+
+    With ``eot > 1`` they are means over so many draws of a random model: expectation over transformation
+    (Athalye, Engstrom, Ilyas, Kwok 2018).
+    """
+    if eot > 1:
+        draws = [loss_and_gradient(model, x, labels, targets, loss) for _ in range(eot)]
+        first, second, third = (torch.stack(parts).mean(dim=0) for parts in zip(*draws, strict=True))
+        return first, second, third
     x = x.detach().requires_grad_(True)
     with torch.enable_grad():
         logits = model(x)
@@ -83,22 +126,24 @@ def climb_until_broken(
         again: whoever needs to know has to predict them.
     """
     loss = ascent.loss_function
+    region = ascent.region(origin)
     result = start.clone()
     broken = torch.zeros(len(start), dtype=torch.bool, device=start.device)
     active = torch.arange(len(start), device=start.device)
     x = start
     for _ in range(ascent.steps):
-        logits, _, gradient = loss_and_gradient(model, x, labels, targets, loss)
+        logits, _, gradient = loss_and_gradient(model, x, labels, targets, loss, ascent.eot)
         fooled = logits.argmax(dim=1) != labels
         if fooled.any():
             result[active[fooled]] = x[fooled]
             broken[active[fooled]] = True
             keep = ~fooled
-            active, x, gradient, origin, labels = active[keep], x[keep], gradient[keep], origin[keep], labels[keep]
+            active, x, gradient, labels = active[keep], x[keep], gradient[keep], labels[keep]
+            region = region.keep(keep)
             targets = targets[keep] if targets is not None else None
             if len(active) == 0:
                 return result, broken
-        x = project(x + ascent.step_size * steepest(gradient, ascent.norm), origin, ascent.norm, ascent.eps)
+        x = region.step(x, gradient)
     result[active] = x
     return result, broken
 
@@ -113,16 +158,30 @@ def climb_to_maximum(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Climb, and return the highest-loss example over the start and all steps, with its loss ``(N,)``."""
     loss = ascent.loss_function
+    region = ascent.region(origin)
     best = start
     best_loss = torch.full((len(start),), float("-inf"), device=start.device)
     x = start
     for _ in range(ascent.steps):
-        _, values, gradient = loss_and_gradient(model, x, labels, targets, loss)
+        _, values, gradient = loss_and_gradient(model, x, labels, targets, loss, ascent.eot)
         best, best_loss = _better(best, best_loss, x, values)
-        x = project(x + ascent.step_size * steepest(gradient, ascent.norm), origin, ascent.norm, ascent.eps)
-    with torch.no_grad():
-        values = loss(model(x).float(), labels, targets)
+        x = region.step(x, gradient)
+    values = expected_loss(model, x, labels, targets, loss, ascent.eot)
     return _better(best, best_loss, x, values)
+
+
+def expected_loss(
+    model: nn.Module,
+    x: torch.Tensor,
+    labels: torch.Tensor,
+    targets: torch.Tensor | None,
+    loss: LossFunction,
+    eot: int = 1,
+) -> torch.Tensor:
+    """The loss ``(N,)``, averaged over ``eot`` draws of a random model, without gradients."""
+    with torch.no_grad():
+        found = [loss(model(x).float(), labels, targets) for _ in range(eot)]
+    return torch.stack(found).mean(dim=0)
 
 
 def _better(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -55,12 +55,17 @@ class AttackContext:
         seed: the seed of the run.
         goal: ``"decide"`` (a sample may be left at its first misclassification) or ``"maximize"``.
         tally: samples broken, by part of the attack; shown in the report for attacks that count here.
+        eot: draws of a random model over which gradients are to be averaged; 1 unless it is random.
+        hint: where the same attack at a smaller Linf budget left these samples, as signs ``(N, C, H, W)``; a
+            good place to start from. None outside of a sweep.
     """
 
     ids: torch.Tensor
     seed: int = 0
     goal: Goal = "decide"
     tally: dict[str, int] = field(default_factory=dict)
+    eot: int = 1
+    hint: torch.Tensor | None = None
 
     def count(self, part: str, broken: int) -> None:
         """Say that a part of the attack broke so many samples."""
@@ -76,7 +81,8 @@ class AttackContext:
 
     def subset(self, keep: torch.Tensor) -> AttackContext:
         """The context of some of the samples (index or boolean tensor)."""
-        return AttackContext(self.ids[keep], self.seed, self.goal, self.tally)
+        hint = self.hint[keep] if self.hint is not None else None
+        return replace(self, ids=self.ids[keep], hint=hint)
 
 
 @dataclass(frozen=True)

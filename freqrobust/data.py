@@ -206,7 +206,8 @@ def load_data(
 
     Args:
         spec: ``digits``, a torchvision dataset (``cifar10 cifar100 mnist fashion_mnist svhn imagenet``), an
-            ``.npz`` with ``images`` and ``labels``, ``folder:DIR``, ``module:callable`` or ``file.py:callable``.
+            ``.npz`` with ``images`` and ``labels``, ``folder:DIR``, ``robustbench:cifar10c``, ``module:callable`` or
+            ``file.py:callable``.
         data_dir: where torchvision datasets lie (downloaded there when missing).
         split: ``test`` or ``train``.
         limit: class-stratified subset of that size, drawn with ``seed``.
@@ -233,6 +234,10 @@ def _load(spec: str, data_dir: str | os.PathLike[str] | None, split: str, choice
         return _digits(split)
     if spec in TORCHVISION_DATASETS:
         return _torchvision(spec, data_dir, split, choice)
+    if spec.startswith("robustbench:"):
+        from freqrobust.robustbench_bridge import load_corrupted
+
+        return load_corrupted(spec, data_dir, choice)
     if spec.startswith("folder:"):
         return _folder(Path(spec.removeprefix("folder:")), spec, choice)
     if spec.endswith(".npz"):
@@ -246,7 +251,7 @@ def _load(spec: str, data_dir: str | os.PathLike[str] | None, split: str, choice
         return as_data(call(found, spec) if callable(found) else found, spec)
     raise DataError(
         f"unknown data {spec!r}{near_miss(spec, DATASETS)} (known: {', '.join(DATASETS)}, a file .npz, folder:DIR, "
-        f"module:callable, file.py:callable)"
+        f"robustbench:cifar10c, module:callable, file.py:callable)"
     )
 
 

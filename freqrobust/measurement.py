@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +25,10 @@ from freqrobust.victim import Victim
 NORMS: tuple[Norm, ...] = ("linf", "l2")
 #: Share of gradients that may be exactly zero before a warning.
 ZERO_GRADIENT_SHARE = 0.05
+#: Draws over which gradients are averaged when the defense is stochastic.
+EOT = 10
+#: Bytes that the signs of one cell's perturbations may take; above, a sweep hands over only what is broken.
+SIGN_BYTES = 64 * 2**20
 
 
 @dataclass
@@ -36,6 +41,7 @@ class Outcome:
         examples: by norm, how far the successful example of a sample is, ``(n,)``; infinite without one.
         inherited: samples handed over as broken by a smaller eps.
         breakdown: samples broken by each part of the attack, where it counts them.
+        signs: of the last perturbation of every sample that held, as packed bits; for the next eps of a sweep.
     """
 
     right: np.ndarray
@@ -47,6 +53,7 @@ class Outcome:
     backwards: int = 0
     warnings: list[tuple[str, str]] = field(default_factory=list)
     breakdown: dict[str, int] = field(default_factory=dict)
+    signs: np.ndarray | None = None
 
     def fits(self, threat: Threat) -> np.ndarray:
         """Samples with a successful example inside the threat, ``(n,)``."""
@@ -67,6 +74,7 @@ class Outcome:
             "backwards": self.backwards,
             "warnings": self.warnings,
             "breakdown": self.breakdown,
+            "signs": _encode(self.signs) if self.signs is not None else None,
         }
 
     @classmethod
@@ -82,6 +90,7 @@ class Outcome:
             backwards=piece["backwards"],
             warnings=[(code, message) for code, message in piece["warnings"]],
             breakdown=piece["breakdown"],
+            signs=_decode(piece["signs"], "u1").reshape(piece["n"], -1) if piece["signs"] is not None else None,
         )
 
 
@@ -174,7 +183,13 @@ def _warn_non_finite(outcome: Outcome, victim: Victim) -> None:
 
 
 def measure(
-    selection: Selection, victim: Victim, bench: Bench, clean: Outcome, lower: Outcome | None, seed: int
+    selection: Selection,
+    victim: Victim,
+    bench: Bench,
+    clean: Outcome,
+    lower: Outcome | None,
+    seed: int,
+    sweeping: bool = False,
 ) -> Outcome:
     """One attack against one defended model.
 
@@ -185,6 +200,7 @@ def measure(
         clean: the clean pass of this defense.
         lower: the same attack at the next smaller eps of its sweep, whose broken samples are handed over.
         seed: the seed of the run.
+        sweeping: a larger eps follows, which wants to know where this one ended.
 
     Raises:
         PluginError: the attack broke its contract.
@@ -193,7 +209,7 @@ def measure(
     assert isinstance(attack, Attack)
     if attack.kind == "shift":
         return _shift(selection, attack, victim, bench, seed)
-    return _adversarial(selection, attack, victim, bench, clean, lower, seed)
+    return _adversarial(selection, attack, victim, bench, clean, lower, seed, sweeping)
 
 
 def _shift(selection: Selection, attack: Attack, victim: Victim, bench: Bench, seed: int) -> Outcome:
@@ -221,6 +237,7 @@ def _adversarial(
     clean: Outcome,
     lower: Outcome | None,
     seed: int,
+    sweeping: bool,
 ) -> Outcome:
     timer = _Timer(victim)
     n = len(bench.data)
@@ -237,13 +254,18 @@ def _adversarial(
     goal: Literal["decide", "maximize"] = "maximize" if victim.stochastic else "decide"
     right = clean.right & ~handed_over
     tally: dict[str, int] = {}
+    signs = _room_for_signs(attack, bench) if sweeping else None
 
     def work(chunk: torch.Tensor) -> None:
         images, labels, ids = bench.data.batch(chunk, bench.device)
-        changed = run_attack(selection, attack, victim, images, labels, AttackContext(ids, seed, goal, tally))
+        where = chunk.numpy()
+        hint = _unpack_signs(lower.signs[where], images) if lower is not None and lower.signs is not None else None
+        context = AttackContext(ids, seed, goal, tally, EOT if victim.stochastic else 1, hint)
+        changed = run_attack(selection, attack, victim, images, labels, context)
         classes, _ = victim.predict(changed, ids, selection.spec)
         broken = (classes != labels).cpu().numpy()
-        where = chunk.numpy()
+        if signs is not None:
+            signs[where] = np.packbits((changed > images).flatten(1).cpu().numpy(), axis=1)
         predictions[where] = classes.cpu().numpy()
         right[where] &= ~broken
         broken &= clean.right[where]
@@ -251,21 +273,36 @@ def _adversarial(
             examples[norm][where[broken]] = norms(changed - images, norm).cpu().numpy()[broken]
 
     bench.each(torch.from_numpy(np.flatnonzero(tried)), work)
-    outcome = Outcome(right, predictions, examples, inherited=int(handed_over.sum()), breakdown=tally)
+    outcome = Outcome(right, predictions, examples, inherited=int(handed_over.sum()), breakdown=tally, signs=signs)
     outcome = timer.close(outcome)
     view = victim.view
-    if attack.needs_gradient and view.zero_gradients > ZERO_GRADIENT_SHARE * max(view.backwards, 1):
-        share = view.zero_gradients / max(view.backwards, 1)
+    if attack.needs_gradient and view.zero_gradients > ZERO_GRADIENT_SHARE * view.first_gradients:
+        share = view.zero_gradients / view.first_gradients
         outcome.warnings.append(
             (
                 "zero-gradients",
-                f"{selection.spec}: {share:.0%} of the gradients were exactly zero; the attack is weakened",
+                f"{selection.spec}: {share:.0%} of the first gradients were exactly zero; the attack is weakened",
             )
         )
     if attack.needs_gradient and tried.any() and view.backwards == 0:
         outcome.warnings.append(("no-gradients", f"{selection.spec}: no gradient reached the images"))
     _warn_non_finite(outcome, victim)
     return outcome
+
+
+def _room_for_signs(attack: Attack, bench: Bench) -> np.ndarray | None:
+    """Packed bits for the sign of every pixel's perturbation, for Linf attacks, where they do not take too much."""
+    threat = attack.threat()
+    per_sample = (math.prod(bench.data.shape) + 7) // 8
+    if threat is None or threat.norm != "linf" or len(bench.data) * per_sample > SIGN_BYTES:
+        return None
+    return np.zeros((len(bench.data), per_sample), dtype=np.uint8)
+
+
+def _unpack_signs(packed: np.ndarray, images: torch.Tensor) -> torch.Tensor:
+    """Signs -1 and 1 shaped like ``images``."""
+    bits = np.unpackbits(packed, axis=1, count=images[0].numel())
+    return torch.from_numpy(bits).to(images.device, images.dtype).view_as(images) * 2 - 1
 
 
 def run_attack(

@@ -30,7 +30,7 @@ from freqrobust.data import ImageData
 from freqrobust.errors import DataError, FreqRobustError, ModelError, PluginError, SpecError
 from freqrobust.plugin import Defense, InputDefense
 from freqrobust.registry import call, import_module, load_file, near_miss
-from freqrobust.results import ModelRecord, NormalizeRecord
+from freqrobust.results import ModelRecord, NormalizeRecord, PublishedRecord
 
 
 class Classifier(nn.Module):
@@ -47,6 +47,7 @@ class Classifier(nn.Module):
         self.arch = arch
         self.sha256 = sha256
         self.note: str | None = None
+        self.published: PublishedRecord | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.network(self.normalize(x))  # type: ignore[no-any-return]
@@ -195,6 +196,7 @@ def record(model: nn.Module, spec: str | None = None) -> ModelRecord:
             sha256=model.sha256 or fingerprint(model),
             parameters=parameters,
             normalize=model.chosen.record(),
+            published=model.published,
         )
     return ModelRecord(
         spec=spec or type(model).__name__,
@@ -218,7 +220,7 @@ def load_model(
 
     Args:
         spec: a file (``.pt .pth .th .ckpt .safetensors .pt2``), ``torchvision:NAME``, ``timm:NAME``,
-            ``module:callable``, ``file.py:callable``, or ``demo``.
+            ``robustbench:NAME``, ``module:callable``, ``file.py:callable``, or ``demo``.
         arch: ``auto``, a name (see ``freqrobust list archs``), ``torchvision:NAME``, ``file.py:factory`` or
             ``module:factory``; the network that a state dict is loaded into.
         normalize: ``auto``, ``none``, a preset or ``m1,m2,m3/s1,s2,s3``.
@@ -257,6 +259,7 @@ def load_model(
         normalization.check_channels(chosen, data.shape[0])
     classifier = Classifier(network, chosen, spec, loaded.arch, loaded.sha256).to(device)
     classifier.note = loaded.note
+    classifier.published = loaded.published
     set_eval(classifier)
     return classifier
 
@@ -280,6 +283,7 @@ class _Loaded:
     known: normalization.Chosen | None = None
     sha256: str | None = None
     note: str | None = None
+    published: PublishedRecord | None = None
 
 
 def _load(spec: str, arch: str, trust: bool) -> _Loaded:
@@ -288,6 +292,8 @@ def _load(spec: str, arch: str, trust: bool) -> _Loaded:
         return _torchvision(name)
     if prefix == "timm" and name:
         return _timm(name)
+    if prefix == "robustbench" and name:
+        return _robustbench(spec, trust)
     path = Path(spec).expanduser()
     if path.suffix in SUFFIXES:
         return _from_file(path, arch, trust)
@@ -297,7 +303,8 @@ def _load(spec: str, arch: str, trust: bool) -> _Loaded:
     if spec and path.exists():
         raise ModelError(f"{spec}: expected a file ending in {' '.join(SUFFIXES)}")
     raise SpecError(
-        f"unknown model {spec!r} (a file {' '.join(SUFFIXES)}, torchvision:NAME, timm:NAME, module:callable or file.py:callable)"
+        f"unknown model {spec!r} (a file {' '.join(SUFFIXES)}, torchvision:NAME, timm:NAME, robustbench:NAME, "
+        f"module:callable or file.py:callable)"
     )
 
 
@@ -354,6 +361,14 @@ def _timm(name: str) -> _Loaded:
         raise ModelError(f"the weights of timm:{name} cannot be fetched: {error}") from error
     cfg = network.pretrained_cfg
     return _Loaded(network, f"timm:{name}", normalization.Chosen(tuple(cfg["mean"]), tuple(cfg["std"]), "checkpoint"))
+
+
+def _robustbench(spec: str, trust: bool) -> _Loaded:
+    from freqrobust.robustbench_bridge import load_network
+
+    network, entry, published = load_network(spec, trust)
+    known = normalization.preset("none", "none")  # it is inside of the network
+    return _Loaded(network, f"robustbench:{entry.name}", known, entry.sha256, published=published)
 
 
 def _from_file(path: Path, arch: str, trust: bool) -> _Loaded:
@@ -420,8 +435,8 @@ def save_model(model: nn.Module, path: str | os.PathLike[str]) -> None:
         raise ModelError(
             f"a {arch} from a whole-model file cannot be saved as weights; save it with torch.save yourself"
         )
-    if arch.startswith("timm:"):
-        raise ModelError("models from timm cannot be saved here; use torch.save(model.network.state_dict())")
+    if arch.startswith(("timm:", "robustbench:")):
+        raise ModelError(f"models from {arch.partition(':')[0]} cannot be saved here; use torch.save(model.network.state_dict())")
     content = {
         "state_dict": {key: value.detach().cpu() for key, value in model.network.state_dict().items()},
         "freqrobust": {

@@ -200,6 +200,22 @@ class Attack(Plugin):
         return Threat(norm, float(eps))
 
 
+class AttackFamily:
+    """Many attacks of one library under one prefix: ``FAMILY:MEMBER:key=value``.
+
+    Declared by entry point in the group ``freqrobust.attack_families``. What needs the library raises
+    :class:`SpecError`, with a message that says how to install it, where it is not installed.
+    """
+
+    def members(self) -> list[str]:
+        """The names of the members."""
+        raise PluginError(f"{type(self).__name__} does not implement members()")
+
+    def member(self, name: str) -> type[Attack]:
+        """The attack class of a member; its ``spec_name`` is ``FAMILY:MEMBER``."""
+        raise PluginError(f"{type(self).__name__} does not implement member()")
+
+
 class Defense(Plugin):
     """Something that changes the model. Subclasses implement :meth:`apply`."""
 

@@ -19,13 +19,13 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from freqrobust.errors import FreqRobustError, PluginError, SpecError
-from freqrobust.plugin import Attack, Defense, InputDefense, Plugin, Reporter, takes_list
+from freqrobust.plugin import Attack, AttackFamily, Defense, InputDefense, Plugin, Reporter, takes_list
 
 RESERVED_NAMES = {"attack": {"clean"}, "defense": {"none"}, "report": set[str]()}
 _FILE = re.compile(r"^(?P<where>.+?\.py):(?P<attr>[A-Za-z_]\w*)(?::(?P<params>.*))?$", re.DOTALL)
@@ -119,8 +119,18 @@ class Registry:
 
     @cached_property
     def _entries(self) -> dict[str, EntryPoint]:
+        return self._declared(self.group)
+
+    @cached_property
+    def _families(self) -> dict[str, EntryPoint]:
+        families = self._declared(f"freqrobust.{self.kind}_families")
+        for name in sorted(set(families) & set(self._entries)):
+            raise PluginError(f"a {self.kind} and a family of {self.kind}s are both named {name!r}")
+        return families
+
+    def _declared(self, group: str) -> dict[str, EntryPoint]:
         entries: dict[str, EntryPoint] = {}
-        for entry in entry_points(group=self.group):
+        for entry in entry_points(group=group):
             known = entries.get(entry.name)
             if known is not None and known.value != entry.value:
                 raise PluginError(
@@ -135,10 +145,47 @@ class Registry:
     def names(self) -> list[str]:
         return sorted(self._entries)
 
+    def families(self) -> list[str]:
+        """Prefixes that stand for many plugins of a library: ``FAMILY:MEMBER``."""
+        return sorted(self._families)
+
     def origin(self, name: str) -> str:
-        """Where a registered plugin comes from: ``package version``."""
-        dist = self._entries[name].dist
-        return f"{dist.name} {dist.version}" if dist else self._entries[name].value
+        """Where a registered plugin, or a family of them, comes from: ``package version``."""
+        entry = self._entries[name] if name in self._entries else self._families[name]
+        return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
+
+    def family(self, name: str) -> AttackFamily:
+        """A registered family.
+
+        Raises:
+            PluginError: the entry point is broken or is not a family.
+        """
+        entry = self._families[name]
+        try:
+            found = entry.load()
+        except (ImportError, AttributeError) as error:
+            raise PluginError(f"the family {name!r} ({entry.value}) cannot be loaded: {error}") from error
+        if not (inspect.isclass(found) and issubclass(found, AttackFamily)):
+            raise PluginError(f"{entry.value} is not a family: expected a subclass of freqrobust.plugin.AttackFamily")
+        return found()
+
+    def _member(self, family: str, spec: str) -> tuple[str, type[Plugin], str, str]:
+        """Resolve ``MEMBER[:params]`` of a family, as :meth:`find` does."""
+        name, _, rest = spec.partition(":")
+        name = name.strip()
+        found = self.family(family)
+        members = found.members()
+        if name not in members:
+            listed = f"({self.kind}s: {', '.join(members)})"
+            if not name:
+                raise SpecError(
+                    f"{family} is a family of {self.kind}s: name one, for example {family}:{members[0]} {listed}"
+                )
+            same = next((m for m in members if m.lower() == name.lower()), None)
+            hint = f"; did you mean {same!r}?" if same else near_miss(name, members)
+            raise SpecError(f"{family} has no {self.kind} {name!r}{hint} {listed}")
+        full = f"{family}:{name}"
+        return full, self.check(found.member(name), full), rest, self.origin(family)
 
     def get(self, name: str) -> type[Plugin]:
         """The registered class.
@@ -148,9 +195,10 @@ class Registry:
             PluginError: the entry point is broken or is not a plugin of this kind.
         """
         if name not in self._entries:
+            families = [f"{family}:NAME" for family in self.families()]
             raise SpecError(
-                f"unknown {self.kind} {name!r}{near_miss(name, self.names())} "
-                f"({self.kind}s: {', '.join(self.names())}; or module:attr, or file.py:attr)"
+                f"unknown {self.kind} {name!r}{near_miss(name, [*self.names(), *self.families()])} "
+                f"({self.kind}s: {', '.join([*self.names(), *families])}; or module:attr, or file.py:attr)"
             )
         entry = self._entries[name]
         try:
@@ -188,6 +236,8 @@ class Registry:
             raise SpecError(f"empty {self.kind} spec (for example {', '.join(self.names()[:3])})")
         if head in self._entries:
             return head, self.get(head), rest, self.origin(head)
+        if head in self._families:
+            return self._member(head, rest)
         in_file = _FILE.match(spec)
         if in_file:
             return self._found(load_file(in_file["where"]), in_file)
@@ -238,6 +288,9 @@ class Registry:
 
     def name_of(self, plugin: Plugin) -> str:
         """The registered name of a plugin object, or its class name."""
+        spec_name = getattr(type(plugin), "spec_name", None)  # of a member of a family
+        if isinstance(spec_name, str) and spec_name.partition(":")[0] in self._families:
+            return spec_name
         where = f"{type(plugin).__module__}:{type(plugin).__qualname__}"
         return next((n for n, entry in self._entries.items() if entry.value == where), type(plugin).__name__)
 
@@ -336,6 +389,8 @@ def _as_text(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:.12g}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_as_text, value))}]"
     return str(value)
 
 
@@ -410,6 +465,9 @@ def source_hash(cls: type) -> str:
     for base in cls.__mro__:
         _collect(sys.modules.get(base.__module__), modules)
     digest = hashlib.sha256(cls.__qualname__.encode())
+    for library in getattr(cls, "libraries", ()):  # whose code the plugin only calls
+        with contextlib.suppress(PackageNotFoundError):
+            digest.update(f"{library} {version(library)}".encode())
     for name in sorted(modules):
         file = getattr(modules[name], "__file__", None)
         if name.startswith(_FILE_MODULE) or file is None:  # the name holds the hash of what was executed

@@ -57,12 +57,24 @@ class NormalizeRecord(_Part):
     scores: dict[str, float] = Field({}, description="accuracy on the trial samples, by preset")
 
 
+class PublishedRecord(_Part):
+    """What others report for the same model."""
+
+    source: str
+    clean: float | None = None
+    autoattack: float | None = None
+    corruptions: float | None = None
+    threat_model: str | None = None
+    eps: str | None = Field(None, description="as written by the source")
+
+
 class ModelRecord(_Part):
     spec: str
     arch: str
     sha256: str
     parameters: int
     normalize: NormalizeRecord
+    published: PublishedRecord | None = Field(None, description="accuracies that the model's source reports")
 
 
 class DataRecord(_Part):

@@ -59,8 +59,8 @@ class Run:
         self.weights_print = state_hash(self.network)
         self.engine = engine_hash()
 
-    def key(self, chain: DefenseChain, selection: Selection | None, lower: list[float]) -> str:
-        """The identity of a cell: all that its numbers depend on."""
+    def key(self, chain: DefenseChain, selection: Selection | None, lower: list[float] | None) -> str:
+        """The identity of a cell: all that its numbers depend on; ``lower`` is its place in a sweep."""
         needs_training = any(defense.needs_train_data for defense in chain.defenses)
         attack = selection.plugin if selection is not None else None
         fixed_batch = isinstance(attack, Attack) and not attack.batch_invariant
@@ -99,7 +99,7 @@ class DefenseRun:
         run = self.run
         n = len(run.data)
         try:
-            clean = self.cell(None, [], lambda: measure_clean(self.victim(), self.bench))
+            clean = self.cell(None, None, lambda: measure_clean(self.victim(), self.bench))
         except (KeyboardInterrupt, SystemExit):
             raise
         except Exception as error:  # whatever a defense does, the other cells are kept
@@ -110,23 +110,24 @@ class DefenseRun:
         found: dict[int, Outcome | str] = {}
         for group in self.sweeps():
             lower: Outcome | None = None
-            handed: list[float] = []
+            # also at the last eps: a cell does not depend on what follows it
+            handed: list[float] | None = [] if len(group) > 1 else None
             for index in group:
                 selection = run.chosen[index]
                 found[index] = outcome = self.attacked(selection, clean, lower, handed)
-                if len(group) > 1 and isinstance(outcome, Outcome):
+                if handed is not None and isinstance(outcome, Outcome):
                     lower = outcome
                     handed.append(_eps(selection))
         return Measured(self.chain, clean, [(s, found[i]) for i, s in enumerate(run.chosen)])
 
     def attacked(
-        self, selection: Selection, clean: Outcome, lower: Outcome | None, handed: list[float]
+        self, selection: Selection, clean: Outcome, lower: Outcome | None, handed: list[float] | None
     ) -> Outcome | str:
         try:
             return self.cell(
                 selection,
                 handed,
-                lambda: measure(selection, self.victim(), self.bench, clean, lower, self.run.seed),
+                lambda: measure(selection, self.victim(), self.bench, clean, lower, self.run.seed, handed is not None),
             )
         except (KeyboardInterrupt, SystemExit):
             raise
@@ -135,10 +136,10 @@ class DefenseRun:
             self.run.watch.end(f"{self.chain.spec} / {selection.spec}: failed: {reason}")
             return reason
 
-    def cell(self, selection: Selection | None, handed: list[float], work: Any) -> Outcome:
+    def cell(self, selection: Selection | None, handed: list[float] | None, work: Any) -> Outcome:
         """From the journal, or measured and put there."""
         run = self.run
-        key = run.key(self.chain, selection, list(handed))
+        key = run.key(self.chain, selection, handed)
         label = f"{self.chain.spec} / {selection.spec if selection is not None else CLEAN}"
         piece = run.journal.load(key)
         if piece is not None:

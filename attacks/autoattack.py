@@ -1,0 +1,146 @@
+"""AutoAttack and the Square attack, through the library pyautoattack."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from freqrobust.attacks.isolation import any_batch, isolated, require, settle
+from freqrobust.plugin import Attack, Number, check_eps
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from freqrobust.context import AttackContext
+
+LIBRARY = "pyautoattack"
+NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
+#: Classes that the loss of a part needs: the DLR loss the third largest logit, its targeted form the fourth.
+FEWEST_CLASSES = {"apgd-dlr": 3, "apgd-t": 4}
+
+
+class _Bounded(Attack):
+    batch_invariant: ClassVar[bool] = False
+    libraries: ClassVar[tuple[str, ...]] = (LIBRARY,)
+
+    eps: Number = Field(8 / 255, ge=0, description="budget, in the norm's unit; 8/255 is accepted")
+    norm: Literal["linf", "l2", "l1"] = Field("linf", description="norm of the budget")
+
+    @model_validator(mode="after")
+    def _eps_in_pixels(self) -> Any:
+        check_eps(self.norm, self.eps)
+        return self
+
+
+class AutoAttack(_Bounded):
+    """An ensemble without parameters to tune: APGD-CE, targeted APGD-DLR, targeted FAB, Square.  (Croce and Hein 2020)
+
+    Each part gets the samples that the parts before it left right, and the report counts what each part broke.
+    With fewer than 4 classes the parts whose loss is defined are run, and the counts say that this is not the
+    standard attack. It is seeded anew for every batch, as the original is.
+    """
+
+    version: Literal["standard", "plus", "rand"] = Field(
+        "standard", description="plus: more parts and restarts; rand: for randomised models, with averaged gradients"
+    )
+
+    def perturb(
+        self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
+    ) -> torch.Tensor:
+        import torch
+
+        library = require(LIBRARY, "autoattack")
+        if self.eps == 0 or len(images) == 0:
+            return images.clone()
+        found = images.clone()
+        with isolated("autoattack", model, context.seed % 2**32, images.device):
+            view = any_batch(model, context)
+            with torch.no_grad():
+                logits = view(images)
+            classes = int(logits.shape[1])
+            active = (logits.argmax(dim=1) == labels).nonzero()[:, 0]
+            ensemble = library.AutoAttack(
+                view, norm=NORMS[self.norm], eps=self.eps, seed=context.seed, version=self.version, device=images.device
+            )
+            for targeted in (ensemble.apgd_targeted, ensemble.fab):
+                targeted.n_target_classes = min(targeted.n_target_classes, classes - 1)
+            parts = [p for p in ensemble.attacks_to_run if FEWEST_CLASSES.get(p, 2) <= classes]
+            left_out = [p for p in ensemble.attacks_to_run if p not in parts]
+            for part in parts:
+                context.count(part, 0)
+            if left_out:
+                context.count(f"not {self.version}: {classes} classes, without {' '.join(left_out)}", 0)
+            for part in parts:
+                if len(active) == 0:
+                    break
+                tried = _run(ensemble, part, context.seed, images[active].clone(), labels[active].clone())
+                tried = settle(tried, images[active], self.norm, self.eps)
+                with torch.no_grad():
+                    broken = view(tried).argmax(dim=1) != labels[active]
+                found[active[broken]] = tried[broken]
+                context.count(part, int(broken.sum()))
+                active = active[~broken]
+            if context.goal == "maximize" and len(active):
+                found[active] = settle(
+                    _highest_loss(ensemble, context.seed, images[active], labels[active]),
+                    images[active],
+                    self.norm,
+                    self.eps,
+                )
+        return found
+
+
+def _run(ensemble: Any, part: str, seed: int, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """One part of the ensemble, set up as the original does right before it runs it."""
+    if part in ("apgd-ce", "apgd-dlr"):
+        attack = ensemble.apgd
+        attack.loss = part.removeprefix("apgd-")
+    elif part == "apgd-t":
+        attack = ensemble.apgd_targeted
+    elif part in ("fab", "fab-t"):
+        attack = ensemble.fab
+        attack.targeted = part == "fab-t"
+        attack.n_restarts = 1 if attack.targeted else attack.n_restarts
+    else:
+        attack = ensemble.square
+    attack.seed = seed
+    return attack.perturb(images, labels)  # type: ignore[no-any-return]
+
+
+def _highest_loss(ensemble: Any, seed: int, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """For samples that nothing broke: where one run of APGD found the highest cross-entropy."""
+    import torch
+
+    torch.manual_seed(seed)
+    apgd = ensemble.apgd
+    apgd.loss, apgd.n_restarts, apgd.use_largereps = "ce", 1, False
+    return apgd.perturb(images.clone(), labels.clone(), best_loss=True)  # type: ignore[no-any-return]
+
+
+class Square(_Bounded):
+    """Random search over square-shaped changes, from scores alone.  (Andriushchenko et al. 2020, algorithm 1)"""
+
+    needs_gradient: ClassVar[bool] = False
+
+    queries: int = Field(5000, ge=1, description="forward passes per sample, at most")
+
+    def perturb(
+        self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
+    ) -> torch.Tensor:
+        library = require(LIBRARY, "square")
+        if self.eps == 0 or len(images) == 0:
+            return images.clone()
+        with isolated("square", model, context.seed % 2**32, images.device):
+            attack = library.square.SquareAttack(
+                any_batch(model, context),
+                norm=NORMS[self.norm],
+                n_queries=self.queries,
+                eps=self.eps,
+                seed=context.seed,
+                resc_schedule=self.queries != 5000,
+                device=images.device,
+            )
+            found = attack.perturb(images.clone(), labels.clone())
+        return settle(found, images, self.norm, self.eps)

@@ -1,0 +1,180 @@
+"""A room of its own for code of other libraries: seeded global generators, no output, nothing left changed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import random
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from freqrobust.errors import FreqRobustError, PluginError, SpecError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from freqrobust.context import AttackContext
+
+EXTRA = "pip install 'freqrobust[zoo]'"
+#: How far rounding may carry a result out of the box or the budget, relative to budgets above 1.
+ROUNDING = 1e-5
+
+
+def require(library: str, wanted_by: str) -> Any:
+    """The imported library.
+
+    Raises:
+        SpecError: it is not installed; the message names the extra.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return import_module(library)
+    except ModuleNotFoundError as error:
+        if error.name not in (None, library):  # something that the library itself needs
+            raise SpecError(f"{wanted_by}: {library} cannot be imported ({error})") from error
+        raise SpecError(f"{wanted_by} needs {library}, which is not installed: {EXTRA}") from None
+    except Exception as error:
+        raise SpecError(f"{wanted_by}: {library} cannot be imported ({type(error).__name__}: {error})") from error
+
+
+def batch_seed(context: AttackContext) -> int:
+    """A seed below 2**32 for this batch: the same for the same samples of the same run."""
+    digest = hashlib.sha256(str(context.seed).encode())
+    digest.update(context.ids.cpu().numpy().astype("<i8").tobytes())
+    return int.from_bytes(digest.digest()[:4], "little")
+
+
+class _Nowhere(io.StringIO):
+    """Swallows what is printed; a progress display that is already running keeps its own way to the screen."""
+
+    def __init__(self, instead_of: Any) -> None:
+        super().__init__()
+        self.rich_proxied_file = getattr(instead_of, "rich_proxied_file", instead_of)
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+@contextmanager
+def generators(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed the global generators of torch, numpy and Python, and put them back as they were."""
+    import numpy as np
+    import torch
+
+    cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    mps_state = torch.mps.get_rng_state() if device.type == "mps" else None
+    with torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
+            if mps_state is not None:
+                torch.mps.set_rng_state(mps_state)
+
+
+@contextmanager
+def isolated(name: str, model: nn.Module, seed: int, device: torch.device) -> Iterator[None]:
+    """Run code of a library: seeded, silent, with gradients, and with the modes of the model put back.
+
+    Raises:
+        PluginError: whatever the library raises, with the name of the attack; but a lack of memory, and
+            what this project raises itself, pass unchanged.
+    """
+    import torch
+
+    from freqrobust.devices import is_out_of_memory
+
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        with (
+            generators(seed, device),
+            contextlib.redirect_stdout(_Nowhere(sys.stdout)),
+            contextlib.redirect_stderr(_Nowhere(sys.stderr)),
+            warnings.catch_warnings(),
+            torch.enable_grad(),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    except FreqRobustError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        text = " ".join(str(error).split())
+        raise PluginError(f"{name} failed: {type(error).__name__}{': ' if text else ''}{text}") from error
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def any_batch(model: nn.Module, context: AttackContext) -> nn.Module:
+    """The model for code that shows it some of the samples only, or one sample several times.
+
+    Modules that draw keyed noise are told which samples they see; a library does not say, so that where the
+    number differs from that of the batch, positions and a count of the calls stand for the samples.
+    """
+    import torch
+    from torch import nn
+
+    from freqrobust import noise
+
+    class AnyBatch(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+            self.calls = 0
+
+        def forward(self, x: torch.Tensor) -> Any:
+            if len(x) == len(context.ids):
+                return self.model(x)
+            self.calls += 1
+            with noise.sample_scope(torch.arange(len(x)), seed=context.seed, stream=f"any batch {self.calls}"):
+                return self.model(x)
+
+    view = AnyBatch()
+    view.training = model.training
+    return view
+
+
+def settle(found: Any, images: torch.Tensor, norm: str | None, eps: float | None) -> torch.Tensor:
+    """The library's images, detached, in float32, without what rounding added; real violations stay in.
+
+    Args:
+        found: what the library returned.
+        images: the clean images ``(N, C, H, W)``.
+        norm: ``linf``, ``l2`` or ``l1``; None without a budget.
+        eps: the budget.
+    """
+    import torch
+
+    if not isinstance(found, torch.Tensor) or found.shape != images.shape:
+        return found  # type: ignore[no-any-return]  # the harness says what is wrong with it
+    found = found.detach().to(images.device, torch.float32)
+    inside = found.clamp(0, 1)
+    found = torch.where((found - inside).abs() <= ROUNDING, inside, found)
+    if norm is None or eps is None:
+        return found
+    delta = (found - images).flatten(1)
+    orders = {"linf": float("inf"), "l2": 2.0, "l1": 1.0}
+    far = torch.linalg.vector_norm(delta, ord=orders[norm], dim=1, dtype=torch.float64)
+    rounded = (far > eps) & (far <= eps + ROUNDING * max(1.0, eps))
+    if not bool(rounded.any()):
+        return found
+    if norm == "linf":
+        nearer = torch.minimum(torch.maximum(found, images - eps), images + eps)
+    else:
+        scale = (eps / far.clamp_min(1e-12)).float().clamp_max(1.0)
+        nearer = images + (delta * scale[:, None]).view_as(images)
+    return torch.where(rounded[:, None, None, None], nearer.clamp(0, 1), found)
