@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from freqrobust.attacks.isolation import any_batch, installed, isolated, require, settle
 from pydantic import Field, model_validator
 
-from freqrobust.attacks.isolation import any_batch, isolated, require, settle
 from freqrobust.plugin import Attack, Number, check_eps
 
 if TYPE_CHECKING:
@@ -27,6 +28,12 @@ class _Bounded(Attack):
 
     eps: Number = Field(8 / 255, ge=0, description="budget, in the norm's unit; 8/255 is accepted")
     norm: Literal["linf", "l2", "l1"] = Field("linf", description="norm of the budget")
+
+    @classmethod
+    def build(cls, name: str, params: Mapping[str, Any]) -> Any:
+        """As for every plugin, and the library has to be there: better said now than after the clean pass."""
+        installed(LIBRARY, name)
+        return super().build(name, params)
 
     @model_validator(mode="after")
     def _eps_in_pixels(self) -> Any:
@@ -139,7 +146,7 @@ class Square(_Bounded):
                 n_queries=self.queries,
                 eps=self.eps,
                 seed=context.seed,
-                resc_schedule=self.queries != 5000,
+                resc_schedule=False,  # as AutoAttack has it
                 device=images.device,
             )
             found = attack.perturb(images.clone(), labels.clone())

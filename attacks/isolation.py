@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from freqrobust.errors import FreqRobustError, PluginError, SpecError
@@ -26,6 +27,12 @@ EXTRA = "pip install 'freqrobust[zoo]'"
 ROUNDING = 1e-5
 
 
+def installed(library: str, wanted_by: str) -> None:
+    """Raise what :func:`require` raises for a library that is absent, without importing it."""
+    if find_spec(library) is None:
+        raise SpecError(f"{wanted_by} needs {library}, which is not installed: {EXTRA}")
+
+
 def require(library: str, wanted_by: str) -> Any:
     """The imported library.
 
@@ -37,9 +44,8 @@ def require(library: str, wanted_by: str) -> Any:
             warnings.simplefilter("ignore")
             return import_module(library)
     except ModuleNotFoundError as error:
-        if error.name not in (None, library):  # something that the library itself needs
-            raise SpecError(f"{wanted_by}: {library} cannot be imported ({error})") from error
-        raise SpecError(f"{wanted_by} needs {library}, which is not installed: {EXTRA}") from None
+        installed(library, wanted_by)
+        raise SpecError(f"{wanted_by}: {library} cannot be imported ({error})") from error
     except Exception as error:
         raise SpecError(f"{wanted_by}: {library} cannot be imported ({type(error).__name__}: {error})") from error
 
@@ -166,15 +172,24 @@ def settle(found: Any, images: torch.Tensor, norm: str | None, eps: float | None
     found = torch.where((found - inside).abs() <= ROUNDING, inside, found)
     if norm is None or eps is None:
         return found
-    delta = (found - images).flatten(1)
-    orders = {"linf": float("inf"), "l2": 2.0, "l1": 1.0}
-    far = torch.linalg.vector_norm(delta, ord=orders[norm], dim=1, dtype=torch.float64)
+    delta = found - images
+    far = _lengths(delta, norm)
     rounded = (far > eps) & (far <= eps + ROUNDING * max(1.0, eps))
     if not bool(rounded.any()):
         return found
     if norm == "linf":
         nearer = torch.minimum(torch.maximum(found, images - eps), images + eps)
     else:
-        scale = (eps / far.clamp_min(1e-12)).float().clamp_max(1.0)
-        nearer = images + (delta * scale[:, None]).view_as(images)
+        wanted = torch.full_like(far, eps)
+        for _ in range(4):  # the sum is rounded again, pixel by pixel
+            nearer = images + delta * (wanted / far.clamp_min(1e-12)).float()[:, None, None, None]
+            wanted = wanted - 2 * (_lengths(nearer - images, norm) - eps).clamp_min(0)
     return torch.where(rounded[:, None, None, None], nearer.clamp(0, 1), found)
+
+
+def _lengths(delta: torch.Tensor, norm: str) -> torch.Tensor:
+    import torch
+
+    order = {"linf": float("inf"), "l2": 2.0, "l1": 1.0}[norm]
+    found: torch.Tensor = torch.linalg.vector_norm(delta.flatten(1), ord=order, dim=1, dtype=torch.float64)
+    return found

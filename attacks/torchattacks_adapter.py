@@ -12,9 +12,9 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+from freqrobust.attacks.isolation import any_batch, batch_seed, isolated, require, settle
 from pydantic import BeforeValidator, Field, create_model, model_validator
 
-from freqrobust.attacks.isolation import any_batch, batch_seed, isolated, require, settle
 from freqrobust.errors import PluginError
 from freqrobust.plugin import Attack, AttackFamily, Norm, Number, Threat, check_eps
 
@@ -32,8 +32,10 @@ OURS = ("self", "model", "device", "seed", "verbose")
 #: Attacks without a parameter ``norm`` that have a budget: its norm and the parameter that holds it.
 BUDGETS: dict[str, tuple[Norm, str]] = {
     **dict.fromkeys(
-        "FGSM BIM RFGSM PGD EOTPGD FFGSM TPGD MIFGSM UPGD DIFGSM TIFGSM Jitter NIFGSM PGDRS SINIFGSM VMIFGSM "
-        "VNIFGSM SPSA".split(),
+        [
+            *("FGSM", "BIM", "RFGSM", "PGD", "EOTPGD", "FFGSM", "TPGD", "MIFGSM", "UPGD", "DIFGSM", "TIFGSM"),
+            *("Jitter", "NIFGSM", "PGDRS", "SINIFGSM", "VMIFGSM", "VNIFGSM", "SPSA"),
+        ],
         ("linf", "eps"),
     ),
     "PIFGSM": ("linf", "max_epsilon"),
@@ -94,10 +96,11 @@ class _Member(Attack):
             return images.clone()
         library = require(PREFIX, self.spec_name)
         seed = batch_seed(context)
+        view = any_batch(model, context)
         with isolated(self.spec_name, model, seed, images.device):
-            classes = _classes(model, images) if self._asks_for_classes() else None
+            classes = _classes(view, images) if self._asks_for_classes() else None
             self._check_classes(classes)
-            attack = getattr(library, self.original)(any_batch(model, context), **self._arguments(seed, classes))
+            attack = getattr(library, self.original)(view, **self._arguments(seed, classes))
             attack.set_device(images.device)
             if self.original == "JSMA" and classes is not None:  # its own targets are those of ten classes
                 attack.set_mode_targeted_by_function(lambda _, given: (given + 1) % classes, quiet=True)
@@ -137,7 +140,7 @@ def _classes(model: nn.Module, images: torch.Tensor) -> int:
     import torch
 
     with torch.no_grad():
-        return int(model(images).shape[1]) if len(images) == 1 else int(model(images[:1]).shape[1])
+        return int(model(images[:1]).shape[1])
 
 
 class Torchattacks(AttackFamily):
@@ -202,7 +205,8 @@ def _descriptions(text: str) -> dict[str, str]:
     """``eps (float): maximum perturbation. (Default: 8/255)`` to ``{"eps": "maximum perturbation"}``."""
     found = {}
     for key, about in re.findall(r"^\s+(\w+) ?\([^)]*\) ?: *(.*)$", text, re.MULTILINE):
-        found[key] = re.sub(r"\s*\(?Default:?.*$", "", about, flags=re.IGNORECASE).strip().rstrip(".") or f"as in {PREFIX}"
+        said = re.sub(r"\s*(\[[^]]*\]\s*)?(\(?Default:?.*)?$", "", about, flags=re.IGNORECASE)
+        found[key] = said.strip().rstrip(".,") or f"as in {PREFIX}"
     return found
 
 

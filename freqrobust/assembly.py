@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -91,7 +91,12 @@ def _threats(chosen: list[Selection]) -> list[Threat]:
 def _cells(run: Run, one: Measured, base: dict[str, np.ndarray] | None) -> list[Cell]:
     labels = run.data.labels.numpy()
     made = []
-    for selection, outcome in [(None, one.error or one.clean), *one.cells]:
+    entries: list[tuple[Selection | None, Outcome | str, Literal["adaptive", "oblivious"]]] = [
+        (None, one.error or one.clean, "adaptive"),
+        *((selection, outcome, "adaptive") for selection, outcome in one.cells),
+        *((selection, outcome, "oblivious") for selection, outcome in one.oblivious),
+    ]
+    for selection, outcome, knowledge in entries:
         attack = selection.plugin if selection is not None else None
         threat = attack.threat() if isinstance(attack, Attack) else None
         cell: dict[str, Any] = {
@@ -103,6 +108,10 @@ def _cells(run: Run, one: Measured, base: dict[str, np.ndarray] | None) -> list[
             "attack_params": selection.params if selection is not None else {},
             "kind": attack.kind if isinstance(attack, Attack) else "shift",
             "threat": ThreatRecord(norm=threat.norm, eps=threat.eps) if threat is not None else None,
+            "knowledge": knowledge,
+            "gradients": one.chain.gradients
+            if knowledge == "adaptive" and isinstance(attack, Attack) and attack.needs_gradient
+            else None,
             "votes": VOTES if one.chain.stochastic else None,
             "n": len(labels),
         }
@@ -125,7 +134,7 @@ def _cells(run: Run, one: Measured, base: dict[str, np.ndarray] | None) -> list[
         else:
             cell["perturbation"] = _perturbation(outcome)
         finished = Cell(**cell)
-        if base is not None:
+        if base is not None and knowledge == "adaptive":
             finished.difference = _difference(outcome.right, base.get(_cell_key(finished)))
         made.append(finished)
     return made
@@ -164,7 +173,7 @@ def _worst(one: Measured, threats: list[Threat], base: dict[str, np.ndarray] | N
     rows = []
     adversarial = [
         outcome
-        for selection, outcome in one.cells
+        for selection, outcome in [*one.cells, *one.oblivious]
         if isinstance(outcome, Outcome)
         and isinstance(selection.plugin, Attack)
         and selection.plugin.kind == "adversarial"
@@ -194,7 +203,7 @@ def _warnings(run: Run, one: Measured) -> list[Warned]:
     if one.error is not None:
         return [Warned(code="defense-failed", message=one.error, defense=name)]
     found = [Warned(code=code, message=message, defense=name) for code, message in one.clean.warnings]
-    for selection, outcome in one.cells:
+    for selection, outcome in [*one.cells, *one.oblivious]:
         if isinstance(outcome, str):
             attack = selection.plugin
             counted = isinstance(attack, Attack) and attack.kind == "adversarial"

@@ -75,6 +75,7 @@ def build(arguments: list[str]) -> tuple[Any, list[str]]:
             fields = defense_fields(specs)
             arguments = spell_out_flags(arguments, fields)
     app.command("eval", help=EVAL_HELP)(eval_command(fields))
+    app.command("verify", help=VERIFY_HELP)(verify_command())
     app.command("list")(list_)
     return app, arguments
 
@@ -201,7 +202,7 @@ def eval_(
         str | None,
         typer.Option(
             help="A checkpoint (.pt .pth .th .ckpt .safetensors .pt2), torchvision:NAME, timm:NAME, "
-            "module:callable or file.py:callable.",
+            "robustbench:NAME, module:callable or file.py:callable.",
             rich_help_panel=MODEL,
             metavar="SPEC",
         ),
@@ -228,7 +229,7 @@ def eval_(
         str | None,
         typer.Option(
             help="digits, cifar10, cifar100, mnist, fashion_mnist, svhn, imagenet, a file .npz, folder:DIR, "
-            "module:callable or file.py:callable.",
+            "robustbench:cifar10c, module:callable or file.py:callable.",
             rich_help_panel=DATA,
             metavar="SPEC",
         ),
@@ -267,6 +268,15 @@ def eval_(
     no_baseline: Annotated[
         bool, typer.Option("--no-baseline", metavar="", help="Leave the undefended model out.", rich_help_panel=RUN)
     ] = False,
+    no_oblivious: Annotated[
+        bool,
+        typer.Option(
+            "--no-oblivious",
+            metavar="",
+            help="Do not show defended models the examples made on the undefended one.",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
     batch_size: Annotated[
         str, typer.Option(help="Images per batch, or auto. Results do not depend on it.", rich_help_panel=RUN)
     ] = "auto",
@@ -289,6 +299,14 @@ def eval_(
     save_model: Annotated[
         str | None,
         typer.Option(help="Save the defended model, with what --model needs.", rich_help_panel=OUTPUT, metavar="FILE"),
+    ] = None,
+    save_adversarial: Annotated[
+        str | None,
+        typer.Option(
+            help="Save the adversarial examples of every sample here, one .npz a cell.",
+            rich_help_panel=OUTPUT,
+            metavar="DIR",
+        ),
     ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", metavar="", help="Print nothing but errors.", rich_help_panel=OUTPUT)
@@ -318,6 +336,7 @@ def eval_(
             attacks=attack or None,
             suite=suite,
             baseline=not no_baseline,
+            oblivious=not no_oblivious,
             batch_size=batch_size,
             device=device,
             precision=precision,
@@ -325,9 +344,60 @@ def eval_(
             run_dir=run_dir,
             json=json,
             save_model=save_model,
+            save_adversarial=save_adversarial,
             quiet=quiet,
         )
     )
+
+
+VERIFY_HELP = (
+    "Evaluate saved adversarial examples again, on the same or on another model, also rounded to 8 bits.\n\n"
+    "With --data, the clean images: budgets are checked as well."
+)
+#: Options of ``eval`` that ``verify`` has too.
+VERIFIED_WITH = [
+    "model",
+    "arch",
+    "normalize",
+    "trust_checkpoint",
+    "data",
+    "data_dir",
+    "split",
+    "train_data",
+    "batch_size",
+    "device",
+    "json",
+    "quiet",
+    "debug",
+]
+
+
+def verify_command() -> Any:
+    """The function behind ``verify``: its own parameters, and some of those of ``eval``."""
+
+    def command(
+        *,
+        directory: Annotated[
+            str, typer.Argument(help="A folder written by --save-adversarial, or one of its files.", metavar="DIR")
+        ],
+        defense: Annotated[
+            str,
+            typer.Option(
+                help="saved (the defense each set was made for), none, or a spec.", rich_help_panel=RUN, metavar="SPEC"
+            ),
+        ] = "saved",
+        **values: Any,
+    ) -> int:
+        from freqrobust.verify import execute
+
+        del values["debug"]
+        return execute(directory=directory, defense=defense, json_file=values.pop("json"), **values)
+
+    own = inspect.signature(command, eval_str=True)
+    shared = inspect.signature(eval_, eval_str=True).parameters
+    parameters = [own.parameters["directory"], own.parameters["defense"], *(shared[name] for name in VERIFIED_WITH)]
+    command.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return command
 
 
 def list_(

@@ -235,7 +235,7 @@ def _load(spec: str, data_dir: str | os.PathLike[str] | None, split: str, choice
     if spec in TORCHVISION_DATASETS:
         return _torchvision(spec, data_dir, split, choice)
     if spec.startswith("robustbench:"):
-        from freqrobust.robustbench_bridge import load_corrupted
+        from freqrobust.robustbench_data import load_corrupted
 
         return load_corrupted(spec, data_dir, choice)
     if spec.startswith("folder:"):

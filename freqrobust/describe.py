@@ -49,7 +49,8 @@ def field_default(cls: type[Plugin], key: str) -> str:
         return str(value).lower()
     if isinstance(value, float):
         in_255 = value * 255
-        return f"{in_255:g}/255" if 0 < value < 1 and abs(in_255 - round(in_255)) < 1e-9 else f"{value:g}"
+        of_255 = 0 < value < 1 and abs(in_255 - round(in_255)) < 1e-9 and float(f"{value:.3g}") != value
+        return f"{in_255:g}/255" if of_255 else f"{value:g}"
     return str(value)
 
 
@@ -81,19 +82,44 @@ def print_lists(what: str | None) -> None:
         if name in KINDS:
             for plugin in KINDS[name].names():
                 _print_plugin(console, KINDS[name], plugin)
+            for family in KINDS[name].families():
+                _print_family(console, KINDS[name], family, what is not None)
         else:
             _print_pairs(console, _simple(name))
         console.print()
 
 
+def _print_family(console: Any, registry: Registry, name: str, whole: bool) -> None:
+    """The members of a family: with their parameters, or by name only; or why there are none."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    family = registry.family(name)
+    try:
+        members = family.members()
+    except SpecError as error:
+        console.print(Padding(Text.assemble((name, "bold"), f"  {error}"), (0, 0, 0, 2)))
+        return
+    about = " ".join((type(family).__doc__ or "").split())
+    console.print(Padding(Text.assemble((name, "bold"), f"  {about} {name}:NAME[:parameters]"), (0, 0, 0, 2)))
+    if whole:
+        for member in members:
+            _print_class(console, *registry.find(f"{name}:{member}"))
+    else:
+        console.print(Padding(Text(", ".join(members)), (0, 0, 0, 6)))
+
+
 def _print_plugin(console: Any, registry: Registry, name: str) -> None:
+    _print_class(console, name, registry.get(name), "", registry.origin(name))
+
+
+def _print_class(console: Any, name: str, cls: type[Plugin], _: str, origin: str) -> None:
     from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
-    cls = registry.get(name)
     about = " ".join((cls.__doc__ or "").strip().split("\n\n")[0].split())
-    console.print(Padding(Text.assemble((name, "bold"), f"  {about}  ", (registry.origin(name), "dim")), (0, 0, 0, 2)))
+    console.print(Padding(Text.assemble((name, "bold"), f"  {about}  ", (origin, "dim")), (0, 0, 0, 2)))
     if not cls.model_fields:
         return
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))

@@ -41,6 +41,7 @@ def evaluate(
     suite: str | None = None,
     defenses: Iterable[str | Defense | DefenseChain | Sequence[Defense]] = (),
     baseline: bool = True,
+    oblivious: bool = True,
     train_data: Any = None,
     batch_size: int | Literal["auto"] = "auto",
     device: str | torch.device = "auto",
@@ -61,6 +62,8 @@ def evaluate(
         suite: a suite's name or file; ``standard`` when ``attacks`` is not given either.
         defenses: defense specs or objects; a sequence of objects is a composition, left first.
         baseline: measure the undefended model too.
+        oblivious: also show each defended model the examples made on the undefended one, for every adversarial
+            attack: how robust the defense looks to an attack that does not know of it.
         train_data: what training-time defenses learn from, in any form that ``data`` takes.
         batch_size: images per batch; results do not depend on it.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
@@ -112,7 +115,7 @@ def evaluate(
                 cache_dir=Path(cache_dir) if cache_dir is not None else None,
                 watch=watch,
             )
-            measured = [run.defense(chain) for chain in chains]
+            measured = run.all(chains, oblivious)
     finally:
         if home is not None and home != where:
             network.to(home)

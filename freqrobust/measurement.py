@@ -290,6 +290,58 @@ def _adversarial(
     return outcome
 
 
+def measure_transfer(
+    selection: Selection, source: Victim, bench: Bench, targets: list[tuple[Victim, Outcome]], seed: int
+) -> list[Outcome]:
+    """Examples made on one model (``maximize``, all samples), shown to others.
+
+    Args:
+        selection: the attack.
+        source: the model that the examples are made on.
+        bench: the samples.
+        targets: the models that predict them, each with its own clean pass.
+        seed: the seed of the run.
+
+    Returns:
+        One outcome a target. Each counts its own predictions and the passes that made the examples.
+
+    Raises:
+        PluginError: the attack broke its contract.
+    """
+    attack = selection.plugin
+    assert isinstance(attack, Attack)
+    made, timers = _Timer(source), [_Timer(victim) for victim, _ in targets]
+    n = len(bench.data)
+    outcomes = [
+        Outcome(
+            clean.right.copy(), clean.predictions.copy(), {norm: np.full(n, np.inf, dtype=np.float32) for norm in NORMS}
+        )
+        for _, clean in targets
+    ]
+
+    def work(chunk: torch.Tensor) -> None:
+        images, labels, ids = bench.data.batch(chunk, bench.device)
+        context = AttackContext(ids, seed, "maximize", {}, EOT if source.stochastic else 1)
+        changed = run_attack(selection, attack, source, images, labels, context)
+        where = chunk.numpy()
+        lengths = {norm: norms(changed - images, norm).cpu().numpy() for norm in NORMS}
+        for (victim, clean), outcome in zip(targets, outcomes, strict=True):
+            classes, _ = victim.predict(changed, ids, f"{selection.spec} transferred")
+            broken = (classes != labels).cpu().numpy() & clean.right[where]
+            outcome.predictions[where] = classes.cpu().numpy()
+            outcome.right[where] &= ~broken
+            for norm in NORMS:
+                outcome.examples[norm][where[broken]] = lengths[norm][broken]
+
+    bench.each(torch.arange(n), work)
+    crafted = made.close(Outcome(outcomes[0].right, outcomes[0].predictions))
+    for timer, outcome in zip(timers, outcomes, strict=True):
+        timer.close(outcome)
+        outcome.forwards += crafted.forwards
+        outcome.backwards += crafted.backwards
+    return outcomes
+
+
 def _room_for_signs(attack: Attack, bench: Bench) -> np.ndarray | None:
     """Packed bits for the sign of every pixel's perturbation, for Linf attacks, where they do not take too much."""
     threat = attack.threat()

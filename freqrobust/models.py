@@ -436,7 +436,9 @@ def save_model(model: nn.Module, path: str | os.PathLike[str]) -> None:
             f"a {arch} from a whole-model file cannot be saved as weights; save it with torch.save yourself"
         )
     if arch.startswith(("timm:", "robustbench:")):
-        raise ModelError(f"models from {arch.partition(':')[0]} cannot be saved here; use torch.save(model.network.state_dict())")
+        raise ModelError(
+            f"models from {arch.partition(':')[0]} cannot be saved here; use torch.save(model.network.state_dict())"
+        )
     content = {
         "state_dict": {key: value.detach().cpu() for key, value in model.network.state_dict().items()},
         "freqrobust": {

@@ -42,6 +42,8 @@ RESERVED_OPTIONS = frozenset(
         "suite",
         "baseline",
         "no_baseline",
+        "oblivious",
+        "no_oblivious",
         "batch_size",
         "device",
         "precision",

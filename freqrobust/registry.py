@@ -22,7 +22,7 @@ from functools import cached_property
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from freqrobust.errors import FreqRobustError, PluginError, SpecError
 from freqrobust.plugin import Attack, AttackFamily, Defense, InputDefense, Plugin, Reporter, takes_list
@@ -107,6 +107,15 @@ class DefenseChain:
         return any(defense.stochastic for defense in self.defenses)
 
     @property
+    def gradients(self) -> Literal["exact", "straight-through", "surrogate"]:
+        """How attacks differentiate the defended model."""
+        hard = [defense for defense in self.defenses if not defense.differentiable]
+        if not hard:
+            return "exact"
+        plain = all(isinstance(d, InputDefense) and type(d).surrogate is InputDefense.surrogate for d in hard)
+        return "straight-through" if plain else "surrogate"
+
+    @property
     def code(self) -> list[str]:
         return [part.code for part in self.parts]
 
@@ -185,7 +194,9 @@ class Registry:
             hint = f"; did you mean {same!r}?" if same else near_miss(name, members)
             raise SpecError(f"{family} has no {self.kind} {name!r}{hint} {listed}")
         full = f"{family}:{name}"
-        return full, self.check(found.member(name), full), rest, self.origin(family)
+        cls = self.check(found.member(name), full)
+        libraries = [f"{library} {version(library)}" for library in getattr(cls, "libraries", ())]
+        return full, cls, rest, ", ".join(libraries) or self.origin(family)
 
     def get(self, name: str) -> type[Plugin]:
         """The registered class.
@@ -243,7 +254,9 @@ class Registry:
             return self._found(load_file(in_file["where"]), in_file)
         in_module = _MODULE.match(spec)
         if in_module:
-            return self._found(import_module(in_module["where"], f"{self.kind} {spec!r}", self.names()), in_module)
+            return self._found(
+                import_module(in_module["where"], f"{self.kind} {spec!r}", [*self.names(), *self.families()]), in_module
+            )
         if head.endswith(".py"):
             raise SpecError(f"{spec!r}: name the class in the file as well, for example {head}:MyPlugin")
         self.get(head)

@@ -181,6 +181,9 @@ class Cell(_Counted):
     kind: Literal["adversarial", "shift"]
     threat: ThreatRecord | None = None
     knowledge: Literal["adaptive", "oblivious"] = "adaptive"
+    gradients: Literal["exact", "straight-through", "surrogate"] | None = Field(
+        None, description="how an adaptive attack differentiates the defense; for oblivious cells it did not"
+    )
     status: Literal["ok", "failed"] = "ok"
     error: str | None = None
     votes: int | None = Field(None, description="majority votes per sample, for stochastic defenses")
@@ -248,18 +251,22 @@ class Report(_Part):
     gate: dict[str, Any] | None = None
     warnings: list[Warned] = []
 
-    def cell(self, attack: str, defense: str = "none") -> Cell:
+    def cell(self, attack: str, defense: str = "none", knowledge: str = "adaptive") -> Cell:
         """The one cell of that attack and defense, each given by its name or by its spec.
 
         Raises:
             KeyError: none or several match.
         """
         found = [
-            c for c in self.cells if attack in (c.attack_spec, c.attack) and defense in (c.defense_spec, c.defense)
+            c
+            for c in self.cells
+            if attack in (c.attack_spec, c.attack)
+            and defense in (c.defense_spec, c.defense)
+            and c.knowledge == knowledge
         ]
         exact = [c for c in found if c.attack_spec == attack and c.defense_spec == defense] or found
         if len(exact) != 1:
-            raise KeyError(f"{len(exact)} cells match attack {attack!r} and defense {defense!r}")
+            raise KeyError(f"{len(exact)} {knowledge} cells match attack {attack!r} and defense {defense!r}")
         return exact[0]
 
     def dumps(self) -> str:

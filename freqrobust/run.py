@@ -36,6 +36,7 @@ class Request:
     attacks: Sequence[str] | None
     suite: str | None
     baseline: bool
+    oblivious: bool
     batch_size: str
     device: str
     precision: str
@@ -43,6 +44,7 @@ class Request:
     run_dir: str | None
     json: str | None
     save_model: str | None
+    save_adversarial: str | None
     quiet: bool
 
 
@@ -62,13 +64,14 @@ def execute(request: Request) -> int:
     from freqrobust.journal import check_writable
     from freqrobust.models import load_model
     from freqrobust.registry import parse_attacks, parse_defenses, reports
+    from freqrobust.saved import adversarial, save_adversarial
     from freqrobust.suites import resolve
 
     if request.attacks is not None and request.suite is not None:
         raise SpecError("give either --attack or --suite, not both")
     if not request.baseline and not request.defenses:
         raise SpecError("--no-baseline needs a --defense: there would be nothing to measure")
-    batch_size = _batch_size(request.batch_size)
+    batch_size = parse_batch_size(request.batch_size)
     device = resolve_device(request.device)
     chains = parse_defenses(request.defenses, request.options)
     saved = _defense_to_save(request, chains)
@@ -76,6 +79,8 @@ def execute(request: Request) -> int:
     for target in (request.json, request.save_model):
         if target is not None:
             check_writable(Path(target))
+    if request.save_adversarial is not None:
+        check_writable(Path(request.save_adversarial) / "examples.npz")
 
     cache = cache_root()
     watch = Screen(request.quiet)
@@ -105,6 +110,8 @@ def execute(request: Request) -> int:
     watch.say(f"data: {data.spec}, {len(data)} images {'x'.join(map(str, data.shape))}, {data.classes} classes")
     if attacks is None:
         attacks = parse_attacks(resolve(request.suite or "standard", data.shape))
+    if request.save_adversarial is not None:
+        adversarial(attacks)
     run_dir = (
         Path(request.run_dir) if request.run_dir is not None else default_run_dir(request, model, data, chains, attacks)
     )
@@ -117,6 +124,7 @@ def execute(request: Request) -> int:
                 attacks=attacks,
                 defenses=chains,
                 baseline=request.baseline,
+                oblivious=request.oblivious,
                 train_data=train_data,
                 batch_size=batch_size,
                 device=device,
@@ -137,18 +145,45 @@ def execute(request: Request) -> int:
         report.to_json(request.json)
     if saved is not None and request.save_model is not None:
         _save(request, model, saved, train_data, device, cache, watch)
+    unsaved: list[str] = []
+    if request.save_adversarial is not None:
+        try:
+            with watch:
+                unsaved = save_adversarial(
+                    model,
+                    data,
+                    attacks=attacks,
+                    defenses=chains,
+                    directory=request.save_adversarial,
+                    baseline=request.baseline,
+                    train_data=train_data,
+                    batch_size=batch_size,
+                    device=device,
+                    precision=request.precision,  # type: ignore[arg-type]
+                    seed=request.seed,
+                    cache_dir=cache,
+                    progress=watch,
+                ).failed
+        except KeyboardInterrupt:
+            print(
+                f"freqrobust: interrupted; the report is {run_dir / 'report.json'}, and the sets that were finished "
+                f"are in {request.save_adversarial}; run the same command again for the others",
+                file=sys.stderr,
+            )
+            return 130
     if not request.quiet:
         reporter: Any = reports.get("table")()
         reporter.render(report, sys.stdout)
         watch.say(f"report: {run_dir / 'report.json'}")
-    return 3 if report.status == "partial" else 0
+    return 3 if report.status == "partial" or unsaved else 0
 
 
 def _missing_data() -> str:
     raise SpecError("--model needs --data: a dataset (cifar10, ...), a file .npz, folder:DIR or module:callable")
 
 
-def _batch_size(text: str) -> Any:
+def parse_batch_size(text: str) -> Any:
+    """``auto`` or a positive number."""
     if text == "auto":
         return text
     if not (text.isascii() and text.isdigit()) or int(text) < 1:
@@ -192,7 +227,7 @@ def default_run_dir(
         "data": data.sha256,
         "defenses": [chain.spec for chain in chains],
         "attacks": [selection.spec for selection in attacks],
-        "baseline": request.baseline,
+        "baseline": [request.baseline, request.oblivious],
         "train_data": request.train_data,
         "seed": request.seed,
         "precision": request.precision,

@@ -16,7 +16,7 @@ from freqrobust.data import ImageData
 from freqrobust.defending import copy_of, defend
 from freqrobust.errors import FreqRobustError, PluginError
 from freqrobust.journal import Journal, engine_hash, identity
-from freqrobust.measurement import Bench, Outcome, measure, measure_clean
+from freqrobust.measurement import Bench, Outcome, measure, measure_clean, measure_transfer
 from freqrobust.models import fingerprint, set_eval, state_hash
 from freqrobust.plugin import Attack
 from freqrobust.registry import DefenseChain, Selection
@@ -35,6 +35,7 @@ class Measured:
     clean: Outcome
     cells: list[tuple[Selection, Outcome | str]] = field(default_factory=list)  # a string says why it failed
     error: str | None = None
+    oblivious: list[tuple[Selection, Outcome | str]] = field(default_factory=list)
 
 
 @dataclass
@@ -59,7 +60,9 @@ class Run:
         self.weights_print = state_hash(self.network)
         self.engine = engine_hash()
 
-    def key(self, chain: DefenseChain, selection: Selection | None, lower: list[float] | None) -> str:
+    def key(
+        self, chain: DefenseChain, selection: Selection | None, lower: list[float] | None, oblivious: bool = False
+    ) -> str:
         """The identity of a cell: all that its numbers depend on; ``lower`` is its place in a sweep."""
         needs_training = any(defense.needs_train_data for defense in chain.defenses)
         attack = selection.plugin if selection is not None else None
@@ -73,6 +76,7 @@ class Run:
                 "data": self.data.sha256,
                 "attack": [selection.name, selection.params, selection.code] if selection is not None else CLEAN,
                 "lower_eps": lower,
+                "knowledge": "oblivious" if oblivious else "adaptive",
                 "seed": self.seed,
                 "precision": self.precision,
                 "device": self.device.type,
@@ -81,9 +85,52 @@ class Run:
             }
         )
 
-    def defense(self, chain: DefenseChain) -> Measured:
-        """All cells of one defense."""
-        return DefenseRun(self, chain).measure()
+    def all(self, chains: list[DefenseChain], oblivious: bool) -> list[Measured]:
+        """All cells of all defenses; the oblivious ones last, as they need several models at once."""
+        runs = [DefenseRun(self, chain) for chain in chains]
+        measured = [run.measure() for run in runs]
+        if oblivious:
+            source = next((run for run in runs if not run.chain.parts), DefenseRun(self, DefenseChain()))
+            targets = [(r, m) for r, m in zip(runs, measured, strict=True) if r.chain.parts and m.error is None]
+            for selection in self.chosen:
+                attack = selection.plugin
+                if isinstance(attack, Attack) and attack.kind == "adversarial" and targets:
+                    self._transfer(selection, source, targets)
+        return measured
+
+    def _transfer(self, selection: Selection, source: DefenseRun, targets: list[tuple[DefenseRun, Measured]]) -> None:
+        """Show examples made on the undefended model to the defended ones."""
+        missing: list[tuple[DefenseRun, Measured, str]] = []
+        for run, measured in targets:
+            key = self.key(run.chain, selection, None, oblivious=True)
+            piece = self.journal.load(key)
+            if piece is not None:
+                measured.oblivious.append((selection, Outcome.from_piece(piece)))
+            else:
+                missing.append((run, measured, key))
+        if not missing:
+            return
+        label = f"{selection.spec}, made on the undefended model"
+        try:
+            victims = [(run.victim(), measured.clean) for run, measured, _ in missing]
+            source.victim()
+            self.watch.begin(label, len(self.data))
+            outcomes = measure_transfer(selection, source.victim(), source.bench, victims, self.seed)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except Exception as error:  # the other cells are kept
+            reason = _reason(selection.name, error)
+            self.watch.end(f"{label}: failed: {reason}")
+            for _, measured, _ in missing:
+                measured.oblivious.append((selection, reason))
+            return
+        for (_, measured, key), outcome in zip(missing, outcomes, strict=True):
+            self.journal.store(key, outcome.to_piece())
+            measured.oblivious.append((selection, outcome))
+        shown = ", ".join(
+            f"{run.chain.spec} {o.right.mean():.1%}" for (run, _, _), o in zip(missing, outcomes, strict=True)
+        )
+        self.watch.end(f"{label}: {shown}")
 
 
 class DefenseRun:

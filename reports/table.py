@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    from freqrobust.results import Cell, Report, ThreatRecord, WorstCase
+    from freqrobust.results import Cell, PublishedRecord, Report, ThreatRecord, WorstCase
 
 #: Width of what goes to a file or a pipe.
 PIPED_WIDTH = 160
@@ -22,10 +22,9 @@ PIPED_WIDTH = 160
 
 @dataclass(frozen=True)
 class _Entry:
-    """One number of a table, ready to print."""
+    """What a table says about one cell: parts, each with a column of its own. The first one has no head."""
 
-    value: str
-    difference: str = ""
+    parts: dict[str, str]
     failed: bool = False
 
 
@@ -41,12 +40,14 @@ class _Grid:
     def transposed(self) -> _Grid:
         return _Grid(self.title, self.columns, self.rows, {(b, a): entry for (a, b), entry in self.entries.items()})
 
-    def widths(self, column: str) -> list[int]:
-        """Width of the values and, where there are any, of the differences."""
-        entries = [entry for (_, c), entry in self.entries.items() if c == column]
-        value = max((len(entry.value) for entry in entries), default=6)
-        difference = max((len(entry.difference) for entry in entries), default=0)
-        return [value, difference] if difference else [value]
+    def widths(self, column: str) -> dict[str, int]:
+        """Width of each part that the entries of a column have."""
+        found: dict[str, int] = {}
+        for (_, c), entry in self.entries.items():
+            if c == column:
+                for part, text in entry.parts.items():
+                    found[part] = max(found.get(part, 0), len(text), len(part))
+        return found or {"": 6}
 
     def label_width(self, width: int) -> int:
         return min(max(len(breakable(row)) for row in self.rows), max(18, width // 3))
@@ -56,7 +57,7 @@ class _Grid:
         chunks: list[list[str]] = [[]]
         used = start = self.label_width(width) + 2
         for column in self.columns:
-            needed = sum(w + 3 for w in self.widths(column))
+            needed = sum(w + 3 for w in self.widths(column).values())
             if chunks[-1] and used + needed > width:
                 chunks.append([])
                 used = start
@@ -102,9 +103,14 @@ class _Printer:
             style="bold",
         )
         self.console.print(f"normalisation: {describe_normalization(report)}")
+        if model.published is not None:
+            self.console.print(f"published: {describe_published(model.published)}")
         self.console.print()
         self._show(self._headline())
         self._show(self._cells())
+        unaware = self._unaware()
+        if unaware is not None:
+            self._show(unaware)
         for note in self.notes:
             self.console.print(note)
         for warning in report.warnings:
@@ -124,7 +130,8 @@ class _Printer:
     def _cells(self) -> _Grid:
         found: dict[str, list[Cell | WorstCase]] = {}
         for cell in self.report.cells:
-            found.setdefault(cell.attack_spec, []).append(cell)
+            if cell.knowledge == "adaptive":
+                found.setdefault(cell.attack_spec, []).append(cell)
         return self._grid("Every cell: accuracy in percent, 95 % interval", found)
 
     def _grid(self, title: str, found: Mapping[str, Sequence[Cell | WorstCase]]) -> _Grid:
@@ -136,7 +143,7 @@ class _Printer:
             self.notes[
                 f"failed: {one.defense_spec} / {getattr(one, 'attack_spec', '')}: {getattr(one, 'error', '')}"
             ] = None
-            return _Entry("failed", failed=True)
+            return _Entry({"": "failed"}, failed=True)
         low, high = one.ci95
         mark = ""
         chance = getattr(one, "by_chance", None)
@@ -144,10 +151,29 @@ class _Printer:
             mark = "~"
             self.notes["~ no better than chance (what independent predictions and labels would give)"] = None
         value = f"{100 * one.accuracy:.1f}{mark} {self._interval(low, high)}"
-        if one.difference is None:
-            return _Entry(value)
-        low, high = one.difference.ci95
-        return _Entry(value, f"{100 * one.difference.points:+.1f} {self._interval(low, high)}")
+        parts = {"": value}
+        if one.difference is not None:
+            low, high = one.difference.ci95
+            parts["against none"] = f"{100 * one.difference.points:+.1f} {self._interval(low, high)}"
+        return _Entry(parts)
+
+    def _unaware(self) -> _Grid | None:
+        """Adaptive and oblivious accuracy side by side; None when there are no oblivious cells."""
+        adaptive = {(c.attack_spec, c.defense_spec): c for c in self.report.cells if c.knowledge == "adaptive"}
+        entries: dict[tuple[str, str], _Entry] = {}
+        for cell in self.report.cells:
+            key = (cell.attack_spec, cell.defense_spec)
+            if cell.knowledge != "oblivious" or key not in adaptive:
+                continue
+            aware, unaware = self._entry(adaptive[key]), self._entry(cell)
+            parts = {"": aware.parts[""], "unaware": unaware.parts[""]}
+            if cell.accuracy is not None and (accuracy := adaptive[key].accuracy) is not None:
+                parts["gap"] = f"{100 * (cell.accuracy - accuracy):+.1f}"
+            entries[key] = _Entry(parts, aware.failed or unaware.failed)
+        if not entries:
+            return None
+        rows, columns = (list(dict.fromkeys(key[i] for key in entries)) for i in (0, 1))
+        return _Grid("False security: examples made on the undefended model (unaware)", rows, columns, entries)
 
     def _interval(self, low: float, high: float) -> str:
         return f"[{100 * low:.{self.digits}f}, {100 * high:.{self.digits}f}]".replace("-0,", "0,").replace("-0]", "0]")
@@ -157,18 +183,16 @@ class _Printer:
         width = self.console.width
         grid = min(grid, grid.transposed(), key=lambda g: len(g.chunks(width)))
         for number, columns in enumerate(grid.chunks(width)):
-            self.console.print(self._table(grid, columns, " (continued)" if number else ""))
+            self.console.print(grid.title + (" (continued)" if number else ""), style="bold")
+            self.console.print(self._table(grid, columns))
             self.console.print()
 
-    def _table(self, grid: _Grid, columns: list[str], suffix: str) -> RichTable:
+    def _table(self, grid: _Grid, columns: list[str]) -> RichTable:
         from rich import box
         from rich.table import Table as RichTable
         from rich.text import Text
 
         table = RichTable(
-            title=grid.title + suffix,
-            title_justify="left",
-            title_style="bold",
             box=box.ASCII2 if self.plain else box.SIMPLE_HEAD,
             pad_edge=False,
             show_edge=False,
@@ -177,16 +201,15 @@ class _Printer:
         table.add_column("", overflow="fold", min_width=min(label, 16), max_width=label)
         widths = {column: grid.widths(column) for column in columns}
         for column in columns:
-            table.add_column(Text(breakable(column)), justify="right", min_width=widths[column][0], overflow="fold")
-            if len(widths[column]) == 2:
-                table.add_column(Text("against none"), justify="right", min_width=widths[column][1], overflow="fold")
+            for part, width in widths[column].items():
+                table.add_column(Text(part or breakable(column)), justify="right", min_width=width, overflow="fold")
         for row in grid.rows:
             texts = [Text(breakable(row))]
             for column in columns:
-                entry = grid.entries.get((row, column), _Entry("-"))
-                texts.append(Text(entry.value, style="red" if entry.failed else ""))
-                if len(widths[column]) == 2:
-                    texts.append(Text(entry.difference, style="dim"))
+                entry = grid.entries.get((row, column), _Entry({"": "-"}))
+                for part in widths[column]:
+                    style = "red" if entry.failed else "dim" if part else ""
+                    texts.append(Text(entry.parts.get(part, ""), style=style))
             table.add_row(*texts)
         return table
 
@@ -246,3 +269,15 @@ def describe_normalization(report: Report) -> str:
     }
     scores = ", ".join(f"{name} {score:.1%}" for name, score in record.scores.items())
     return f"{preset}, {sources[record.source]}" + (f"; tried: {scores}" if scores else "")
+
+
+def describe_published(published: PublishedRecord) -> str:
+    """What the model's source reports for it, in words."""
+    threat = " ".join(part for part in (published.threat_model, published.eps) if part)
+    figures = {
+        "clean": published.clean,
+        f"AutoAttack ({threat})": published.autoattack,
+        "corruptions": published.corruptions,
+    }
+    text = ", ".join(f"{name} {share:.2%}" for name, share in figures.items() if share is not None)
+    return f"{text} ({published.source}, on its whole test set)"

@@ -1,0 +1,24 @@
+"""Bit-depth reduction of the input."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from freqrobust.plugin import InputDefense
+
+if TYPE_CHECKING:
+    import torch
+
+
+class BitDepth(InputDefense):
+    """Round every pixel to ``bits`` bits. Attacks go straight through (BPDA).  (Xu et al. 2018, sec. III-A)"""
+
+    differentiable: ClassVar[bool] = False
+
+    bits: int = Field(3, ge=1, le=8, description="bits that are kept")
+
+    def transform(self, images: torch.Tensor) -> torch.Tensor:
+        levels = 2**self.bits - 1
+        return (images * levels).round() / levels

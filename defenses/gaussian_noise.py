@@ -1,0 +1,25 @@
+"""Gaussian noise on the input, at prediction time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from freqrobust.plugin import InputDefense, Number
+
+if TYPE_CHECKING:
+    import torch
+
+
+class GaussianNoise(InputDefense):
+    """Add fresh Gaussian noise to every image before it is predicted. Attacked by expectation over the noise."""
+
+    stochastic: ClassVar[bool] = True
+
+    sigma: Number = Field(8 / 255, ge=0, description="standard deviation of the noise; 8/255 is accepted")
+
+    def transform(self, images: torch.Tensor) -> torch.Tensor:
+        from freqrobust.noise import scoped_normal
+
+        return images + self.sigma * scoped_normal(images)

@@ -1,0 +1,33 @@
+"""Post-averaging of predictions around the input."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from freqrobust.plugin import Defense, Number
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from freqrobust.context import DefenseContext
+
+
+class PostAveraging(Defense):
+    """Average the softmax over the image and K directions, at distances +-r/3, +-2r/3, +-r.  (Lin et al. 2019, sec. 3)
+
+    ``random`` draws the directions anew at every prediction, keyed by sample. ``approx`` takes input gradients
+    of the last linear layer: of its units closest to zero, relative to their weights.
+    """
+
+    stochastic: ClassVar[bool] = True
+
+    sampling: Literal["random", "approx"] = Field("random", description="how directions are chosen")
+    directions: int = Field(6, ge=1, description="number of directions K")
+    radius: Number = Field(2.0, gt=0, description="largest L2 distance r from the image")
+
+    def apply(self, model: nn.Module, context: DefenseContext) -> nn.Module:
+        from freqrobust.ensembles import PostAverage
+
+        return PostAverage(model, self.sampling, self.directions, self.radius)

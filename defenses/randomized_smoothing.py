@@ -1,0 +1,37 @@
+"""Randomized smoothing as a voting classifier."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from freqrobust.plugin import Defense, Number
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from freqrobust.context import DefenseContext
+
+
+class RandomizedSmoothing(Defense):
+    """Predict the class that wins most votes among noisy copies.  (Cohen et al. 2019, sec. 3.2.1, without abstention)
+
+    Votes have no gradient; attacks climb the mean softmax of the copies instead (Salman et al. 2019, eq. 6).
+    """
+
+    stochastic: ClassVar[bool] = True
+    differentiable: ClassVar[bool] = False
+
+    sigma: Number = Field(0.12, gt=0, description="standard deviation of the noise")
+    copies: int = Field(16, ge=1, description="noisy copies that vote")
+
+    def apply(self, model: nn.Module, context: DefenseContext) -> nn.Module:
+        from freqrobust.ensembles import NoisyCopies
+
+        return NoisyCopies(model, self.sigma, self.copies, soft=False)
+
+    def surrogate(self, model: Any) -> Any:
+        from freqrobust.ensembles import NoisyCopies
+
+        return NoisyCopies(model, self.sigma, self.copies, soft=True)

@@ -1,0 +1,319 @@
+"""Saved adversarial examples: one ``.npz`` a cell, made for every sample with ``goal="maximize"``.
+
+The arrays are ``images`` (float32, ``(N, C, H, W)`` in [0, 1]), ``ids``, ``labels`` and ``predictions`` (int64,
+``(N,)``), and ``meta``, the JSON of :class:`Meta`: what the examples were made with, for which model and data.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import nn
+
+from freqrobust import __version__
+from freqrobust.context import AttackContext, Progress, Silent
+from freqrobust.data import ImageData, as_data
+from freqrobust.devices import auto_batch_size, resolve_device
+from freqrobust.errors import DataError, FreqRobustError, PluginError, SpecError
+from freqrobust.journal import Journal, identity, write_atomically
+from freqrobust.measurement import EOT, run_attack
+from freqrobust.models import frozen, load_model, record
+from freqrobust.perturbation import TOLERANCE
+from freqrobust.plugin import Attack, Defense
+from freqrobust.registry import DefenseChain, Selection, parse_attacks, parse_defenses
+from freqrobust.results import DataRecord, ModelRecord, ThreatRecord
+from freqrobust.session import DefenseRun, Run
+from freqrobust.victim import Precision
+
+SUFFIX = ".npz"
+_ARRAYS = ("images", "ids", "labels", "predictions")
+
+
+class Meta(BaseModel):
+    """What a set of examples was made with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    schema_version: Literal[1] = 1
+    freqrobust_version: str
+    attack: str
+    attack_params: dict[str, Any]
+    threat: ThreatRecord | None
+    defense: str
+    defense_source: str
+    defense_params: dict[str, Any]
+    seed: int
+    precision: Precision
+    model: ModelRecord
+    data: DataRecord
+
+    @property
+    def file_name(self) -> str:
+        """Readable, safe on every file system, and another one for every other cell."""
+        content = [self.defense_source, self.defense_params, self.attack, self.attack_params]
+        words = [re.sub(r"[^A-Za-z0-9_.=-]+", "-", text)[:60].strip("-.") for text in (self.defense, self.attack)]
+        return f"{'__'.join(words)}__{identity(content)[:8]}{SUFFIX}"
+
+
+@dataclass(frozen=True)
+class SavedSet:
+    """The examples of one cell.
+
+    Attributes:
+        images: float32 ``(N, C, H, W)``.
+        ids: dataset indices, int64 ``(N,)``, each once.
+        labels: int64 ``(N,)``.
+        predictions: of the model they were made for, int64 ``(N,)``.
+    """
+
+    images: torch.Tensor
+    ids: torch.Tensor
+    labels: torch.Tensor
+    predictions: torch.Tensor
+    meta: Meta
+    path: Path = field(default_factory=Path)
+
+    @cached_property
+    def rows(self) -> dict[int, int]:
+        """The position of every id."""
+        return {identifier: row for row, identifier in enumerate(self.ids.tolist())}
+
+    @property
+    def data(self) -> ImageData:
+        """The examples as a dataset."""
+        return ImageData(self.images, self.labels, self.meta.data.classes, str(self.path), ids=self.ids)
+
+    def write(self, directory: Path) -> Path:
+        """Put the set into a folder, atomically; the file's path."""
+        buffer = io.BytesIO()
+        arrays = {name: getattr(self, name).numpy() for name in _ARRAYS}
+        np.savez(buffer, meta=np.array(self.meta.model_dump_json()), **arrays)
+        path = directory / self.meta.file_name
+        write_atomically(path, buffer.getvalue())
+        return path
+
+
+def read(path: Path) -> SavedSet:
+    """One saved set.
+
+    Raises:
+        DataError: it is missing, damaged, or something else.
+    """
+    try:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise DataError(f"{path} holds one array, not saved adversarial examples")
+            missing = [name for name in (*_ARRAYS, "meta") if name not in archive.files]
+            if missing:
+                raise DataError(f"{path} holds no saved adversarial examples: it lacks {', '.join(missing)}")
+            arrays = {name: archive[name] for name in _ARRAYS}
+            meta = Meta.model_validate_json(str(archive["meta"][()]))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DataError(f"{path}: meta: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise DataError(f"{path} cannot be read: {reason}") from error
+    return SavedSet(**_checked(arrays, path), meta=meta, path=path)
+
+
+def _checked(arrays: dict[str, np.ndarray], path: Path) -> dict[str, torch.Tensor]:
+    images = arrays["images"]
+    n = len(images) if images.ndim == 4 else 0
+    if images.ndim != 4 or n == 0 or images.dtype != np.float32:
+        raise DataError(f"{path}: expected float32 images (N, C, H, W), but got {images.dtype} {images.shape}")
+    for name in _ARRAYS[1:]:
+        if arrays[name].shape != (n,) or not np.issubdtype(arrays[name].dtype, np.integer):
+            raise DataError(f"{path}: expected {n} integer {name}, but got {arrays[name].dtype} {arrays[name].shape}")
+    if len(np.unique(arrays["ids"])) != n:
+        raise DataError(f"{path}: some ids are there twice")
+    if not np.isfinite(images).all() or images.min() < -TOLERANCE or images.max() > 1 + TOLERANCE:
+        raise DataError(f"{path}: the images are not in [0, 1]")
+    if arrays["labels"].min() < 0:
+        raise DataError(f"{path}: some labels are negative")
+    found = {name: torch.from_numpy(arrays[name].astype(np.int64)) for name in _ARRAYS[1:]}
+    return {"images": torch.from_numpy(images), **found}
+
+
+def read_all(where: Path) -> list[SavedSet]:
+    """The saved sets of a folder, by name, or the one of a file.
+
+    Raises:
+        DataError: there is none, or one cannot be read.
+    """
+    if not where.exists():
+        raise DataError(f"{where} does not exist; expected a folder written by --save-adversarial, or one of its files")
+    paths = [where] if where.is_file() else sorted(where.glob(f"*{SUFFIX}"))
+    if not paths:
+        raise DataError(f"{where} holds no saved adversarial examples (*{SUFFIX})")
+    return [read(path) for path in paths]
+
+
+@dataclass(frozen=True)
+class Saving:
+    """What came of saving: files, and cells that failed with their reasons."""
+
+    paths: list[Path]
+    failed: list[str]
+
+
+def save_adversarial(
+    model: nn.Module | str | os.PathLike[str],
+    data: Any,
+    *,
+    attacks: Iterable[str | Attack | Selection],
+    defenses: Iterable[str | Defense | DefenseChain | Sequence[Defense]] = (),
+    directory: str | os.PathLike[str],
+    baseline: bool = True,
+    train_data: Any = None,
+    batch_size: int | Literal["auto"] = "auto",
+    device: str | torch.device = "auto",
+    precision: Precision = "fp32",
+    seed: int = 0,
+    cache_dir: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Saving:
+    """Make and save adversarial examples of every sample, for each defense and each adversarial attack.
+
+    The arguments are those of :func:`freqrobust.evaluate`; ``directory`` is made when missing, and a file of
+    the same cell is replaced.
+
+    Raises:
+        FreqRobustError: the model, the data or a spec is wrong, or the folder cannot be written.
+    """
+    images, watch, folder = as_data(data), progress or Silent(), Path(directory)
+    chosen = adversarial(parse_attacks(attacks))
+    chains = parse_defenses(defenses)
+    if baseline and all(chain.parts for chain in chains):
+        chains.insert(0, DefenseChain())
+    network = model if isinstance(model, nn.Module) else load_model(model, data=images, device=resolve_device(device))
+    training = as_data(train_data, "train data") if train_data is not None else None
+    cache = Path(cache_dir) if cache_dir is not None else None
+    saving = Saving([], [])
+    with session(network, images, training, device, precision, seed, batch_size, cache, watch) as run:
+        for chain in chains:
+            made = DefenseRun(run, chain)
+            for selection in chosen:
+                try:
+                    saving.paths.append(_examples(made, selection).write(folder))
+                except Exception as error:  # whatever a plugin does, the other sets are saved
+                    reason = str(error) if isinstance(error, FreqRobustError) else f"{type(error).__name__}: {error}"
+                    saving.failed.append(f"{chain.spec} / {selection.spec}: {' '.join(reason.split())}")
+                    watch.end(f"not saved: {saving.failed[-1]}")
+    return saving
+
+
+def adversarial(selections: Iterable[Selection]) -> list[Selection]:
+    """Those that make adversarial examples.
+
+    Raises:
+        SpecError: there is none.
+    """
+    found = [s for s in selections if isinstance(s.plugin, Attack) and s.plugin.kind == "adversarial"]
+    if not found:
+        raise SpecError("none of the attacks is adversarial: there would be nothing to save")
+    return found
+
+
+@contextmanager
+def session(
+    network: nn.Module,
+    data: ImageData,
+    training: ImageData | None,
+    device: str | torch.device,
+    precision: Precision,
+    seed: int,
+    batch_size: int | Literal["auto"],
+    cache_dir: Path | None,
+    watch: Progress,
+) -> Iterator[Run]:
+    """A run without attacks and without a journal; the model is frozen on the device inside, as before afterwards."""
+    where = resolve_device(device)
+    home = next((p.device for p in network.parameters()), None)
+    network = network.to(where)
+    try:
+        with frozen(network):
+            size = auto_batch_size(network, data.shape, where) if batch_size == "auto" else batch_size
+            auto = batch_size == "auto"
+            yield Run(network, data, training, [], where, precision, seed, size, auto, Journal(None), cache_dir, watch)
+    finally:
+        if home is not None and home != where:
+            network.to(home)
+
+
+def _examples(made: DefenseRun, selection: Selection) -> SavedSet:
+    run, victim, attack = made.run, made.victim(), selection.plugin
+    data = run.data
+    assert isinstance(attack, Attack)
+    images = torch.empty(data.images.shape)
+    predictions = torch.empty(len(data), dtype=torch.int64)
+
+    def work(chunk: torch.Tensor) -> None:
+        clean, labels, ids = data.batch(chunk, run.device)
+        context = AttackContext(ids, run.seed, "maximize", eot=EOT if victim.stochastic else 1)
+        changed = run_attack(selection, attack, victim, clean, labels, context)
+        images[chunk] = changed.cpu()
+        predictions[chunk] = victim.predict(changed, ids, selection.spec)[0].cpu()
+
+    label = f"saving {made.chain.spec} / {selection.spec}"
+    run.watch.begin(label, len(data))
+    made.bench.each(torch.arange(len(data)), work)
+    run.watch.end(f"{label}: {int((predictions != data.labels).sum())} of {len(data)} misclassified")
+    threat = attack.threat()
+    meta = Meta(
+        freqrobust_version=__version__,
+        attack=selection.spec,
+        attack_params=selection.params,
+        threat=ThreatRecord(norm=threat.norm, eps=threat.eps) if threat is not None else None,
+        defense=made.chain.spec,
+        defense_source="+".join(_source(part) for part in made.chain.parts) or "none",
+        defense_params=made.chain.params,
+        seed=run.seed,
+        precision=run.precision,
+        model=record(run.network),
+        data=DataRecord(
+            spec=data.spec,
+            split=data.split,
+            n=len(data),
+            classes=data.classes,
+            shape=list(data.shape),
+            sha256=data.sha256,
+            ids="all",
+        ),
+    )
+    return SavedSet(images, data.ids, data.labels, predictions, meta)
+
+
+def _source(part: Selection) -> str:
+    """A spec that can be read again: one from a file is shown by its class alone."""
+    return f"{part.origin}:{part.spec}" if part.origin.endswith(".py") else part.spec
+
+
+def positions(ids: torch.Tensor, saved: SavedSet, what: str) -> torch.Tensor:
+    """Rows of the saved set that hold these ids.
+
+    Raises:
+        PluginError: it was made for other samples.
+    """
+    missing = [i for i in ids.tolist() if i not in saved.rows]
+    if missing:
+        raise PluginError(
+            f"{what}: {saved.path} holds no example of sample {missing[0]}"
+            f"{f' and of {len(missing) - 1} others' if len(missing) > 1 else ''}; "
+            f"it was made for {len(saved.ids)} samples of {saved.meta.data.spec}"
+        )
+    return torch.tensor([saved.rows[i] for i in ids.tolist()], dtype=torch.int64)

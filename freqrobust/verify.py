@@ -1,0 +1,311 @@
+"""``freqrobust verify``: saved adversarial examples, evaluated again, also after rounding to 8 bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+from freqrobust.errors import DataError, SpecError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from freqrobust.data import ImageData
+    from freqrobust.registry import DefenseChain
+    from freqrobust.saved import SavedSet
+
+#: Levels of a pixel in a file of 8 bits, but one.
+_LEVELS = 255
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What one saved set does to a model.
+
+    Attributes:
+        same_model: whether it is the model that the set was made for.
+        misclassified: examples that the model gets wrong now; ``misclassified_when_saved``: those it was saved with.
+        same_predictions: examples predicted as when saved.
+        survive_rounding: of those misclassified now, how many still are with pixels rounded to 8 bits.
+        robust: samples right on the clean image and on the example; None without the clean images.
+        budget: ``holds``, ``exceeded``, ``none`` (the attack has none) or ``not checked`` (no clean images).
+        largest: the largest measured norm of a perturbation, in the norm of the budget.
+    """
+
+    file: str
+    attack: str
+    defense: str
+    threat: dict[str, Any] | None
+    n: int
+    same_model: bool
+    misclassified: int
+    misclassified_when_saved: int
+    same_predictions: int
+    survive_rounding: int
+    robust: int | None
+    budget: Literal["holds", "exceeded", "none", "not checked"]
+    largest: float | None
+
+
+def verify(
+    where: str | os.PathLike[str],
+    model: nn.Module,
+    *,
+    data: Any = None,
+    defense: str = "saved",
+    train_data: Any = None,
+    device: str | torch.device = "auto",
+    batch_size: int | Literal["auto"] = "auto",
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> list[Verified]:
+    """Evaluate saved adversarial examples again.
+
+    Args:
+        where: a folder written by ``save_adversarial``, or one of its files.
+        model: images in [0, 1] to logits.
+        data: the clean images, to check budgets; more samples than were attacked do no harm.
+        defense: ``saved`` puts the defense that each set was made for around the model; ``none``, or a spec.
+        train_data: what training-time defenses learn from.
+
+    Raises:
+        FreqRobustError: a set is damaged or made for other data, or the model does not fit its images.
+    """
+    from freqrobust.data import as_data
+    from freqrobust.saved import read_all
+
+    clean = as_data(data) if data is not None else None
+    training = as_data(train_data, "train data") if train_data is not None else None
+    sets = read_all(Path(where).expanduser())
+    counterparts = [_counterpart(one, clean) if clean is not None else None for one in sets]
+    chains = [_chain(one, defense) for one in sets]
+    cache = Path(cache_dir) if cache_dir is not None else None
+    return [
+        _verified(one, model, chain, images, training, device, batch_size, cache)
+        for one, chain, images in zip(sets, chains, counterparts, strict=True)
+    ]
+
+
+def _counterpart(saved: SavedSet, clean: ImageData) -> ImageData:
+    """The clean images of a saved set, in its order.
+
+    Raises:
+        DataError: the set was made for other data.
+    """
+    import torch
+
+    where = {identifier: position for position, identifier in enumerate(clean.ids.tolist())}
+    index = [where.get(identifier, -1) for identifier in saved.ids.tolist()]
+    other = f"{saved.path} was made for other data: {saved.meta.data.spec} [{saved.meta.data.split}], not {clean.spec}"
+    if min(index) < 0:
+        raise DataError(f"{other} (sample {saved.ids[index.index(-1)]} is not there)")
+    found = clean.take(torch.tensor(index))
+    if found.sha256 != saved.meta.data.sha256:
+        raise DataError(f"{other} (images or labels differ)")
+    return found
+
+
+def _chain(saved: SavedSet, defense: str) -> DefenseChain:
+    from freqrobust.errors import FreqRobustError
+    from freqrobust.registry import parse_defenses
+
+    if defense != "saved":
+        chains = parse_defenses([defense])
+        if len(chains) != 1:
+            raise SpecError(f"verify takes one defense, but {defense!r} is a sweep of {len(chains)}")
+        return chains[0]
+    try:
+        return parse_defenses([saved.meta.defense_source])[0]
+    except FreqRobustError as error:
+        raise SpecError(
+            f"{saved.path} was made for the defense {saved.meta.defense}: {error}; give --defense none, or its spec"
+        ) from error
+
+
+def _verified(
+    saved: SavedSet,
+    model: nn.Module,
+    chain: DefenseChain,
+    clean: ImageData | None,
+    training: ImageData | None,
+    device: str | torch.device,
+    batch_size: int | Literal["auto"],
+    cache_dir: Path | None,
+) -> Verified:
+    import torch
+
+    from freqrobust.context import Silent
+    from freqrobust.models import record
+    from freqrobust.perturbation import allowance, norms
+    from freqrobust.saved import session
+    from freqrobust.session import DefenseRun
+
+    meta, data, n = saved.meta, saved.data, len(saved.ids)
+    for part in chain.defenses:
+        if part.needs_train_data and training is None:
+            raise SpecError(f"the defense {chain.spec} needs training data: give --train-data, or --defense none")
+    found = {name: torch.zeros(n, dtype=torch.int64) for name in ("exact", "rounded", "clean")}
+    _check_fit(model, saved)
+    with session(model, data, training, device, "fp32", meta.seed, batch_size, cache_dir, Silent()) as run:
+        one = DefenseRun(run, chain)
+        victim = one.victim()
+
+        def work(chunk: torch.Tensor) -> None:
+            images, _, ids = data.batch(chunk, run.device)
+            found["exact"][chunk] = victim.predict(images, ids, meta.attack)[0].cpu()
+            rounded = (images * _LEVELS).round() / _LEVELS
+            found["rounded"][chunk] = victim.predict(rounded, ids, meta.attack)[0].cpu()
+            if clean is not None:
+                found["clean"][chunk] = victim.predict(clean.batch(chunk, run.device)[0], ids, "clean")[0].cpu()
+
+        one.bench.each(torch.arange(n), work)
+        now = record(run.network)
+    same_model = (now.sha256, now.normalize.mean, now.normalize.std) == (
+        meta.model.sha256,
+        meta.model.normalize.mean,
+        meta.model.normalize.std,
+    ) and chain.spec == meta.defense
+    wrong = found["exact"] != saved.labels
+    threat, largest = meta.threat, None
+    if clean is not None and threat is not None:
+        delta = saved.images - clean.batch(torch.arange(n), torch.device("cpu"))[0]
+        largest = float(norms(delta, threat.norm).max())  # type: ignore[arg-type]
+    return Verified(
+        file=saved.path.name,
+        attack=meta.attack,
+        defense=chain.spec,
+        threat=threat.model_dump() if threat is not None else None,
+        n=n,
+        same_model=same_model,
+        misclassified=int(wrong.sum()),
+        misclassified_when_saved=int((saved.predictions != saved.labels).sum()),
+        same_predictions=int((found["exact"] == saved.predictions).sum()),
+        survive_rounding=int((wrong & (found["rounded"] != saved.labels)).sum()),
+        robust=int((~wrong & (found["clean"] == saved.labels)).sum()) if clean is not None else None,
+        budget=(
+            "none"
+            if threat is None
+            else "not checked"
+            if largest is None
+            else "holds"
+            if largest <= allowance(threat.eps)
+            else "exceeded"
+        ),
+        largest=largest,
+    )
+
+
+def _check_fit(model: nn.Module, saved: SavedSet) -> None:
+    """Say clearly that the examples are not for this model.
+
+    Raises:
+        DataError: images of another shape, or labels beyond the model's classes.
+        ModelError: the model does not return logits.
+    """
+    import torch
+
+    from freqrobust.models import frozen, misfit
+    from freqrobust.victim import check_logits
+
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    images, _, _ = saved.data.batch(torch.arange(min(2, len(saved.ids))), device)
+    with frozen(model), torch.no_grad():
+        try:
+            logits = model(images)
+        except Exception as error:
+            raise misfit(model, saved.data, error) from error
+    check_logits(logits, images)
+    if int(saved.labels.max()) >= logits.shape[1]:
+        raise DataError(
+            f"{saved.path} has labels up to {int(saved.labels.max())}, but the model {logits.shape[1]} classes"
+        )
+
+
+def render(results: list[Verified], target: IO[str]) -> None:
+    """A table, plain where it is not for a terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    terminal = target.isatty()
+    console = Console(
+        file=target, width=None if terminal else 200, highlight=False, emoji=False, markup=False, soft_wrap=not terminal
+    )
+    table = Table(box=box.SIMPLE_HEAD if terminal else box.ASCII2, pad_edge=False, show_edge=False)
+    table.add_column("attack", overflow="fold")
+    table.add_column("defense", overflow="fold")
+    clean = any(one.robust is not None for one in results)
+    numbers = ["n", "wrong when saved", "wrong now", "wrong after 8-bit rounding"]
+    for title in [*numbers, *(["right, clean and attacked"] if clean else [])]:
+        table.add_column(title, justify="right")
+    table.add_column("budget")
+    table.add_column("model")
+    for one in results:
+        counts = [one.n, one.misclassified_when_saved, one.misclassified]
+        robust = [str(one.robust)] if clean else []
+        survive = f"{one.survive_rounding} of {one.misclassified}"
+        model = "the same" if one.same_model else "another"
+        table.add_row(one.attack, one.defense, *map(str, counts), survive, *robust, _budget(one), model)
+    console.print(table)
+
+
+def _budget(one: Verified) -> str:
+    if one.threat is None or one.largest is None:
+        return one.budget
+    return f"{one.budget}: {one.threat['norm']} {one.largest:.6g} of {one.threat['eps']:.6g}"
+
+
+def execute(
+    *,
+    directory: str,
+    model: str | None,
+    arch: str,
+    normalize: str,
+    trust_checkpoint: bool,
+    data: str | None,
+    data_dir: str | None,
+    split: str,
+    train_data: str | None,
+    defense: str,
+    batch_size: str,
+    device: str,
+    json_file: str | None,
+    quiet: bool,
+) -> int:
+    """One ``freqrobust verify``; the exit code: 1 where a budget does not hold."""
+    from freqrobust.data import cache_root, load_data
+    from freqrobust.devices import resolve_device
+    from freqrobust.journal import check_writable, write_atomically
+    from freqrobust.models import load_model
+    from freqrobust.run import parse_batch_size
+    from freqrobust.saved import read_all
+
+    if model is None:
+        raise SpecError("verify needs --model: the model that the saved examples are shown to")
+    size, where = parse_batch_size(batch_size), resolve_device(device)
+    if json_file is not None:
+        check_writable(Path(json_file))
+    read_all(Path(directory).expanduser())  # damaged files are said before a model is loaded
+    clean = load_data(data, data_dir=data_dir, split=split) if data is not None else None
+    training = load_data(train_data, data_dir=data_dir, split="train") if train_data is not None else None
+    network = load_model(model, arch=arch, normalize=normalize, trust=trust_checkpoint, data=clean, device=where)
+    results = verify(
+        directory,
+        network,
+        data=clean,
+        defense=defense,
+        train_data=training,
+        device=where,
+        batch_size=size,
+        cache_dir=cache_root(),
+    )
+    if json_file is not None:
+        write_atomically(Path(json_file), json.dumps([asdict(one) for one in results], indent=1) + "\n")
+    if not quiet:
+        print(f"model: {network.arch} ({network.spec}), normalisation {network.chosen}")
+        render(results, sys.stdout)
+    return 1 if any(one.budget == "exceeded" for one in results) else 0
