@@ -10,6 +10,7 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
+	$(BIN)/mypy -p freqrobust
 	$(BIN)/python -m pytest
 
 # setuptools below 81 is installed first: some packages of the `zoo` extra still need pkg_resources.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
-from freqrobust.plugin import Attack, Norm, Number, check_eps
+from freqrobust.plugin import Attack, Number, StepNorm, check_eps
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +22,7 @@ class FGSM(Attack):
     """
 
     eps: Number = Field(8 / 255, ge=0, description="budget, in the norm's unit; 8/255 is accepted")
-    norm: Norm = Field("linf", description="norm of the budget")
+    norm: StepNorm = Field("linf", description="norm of the budget")
 
     @model_validator(mode="after")
     def _eps_in_pixels(self) -> Any:

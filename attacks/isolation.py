@@ -167,24 +167,24 @@ def settle(found: Any, images: torch.Tensor, norm: str | None, eps: float | None
 
     if not isinstance(found, torch.Tensor) or found.shape != images.shape:
         return found  # type: ignore[no-any-return]  # the harness says what is wrong with it
-    found = found.detach().to(images.device, torch.float32)
-    inside = found.clamp(0, 1)
-    found = torch.where((found - inside).abs() <= ROUNDING, inside, found)
+    given: torch.Tensor = found.detach().to(images.device, torch.float32)
+    boxed = given.clamp(0, 1)
+    inside = torch.where((given - boxed).abs() <= ROUNDING, boxed, given)
     if norm is None or eps is None:
-        return found
-    delta = found - images
+        return inside
+    delta = inside - images
     far = _lengths(delta, norm)
     rounded = (far > eps) & (far <= eps + ROUNDING * max(1.0, eps))
     if not bool(rounded.any()):
-        return found
+        return inside
     if norm == "linf":
-        nearer = torch.minimum(torch.maximum(found, images - eps), images + eps)
+        nearer = torch.minimum(torch.maximum(inside, images - eps), images + eps)
     else:
         wanted = torch.full_like(far, eps)
         for _ in range(4):  # the sum is rounded again, pixel by pixel
             nearer = images + delta * (wanted / far.clamp_min(1e-12)).float()[:, None, None, None]
             wanted = wanted - 2 * (_lengths(nearer - images, norm) - eps).clamp_min(0)
-    return torch.where(rounded[:, None, None, None], nearer.clamp(0, 1), found)
+    return torch.where(rounded[:, None, None, None], nearer.clamp(0, 1), inside)
 
 
 def _lengths(delta: torch.Tensor, norm: str) -> torch.Tensor:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from freqrobust.plugin import Attack, Norm, Number, check_eps
+from freqrobust.plugin import Attack, Number, StepNorm, check_eps
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +24,7 @@ class PGD(Attack):
     """
 
     eps: Number = Field(8 / 255, ge=0, description="budget, in the norm's unit; 8/255 is accepted")
-    norm: Norm = Field("linf", description="norm of the budget")
+    norm: StepNorm = Field("linf", description="norm of the budget")
     steps: int = Field(20, ge=1, description="gradient steps per restart")
     step_size: Number | None = Field(None, gt=0, description="length of a step; default 2.5 * eps / steps")
     restarts: int = Field(1, ge=1, description="independent climbs")
@@ -53,7 +53,7 @@ class PGD(Attack):
     ) -> torch.Tensor:
         import torch
 
-        from freqrobust.ascent import Ascent, climb_to_maximum, climb_until_broken
+        from freqrobust.ascent import Ascent, climb_to_maximum, climb_until_broken, is_fooled
 
         ascent = Ascent(
             self.norm, self.eps, self.resolved_params()["step_size"], self.steps, self.loss, self.eot or context.eot
@@ -79,12 +79,15 @@ class PGD(Attack):
             some = context.subset(active)
             start = self._start(images[active], some, restart)
             some_targets = targets[active] if targets is not None else None
-            found, broken = climb_until_broken(model, start, images[active], labels[active], some_targets, ascent)
+            found, broken = climb_until_broken(
+                model, start, images[active], labels[active], some_targets, ascent, context.slack
+            )
             result[active] = found
             if restart + 1 < self.restarts:
                 rest = ~broken
-                with torch.no_grad():  # was it the last step that broke it?
-                    broken[rest] = model(found[rest]).argmax(dim=1) != labels[active[rest]]
+                if rest.any():
+                    with torch.no_grad():  # was it the last step that broke it?
+                        broken[rest] = is_fooled(model(found[rest]), labels[active[rest]], context.slack)
                 active = active[~broken]
                 if len(active) == 0:
                     break

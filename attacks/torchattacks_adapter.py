@@ -171,9 +171,11 @@ def _member(name: str) -> type[Attack]:
         else:
             kind, bounds = _kind(name, key, parameter.default)
             fields[key] = (kind, Field(parameter.default, description=about, **bounds))
-    made: type[Attack] = create_model(name, __base__=_Member, __module__=__name__, __doc__=_about(name, text), **fields)
-    made.spec_name = f"{PREFIX}:{name}"  # type: ignore[attr-defined]
-    made.original = name  # type: ignore[attr-defined]
+    made: type[_Member] = create_model(
+        name, __base__=_Member, __module__=__name__, __doc__=_about(name, text), **fields
+    )
+    made.spec_name = f"{PREFIX}:{name}"
+    made.original = name
     made.needs_gradient = name not in WITHOUT_GRADIENT
     return made
 

@@ -196,16 +196,18 @@ def loop(task: Task, size: int, attacked: nn.Module | None = None) -> Found:
     return Found(correct / len(task.images), forwards, backwards)
 
 
-def sweep_together(task: Task, eps: list[float]) -> list[float]:
-    """Robust accuracies at several eps, from one ``evaluate`` call."""
+def sweep_together(task: Task, eps: list[float]) -> list[Found]:
+    """Several eps from one ``evaluate`` call; the clean pass counts with the first."""
     values = ",".join(f"{value:g}/255" for value in eps)
     report = evaluate(task.model, (task.images, task.labels), attacks=[f"pgd:eps=[{values}],steps={task.steps}"])
-    return [_accuracy(cell) for cell in report.cells if cell.attack != "clean"]
+    found = [Found(_accuracy(c), c.forwards, c.backwards) for c in report.cells if c.attack != "clean"]
+    found[0].forwards += sum(c.forwards for c in report.cells if c.attack == "clean")
+    return found
 
 
-def sweep_apart(task: Task, eps: list[float]) -> list[float]:
+def sweep_apart(task: Task, eps: list[float]) -> list[Found]:
     """The same from one ``evaluate`` call for each eps."""
-    return [ours(Task(task.model, task.images, task.labels, value / 255, task.steps)).robust for value in eps]
+    return [ours(Task(task.model, task.images, task.labels, value / 255, task.steps)) for value in eps]
 
 
 def bare_low_pass(images: torch.Tensor, radius: float) -> Callable[[], torch.Tensor]:

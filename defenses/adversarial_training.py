@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from freqrobust.plugin import Defense, Norm, Number, check_eps
+from freqrobust.plugin import Defense, Number, StepNorm, check_eps
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,7 +23,7 @@ class AdversarialTraining(Defense):
     trains: ClassVar[bool] = True
 
     eps: Number = Field(8 / 255, ge=0, description="budget of the training attack")
-    norm: Norm = Field("linf", description="norm of the budget")
+    norm: StepNorm = Field("linf", description="norm of the budget")
     steps: int = Field(7, ge=1, description="gradient steps of the training attack")
     step_size: Number | None = Field(None, gt=0, description="length of a step; default 2.5 * eps / steps")
     epochs: int = Field(10, ge=1, description="passes over the training data")
@@ -49,6 +49,7 @@ class AdversarialTraining(Defense):
         from freqrobust.attacks.pgd import PGD
 
         from freqrobust.context import AttackContext
+        from freqrobust.errors import JournalError, PluginError
         from freqrobust.journal import engine_hash, identity, write_atomically
         from freqrobust.models import fingerprint
         from freqrobust.registry import source_hash
@@ -62,9 +63,13 @@ class AdversarialTraining(Defense):
             key = identity([*parts, source_hash(type(self)), engine_hash(), torch.__version__])
             path = context.cache_dir / "models" / f"madry-{key}.pt"
             if path.exists():
-                trained.load_state_dict(torch.load(path, map_location=context.device, weights_only=True))
-                context.progress.say(f"madry: trained model taken from the cache ({path})")
-                return trained
+                try:
+                    trained.load_state_dict(torch.load(path, map_location=context.device, weights_only=True))
+                except Exception:  # a damaged file is made again
+                    context.progress.say(f"madry: {path} is damaged; training again")
+                else:
+                    context.progress.say(f"madry: trained model taken from the cache ({path})")
+                    return trained
         if self.start == "scratch":
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(context.seed)
@@ -72,6 +77,10 @@ class AdversarialTraining(Defense):
                     reset = getattr(module, "reset_parameters", None)
                     if callable(reset):
                         reset()
+                    elif any(True for _ in module.parameters(recurse=False)):
+                        raise PluginError(
+                            f"madry: start=scratch cannot reset the parameters of {type(module).__name__}"
+                        )
         attack = PGD(eps=self.eps, norm=self.norm, steps=self.steps, step_size=self.step_size)
 
         def perturb(
@@ -102,5 +111,8 @@ class AdversarialTraining(Defense):
 
             buffer = io.BytesIO()
             torch.save(trained.state_dict(), buffer)
-            write_atomically(path, buffer.getvalue())
+            try:
+                write_atomically(path, buffer.getvalue())
+            except JournalError as error:
+                context.progress.say(f"warning: {error}")
         return trained

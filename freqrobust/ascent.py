@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from freqrobust.losses import Loss, loss_function
+from freqrobust.losses import Loss, loss_function, margin
 from freqrobust.perturbation import per_sample, project, steepest
-from freqrobust.plugin import Norm
+from freqrobust.plugin import StepNorm as Norm
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor, "torch.Tensor | None"], torch.Tensor]
 
@@ -111,6 +111,11 @@ def loss_and_gradient(
     return logits.detach(), values.detach(), gradient if gradient is not None else torch.zeros_like(x)
 
 
+def is_fooled(logits: torch.Tensor, labels: torch.Tensor, slack: float) -> torch.Tensor:
+    """Which samples are misclassified by more than ``slack`` times their largest logit, ``(N,)``."""
+    return (logits.argmax(dim=1) != labels) & (margin(logits, labels) > slack * logits.abs().amax(dim=1))
+
+
 def climb_until_broken(
     model: nn.Module,
     start: torch.Tensor,
@@ -118,6 +123,7 @@ def climb_until_broken(
     labels: torch.Tensor,
     targets: torch.Tensor | None,
     ascent: Ascent,
+    slack: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Climb, and leave each sample at its first misclassification.
 
@@ -133,7 +139,7 @@ def climb_until_broken(
     x = start
     for _ in range(ascent.steps):
         logits, _, gradient = loss_and_gradient(model, x, labels, targets, loss, ascent.eot)
-        fooled = logits.argmax(dim=1) != labels
+        fooled = is_fooled(logits, labels, slack)
         if fooled.any():
             result[active[fooled]] = x[fooled]
             broken[active[fooled]] = True

@@ -56,7 +56,7 @@ def assemble(run: Run, measured: list[Measured], warnings: list[Warned]) -> Repo
         created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         seed=run.seed,
         status="partial" if failed else "complete",
-        models=[record(run.network)],
+        models=[record(run.network, run.model_print)],
         data=DataRecord(
             spec=run.data.spec,
             split=run.data.split,
@@ -172,15 +172,17 @@ def _difference(right: np.ndarray, reference: np.ndarray | None) -> Difference |
 def _worst(one: Measured, threats: list[Threat], base: dict[str, np.ndarray] | None) -> list[WorstCase]:
     rows = []
     adversarial = [
-        outcome
+        (selection.plugin.threat(), outcome)
         for selection, outcome in [*one.cells, *one.oblivious]
         if isinstance(outcome, Outcome)
         and isinstance(selection.plugin, Attack)
         and selection.plugin.kind == "adversarial"
     ]
     for threat in threats:
+        if not any(t is not None and t.norm == threat.norm and t.eps <= threat.eps for t, _ in adversarial):
+            continue  # no attack was measured inside this threat: nothing is known about it
         right = one.clean.right.copy()
-        for outcome in adversarial:
+        for _, outcome in adversarial:
             right &= ~outcome.fits(threat)
         named = ThreatRecord(norm=threat.norm, eps=threat.eps)
         rows.append(

@@ -68,11 +68,17 @@ def read(path: Path, trust: bool = False) -> Checkpoint:
         raise ModelError(f"{path} is empty")
     found = Checkpoint(file_hash(path))
     if path.suffix == ".pt2":
+        if not trust:  # torch's reader of such archives can be made to unpickle anything
+            raise ModelError(
+                f"{path} is a torch.export program; loading it can run code. If you trust its author, "
+                f"give --trust-checkpoint (in Python: trust=True)"
+            )
         found.module = _exported(path)
         return found
     content = _safetensors(path) if path.suffix == ".safetensors" else _torch(path, trust)
     if isinstance(content, Mapping):
-        found.metadata = dict(content.get("freqrobust") or {})
+        about = content.get("freqrobust")
+        found.metadata = dict(about) if isinstance(about, Mapping) else {}
     weights, several = _find_weights(content, path)
     if several > 1:
         found.note = f"{path.name} holds {several} networks (the stages of a cascade, say); the first one is evaluated"

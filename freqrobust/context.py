@@ -58,6 +58,8 @@ class AttackContext:
         eot: draws of a random model over which gradients are to be averaged; 1 unless it is random.
         hint: where the same attack at a smaller Linf budget left these samples, as signs ``(N, C, H, W)``; a
             good place to start from. None outside of a sweep.
+        slack: by how much of the largest logit a sample has to be misclassified before it may be left: the model
+            that judges computes a little differently.
     """
 
     ids: torch.Tensor
@@ -66,6 +68,7 @@ class AttackContext:
     tally: dict[str, int] = field(default_factory=dict)
     eot: int = 1
     hint: torch.Tensor | None = None
+    slack: float = 0.0
 
     def count(self, part: str, broken: int) -> None:
         """Say that a part of the attack broke so many samples."""

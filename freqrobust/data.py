@@ -141,11 +141,16 @@ def as_data(data: Any, spec: str = "tensors") -> ImageData:
         DataError: wrong types, shapes, lengths, ranges, or nothing at all.
     """
     if isinstance(data, ImageData):
-        return data
+        checked = check(data.images, data.labels, data.spec, data.classes)
+        return replace(data, images=checked.images, labels=checked.labels)
     if isinstance(data, str | os.PathLike):
         return load_data(os.fspath(data))
-    if isinstance(data, tuple | list) and len(data) == 2 and all(hasattr(part, "shape") for part in data):
-        return check(torch.as_tensor(data[0]), torch.as_tensor(data[1]), spec)
+    if isinstance(data, tuple | list) and len(data) == 2 and hasattr(data[0], "shape"):
+        try:
+            images, labels = (torch.as_tensor(part) for part in data)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DataError(f"{spec}: {error}") from error
+        return check(images, labels, spec)
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
         return from_samples(data, spec)
     raise DataError(f"expected (images, labels), a dataset or a data spec, but got {type(data).__name__}")

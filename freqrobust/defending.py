@@ -8,8 +8,8 @@ from torch import nn
 
 from freqrobust.context import DefenseContext
 from freqrobust.errors import FreqRobustError, PluginError
-from freqrobust.models import with_gradients
-from freqrobust.plugin import Defense
+from freqrobust.models import WithSurrogate
+from freqrobust.plugin import Defense, InputDefense
 from freqrobust.registry import DefenseChain
 
 
@@ -30,14 +30,19 @@ def defend(model: nn.Module, chain: DefenseChain, context: DefenseContext) -> tu
     Raises:
         PluginError: a defense failed, or did not return a model.
     """
-    exact = attackable = model
+    exact = soft = model
     for part in chain.parts:
         defense = part.plugin
         assert isinstance(defense, Defense)
-        same = exact is attackable
-        before, exact = attackable, _apply(defense, part.spec, exact, context)
-        attackable = exact if same else _apply(defense, part.spec, before, context)
-        attackable = with_gradients(defense, attackable, before)
+        if defense.trains and soft is not exact:
+            raise PluginError(f"{part.spec} trains, so it has to come before defenses that are not differentiable")
+        changed = _apply(defense, part.spec, exact, context)
+        if not defense.differentiable and not isinstance(defense, InputDefense):
+            soft = defense.surrogate(soft)
+        else:
+            soft = changed if soft is exact else _apply(defense, part.spec, soft, context)
+        exact = changed
+    attackable = exact if soft is exact else WithSurrogate(exact, soft)
     return exact.to(context.device), attackable.to(context.device)
 
 

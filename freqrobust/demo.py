@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import torch
 
 from freqrobust import normalization
 from freqrobust.architectures import SmallCNN
-from freqrobust.context import Progress
+from freqrobust.context import Progress, Silent
 from freqrobust.data import load_data
+from freqrobust.errors import FreqRobustError, JournalError
 from freqrobust.journal import engine_hash, identity
 from freqrobust.models import Classifier, load_model, save_model
 from freqrobust.training import Recipe, fit
@@ -21,9 +23,11 @@ def demo_model(cache_dir: Path | None = None, progress: Progress | None = None) 
     """The demo classifier, about 97 % right on the test split; trained in seconds, then taken from the cache."""
     key = identity(["demo", RECIPE.__dict__, engine_hash(), torch.__version__])
     path = cache_dir / "models" / f"demo-{key}.pt" if cache_dir is not None else None
+    found = None
     if path is not None and path.exists():
-        found = load_model(path)
-    else:
+        with contextlib.suppress(FreqRobustError):  # a damaged file is made again
+            found = load_model(path)
+    if found is None:
         data = load_data("digits", split="train")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -36,7 +40,10 @@ def demo_model(cache_dir: Path | None = None, progress: Progress | None = None) 
         finally:
             torch.set_num_threads(threads)
         if path is not None:
-            save_model(found, path)
+            try:
+                save_model(found, path)
+            except JournalError as error:
+                (progress or Silent()).say(f"warning: {error}")
     found.spec = "demo"
     found.sha256 = None
     found.chosen = normalization.preset("none", "none")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
@@ -10,6 +13,8 @@ from freqrobust.errors import SpecError
 #: Bytes of activations that a batch may take, by kind of device.
 _CPU_BYTES = 512 * 2**20
 _GPU_SHARE = 0.35
+#: For models that cannot be measured.
+DEFAULT_BATCH = 32
 _MOST = {"cpu": 128, "cuda": 2048, "mps": 512}
 
 
@@ -61,13 +66,19 @@ def auto_batch_size(model: nn.Module, shape: tuple[int, ...], device: torch.devi
         if isinstance(output, torch.Tensor):
             per_image += output.numel() * output.element_size()
 
-    handles = [m.register_forward_hook(count) for m in model.modules() if not list(m.children())]
+    leaves = [m for m in model.modules() if not list(m.children())]
+    if any(isinstance(m, torch.jit.ScriptModule) for m in leaves):
+        return DEFAULT_BATCH  # takes no hooks
+    handles = [m.register_forward_hook(count) for m in leaves]
     try:
         with torch.no_grad():
-            model(torch.zeros(1, *shape, device=device))
+            model(torch.zeros(2, *shape, device=device))
+    except Exception:  # the harness says what is wrong with it, on real images
+        return DEFAULT_BATCH
     finally:
         for handle in handles:
             handle.remove()
+    per_image //= 2
     budget = _CPU_BYTES
     if device.type == "cuda":
         budget = int(torch.cuda.get_device_properties(device).total_memory * _GPU_SHARE)
@@ -75,6 +86,18 @@ def auto_batch_size(model: nn.Module, shape: tuple[int, ...], device: torch.devi
         budget = 2 * 2**30
     fits = max(1, min(budget // max(per_image, 1), _MOST[device.type]))
     return 1 << (int(fits).bit_length() - 1)
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Exact fp32 arithmetic inside (GPUs would round to TF32), and gradients even where the caller's mode has none."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.inference_mode(False):
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -33,8 +33,9 @@ def band_mask(height: int, width: int, low: float, high: float, shape: Shape = "
 def _half_mask(
     height: int, width: int, low: float, high: float, shape: Shape, device: torch.device, dtype: torch.dtype
 ) -> torch.Tensor:
-    mask = band_mask(height, width, low, high, shape)[:, : width // 2 + 1]
-    return mask.to(device=device, dtype=dtype)
+    with torch.inference_mode(False):  # kept for callers that want gradients
+        mask = band_mask(height, width, low, high, shape)[:, : width // 2 + 1]
+        return mask.to(device=device, dtype=dtype)
 
 
 def band_pass(images: torch.Tensor, low: float, high: float, shape: Shape = "circle") -> torch.Tensor:

@@ -14,7 +14,7 @@ from freqrobust import suites
 from freqrobust.assembly import assemble
 from freqrobust.context import Progress, Silent
 from freqrobust.data import ImageData, as_data
-from freqrobust.devices import auto_batch_size, resolve_device
+from freqrobust.devices import auto_batch_size, full_precision, resolve_device
 from freqrobust.errors import DataError, FreqRobustError, ModelError, SpecError
 from freqrobust.journal import Journal
 from freqrobust.models import (
@@ -70,7 +70,7 @@ def evaluate(
         precision: of the attacks' passes; predictions are always made in fp32.
         seed: all randomness is keyed by it.
         run_dir: journal of finished cells; the same call resumes from it.
-        cache_dir: where trained defenses are kept.
+        cache_dir: where trained defenses are kept; by default the ``run_dir``.
         progress: told what happens.
 
     Returns:
@@ -97,9 +97,9 @@ def evaluate(
     home = next((p.device for p in network.parameters()), None)
     network = network.to(where)
     try:
-        with frozen(network) as stuck:
+        with full_precision(), frozen(network) as stuck:
             warnings = _warn_about(network, stuck)
-            _check_fit(network, images, where)
+            warnings += _check_fit(network, images, where)
             size = auto_batch_size(network, images.shape, where) if batch_size == "auto" else int(batch_size)
             run = Run(
                 network=network,
@@ -112,7 +112,7 @@ def evaluate(
                 batch_size=size,
                 adaptive=batch_size == "auto",
                 journal=Journal(Path(run_dir) if run_dir is not None else None),
-                cache_dir=Path(cache_dir) if cache_dir is not None else None,
+                cache_dir=_first_path(cache_dir, run_dir),
                 watch=watch,
             )
             measured = run.all(chains, oblivious)
@@ -122,6 +122,10 @@ def evaluate(
     for path in run.journal.damaged:
         warnings.append(Warned(code="damaged-journal", message=f"{path} was damaged and has been measured again"))
     return assemble(run, measured, warnings)
+
+
+def _first_path(*paths: str | os.PathLike[str] | None) -> Path | None:
+    return next((Path(path) for path in paths if path is not None), None)
 
 
 def _chains(
@@ -154,8 +158,8 @@ def _warn_about(network: nn.Module, stuck: list[str]) -> list[Warned]:
     return warnings
 
 
-def _check_fit(network: nn.Module, data: ImageData, device: torch.device) -> None:
-    """One forward pass of the first samples, to say clearly what does not fit.
+def _check_fit(network: nn.Module, data: ImageData, device: torch.device) -> list[Warned]:
+    """Two forward passes of the first samples, to say clearly what does not fit, or that it changes between them.
 
     Raises:
         DataError: the images or labels are not for this model.
@@ -165,6 +169,7 @@ def _check_fit(network: nn.Module, data: ImageData, device: torch.device) -> Non
     try:
         with torch.no_grad():
             logits = network(images)
+            again = network(images)
     except FreqRobustError:
         raise
     except Exception as error:
@@ -176,3 +181,7 @@ def _check_fit(network: nn.Module, data: ImageData, device: torch.device) -> Non
     highest = int(data.labels.max())
     if highest >= classes:
         raise DataError(f"{data.spec} has labels up to {highest}, but the model has {classes} classes")
+    if float((logits - again).abs().max()) <= 1e-4 * float(logits.abs().max()):
+        return []
+    message = "the model's outputs change from one call to the next; robust accuracies of random models need stochastic = True"
+    return [Warned(code="changing-outputs", message=message)]

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from freqrobust import noise
 from freqrobust.errors import PluginError
 
 
@@ -64,7 +65,7 @@ def recalibrate_batch_norm(
     pools: dict[nn.Module, _Pool] = {norm: _Pool() for norm in norms}
 
     def collect(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        pools[module].add(inputs[0].detach().double().transpose(0, 1).flatten(1))
+        pools[module].add(_wide(inputs[0].detach()).transpose(0, 1).flatten(1))
 
     model.eval()
     handles = [norm.register_forward_pre_hook(collect) for norm in norms]
@@ -73,18 +74,25 @@ def recalibrate_batch_norm(
             norm.train()
         with torch.no_grad():
             for images in batches(250):
-                model(images)
+                with noise.sample_scope(torch.arange(len(images), device=images.device), stream="recalibration"):
+                    model(images)
                 progress(len(images))
     finally:
         for handle in handles:
             handle.remove()
         model.eval()
     for norm in norms:
+        if pools[norm].count == 0:
+            continue  # it took no part
         assert norm.running_mean is not None
         assert norm.running_var is not None
         mean, variance = pools[norm].moments()
         norm.running_mean.copy_(mean)
         norm.running_var.copy_(variance)
+
+
+def _wide(values: torch.Tensor) -> torch.Tensor:
+    return values.float() if values.device.type == "mps" else values.double()
 
 
 class _Pool:

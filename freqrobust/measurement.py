@@ -22,7 +22,7 @@ from freqrobust.registry import Selection
 from freqrobust.results import pack, unpack
 from freqrobust.victim import Victim
 
-NORMS: tuple[Norm, ...] = ("linf", "l2")
+NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
 #: Share of gradients that may be exactly zero before a warning.
 ZERO_GRADIENT_SHARE = 0.05
 #: Draws over which gradients are averaged when the defense is stochastic.
@@ -260,12 +260,12 @@ def _adversarial(
         images, labels, ids = bench.data.batch(chunk, bench.device)
         where = chunk.numpy()
         hint = _unpack_signs(lower.signs[where], images) if lower is not None and lower.signs is not None else None
-        context = AttackContext(ids, seed, goal, tally, EOT if victim.stochastic else 1, hint)
+        context = AttackContext(ids, seed, goal, tally, EOT if victim.stochastic else 1, hint, victim.slack)
         changed = run_attack(selection, attack, victim, images, labels, context)
         classes, _ = victim.predict(changed, ids, selection.spec)
         broken = (classes != labels).cpu().numpy()
         if signs is not None:
-            signs[where] = np.packbits((changed > images).flatten(1).cpu().numpy(), axis=1)
+            signs[where] = np.packbits(_upwards(changed, images).flatten(1).cpu().numpy(), axis=1)
         predictions[where] = classes.cpu().numpy()
         right[where] &= ~broken
         broken &= clean.right[where]
@@ -349,6 +349,11 @@ def _room_for_signs(attack: Attack, bench: Bench) -> np.ndarray | None:
     if threat is None or threat.norm != "linf" or len(bench.data) * per_sample > SIGN_BYTES:
         return None
     return np.zeros((len(bench.data), per_sample), dtype=np.uint8)
+
+
+def _upwards(changed: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """Where a perturbation points up; a pixel that the box has stopped points at its wall."""
+    return (changed > images) | ((changed == images) & (images > 0.5))
 
 
 def _unpack_signs(packed: np.ndarray, images: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import io
 import os
 from collections.abc import Callable, Iterator
@@ -28,8 +27,8 @@ from freqrobust.checkpoints import (
 )
 from freqrobust.data import ImageData
 from freqrobust.errors import DataError, FreqRobustError, ModelError, PluginError, SpecError
-from freqrobust.plugin import Defense, InputDefense
-from freqrobust.registry import call, import_module, load_file, near_miss
+from freqrobust.plugin import InputDefense
+from freqrobust.registry import call, import_module, load_file, near_miss, source_hash
 from freqrobust.results import ModelRecord, NormalizeRecord, PublishedRecord
 
 
@@ -112,13 +111,6 @@ class WithSurrogate(nn.Module):
         return exact  # type: ignore[no-any-return]
 
 
-def with_gradients(defense: Defense, defended: nn.Module, model: nn.Module) -> nn.Module:
-    """The defended model as attacks use it: through its surrogate where it is not differentiable."""
-    if defense.differentiable or isinstance(defense, InputDefense):
-        return defended
-    return WithSurrogate(defended, defense.surrogate(model))
-
-
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[list[str]]:
     """Eval mode and frozen parameters inside, both as before afterwards.
@@ -170,38 +162,44 @@ def state_hash(model: nn.Module) -> str:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Hash of everything a model's outputs depend on: weights, structure, and the source of its own classes."""
+    """Hash of all that a model's outputs depend on: weights, structure, plain attributes, source of its classes."""
     digest = hashlib.sha256(state_hash(model).encode())
-    digest.update(repr(model).encode())
-    classes = {type(module) for module in model.modules()}
+    for name, module in model.named_modules():
+        cls = type(module)
+        digest.update(f"{name} {cls.__module__}.{cls.__qualname__} {module.extra_repr()}".encode())
+        ours = isinstance(module, Classifier)  # its attributes only say where it came from
+        plain = {} if ours else {k: v for k, v in vars(module).items() if k != "training" and _is_plain(v)}
+        digest.update(repr(sorted(plain.items())).encode())
+        digest.update(str(getattr(module, "code", "")).encode())  # of a traced or exported program
+    classes = {type(module) for module in model.modules()} - {Classifier}
     for cls in sorted(classes, key=lambda c: (c.__module__, c.__qualname__)):
-        digest.update(f"{cls.__module__}.{cls.__qualname__}".encode())
         if not cls.__module__.startswith(("torch.", "freqrobust.")):
-            try:
-                digest.update(inspect.getsource(cls).encode())
-            except (OSError, TypeError):
-                pass
-        if hasattr(cls, "graph") or cls.__name__.startswith("GraphModule"):
-            digest.update("".join(str(getattr(m, "code", "")) for m in model.modules() if type(m) is cls).encode())
+            digest.update(source_hash(cls).encode())
     return digest.hexdigest()
 
 
-def record(model: nn.Module, spec: str | None = None) -> ModelRecord:
-    """How the report names a model."""
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def record(model: nn.Module, content: str) -> ModelRecord:
+    """How the report names a model; ``content`` is its fingerprint from before the run."""
     parameters = sum(p.numel() for p in model.parameters())
     if isinstance(model, Classifier):
         return ModelRecord(
-            spec=spec or model.spec,
+            spec=model.spec,
             arch=model.arch,
-            sha256=model.sha256 or fingerprint(model),
+            sha256=model.sha256 or content,
             parameters=parameters,
             normalize=model.chosen.record(),
             published=model.published,
         )
     return ModelRecord(
-        spec=spec or type(model).__name__,
+        spec=type(model).__name__,
         arch=type(model).__name__,
-        sha256=fingerprint(model),
+        sha256=content,
         parameters=parameters,
         normalize=NormalizeRecord(),
     )
@@ -373,14 +371,16 @@ def _robustbench(spec: str, trust: bool) -> _Loaded:
 
 def _from_file(path: Path, arch: str, trust: bool) -> _Loaded:
     checkpoint = read(path, trust)
-    known = None
-    if checkpoint.metadata.get("normalize"):
-        saved = checkpoint.metadata["normalize"]
-        known = normalization.Chosen(tuple(saved["mean"]), tuple(saved["std"]), "checkpoint", saved.get("preset"))
+    known, saved_arch = _saved(checkpoint.metadata, path)
+    if arch == "auto" and saved_arch is not None:
+        if ":" in saved_arch and not saved_arch.startswith("torchvision:") and not trust:
+            raise ModelError(
+                f"{path} names code of its own as its architecture; if you trust it, give --arch '{saved_arch}' "
+                f"or --trust-checkpoint"
+            )
+        arch = saved_arch
     if checkpoint.module is not None:
         return _Loaded(checkpoint.module, type(checkpoint.module).__name__, known, checkpoint.sha256, checkpoint.note)
-    if arch == "auto" and checkpoint.metadata.get("arch"):
-        arch = checkpoint.metadata["arch"]
     if arch == "auto":
         architecture, network, state = recognise(checkpoint.states, path)
         name, preset = architecture.name, architecture.normalize
@@ -394,6 +394,23 @@ def _from_file(path: Path, arch: str, trust: bool) -> _Loaded:
     if known is None and preset is not None:
         known = normalization.preset(preset, "architecture")
     return _Loaded(network, name, known, checkpoint.sha256, checkpoint.note)
+
+
+def _saved(metadata: dict[str, Any], path: Path) -> tuple[normalization.Chosen | None, str | None]:
+    """Normalisation and architecture that :func:`save_model` wrote beside the weights, checked."""
+    known, arch = None, metadata.get("arch")
+    try:
+        saved = metadata.get("normalize")
+        if saved is not None:
+            mean, std = (tuple(float(value) for value in saved[key]) for key in ("mean", "std"))
+            if not mean or len(mean) != len(std) or min(std) <= 0:
+                raise ValueError("mean and std do not fit")
+            known = normalization.Chosen(mean, std, "checkpoint", saved.get("preset"))
+        if arch is not None and not isinstance(arch, str):
+            raise TypeError("arch is not text")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelError(f"{path}: what it says about itself under 'freqrobust' is broken: {error}") from error
+    return known, arch
 
 
 def _build(arch: str, checkpoint: Checkpoint) -> tuple[nn.Module, str | None]:

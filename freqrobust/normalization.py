@@ -122,7 +122,7 @@ def trial(
     if also is not None and also.preset not in layers:
         layers["taken"] = also.layer()
     right = {}
-    with torch.inference_mode():
+    with torch.no_grad():
         for name, layer in layers.items():
             logits = network(layer.to(images.device)(images))
             check_logits(logits, images)

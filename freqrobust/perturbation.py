@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from freqrobust.plugin import Norm
+from freqrobust.plugin import Norm, StepNorm
 
 #: How far a returned example may lie outside of its declared budget, relative to budgets above 1.
 TOLERANCE = 1e-6
@@ -25,16 +25,23 @@ def norms(delta: torch.Tensor, norm: Norm) -> torch.Tensor:
     flat = delta.flatten(1)
     if flat.shape[0] == 0:
         return delta.new_zeros(0)
+    if norm == "l1":
+        return flat.abs().sum(dim=1, dtype=_precise(flat)).float()
     return flat.abs().amax(dim=1) if norm == "linf" else length(flat).float()
 
 
+def _precise(values: torch.Tensor) -> torch.dtype:
+    """float64 where the device has it: sums of many small numbers would lose digits in float32."""
+    return torch.float32 if values.device.type == "mps" else torch.float64
+
+
 def length(delta: torch.Tensor) -> torch.Tensor:
-    """Euclidean length of every sample, float64 ``(N,)``: the sum of many squares would lose digits in float32."""
-    found: torch.Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1, dtype=torch.float64)
+    """Euclidean length of every sample, ``(N,)``, in float64 where the device has it."""
+    found: torch.Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1, dtype=_precise(delta))
     return found
 
 
-def steepest(gradient: torch.Tensor, norm: Norm) -> torch.Tensor:
+def steepest(gradient: torch.Tensor, norm: StepNorm) -> torch.Tensor:
     """The direction of length 1 (in ``norm``) along which a linear function of this gradient grows most."""
     if norm == "linf":
         return gradient.sign()
@@ -43,7 +50,7 @@ def steepest(gradient: torch.Tensor, norm: Norm) -> torch.Tensor:
     return scaled / per_sample(scaled.flatten(1).norm(dim=1).clamp_min(1e-12), scaled)
 
 
-def project(images: torch.Tensor, origin: torch.Tensor, norm: Norm, eps: float) -> torch.Tensor:
+def project(images: torch.Tensor, origin: torch.Tensor, norm: StepNorm, eps: float) -> torch.Tensor:
     """The image in [0, 1] and in the eps-ball around ``origin`` that a step lands on.
 
     For Linf this is the exact projection. For L2 the perturbation is scaled into the ball and then clipped

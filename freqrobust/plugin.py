@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from freqrobust.context import AttackContext, DefenseContext
     from freqrobust.results import Report
 
-Norm = Literal["linf", "l2"]
+Norm = Literal["linf", "l2", "l1"]
+#: The norms that gradient steps are defined for.
+StepNorm = Literal["linf", "l2"]
 
 #: Options of `freqrobust eval` itself; a defense may not have a field of that name.
 RESERVED_OPTIONS = frozenset(
@@ -54,6 +56,7 @@ RESERVED_OPTIONS = frozenset(
         "debug",
         "trust_checkpoint",
         "save_model",
+        "save_adversarial",
         "report",
         "help",
     ]
@@ -199,6 +202,10 @@ class Attack(Plugin):
         norm, eps = getattr(self, "norm", None), getattr(self, "eps", None)
         if self.kind != "adversarial" or norm is None or eps is None:
             return None
+        if norm not in get_args(Norm):
+            raise PluginError(
+                f"{type(self).__name__}: the norm of a threat should be one of {', '.join(get_args(Norm))}, but is {norm!r}"
+            )
         return Threat(norm, float(eps))
 
 

@@ -7,7 +7,6 @@ a list value (``eps=[1/255,2/255]``) is a sweep; defenses compose with ``+``, le
 from __future__ import annotations
 
 import ast
-import contextlib
 import difflib
 import hashlib
 import importlib
@@ -19,7 +18,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -214,7 +213,9 @@ class Registry:
         entry = self._entries[name]
         try:
             found = entry.load()
-        except (ImportError, AttributeError) as error:
+        except PluginError:
+            raise
+        except Exception as error:  # a package may fail in any way while it is imported
             raise PluginError(f"the {self.kind} {name!r} ({entry.value}) cannot be loaded: {error}") from error
         return self.check(found, entry.value)
 
@@ -333,6 +334,7 @@ def parse_attacks(specs: Iterable[str | Attack | Selection]) -> list[Selection]:
             several = attacks.parse(spec) if isinstance(spec, str) else [attacks.select(spec)]
         for one in several:
             found.setdefault(f"{one.name} {sorted(one.params.items())} {one.code}", one)
+    _refuse_same_names(found.values())
     return list(found.values())
 
 
@@ -356,7 +358,19 @@ def parse_defenses(
             found = [DefenseChain(tuple(defenses.select(plugin) for plugin in plugins))]
         for chain in found:
             chains.setdefault(f"{chain.name} {sorted(chain.params.items())} {chain.code}", chain)
+    _refuse_same_names([part for chain in chains.values() for part in chain.parts])
     return list(chains.values())
+
+
+def _refuse_same_names(selections: Iterable[Selection]) -> None:
+    """Two plugins of one name could not be told apart in a report."""
+    codes: dict[str, Selection] = {}
+    for one in selections:
+        known = codes.setdefault(one.name, one)
+        if (known.code, type(known.plugin).__qualname__) != (one.code, type(one.plugin).__qualname__):
+            raise SpecError(
+                f"two different plugins are named {one.name!r} ({known.origin} and {one.origin}); rename one"
+            )
 
 
 def split_chain(spec: str) -> list[str]:
@@ -436,10 +450,12 @@ def import_module(name: str, wanted_as: str, known: Iterable[str] = ()) -> Modul
         sys.path.insert(0, here)
     try:
         return importlib.import_module(name)
-    except ImportError as error:
+    except Exception as error:  # importing runs code, which may fail in any way
         hint = near_miss(name, known)
         listed = f" (known: {', '.join(known)})" if known else ""
-        raise SpecError(f"{wanted_as}: cannot import {name!r} ({error}){hint}{listed}") from error
+        raise SpecError(
+            f"{wanted_as}: cannot import {name!r} ({type(error).__name__}: {error}){hint}{listed}"
+        ) from error
     finally:
         if added:
             sys.path.remove(here)
@@ -473,52 +489,79 @@ def load_file(path: str) -> ModuleType:
 
 
 def source_hash(cls: type) -> str:
-    """Hash of the source of a class, its bases and the neighbouring modules that its module imports."""
-    modules: dict[str, ModuleType] = {}
+    """Hash of the source of a class, its bases, and the modules of the same package that these import."""
+    files: dict[str, Path | None] = {}
     for base in cls.__mro__:
-        _collect(sys.modules.get(base.__module__), modules)
+        _collect(base.__module__, files)
     digest = hashlib.sha256(cls.__qualname__.encode())
-    for library in getattr(cls, "libraries", ()):  # whose code the plugin only calls
-        with contextlib.suppress(PackageNotFoundError):
-            digest.update(f"{library} {version(library)}".encode())
-    for name in sorted(modules):
-        file = getattr(modules[name], "__file__", None)
-        if name.startswith(_FILE_MODULE) or file is None:  # the name holds the hash of what was executed
-            digest.update(name.encode())
-        else:
-            digest.update(Path(file).read_bytes())
-    if cls.__module__ == "__main__" or not modules:  # a notebook, or a session at the prompt
-        with contextlib.suppress(OSError, TypeError):
-            digest.update(inspect.getsource(cls).encode())
+    for name in sorted(files):
+        file = files[name]
+        digest.update(name.encode())  # of a single file the name holds the hash of what was executed
+        if file is not None and not name.startswith(_FILE_MODULE):
+            digest.update(file.read_bytes())
+    if all(file is None for file in files.values()):  # a notebook, or a session at the prompt
+        digest.update(_code_of(cls))
     return digest.hexdigest()[:16]
 
 
+def _code_of(cls: type) -> bytes:
+    """What can be hashed of a class that has no file: its source, else its compiled methods."""
+    try:
+        return inspect.getsource(cls).encode()
+    except (OSError, TypeError):
+        codes = [v.__code__ for v in vars(cls).values() if inspect.isfunction(v)]
+        return repr(
+            [(c.co_name, c.co_code, [k for k in c.co_consts if not inspect.iscode(k)], c.co_names) for c in codes]
+        ).encode()
+
+
 _NOT_OURS = {"freqrobust", "torch", "torchvision", "numpy", "pydantic", "builtins", "abc", "typing"}
+_PLUGINS = ("freqrobust.attacks", "freqrobust.defenses", "freqrobust.reports")
 
 
-def _collect(module: ModuleType | None, found: dict[str, ModuleType], near: Path | None = None) -> None:
-    """Add ``module`` and, from there on, what it imports out of its own folder."""
-    if module is None or module.__name__ in found:
+def _collect(name: str, found: dict[str, Path | None], importer: tuple[str, Path] | None = None) -> None:
+    """Add a module and, from there on, what it imports of its own package or, for a lone file, of its own folder."""
+    if name in found or (name.split(".")[0] in _NOT_OURS and not name.startswith(_PLUGINS)):
         return
-    plugin_module = module.__name__.startswith(("freqrobust.attacks", "freqrobust.defenses", "freqrobust.reports"))
-    if module.__name__.split(".")[0] in _NOT_OURS and not plugin_module:
+    file = _file_of(name)
+    if importer is not None and (file is None or not _near(name, file, *importer)):
         return
-    file = getattr(module, "__file__", None)
-    if near is not None and (file is None or near not in Path(file).resolve().parents):
-        return
-    found[module.__name__] = module
+    found[name] = file
     if file is None:
         return
-    folder = Path(file).resolve().parent
-    for name in _imported(Path(file), module):
-        _collect(sys.modules.get(name), found, folder)
-    for value in list(vars(module).values()):
-        owner = value if isinstance(value, ModuleType) else sys.modules.get(getattr(value, "__module__", None) or "")
-        _collect(owner, found, folder)
+    package = getattr(sys.modules.get(name), "__package__", None) or name.rpartition(".")[0]
+    for imported in _imported(file, package):
+        _collect(imported, found, (name, file))
 
 
-def _imported(file: Path, module: ModuleType) -> list[str]:
-    """Full names of the modules that a source file names in its import statements."""
+def _file_of(name: str) -> Path | None:
+    """The source file of a module, imported or not."""
+    module = sys.modules.get(name)
+    try:
+        origin = getattr(module, "__file__", None) if module is not None else _origin(name)
+    except (ImportError, ValueError, AttributeError):
+        return None
+    return Path(origin).resolve() if origin and origin.endswith(".py") and Path(origin).is_file() else None
+
+
+def _origin(name: str) -> str | None:
+    parent = name.rpartition(".")[0]
+    if parent and parent not in sys.modules:
+        return None  # asking for it would import the parent
+    spec = importlib.util.find_spec(name)
+    return spec.origin if spec is not None else None
+
+
+def _near(name: str, file: Path, importer: str, importer_file: Path) -> bool:
+    top = name.split(".")[0]
+    if top == importer.split(".")[0]:
+        return True
+    folder = importer_file.parent
+    return folder in file.parents and folder.name not in ("site-packages", "dist-packages")
+
+
+def _imported(file: Path, package: str) -> list[str]:
+    """Full names of the modules that a source file names in its import statements, also inside of functions."""
     try:
         tree = ast.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError):
@@ -528,8 +571,8 @@ def _imported(file: Path, module: ModuleType) -> list[str]:
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            package = (module.__package__ or "").split(".")
-            start = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            parts = package.split(".")
+            start = ".".join(parts[: len(parts) - node.level + 1]) if node.level else ""
             base = ".".join(part for part in (start, node.module or "") if part)
             names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
     return names

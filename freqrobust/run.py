@@ -192,11 +192,20 @@ def parse_batch_size(text: str) -> Any:
 
 
 def _defense_to_save(request: Request, chains: list[DefenseChain]) -> DefenseChain | None:
+    from freqrobust.plugin import InputDefense
+
     if request.save_model is None:
         return None
     defended = [chain for chain in chains if chain.parts]
     if len(defended) != 1:
         raise SpecError(f"--save-model needs exactly one --defense, but there are {len(defended)}")
+    wrapping = [
+        p.spec
+        for p in defended[0].parts
+        if isinstance(p.plugin, InputDefense) or getattr(p.plugin, "stochastic", False)
+    ]
+    if wrapping:
+        raise SpecError(f"--save-model saves weights, and {wrapping[0]} is not in the weights")
     return defended[0]
 
 

@@ -284,7 +284,7 @@ def _examples(made: DefenseRun, selection: Selection) -> SavedSet:
         defense_params=made.chain.params,
         seed=run.seed,
         precision=run.precision,
-        model=record(run.network),
+        model=record(run.network, run.model_print),
         data=DataRecord(
             spec=data.spec,
             split=data.split,

@@ -14,7 +14,7 @@ from freqrobust import __version__
 from freqrobust.context import DefenseContext, Progress
 from freqrobust.data import ImageData
 from freqrobust.defending import copy_of, defend
-from freqrobust.errors import FreqRobustError, PluginError
+from freqrobust.errors import FreqRobustError, JournalError, PluginError
 from freqrobust.journal import Journal, engine_hash, identity
 from freqrobust.measurement import Bench, Outcome, measure, measure_clean, measure_transfer
 from freqrobust.models import fingerprint, set_eval, state_hash
@@ -87,15 +87,16 @@ class Run:
 
     def all(self, chains: list[DefenseChain], oblivious: bool) -> list[Measured]:
         """All cells of all defenses; the oblivious ones last, as they need several models at once."""
+        if not oblivious:
+            return [DefenseRun(self, chain).measure() for chain in chains]  # one model at a time
         runs = [DefenseRun(self, chain) for chain in chains]
         measured = [run.measure() for run in runs]
-        if oblivious:
-            source = next((run for run in runs if not run.chain.parts), DefenseRun(self, DefenseChain()))
-            targets = [(r, m) for r, m in zip(runs, measured, strict=True) if r.chain.parts and m.error is None]
-            for selection in self.chosen:
-                attack = selection.plugin
-                if isinstance(attack, Attack) and attack.kind == "adversarial" and targets:
-                    self._transfer(selection, source, targets)
+        source = next((run for run in runs if not run.chain.parts), DefenseRun(self, DefenseChain()))
+        targets = [(r, m) for r, m in zip(runs, measured, strict=True) if r.chain.parts and m.error is None]
+        for selection in self.chosen:
+            attack = selection.plugin
+            if isinstance(attack, Attack) and attack.kind == "adversarial" and targets:
+                self._transfer(selection, source, targets)
         return measured
 
     def _transfer(self, selection: Selection, source: DefenseRun, targets: list[tuple[DefenseRun, Measured]]) -> None:
@@ -196,7 +197,10 @@ class DefenseRun:
         self.victim()  # made before the clock of the cell starts
         run.watch.begin(label, len(run.data))
         outcome: Outcome = work()
-        run.journal.store(key, outcome.to_piece())
+        try:
+            run.journal.store(key, outcome.to_piece())
+        except JournalError as error:  # a full disk takes nothing from what was measured
+            run.watch.say(f"warning: {error}")
         run.watch.end(f"{label}: {_percent(outcome)}")
         return outcome
 

@@ -77,6 +77,22 @@ def fit(
         ModelError: the loss is not finite.
     """
     watch = progress or Silent()
+    devices = [device.index or 0] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):  # for dropout and the like
+        torch.manual_seed(seed)
+        _fit(model, data, recipe, device, seed, perturb, watch, label)
+
+
+def _fit(
+    model: nn.Module,
+    data: ImageData,
+    recipe: Recipe,
+    device: torch.device,
+    seed: int,
+    perturb: Perturb | None,
+    watch: Progress,
+    label: str,
+) -> None:
     parameters = [p for p in model.parameters() if p.is_floating_point()]
     for parameter in parameters:
         parameter.requires_grad_(True)
@@ -108,7 +124,8 @@ def fit(
             model.train()
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * _schedule((step + 1) / total, recipe.warmup)
-            logits = model(images)
+            with noise.sample_scope(ids, seed=seed, stream=f"training {epoch}"):
+                logits = model(images)
             loss = F.cross_entropy(logits, labels)
             if not bool(torch.isfinite(loss)):
                 raise ModelError(f"{label}: the loss is not finite in epoch {epoch + 1}; lower the learning rate")

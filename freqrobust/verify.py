@@ -163,7 +163,7 @@ def _verified(
                 found["clean"][chunk] = victim.predict(clean.batch(chunk, run.device)[0], ids, "clean")[0].cpu()
 
         one.bench.each(torch.arange(n), work)
-        now = record(run.network)
+        now = record(run.network, run.model_print)
     same_model = (now.sha256, now.normalize.mean, now.normalize.std) == (
         meta.model.sha256,
         meta.model.normalize.mean,

@@ -14,6 +14,8 @@ from freqrobust.errors import ModelError
 from freqrobust.fusion import fold_batch_norm
 
 Precision = Literal["fp32", "bf16"]
+#: How far the logits that attacks see may be from those that judge, as a share of the largest logit.
+SLACK: dict[Precision, float] = {"fp32": 1e-5, "bf16": 0.03}
 
 
 class AttackView(nn.Module):
@@ -104,6 +106,7 @@ class Victim:
         self.stochastic = votes > 1
         self.forwards = 0
         self.non_finite = 0
+        self.slack = SLACK[precision]
         self.view = AttackView(attackable if self.stochastic else fold_batch_norm(attackable, probe), device, precision)
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
@@ -132,10 +135,11 @@ class Victim:
                 logits = self.logits(images)
             if first is None or counts is None:
                 first, counts = logits, torch.zeros_like(logits, dtype=torch.int64)
-            counts.scatter_add_(1, _classes(logits).clamp_min(0)[:, None], torch.ones_like(counts[:, :1]))
+            classes = _classes(logits)[:, None]
+            counts.scatter_add_(1, classes.clamp_min(0), (classes >= 0).to(counts.dtype))  # NaN is no vote
         assert first is not None
         assert counts is not None
-        return counts.argmax(dim=1), first
+        return torch.where(counts.sum(dim=1) > 0, counts.argmax(dim=1), -1), first
 
     @contextmanager
     def attacked(self, ids: torch.Tensor, stream: str) -> Iterator[AttackView]:

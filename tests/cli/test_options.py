@@ -206,7 +206,9 @@ def test_the_demo(command: Callable[..., Any], tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_saved_defense_is_the_defense(base: list[str], digits: Path, report: Reported) -> None:
-    defended = report(*base, "--defense", "smooth:rho=0.05", "--attack", "fgsm:eps=0.1", "--save-model", "saved.pt")
+    defended = report(
+        *base, "--defense", "smooth:rho=0.05", "--attack", "fgsm:eps=0.1", "--no-oblivious", "--save-model", "saved.pt"
+    )
     loaded = report("eval", "--model", "saved.pt", "--data", digits, "--attack", "fgsm:eps=0.1")
     ours = [cell["outcomes"] for cell in defended["cells"] if cell["defense"] == "smooth"]
     assert ours == [cell["outcomes"] for cell in loaded["cells"]]

@@ -119,6 +119,6 @@ def test_failures_and_warnings_are_shown(base: list[str], command: Command, writ
     assert result.code == 3
     assert "failed: none / Broken: Broken: OSError: [bold]no" in " ".join(result.out.split())
     assert "(near-chance-accuracy)" in result.out
-    (row,) = [line for line in result.out.splitlines() if line.startswith("Broken ")]
+    row, *_ = [line for line in result.out.splitlines() if line.startswith("Broken ")]
     assert row.count("failed") == 2
     assert Path("runs").is_dir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +14,13 @@ from freqrobust import ImageData, load_data
 from freqrobust.architectures import SmallCNN
 from freqrobust.plugin import Plugin
 from freqrobust.registry import Registry
+from freqrobust.saved import save_adversarial
 from freqrobust.training import Recipe, fit
 
 #: What would take too long otherwise.
-CHEAP = {"epochs": 1, "train_batch": 64}
+CHEAP = {"epochs": 1, "train_batch": 64, "queries": 20, "copies": 3, "directions": 2}
+#: Budgets at which an ensemble of attacks needs only the first of its parts.
+QUICK = {"autoattack": {"eps": 0.4}}
 
 
 @pytest.fixture(scope="session")
@@ -47,16 +51,25 @@ def network(trained: nn.Module) -> nn.Module:
 
 
 @pytest.fixture(scope="session")
-def make() -> Callable[..., Any]:
+def replayed(trained: nn.Module, digits: ImageData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Saved adversarial examples of all the digits that the tests use."""
+    folder = tmp_path_factory.mktemp("saved")
+    save_adversarial(trained, digits, attacks=["fgsm:eps=0.05"], directory=folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make(replayed: Path) -> Callable[..., Any]:
     """``make(registry, name, **given)``: the plugin with its required parameters at the example its field shows."""
 
     def build(registry: Registry, name: str, **given: Any) -> Plugin:
         cls = registry.get(name)
-        params = {key: value for key, value in CHEAP.items() if key in cls.model_fields}
+        params: dict[str, Any] = {key: value for key, value in CHEAP.items() if key in cls.model_fields}
+        params |= QUICK.get(name, {})
         for key, field in cls.model_fields.items():
             if field.is_required():
                 assert field.examples, f"{name}: the required parameter {key!r} shows no example"
-                params[key] = field.examples[0]
+                params[key] = str(replayed) if name == "replay" else field.examples[0]
         return cls.build(name, {**params, **given})
 
     return build

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from freqrobust import Attack, FreqRobustError, evaluate
+from freqrobust.frequency import low_pass
 from freqrobust.models import frozen, state_hash
 
 
@@ -32,6 +33,8 @@ class Odd(Attack):
             return images
         if self.how == "too far":
             return (images + 0.11).clamp(0, 1)
+        if self.how == "a hair too far":
+            return images + torch.where(images > 0.5, -1, 1) * 0.100004
         if self.how == "too bright":
             return images + 0.05
         if self.how == "nan":
@@ -64,6 +67,7 @@ class Odd(Attack):
 CAUGHT = {
     "in place": r"left its budget: linf 0\.5 > 0\.1",
     "too far": r"left its budget",
+    "a hair too far": r"left its budget: linf 0\.10000\d > 0\.1",
     "too bright": r"outside of \[0, 1\]",
     "nan": "NaN or infinite",
     "shape": "should return float images",
@@ -109,6 +113,39 @@ def test_an_attack_in_train_mode_does_not_reach_the_predictions(digits) -> None:
         labels = model(digits.images).argmax(dim=1)
     report = run(model, (digits.images, labels), [Odd(how="train mode"), Odd(how="in place, labels too")])
     assert [cell.correct for cell in report.cells] == [64, 64, 64]
+
+
+def test_a_shift_is_beside_chance_and_the_clean_prediction(network, digits) -> None:
+    report = run(network, digits, ["lfc:radius=2", "fgsm:eps=0.1"])
+    clean, shifted, attacked = report.cells
+    with torch.no_grad():
+        before = network(digits.images).argmax(dim=1)
+        after = network(low_pass(digits.images, 2)).argmax(dim=1)
+    assert shifted.agreement == pytest.approx(float((before == after).float().mean()))
+    assert 0.1 < shifted.agreement < 1
+    for cell, predicted in [(clean, before), (shifted, after)]:
+        shares = [float(((predicted == k).float().mean()) * (digits.labels == k).float().mean()) for k in range(10)]
+        assert cell.by_chance == pytest.approx(sum(shares))
+        assert cell.right().tolist() == (predicted == digits.labels).tolist()
+    assert (clean.agreement, attacked.agreement, attacked.by_chance) == (None, None, None)
+
+
+def test_the_perturbation_is_measured(network, digits) -> None:
+    """Of the examples that succeeded: how many, the largest Linf and the mean L2 distance."""
+    clean, attacked = run(network, digits, ["fgsm:eps=0.2"]).cells
+    x = digits.images.clone().requires_grad_(True)
+    loss = nn.functional.cross_entropy(network(x), digits.labels, reduction="sum")
+    changed = (digits.images + 0.2 * torch.autograd.grad(loss, x)[0].sign()).clamp(0, 1)
+    with torch.no_grad():
+        broken = (network(digits.images).argmax(dim=1) == digits.labels) & (
+            network(changed).argmax(dim=1) != digits.labels
+        )
+    delta = (changed - digits.images)[broken].flatten(1)
+    found = attacked.perturbation
+    assert found.successes == int(broken.sum()) == clean.correct - attacked.correct > 10
+    assert found.l2_mean == pytest.approx(float(delta.norm(dim=1).mean()), rel=1e-5)
+    assert found.linf_max == pytest.approx(float(delta.abs().max()))
+    assert clean.perturbation is None
 
 
 # ---------------------------------------------------------------- the model that was given
@@ -184,3 +221,59 @@ def test_wrong_requests_are_one_clear_line(network, digits, options, match) -> N
     with pytest.raises(FreqRobustError, match=match) as error:
         evaluate(network, digits, **{"device": "cpu", **options})
     assert "\n" not in str(error.value)
+
+
+class _NoLinf(Attack):
+    """Says that it moves by l1."""
+
+    norm: str = "l1"
+    eps: float = 1.0
+
+    def perturb(self, model, images, labels, context):
+        changed = images.clone()
+        changed[:, 0, 0, 0] = 1 - changed[:, 0, 0, 0]
+        return changed
+
+
+def test_a_threat_that_nothing_measured_has_no_worst_case(flat_model, flat_data) -> None:
+    report = evaluate(flat_model, flat_data, attacks=["pgd:eps=8/255,loss=dlr"], device="cpu")  # needs 3 classes
+    assert report.cell("pgd").status == "failed"
+    assert report.worst_case == []
+
+
+def test_l1_budgets_are_measured_in_l1(flat_model, flat_data) -> None:
+    report = evaluate(flat_model, flat_data, attacks=[_NoLinf()], device="cpu")
+    (worst,) = report.worst_case
+    assert worst.threat.norm == "l1"
+    assert worst.correct == report.cells[1].correct
+    report = evaluate(flat_model, flat_data, attacks=[_NoLinf(eps=1e-3)], device="cpu")
+    assert "left its budget: l1" in (report.cells[1].error or "")
+
+
+def test_restarts_end_when_everything_is_broken(flat_model, flat_data) -> None:
+    report = evaluate(flat_model, flat_data, attacks=["pgd:eps=0.9,restarts=3,steps=5,loss=margin"], device="cpu")
+    assert report.cells[1].status == "ok", report.cells[1].error
+    assert report.cells[1].correct == 0
+
+
+@pytest.fixture
+def flat_model() -> nn.Module:
+    """Two classes; refuses empty batches, as ``view(N, -1)`` does."""
+
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(16, 2)
+
+        def forward(self, x):
+            return self.linear(x.view(x.size(0), -1))
+
+    torch.manual_seed(0)
+    return Flat()
+
+
+@pytest.fixture
+def flat_data(flat_model):
+    images = torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return images, flat_model(images).argmax(dim=1)

@@ -14,7 +14,7 @@ from freqrobust.errors import PluginError, SpecError
 
 
 def run(model, data, attacks, defenses):
-    return evaluate(model, data, attacks=attacks, defenses=defenses, device="cpu", batch_size=32)
+    return evaluate(model, data, attacks=attacks, defenses=defenses, oblivious=False, device="cpu", batch_size=32)
 
 
 class SmoothsInPlace(Defense):

@@ -134,8 +134,9 @@ def test_input_filters_are_the_same_filters() -> None:
     images = random_images((16, 11))
     for kind, function in (("lowpass", low_pass), ("highpass", high_pass)):
         for shape in ("circle", "square"):
-            defense = defenses.parse(f"{kind}:radius=3,shape={shape}")[0].plugin
-            assert torch.equal(defense.transform(images), function(images, 3, shape))
+            defense = defenses.parse(f"{kind}:radius=4,shape={shape}")[0].plugin
+            assert torch.equal(defense.transform(images), function(images, 4, shape))
+        assert not torch.allclose(function(images, 4, "circle"), function(images, 4, "square"), atol=1e-3)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 9)])

@@ -104,7 +104,9 @@ def test_exported_program_with_any_batch_size(tmp_path) -> None:
     program = torch.export.export(network, (torch.rand(2, 3, 16, 16),), dynamic_shapes={"x": {0: batch}})
     path = tmp_path / "model.pt2"
     torch.export.save(program, path)
-    model = load_model(path, normalize="half")
+    with pytest.raises(ModelError, match="--trust-checkpoint"):
+        load_model(path, normalize="half")
+    model = load_model(path, normalize="half", trust=True)
     for n in (1, 3):
         with torch.no_grad():
             expected = network((IMAGES[:n] - 0.5) / 0.5)
@@ -116,7 +118,7 @@ def test_exported_program_with_any_batch_size(tmp_path) -> None:
     assert "train-mode-layers" not in [warning.code for warning in report.warnings]  # programs have no modes
     path.write_bytes(b"not a program")
     with pytest.raises(ModelError, match=r"not a torch.export program"):
-        load_model(path, normalize="half")
+        load_model(path, normalize="half", trust=True)
 
 
 # ---------------------------------------------------------------- saving
@@ -220,3 +222,20 @@ def test_of_several_networks_the_first_is_taken_and_it_is_said(network, tmp_path
     images = torch.rand(4, 3, 8, 8)
     report = evaluate(loaded, (images, torch.arange(4)), attacks=["fgsm"], device="cpu")
     assert "2 networks" in next(w.message for w in report.warnings if w.code == "several-networks")
+
+
+def test_a_checkpoint_does_not_choose_what_is_imported(network, tmp_path, monkeypatch) -> None:
+    (tmp_path / "evil.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": network.state_dict(), "freqrobust": {"arch": "evil:factory"}}, "model.pt")
+    with pytest.raises(ModelError, match="--trust-checkpoint"):
+        load_model("model.pt", normalize="none")
+
+
+@pytest.mark.parametrize(
+    "about", [{"normalize": {"mean": [0.5]}}, {"normalize": {"mean": [0], "std": [0]}}, {"arch": 3}]
+)
+def test_broken_metadata_is_one_clear_error(network, tmp_path, about) -> None:
+    torch.save({"state_dict": network.state_dict(), "freqrobust": about}, tmp_path / "model.pt")
+    with pytest.raises(ModelError, match="is broken"):
+        load_model(tmp_path / "model.pt")

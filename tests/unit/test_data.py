@@ -106,7 +106,7 @@ def test_forms_of_data_in_memory() -> None:
     assert torch.equal(as_data([images.numpy(), labels.numpy()]).images, expected.images)
     dataset = torch.utils.data.TensorDataset(images, labels)
     assert torch.equal(as_data(dataset).images, images)
-    assert as_data(expected) is expected
+    assert torch.equal(as_data(expected).images, expected.images)
     pairs = [(image, int(label)) for image, label in zip(images, labels, strict=True)]
     assert as_data(pairs).labels.tolist() == labels.tolist()
     with pytest.raises(DataError, match="got int"):

@@ -83,12 +83,22 @@ def test_an_interrupted_run_is_resumed(data, tmp_path) -> None:
         assert {**a, "seconds": 0} == {**b, "seconds": 0}
 
 
-@pytest.mark.parametrize("damage", [b"", b"{}", None])
+DAMAGES = {
+    "emptied": lambda content: b"",
+    "replaced": lambda content: b"{}",
+    "cut off": lambda content: content[:-20],
+    "overwritten": lambda content: content[:-3] + b"xyz",
+    "edited": lambda content: content.replace(b'"inherited": 0', b'"inherited": 7').replace(b'"n": 40', b'"n":  40'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_cell_is_measured_again_and_reported(data, tmp_path, damage) -> None:
     first, _ = run(data, tmp_path)
     for path in (tmp_path / "run" / "cells").iterdir():
         content = path.read_bytes()
-        path.write_bytes(content[:-3] + b"xyz" if damage is None else damage)
+        path.write_bytes(DAMAGES[damage](content))
+        assert path.read_bytes() != content
     again, seen = run(data, tmp_path)
     assert [c["outcomes"] for c in again["cells"]] == [c["outcomes"] for c in first["cells"]]
     assert seen > 40

@@ -139,6 +139,33 @@ def test_an_edited_file_is_another_plugin(plugin_file) -> None:
     assert defenses.parse(f"{plugin_file}:Round")[0].code != first
 
 
+@pytest.mark.parametrize("head", ["mine_{n}", "mine_{n}.py"])
+def test_an_edited_neighbour_is_another_plugin_too(tmp_path, monkeypatch, head) -> None:
+    """The helper that a plugin imports from its own folder; a stranger in that folder does not matter."""
+    name = "b" if head.endswith("py") else "a"
+    head = head.format(n=name)
+    (tmp_path / f"mine_{name}.py").write_text(
+        f"import neighbour_{name}\nfrom freqrobust import Attack\n\n\nclass Mine(Attack):\n"
+        '    """Asks its neighbour."""\n\n    def perturb(self, model, images, labels, context):\n'
+        f"        return neighbour_{name}.change(images)\n"
+    )
+    (tmp_path / f"neighbour_{name}.py").write_text("def change(images):\n    return images\n")
+    (tmp_path / "stranger.py").write_text("x = 1\n")
+    monkeypatch.chdir(tmp_path)
+    first = attacks.parse(f"{head}:Mine")[0].code
+    (tmp_path / "stranger.py").write_text("x = 2\n")
+    assert attacks.parse(f"{head}:Mine")[0].code == first
+    (tmp_path / f"neighbour_{name}.py").write_text("def change(images):\n    return images * 0\n")
+    assert attacks.parse(f"{head}:Mine")[0].code != first
+    if not head.endswith("py"):
+        changed = attacks.parse(f"{head}:Mine")[0].code
+        path = tmp_path / f"mine_{name}.py"
+        path.write_text(path.read_text() + "# another line\n")
+        assert attacks.parse(f"{head}:Mine")[0].code != changed
+    for module in (f"mine_{name}", f"neighbour_{name}"):
+        sys.modules.pop(module, None)
+
+
 def test_a_file_that_fails_is_one_clear_line(tmp_path) -> None:
     (tmp_path / "bad.py").write_text("import no_such_module_y\n")
     with pytest.raises(SpecError, match=r"bad.py cannot be executed: ModuleNotFoundError"):
