@@ -22,9 +22,14 @@ def assert_close(found: dict[int, list[int]]) -> None:
 
 
 @pytest.mark.slow
-def test_resnet20_in_batches_of_7_128_and_500(models, cifar) -> None:
+def test_resnet20_in_batches_of_7_64_and_all(models, cifar) -> None:
     part = cifar.first(100)
-    assert_close({size: counts(models["resnet20"], part, ATTACKS, size) for size in (7, 128, 500)})
+    assert_close({size: counts(models["resnet20"], part, ATTACKS, size) for size in (7, 64, 500)})
+
+
+@pytest.mark.slow
+def test_resnet20_filtered_in_batches_of_128_and_500(models, cifar) -> None:
+    assert_close({size: counts(models["resnet20"], cifar, ["lfc:radius=8"], size) for size in (128, 500)})
 
 
 def test_resnet20_one_by_one(models, cifar) -> None:
@@ -34,8 +39,8 @@ def test_resnet20_one_by_one(models, cifar) -> None:
 
 @pytest.mark.parametrize("defense", ["smooth:rho=0.1,layers=all", "lowpass:radius=8"])
 def test_the_small_network_in_batches_of_any_size(models, cifar, defense) -> None:
-    model = models["cifar_small_36px"]
-    found = {size: counts(model, cifar, ROBUST, size, defenses=[defense], baseline=False) for size in (7, 128, 500)}
+    model, part = models["cifar_small_36px"], cifar.first(250)
+    found = {size: counts(model, part, ROBUST, size, defenses=[defense], baseline=False) for size in (7, 128, 250)}
     assert_close(found)
 
 
