@@ -63,3 +63,42 @@ def low_pass(images: torch.Tensor, radius: float, shape: Shape = "circle") -> to
 def high_pass(images: torch.Tensor, radius: float, shape: Shape = "circle") -> torch.Tensor:
     """The high-frequency component (HFC) of ``images (..., H, W)``: distances ``>= radius``."""
     return images if radius <= 0 else band_pass(images, radius, float("inf"), shape)
+
+
+def directions(height: int, width: int) -> list[tuple[int, int]]:
+    """One frequency ``(u, v)`` of every conjugate pair, ``-(H // 2) <= u``, ``-(W // 2) <= v``, in cycles per image.
+
+    A real image cannot tell ``(u, v)`` from ``(-u, -v)``; those that are their own conjugates, DC among them,
+    stand for themselves. There are 514 of them at 32 x 32. Ordered by distance from DC.
+    """
+    kept: dict[tuple[int, int], None] = {}
+    for u in range(-(height // 2), (height + 1) // 2):
+        for v in range(-(width // 2), (width + 1) // 2):
+            if conjugate(u, v, height, width) not in kept:
+                kept[u, v] = None
+    return sorted(kept, key=lambda uv: (uv[0] ** 2 + uv[1] ** 2, uv))
+
+
+def conjugate(u: int, v: int, height: int, width: int) -> tuple[int, int]:
+    """The frequency whose coefficient is the conjugate of that at ``(u, v)`` in a real image."""
+
+    def mirrored(k: int, n: int) -> int:
+        return (-k + n // 2) % n - n // 2
+
+    return mirrored(u, height), mirrored(v, width)
+
+
+def fourier_basis(height: int, width: int, u: int, v: int) -> torch.Tensor:
+    """The real image ``(H, W)`` of L2 norm 1 whose Fourier transform is zero but at ``(u, v)`` and its conjugate.
+
+    It is ``cos(2 pi (u y / H + v x / W))``, normalised (Yin et al. 2019, sec. 3).
+
+    Raises:
+        ValueError: the frequency is above the Nyquist frequency of that size.
+    """
+    if not (-height <= 2 * u <= height and -width <= 2 * v <= width):
+        raise ValueError(f"frequency ({u}, {v}) does not exist at {height} x {width}")
+    rows = torch.arange(height, dtype=torch.float64)[:, None] * (u / height)
+    columns = torch.arange(width, dtype=torch.float64)[None, :] * (v / width)
+    wave = torch.cos(2 * torch.pi * (rows + columns))
+    return (wave / wave.norm()).float()

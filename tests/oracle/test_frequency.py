@@ -7,7 +7,16 @@ import pytest
 import torch
 
 from freqrobust.context import AttackContext
-from freqrobust.frequency import band_mask, band_pass, distances, high_pass, low_pass
+from freqrobust.frequency import (
+    band_mask,
+    band_pass,
+    conjugate,
+    directions,
+    distances,
+    fourier_basis,
+    high_pass,
+    low_pass,
+)
 from freqrobust.registry import attacks, defenses
 
 SIZES = [(32, 32), (33, 33), (8, 8), (7, 9), (16, 11), (11, 16), (1, 6), (28, 40)]
@@ -155,3 +164,37 @@ def test_images_are_not_changed_in_place() -> None:
     low_pass(images, 2)
     high_pass(images, 2)
     assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_directions_are_every_frequency_but_once_a_pair(size) -> None:
+    height, width = size
+    kept = directions(height, width)
+    everything = {
+        (u, v) for u in range(-(height // 2), (height + 1) // 2) for v in range(-(width // 2), (width + 1) // 2)
+    }
+    mirrored = {conjugate(u, v, height, width) for u, v in kept}
+    assert set(kept) | mirrored == everything
+    assert all(conjugate(u, v, height, width) not in kept or conjugate(u, v, height, width) == (u, v) for u, v in kept)
+    assert kept[0] == (0, 0)
+
+
+def test_directions_at_32_pixels() -> None:
+    assert len(directions(32, 32)) == 514
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (6, 11)])
+def test_fourier_basis_is_one_conjugate_pair_of_length_one(size) -> None:
+    height, width = size
+    for u, v in directions(height, width):
+        wave = fourier_basis(height, width, u, v).numpy().astype(np.float64)
+        assert np.sqrt((wave**2).sum()) == pytest.approx(1, abs=1e-6)
+        energy = np.abs(np.fft.fftshift(np.fft.fft2(wave))) ** 2 / (height * width)
+        there = {(u, v), conjugate(u, v, height, width)}
+        for du, dv in there:
+            assert energy[du + height // 2, dv + width // 2] == pytest.approx(1 / len(there), abs=1e-5)
+
+
+def test_fourier_basis_above_nyquist() -> None:
+    with pytest.raises(ValueError, match=r"\(5, 0\) does not exist at 8 x 8"):
+        fourier_basis(8, 8, 5, 0)
