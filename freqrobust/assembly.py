@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from freqrobust import __version__
+from freqrobust.data import ImageData
 from freqrobust.devices import describe
 from freqrobust.measurement import Outcome
 from freqrobust.models import record
@@ -57,15 +58,7 @@ def assemble(run: Run, measured: list[Measured], warnings: list[Warned]) -> Repo
         seed=run.seed,
         status="partial" if failed else "complete",
         models=[record(run.network, run.model_print)],
-        data=DataRecord(
-            spec=run.data.spec,
-            split=run.data.split,
-            n=len(run.data),
-            classes=run.data.classes,
-            shape=list(run.data.shape),
-            sha256=run.data.sha256,
-            ids=run.data.ids.tolist() if run.data.subset else "all",
-        ),
+        data=data_record(run.data),
         environment=EnvironmentRecord(
             python=platform.python_version(),
             torch=torch.__version__,
@@ -76,6 +69,19 @@ def assemble(run: Run, measured: list[Measured], warnings: list[Warned]) -> Repo
         cells=cells,
         worst_case=worst,
         warnings=warnings,
+    )
+
+
+def data_record(data: ImageData) -> DataRecord:
+    """What a report says of the data."""
+    return DataRecord(
+        spec=data.spec,
+        split=data.split,
+        n=len(data),
+        classes=data.classes,
+        shape=list(data.shape),
+        sha256=data.sha256,
+        ids=data.ids.tolist() if data.subset else "all",
     )
 
 

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from freqrobust import cli_gate
+
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 
 
@@ -76,6 +78,9 @@ def build(arguments: list[str]) -> tuple[Any, list[str]]:
             arguments = spell_out_flags(arguments, fields)
     app.command("eval", help=EVAL_HELP)(eval_command(fields))
     app.command("verify", help=VERIFY_HELP)(verify_command())
+    app.command("compare", help=cli_gate.COMPARE_HELP)(cli_gate.compare)
+    app.command("check", help=cli_gate.CHECK_HELP)(cli_gate.check)
+    app.command("init", help=cli_gate.INIT_HELP)(cli_gate.init)
     app.command("list")(list_)
     return app, arguments
 
@@ -193,7 +198,7 @@ def escape(text: str) -> str:
     return text.replace("[", "\\[")
 
 
-MODEL, DATA, RUN, OUTPUT = "Model", "Data", "What to run", "Output"
+MODEL, DATA, RUN, GATE, OUTPUT = "Model", "Data", "What to run", "Gate", "Output"
 
 
 def eval_(
@@ -285,6 +290,20 @@ def eval_(
         str, typer.Option(help="fp32 or bf16, for the attacks' passes.", rich_help_panel=RUN)
     ] = "fp32",
     seed: Annotated[int, typer.Option(help="All randomness is keyed by it.", rich_help_panel=RUN)] = 0,
+    fail_under: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Exit with code 1 where an accuracy is lower: pgd>=0.45, smooth/worst>=0.3. May be repeated.",
+            rich_help_panel=GATE,
+            metavar="CELL>=SHARE",
+        ),
+    ] = None,
+    confident: Annotated[
+        bool,
+        typer.Option(
+            "--confident", metavar="", help="Judge on the low end of the 95 % interval.", rich_help_panel=GATE
+        ),
+    ] = False,
     run_dir: Annotated[
         str | None,
         typer.Option(
@@ -317,8 +336,14 @@ def eval_(
     options: Any = None,
 ) -> int:
     """Run one evaluation; the exit code."""
+    from freqrobust.gate import Gate, parse_threshold
     from freqrobust.run import Request, execute
 
+    if confident and not fail_under:
+        from freqrobust.errors import SpecError
+
+        raise SpecError("--confident needs a --fail-under: there is nothing to judge")
+    gate = Gate(map(parse_threshold, fail_under), confident=confident) if fail_under else None
     return execute(
         Request(
             model=model,
@@ -346,6 +371,7 @@ def eval_(
             save_model=save_model,
             save_adversarial=save_adversarial,
             quiet=quiet,
+            gate=gate,
         )
     )
 

@@ -133,17 +133,22 @@ def _chains(
 ) -> list[DefenseChain]:
     if isinstance(defenses, str | Defense):
         defenses = [defenses]
-    chains = parse_defenses(defenses)
-    if baseline and all(chain.parts for chain in chains):
-        chains.insert(0, DefenseChain())
+    chains = with_baseline(parse_defenses(defenses), baseline)
     if not chains:
         raise SpecError("without the baseline there has to be a defense")
-    chains.sort(key=lambda chain: len(chain.parts) > 0)  # the undefended model first; the rest as given
     for chain in chains:
         for part in chain.parts:
             if isinstance(part.plugin, Defense) and part.plugin.needs_train_data and training is None:
                 raise SpecError(f"{part.spec} needs training data: give --train-data (in Python: train_data=...)")
     return chains
+
+
+def with_baseline(chains: Sequence[DefenseChain], baseline: bool) -> list[DefenseChain]:
+    """What is measured: the undefended model first, where it is wanted, and the rest as given."""
+    chains = list(chains)
+    if baseline and all(chain.parts for chain in chains):
+        chains.insert(0, DefenseChain())
+    return sorted(chains, key=lambda chain: len(chain.parts) > 0)
 
 
 def _warn_about(network: nn.Module, stuck: list[str]) -> list[Warned]:

@@ -58,6 +58,8 @@ RESERVED_OPTIONS = frozenset(
         "save_model",
         "save_adversarial",
         "report",
+        "fail_under",
+        "confident",
         "help",
     ]
 )

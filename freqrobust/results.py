@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -375,15 +375,34 @@ class Report(_Part):
             raise ReportError(f"{path}: {error.strerror or error}") from error
         except ValueError as error:
             raise ReportError(f"{path} is not JSON: {error}") from error
-        version = values.get("schema_version") if isinstance(values, dict) else None
-        if version != SCHEMA_VERSION:
-            raise ReportError(f"{path}: expected a report of schema version {SCHEMA_VERSION}, but got {version!r}")
+        values = _current(values, path)
         try:
             return cls.model_validate(values)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise ReportError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from error
+
+
+#: What turns a report of a version into one of the next. There has been one version so far.
+_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+def _current(values: Any, path: str | Path) -> dict[str, Any]:
+    """A report of the current schema version, from that or an older one.
+
+    Raises:
+        ReportError: it has no version, or a newer one.
+    """
+    version = values.get("schema_version") if isinstance(values, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool) or version > SCHEMA_VERSION:
+        newer = "; it was written by a newer freqrobust: upgrade to read it" if isinstance(version, int) else ""
+        raise ReportError(f"{path}: expected a report of schema version {SCHEMA_VERSION}, but got {version!r}{newer}")
+    for step in range(version, SCHEMA_VERSION):
+        if step not in _MIGRATIONS:
+            raise ReportError(f"{path}: expected a report of schema version {SCHEMA_VERSION}, but got {version!r}")
+        values = {**_MIGRATIONS[step](values), "schema_version": step + 1}
+    return dict(values)
 
 
 def schema() -> str:

@@ -14,6 +14,7 @@ from freqrobust.errors import SpecError
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+    from freqrobust.gate import Gate
     from freqrobust.registry import DefenseChain, Selection
 
 
@@ -46,26 +47,29 @@ class Request:
     save_model: str | None
     save_adversarial: str | None
     quiet: bool
+    gate: Gate | None = None
 
 
 def execute(request: Request) -> int:
     """Evaluate, write the report, print the table.
 
     Returns:
-        The exit code: 0, 3 when cells failed, 130 when interrupted.
+        The exit code: 0, 1 when the gate failed, 3 when cells failed, 130 when interrupted.
 
     Raises:
         FreqRobustError: bad input.
     """
+    from freqrobust.assembly import data_record
     from freqrobust.data import cache_root, load_data
     from freqrobust.demo import demo_model
     from freqrobust.devices import resolve_device
-    from freqrobust.harness import evaluate
+    from freqrobust.harness import evaluate, with_baseline
     from freqrobust.journal import check_writable
     from freqrobust.models import load_model
     from freqrobust.registry import parse_attacks, parse_defenses, reports
     from freqrobust.saved import adversarial, save_adversarial
     from freqrobust.suites import resolve
+    from freqrobust.targets import planned
 
     if request.attacks is not None and request.suite is not None:
         raise SpecError("give either --attack or --suite, not both")
@@ -112,6 +116,10 @@ def execute(request: Request) -> int:
         attacks = parse_attacks(resolve(request.suite or "standard", data.shape))
     if request.save_adversarial is not None:
         adversarial(attacks)
+    if request.gate is not None:
+        request.gate.prepare(
+            planned(with_baseline(chains, request.baseline), attacks, request.oblivious), data_record(data)
+        )
     run_dir = (
         Path(request.run_dir) if request.run_dir is not None else default_run_dir(request, model, data, chains, attacks)
     )
@@ -140,6 +148,8 @@ def execute(request: Request) -> int:
             file=sys.stderr,
         )
         return 130
+    if request.gate is not None:
+        request.gate.judge(report)
     report.to_json(run_dir / "report.json")
     if request.json is not None:
         report.to_json(request.json)
@@ -175,6 +185,8 @@ def execute(request: Request) -> int:
         reporter: Any = reports.get("table")()
         reporter.render(report, sys.stdout)
         watch.say(f"report: {run_dir / 'report.json'}")
+    if report.gate is not None and not report.gate.passed:
+        return 1
     return 3 if report.status == "partial" or unsaved else 0
 
 

@@ -119,4 +119,6 @@ def _hypergeometric(n: int, marked: int, drawn: int) -> NDArray[np.float64]:
     if not 0 <= marked <= n:
         return np.zeros(drawn + 1)
     k = np.arange(drawn + 1)
-    return np.asarray(np.exp(log_choose(marked, k) + log_choose(n - marked, drawn - k) - log_choose(n, np.array(drawn))))
+    return np.asarray(
+        np.exp(log_choose(marked, k) + log_choose(n - marked, drawn - k) - log_choose(n, np.array(drawn)))
+    )

@@ -8,6 +8,7 @@ from typing import IO, TYPE_CHECKING
 
 from pydantic import Field
 
+from freqrobust.gate_table import print_gate
 from freqrobust.plugin import Reporter
 
 if TYPE_CHECKING:
@@ -116,6 +117,9 @@ class _Printer:
         for warning in report.warnings:
             where = f"{warning.defense}: " if warning.defense else ""
             self.console.print(f"warning: {where}{warning.message} ({warning.code})", style="yellow")
+        if report.gate is not None:
+            self.console.print()
+            print_gate(report.gate, self.console, plain=self.plain)
 
     def _headline(self) -> _Grid:
         found: dict[str, Sequence[Cell | WorstCase]] = {"clean": [c for c in self.report.cells if c.attack == "clean"]}
