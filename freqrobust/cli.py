@@ -199,26 +199,32 @@ MODEL, DATA, RUN, OUTPUT = "Model", "Data", "What to run", "Output"
 def eval_(
     *,
     model: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             help="A checkpoint (.pt .pth .th .ckpt .safetensors .pt2), torchvision:NAME, timm:NAME, "
-            "robustbench:NAME, module:callable or file.py:callable.",
+            "robustbench:NAME, module:callable or file.py:callable. May be repeated.",
             rich_help_panel=MODEL,
             metavar="SPEC",
         ),
     ] = None,
     arch: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
-            help="Architecture of a state dict: auto, a name, file.py:factory or module:factory.", rich_help_panel=MODEL
+            help="Architecture of a state dict: auto (the default), a name, file.py:factory or module:factory. "
+            "Once for all models, or once for each.",
+            rich_help_panel=MODEL,
+            metavar="ARCH",
         ),
-    ] = "auto",
+    ] = None,
     normalize: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
-            help="auto, none, a preset (imagenet, cifar10, half, ...) or m1,m2,m3/s1,s2,s3.", rich_help_panel=MODEL
+            help="auto (the default), none, a preset (imagenet, cifar10, half, ...) or m1,m2,m3/s1,s2,s3. "
+            "Once for all models, or once for each.",
+            rich_help_panel=MODEL,
+            metavar="NORM",
         ),
-    ] = "auto",
+    ] = None,
     trust_checkpoint: Annotated[
         bool,
         typer.Option(
@@ -321,9 +327,9 @@ def eval_(
 
     return execute(
         Request(
-            model=model,
-            arch=arch,
-            normalize=normalize,
+            models=model or [],
+            arch=arch or [],
+            normalize=normalize or [],
             trust=trust_checkpoint,
             data=data,
             data_dir=data_dir,
@@ -348,6 +354,15 @@ def eval_(
             quiet=quiet,
         )
     )
+
+
+def single(flag: str, given: list[str] | None, default: str | None) -> str | None:
+    """The one value of an option that ``eval`` may be given several times."""
+    if given and len(given) > 1:
+        from freqrobust.errors import SpecError
+
+        raise SpecError(f"{flag} is given {len(given)} times; here it takes one value")
+    return given[0] if given else default
 
 
 VERIFY_HELP = (
@@ -391,6 +406,8 @@ def verify_command() -> Any:
         from freqrobust.verify import execute
 
         del values["debug"]
+        for name, default in (("model", None), ("arch", "auto"), ("normalize", "auto")):
+            values[name] = single(_flag(name), values[name], default)
         return execute(directory=directory, defense=defense, json_file=values.pop("json"), **values)
 
     own = inspect.signature(command, eval_str=True)
