@@ -76,6 +76,7 @@ def build(arguments: list[str]) -> tuple[Any, list[str]]:
             arguments = spell_out_flags(arguments, fields)
     app.command("eval", help=EVAL_HELP)(eval_command(fields))
     app.command("verify", help=VERIFY_HELP)(verify_command())
+    app.command("report", help=REPORT_HELP)(report_)
     app.command("list")(list_)
     return app, arguments
 
@@ -302,6 +303,15 @@ def eval_(
     json: Annotated[
         str | None, typer.Option(help="Write the JSON report here as well.", rich_help_panel=OUTPUT, metavar="FILE")
     ] = None,
+    report: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Write a report of another form as well, such as html=out.html, markdown=out.md or junit=out.xml; "
+            "- is standard output. May be repeated.",
+            rich_help_panel=OUTPUT,
+            metavar="REPORT=FILE",
+        ),
+    ] = None,
     save_model: Annotated[
         str | None,
         typer.Option(help="Save the defended model, with what --model needs.", rich_help_panel=OUTPUT, metavar="FILE"),
@@ -349,6 +359,7 @@ def eval_(
             seed=seed,
             run_dir=run_dir,
             json=json,
+            reports=report or [],
             save_model=save_model,
             save_adversarial=save_adversarial,
             quiet=quiet,
@@ -415,6 +426,33 @@ def verify_command() -> Any:
     parameters = [own.parameters["directory"], own.parameters["defense"], *(shared[name] for name in VERIFIED_WITH)]
     command.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
     return command
+
+
+REPORT_HELP = (
+    "Show results again, in any form, without measuring anything. Several are compared: a leaderboard.\n\n"
+    "Forms: table (the default), html, markdown, junit, csv, latex, json, and those of other packages: "
+    "see freqrobust list reports."
+)
+
+
+def report_(
+    runs: Annotated[
+        list[str], typer.Argument(help="Reports in JSON, or the folders of runs.", metavar="RUN...", show_default=False)
+    ],
+    wanted: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--as",
+            help="The form and where it goes, such as html=out.html; - is standard output.",
+            metavar="REPORT=FILE",
+        ),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", metavar="", help="Show tracebacks.")] = False,
+) -> int:
+    """Render reports; the exit code."""
+    from freqrobust.reporting import execute
+
+    return execute(runs, wanted or [])
 
 
 def list_(

@@ -43,6 +43,7 @@ class Request:
     seed: int
     run_dir: str | None
     json: str | None
+    reports: Sequence[str]
     save_model: str | None
     save_adversarial: str | None
     quiet: bool
@@ -62,6 +63,7 @@ def execute(request: Request) -> int:
     from freqrobust.harness import evaluate
     from freqrobust.journal import check_writable
     from freqrobust.registry import parse_attacks, parse_defenses, reports
+    from freqrobust.reporting import STDOUT, check_outputs, parse_outputs, write_outputs
     from freqrobust.saved import adversarial, save_adversarial
     from freqrobust.suites import resolve
 
@@ -75,9 +77,11 @@ def execute(request: Request) -> int:
     chains = parse_defenses(request.defenses, request.options)
     saved = _defense_to_save(request, chains)
     attacks = parse_attacks(request.attacks) if request.attacks is not None else None
+    outputs = parse_outputs(request.reports, "--report")
     for target in (request.json, request.save_model):
         if target is not None:
             check_writable(Path(target))
+    check_outputs(outputs, "--report", [target for target in (request.json, request.save_model) if target is not None])
     if request.save_adversarial is not None:
         check_writable(Path(request.save_adversarial) / "examples.npz")
 
@@ -163,9 +167,12 @@ def execute(request: Request) -> int:
             )
             return 130
     if not request.quiet:
-        reporter: Any = reports.get("table")()
-        reporter.render(report, sys.stdout)
+        if all(output.target != STDOUT for output in outputs):
+            reporter: Any = reports.get("table")()
+            reporter.render(report, sys.stdout)
         watch.say(f"report: {run_dir / 'report.json'}")
+    for path in write_outputs(outputs, {run_dir.name: report}):
+        watch.say(f"written: {path}")
     return 3 if report.status == "partial" or unsaved else 0
 
 
