@@ -81,6 +81,7 @@ def build(arguments: list[str]) -> tuple[Any, list[str]]:
     app.command("compare", help=cli_gate.COMPARE_HELP)(cli_gate.compare)
     app.command("check", help=cli_gate.CHECK_HELP)(cli_gate.check)
     app.command("init", help=cli_gate.INIT_HELP)(cli_gate.init)
+    app.command("report", help=REPORT_HELP)(report_)
     app.command("list")(list_)
     return app, arguments
 
@@ -204,26 +205,32 @@ MODEL, DATA, RUN, GATE, OUTPUT = "Model", "Data", "What to run", "Gate", "Output
 def eval_(
     *,
     model: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             help="A checkpoint (.pt .pth .th .ckpt .safetensors .pt2), torchvision:NAME, timm:NAME, "
-            "robustbench:NAME, module:callable or file.py:callable.",
+            "robustbench:NAME, module:callable or file.py:callable. May be repeated.",
             rich_help_panel=MODEL,
             metavar="SPEC",
         ),
     ] = None,
     arch: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
-            help="Architecture of a state dict: auto, a name, file.py:factory or module:factory.", rich_help_panel=MODEL
+            help="Architecture of a state dict: auto (the default), a name, file.py:factory or module:factory. "
+            "Once for all models, or once for each.",
+            rich_help_panel=MODEL,
+            metavar="ARCH",
         ),
-    ] = "auto",
+    ] = None,
     normalize: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
-            help="auto, none, a preset (imagenet, cifar10, half, ...) or m1,m2,m3/s1,s2,s3.", rich_help_panel=MODEL
+            help="auto (the default), none, a preset (imagenet, cifar10, half, ...) or m1,m2,m3/s1,s2,s3. "
+            "Once for all models, or once for each.",
+            rich_help_panel=MODEL,
+            metavar="NORM",
         ),
-    ] = "auto",
+    ] = None,
     trust_checkpoint: Annotated[
         bool,
         typer.Option(
@@ -315,6 +322,15 @@ def eval_(
     json: Annotated[
         str | None, typer.Option(help="Write the JSON report here as well.", rich_help_panel=OUTPUT, metavar="FILE")
     ] = None,
+    report: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Write a report of another form as well, such as html=out.html, markdown=out.md or junit=out.xml; "
+            "- is standard output. May be repeated.",
+            rich_help_panel=OUTPUT,
+            metavar="REPORT=FILE",
+        ),
+    ] = None,
     save_model: Annotated[
         str | None,
         typer.Option(help="Save the defended model, with what --model needs.", rich_help_panel=OUTPUT, metavar="FILE"),
@@ -346,9 +362,9 @@ def eval_(
     gate = Gate(map(parse_threshold, fail_under), confident=confident) if fail_under else None
     return execute(
         Request(
-            model=model,
-            arch=arch,
-            normalize=normalize,
+            models=model or [],
+            arch=arch or [],
+            normalize=normalize or [],
             trust=trust_checkpoint,
             data=data,
             data_dir=data_dir,
@@ -368,12 +384,22 @@ def eval_(
             seed=seed,
             run_dir=run_dir,
             json=json,
+            reports=report or [],
             save_model=save_model,
             save_adversarial=save_adversarial,
             quiet=quiet,
             gate=gate,
         )
     )
+
+
+def single(flag: str, given: list[str] | None, default: str | None) -> str | None:
+    """The one value of an option that ``eval`` may be given several times."""
+    if given and len(given) > 1:
+        from freqrobust.errors import SpecError
+
+        raise SpecError(f"{flag} is given {len(given)} times; here it takes one value")
+    return given[0] if given else default
 
 
 VERIFY_HELP = (
@@ -417,6 +443,8 @@ def verify_command() -> Any:
         from freqrobust.verify import execute
 
         del values["debug"]
+        for name, default in (("model", None), ("arch", "auto"), ("normalize", "auto")):
+            values[name] = single(_flag(name), values[name], default)
         return execute(directory=directory, defense=defense, json_file=values.pop("json"), **values)
 
     own = inspect.signature(command, eval_str=True)
@@ -424,6 +452,33 @@ def verify_command() -> Any:
     parameters = [own.parameters["directory"], own.parameters["defense"], *(shared[name] for name in VERIFIED_WITH)]
     command.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
     return command
+
+
+REPORT_HELP = (
+    "Show results again, in any form, without measuring anything. Several are compared: a leaderboard.\n\n"
+    "Forms: table (the default), html, markdown, junit, csv, latex, json, and those of other packages: "
+    "see freqrobust list reports."
+)
+
+
+def report_(
+    runs: Annotated[
+        list[str], typer.Argument(help="Reports in JSON, or the folders of runs.", metavar="RUN...", show_default=False)
+    ],
+    wanted: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--as",
+            help="The form and where it goes, such as html=out.html; - is standard output.",
+            metavar="REPORT=FILE",
+        ),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", metavar="", help="Show tracebacks.")] = False,
+) -> int:
+    """Render reports; the exit code."""
+    from freqrobust.reporting import execute
+
+    return execute(runs, wanted or [])
 
 
 def list_(

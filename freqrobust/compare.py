@@ -17,6 +17,7 @@ from freqrobust.errors import GateError, SpecError
 from freqrobust.results import Cell, Comparison, DataRecord, ModelRecord, RegressionRow, Report, WorstCase
 from freqrobust.statistics import detectable_drop, holm, mcnemar, sign_flip
 from freqrobust.suites import HEADLINE_RADIUS, scaled_radius
+from freqrobust.summary import model_labels
 from freqrobust.targets import Target
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ def compare(baseline: Report, new: Report, rules: Rules | None = None, *, name: 
     notes += more
     if rules.strict and notes:
         raise GateError(f"strict: {name} and the new report differ: {'; '.join(notes)}")
-    rows = _rows(changes, declared, limits, rules)
+    labels = model_labels(new) if len(new.models) > 1 else []
+    rows = _rows(changes, declared, limits, rules, labels)
     return Comparison(
         baseline=name,
         models=[f"{_described(baseline.models[b])} -> {_described(new.models[n])}" for n, b in partners.items()],
@@ -338,12 +340,15 @@ def _sweep_change(target: Target, before: NDArray[np.int64], after: NDArray[np.i
 
 
 def _rows(
-    changes: Sequence[_Change], declared: Mapping[str, Target], limits: Sequence[tuple[set[str], float]], rules: Rules
+    changes: Sequence[_Change],
+    declared: Mapping[str, Target],
+    limits: Sequence[tuple[set[str], float]],
+    rules: Rules,
+    labels: Sequence[str],
 ) -> list[RegressionRow]:
     """Judged rows, worst first, then the others."""
     judged = [change for change in changes if change.target.key in declared]
     adjusted = dict(zip((c.target.key for c in judged), holm([c.p_value for c in judged]), strict=True))
-    several = len({change.target.model for change in changes}) > 1
     rows = []
     for change in changes:
         key = change.target.key
@@ -353,7 +358,7 @@ def _rows(
         mcnemars = p is not None and change.test == "mcnemar"
         rows.append(
             RegressionRow(
-                name=f"model {change.target.model}: {change.target.name}" if several else change.target.name,
+                name=f"{labels[change.target.model]}: {change.target.name}" if labels else change.target.name,
                 model=change.target.model,
                 passed=None if p is None else not (p <= rules.alpha and change.drop > required + 1e-12),
                 measured=change.drop,

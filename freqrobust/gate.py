@@ -14,6 +14,7 @@ from freqrobust.errors import SpecError
 from freqrobust.plugin import fraction
 from freqrobust.results import GateRecord, Report, ThresholdRow
 from freqrobust.statistics import wilson
+from freqrobust.summary import model_labels
 
 if TYPE_CHECKING:
     from freqrobust.results import Cell, DataRecord, WorstCase
@@ -76,11 +77,11 @@ def least_right(required: float, n: int, confident: bool) -> int:
 
 
 def judged_threshold(
-    target: Target, found: Cell | WorstCase, required: float, confident: bool, several: bool = False
+    target: Target, found: Cell | WorstCase, required: float, confident: bool, label: str = ""
 ) -> ThresholdRow:
-    """One row of the gate. A cell that failed was not reached."""
+    """One row of the gate; ``label`` names the model where there are several. A cell that failed was not reached."""
     accuracy, ci95 = found.accuracy, found.ci95
-    name = f"model {target.model}: {target.name}" if several else target.name
+    name = f"{label}: {target.name}" if label else target.name
     if accuracy is None or ci95 is None:
         reason = getattr(found, "error", None) or "it failed"
         text = f"could not be measured: {reason}"
@@ -170,8 +171,11 @@ def threshold_rows(report: Report, thresholds: Iterable[Threshold], confident: b
     for threshold in thresholds:
         for target in targets.find(threshold.target, known, "threshold"):
             required[target.key] = max(required.get(target.key, 0.0), threshold.required)
-    several = len(report.models) > 1
-    return [judged_threshold(*measured[key], share, confident, several) for key, share in required.items()]
+    labels = model_labels(report) if len(report.models) > 1 else [""]
+    return [
+        judged_threshold(*measured[key], share, confident, labels[measured[key][0].model])
+        for key, share in required.items()
+    ]
 
 
 def parse_max_drops(texts: Iterable[str]) -> tuple[float, tuple[tuple[str, float], ...]]:

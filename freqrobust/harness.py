@@ -17,10 +17,10 @@ from freqrobust.data import ImageData, as_data
 from freqrobust.devices import auto_batch_size, full_precision, resolve_device
 from freqrobust.errors import DataError, FreqRobustError, ModelError, SpecError
 from freqrobust.journal import Journal
+from freqrobust.many import Models, as_network, for_each_model
 from freqrobust.models import (
     Classifier,
     frozen,
-    load_model,
     misfit,
 )
 from freqrobust.plugin import Attack, Defense
@@ -33,8 +33,9 @@ from freqrobust.session import Run
 from freqrobust.victim import Precision, check_logits
 
 
+@for_each_model
 def evaluate(
-    model: nn.Module | str | os.PathLike[str],
+    model: Models,
     data: Any,
     *,
     attacks: Iterable[str | Attack | Selection] | None = None,
@@ -56,7 +57,8 @@ def evaluate(
     Prints nothing, and writes nothing unless ``run_dir`` or ``cache_dir`` is given.
 
     Args:
-        model: an ``nn.Module`` from images in [0, 1] ``(N, C, H, W)`` to logits ``(N, K)``, or a model spec.
+        model: an ``nn.Module`` from images in [0, 1] ``(N, C, H, W)`` to logits ``(N, K)``, or a model spec; or
+            several of them in a sequence, or in a mapping from names: one report, all on the same samples.
         data: ``(images, labels)``, a map-style dataset, an :class:`ImageData` or a data spec.
         attacks: attack specs or objects; instead of ``suite``.
         suite: a suite's name or file; ``standard`` when ``attacks`` is not given either.
@@ -93,13 +95,13 @@ def evaluate(
     if isinstance(attacks, str | Attack):
         attacks = [attacks]
     chosen = parse_attacks(attacks if attacks is not None else suites.resolve(suite or "standard", images.shape))
-    network = model if isinstance(model, nn.Module) else load_model(model, data=images, device=where)
+    network = as_network(model, images, where)
     home = next((p.device for p in network.parameters()), None)
     network = network.to(where)
     try:
         with full_precision(), frozen(network) as stuck:
             warnings = _warn_about(network, stuck)
-            warnings += _check_fit(network, images, where)
+            warnings += check_fit(network, images, where)
             size = auto_batch_size(network, images.shape, where) if batch_size == "auto" else int(batch_size)
             run = Run(
                 network=network,
@@ -163,7 +165,7 @@ def _warn_about(network: nn.Module, stuck: list[str]) -> list[Warned]:
     return warnings
 
 
-def _check_fit(network: nn.Module, data: ImageData, device: torch.device) -> list[Warned]:
+def check_fit(network: nn.Module, data: ImageData, device: torch.device) -> list[Warned]:
     """Two forward passes of the first samples, to say clearly what does not fit, or that it changes between them.
 
     Raises:

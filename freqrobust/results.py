@@ -69,6 +69,7 @@ class PublishedRecord(_Part):
 
 
 class ModelRecord(_Part):
+    name: str | None = Field(None, description="as the user named it")
     spec: str
     arch: str
     sha256: str
@@ -313,6 +314,7 @@ class GateRecord(_Part):
 class Warned(_Part):
     code: str
     message: str
+    model: int = 0
     defense: str | None = None
 
 
@@ -334,8 +336,8 @@ class Report(_Part):
     gate: GateRecord | None = None
     warnings: list[Warned] = []
 
-    def cell(self, attack: str, defense: str = "none", knowledge: str = "adaptive") -> Cell:
-        """The one cell of that attack and defense, each given by its name or by its spec.
+    def cell(self, attack: str, defense: str = "none", knowledge: str = "adaptive", model: int = 0) -> Cell:
+        """The one cell of that attack and defense, each given by its name or by its spec, of the first model or another.
 
         Raises:
             KeyError: none or several match.
@@ -346,6 +348,7 @@ class Report(_Part):
             if attack in (c.attack_spec, c.attack)
             and defense in (c.defense_spec, c.defense)
             and c.knowledge == knowledge
+            and c.model == model
         ]
         exact = [c for c in found if c.attack_spec == attack and c.defense_spec == defense] or found
         if len(exact) != 1:

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from freqrobust.errors import SpecError
 from freqrobust.plugin import fraction
 from freqrobust.registry import list_items, near_miss, parse_params
+from freqrobust.results import ThreatRecord
+from freqrobust.summary import eps_text
 
 if TYPE_CHECKING:
     from freqrobust.registry import DefenseChain, Selection
@@ -66,7 +68,8 @@ class Target:
         mark = OBLIVIOUS if self.knowledge == "oblivious" else ""
         if self.what == "worst":
             assert self.threat is not None
-            return f"worst-{self.threat[0]}-{eps_text(*self.threat)}"
+            norm, eps = self.threat
+            return f"worst-{norm}-{eps_text(ThreatRecord(norm=norm, eps=eps))}"
         if self.what == "sweep":
             return f"sweep-{self.attack}{':' if self.given else ''}{self.given}{mark}"
         return f"{self.attack_spec}{mark}"
@@ -84,12 +87,6 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _rounded(one) for key, one in value.items()}
     return [_rounded(one) for one in value] if isinstance(value, list | tuple) else value
-
-
-def eps_text(norm: str, eps: float) -> str:
-    """``8/255`` for Linf budgets that are halves or wholes of 1/255, else the number."""
-    in_255 = eps * 255
-    return f"{in_255:g}/255" if norm == "linf" and abs(2 * in_255 - round(2 * in_255)) < 1e-6 else f"{eps:g}"
 
 
 def of_cell(cell: Cell) -> Target:
