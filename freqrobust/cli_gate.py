@@ -117,6 +117,15 @@ def check(
     json: Annotated[
         str | None, typer.Option(help="Write the JSON report here as well.", rich_help_panel=OUTPUT, metavar="FILE")
     ] = None,
+    report: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Write a report of another form as well, such as html=out.html, markdown=out.md or junit=out.xml; "
+            "- is standard output. May be repeated.",
+            rich_help_panel=OUTPUT,
+            metavar="REPORT=FILE",
+        ),
+    ] = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> int:
@@ -130,6 +139,7 @@ def check(
         device=device,
         run_dir=run_dir,
         json_file=json,
+        reports=report or [],
         quiet=quiet,
     )
 

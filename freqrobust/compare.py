@@ -123,6 +123,16 @@ def check_rules(rules: Rules, baseline: Report, planned: Sequence[Target]) -> No
     _declared(rules, [*shared, *targets.sweeps(shared)], baseline.data.shape)
 
 
+def declared_cells(rules: Rules, known: Sequence[Target], shape: Sequence[int]) -> list[Target]:
+    """The gate cells among those that are known.
+
+    Raises:
+        GateError: there are none.
+        SpecError: a rule names no cell.
+    """
+    return list(_declared(rules, known, shape)[0].values())
+
+
 def expected_drop(n: int, cells: int, alpha: float) -> float | None:
     """The smallest drop that ``cells`` gate cells on ``n`` samples will find, before anything is compared."""
     return detectable_drop(n, alpha / max(cells, 1), CHURN, POWER)

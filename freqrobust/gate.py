@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from freqrobust import targets
 from freqrobust.compare import Rules, check_rules, check_same_data, compare
@@ -34,11 +34,14 @@ class Threshold:
     target: str
     required: float
 
+    @property
+    def text(self) -> str:
+        return f"{self.target}>={self.required:g}"
+
     def __post_init__(self) -> None:
         if not 0 <= self.required <= 1:
             hint = f"; did you mean {self.required / 100:g}?" if 1 < self.required <= 100 else ""
-            text = f"{self.target}>={self.required:g}"
-            raise SpecError(f"threshold {text!r}: an accuracy is a share in [0, 1]{hint}")
+            raise SpecError(f"threshold {self.text!r}: an accuracy is a share in [0, 1]{hint}")
 
 
 def parse_threshold(text: str) -> Threshold:
@@ -106,6 +109,9 @@ def judged_threshold(
 class Gate:
     """Thresholds, a baseline, or both.
 
+    Attributes:
+        early: measuring stops before all samples, where it can.
+
     Args:
         thresholds: accuracies that have to be reached.
         confident: judge thresholds on the low end of the 95 % interval.
@@ -115,6 +121,8 @@ class Gate:
     Raises:
         ReportError: the baseline cannot be read.
     """
+
+    early: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -144,6 +152,12 @@ class Gate:
             check_same_data(self.baseline.data, data, self.name)
             check_rules(self.rules, self.baseline, planned)
 
+    def measure(self, model: Any, data: Any, **options: Any) -> Report:
+        """What is judged: everything, by :func:`freqrobust.evaluate`."""
+        from freqrobust.harness import evaluate
+
+        return evaluate(model, data, **options)
+
     def judge(self, report: Report) -> GateRecord:
         """The verdict on a report, which is kept as ``self.report`` with the verdict in it."""
         rows = threshold_rows(report, self.thresholds, self.confident)
@@ -166,16 +180,24 @@ def threshold_rows(report: Report, thresholds: Iterable[Threshold], confident: b
     for row in report.worst_case:
         target = targets.of_worst(row)
         measured[target.key] = (target, row)
-    known = [target for target, _ in measured.values()]
+    labels = model_labels(report) if len(report.models) > 1 else [""]
+    return [
+        judged_threshold(*measured[key], share, confident, labels[measured[key][0].model])
+        for key, share in required_of(thresholds, [target for target, _ in measured.values()]).items()
+    ]
+
+
+def required_of(thresholds: Iterable[Threshold], known: Sequence[Target]) -> dict[str, float]:
+    """The accuracy that each target, by its key, has to reach.
+
+    Raises:
+        SpecError: a threshold names none of them.
+    """
     required: dict[str, float] = {}
     for threshold in thresholds:
         for target in targets.find(threshold.target, known, "threshold"):
             required[target.key] = max(required.get(target.key, 0.0), threshold.required)
-    labels = model_labels(report) if len(report.models) > 1 else [""]
-    return [
-        judged_threshold(*measured[key], share, confident, labels[measured[key][0].model])
-        for key, share in required.items()
-    ]
+    return required
 
 
 def parse_max_drops(texts: Iterable[str]) -> tuple[float, tuple[tuple[str, float], ...]]:

@@ -121,7 +121,7 @@ def execute(request: Request) -> int:
     check_writable(run_dir / "report.json")
     try:
         with watch:
-            report = evaluate(
+            report = (request.gate.measure if request.gate is not None else evaluate)(
                 models,
                 data,
                 attacks=attacks,
@@ -143,9 +143,10 @@ def execute(request: Request) -> int:
             file=sys.stderr,
         )
         return 130
-    if request.gate is not None:
-        request.gate.judge(report)
     report.to_json(run_dir / "report.json")
+    if request.gate is not None:  # the report is on disk, also where it turns out that it cannot be judged
+        request.gate.judge(report)
+        report.to_json(run_dir / "report.json")
     if request.json is not None:
         report.to_json(request.json)
     if saved is not None and request.save_model is not None:
@@ -305,6 +306,8 @@ def default_run_dir(
         "seed": request.seed,
         "precision": request.precision,
     }
+    if request.gate is not None and request.gate.early:
+        content["stopped_early"] = [request.gate.confident, [threshold.text for threshold in request.gate.thresholds]]
     first = Path(request.models[0] if request.models else "demo").stem
     stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", first)[:40].strip("-.") or "model"
     if len(prints) > 1:

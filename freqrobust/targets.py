@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from freqrobust.errors import SpecError
-from freqrobust.plugin import fraction
+from freqrobust.plugin import Attack, fraction
 from freqrobust.registry import list_items, near_miss, parse_params
 from freqrobust.results import ThreatRecord
 from freqrobust.summary import eps_text
@@ -120,23 +120,33 @@ def in_report(report: Report) -> list[Target]:
     return [*cells, *(of_worst(row) for row in report.worst_case), *sweeps(cells)]
 
 
+def of_pair(chain: DefenseChain, attack: Selection | None) -> Target:
+    """The target that an attack on a defense is; without an attack, the clean images."""
+    clean = Target("cell", chain.name, chain.spec, "clean", "clean", chain.params)
+    if attack is None:
+        return clean
+    assert isinstance(attack.plugin, Attack)
+    threat = attack.plugin.threat()
+    named = None if threat is None else (threat.norm, threat.eps)
+    return replace(clean, attack=attack.name, attack_spec=attack.spec, attack_params=attack.params, threat=named)
+
+
+def is_adversarial(attack: Selection) -> bool:
+    """Whether an attack is one, and not a shift."""
+    return isinstance(attack.plugin, Attack) and attack.plugin.kind == "adversarial"
+
+
 def planned(chains: Iterable[DefenseChain], attacks: Sequence[Selection], oblivious: bool) -> list[Target]:
     """Everything that a run will measure, before it is measured. Sweeps are left out: no threshold is on them."""
-    from freqrobust.plugin import Attack
-
     found: list[Target] = []
     for chain in chains:
-        clean = Target("cell", chain.name, chain.spec, "clean", "clean", chain.params)
-        found.append(clean)
-        threats = []
-        for one in attacks:
-            assert isinstance(one.plugin, Attack)
-            threat = one.plugin.threat()
-            cell = replace(clean, attack=one.name, attack_spec=one.spec, attack_params=one.params, threat=threat)
-            found.append(cell)
-            if oblivious and chain.parts and one.plugin.kind == "adversarial":
-                found.append(replace(cell, knowledge="oblivious"))
-            threats += [threat] if threat is not None and threat not in threats else []
+        clean = of_pair(chain, None)
+        cells = [of_pair(chain, one) for one in attacks]
+        found += [clean, *cells]
+        if oblivious and chain.parts:
+            adversarial = [t for t, one in zip(cells, attacks, strict=True) if is_adversarial(one)]
+            found += [replace(target, knowledge="oblivious") for target in adversarial]
+        threats = dict.fromkeys(target.threat for target in cells if target.threat is not None)
         found += [replace(clean, what="worst", attack="", attack_spec="", threat=threat) for threat in threats]
     return found
 
