@@ -80,13 +80,13 @@ def compare(baseline: Report, new: Report, rules: Rules | None = None, *, name: 
     old, now = _Side(baseline, {b: n for n, b in partners.items()}), _Side(new, {n: n for n in partners})
     shared, notes = _shared(old, now)
     notes = [*_conditions(baseline, new, partners), *notes]
-    declared, limits = _declared(rules, [*shared, *targets.sweeps(shared)], new.data.shape)
+    declared = _declared(rules, [*shared, *targets.sweeps(shared)], new.data.shape)
     changes, more = _changes(old, now, [*shared, *targets.sweeps(shared)], declared)
     notes += more
     if rules.strict and notes:
         raise GateError(f"strict: {name} and the new report differ: {'; '.join(notes)}")
     labels = model_labels(new) if len(new.models) > 1 else []
-    rows = _rows(changes, declared, limits, rules, labels)
+    rows = _rows(changes, declared, rules, labels)
     return Comparison(
         baseline=name,
         models=[f"{_described(baseline.models[b])} -> {_described(new.models[n])}" for n, b in partners.items()],
@@ -130,7 +130,7 @@ def declared_cells(rules: Rules, known: Sequence[Target], shape: Sequence[int]) 
         GateError: there are none.
         SpecError: a rule names no cell.
     """
-    return list(_declared(rules, known, shape)[0].values())
+    return list(_declared(rules, known, shape).cells.values())
 
 
 def expected_drop(n: int, cells: int, alpha: float) -> float | None:
@@ -255,22 +255,38 @@ def _normalization(record: object) -> str:
     return f"{mean}/{std}" if mean else "none"
 
 
-def _declared(
-    rules: Rules, shared: Sequence[Target], shape: Sequence[int]
-) -> tuple[dict[str, Target], list[tuple[set[str], float]]]:
-    """The gate cells by key, and the limits that some of them have."""
-    declared: dict[str, Target] = {}
-    for text in rules.cells:
-        found = default_cells(shared, shape) if text == DEFAULT else targets.find(text, shared, "gate cell")
-        declared |= {t.key: t for t in found}
+@dataclass(frozen=True)
+class _Declared:
+    """The gate cells.
+
+    Attributes:
+        cells: all of them, by key.
+        named: those that a rule names, and not only ``default``.
+        limits: drops that are allowed for some of them; later ones win.
+    """
+
+    cells: dict[str, Target]
+    named: set[str]
+    limits: list[tuple[set[str], float]]
+
+
+def _declared(rules: Rules, shared: Sequence[Target], shape: Sequence[int]) -> _Declared:
+    cells: dict[str, Target] = {}
+    named: set[str] = set()
     limits = []
+    for text in rules.cells:
+        if text == DEFAULT:
+            cells |= {t.key: t for t in default_cells(shared, shape)}
+        else:
+            found = {t.key: t for t in targets.find(text, shared, "gate cell")}
+            cells, named = cells | found, named | found.keys()
     for text, drop in rules.max_drops:
-        found = targets.find(text, shared, "max-drop")
-        declared |= {t.key: t for t in found}
-        limits.append(({t.key for t in found}, drop))
-    if not declared:
+        found = {t.key: t for t in targets.find(text, shared, "max-drop")}
+        cells, named = cells | found, named | found.keys()
+        limits.append((set(found), drop))
+    if not cells:
         raise GateError("cannot compare: the two reports have no gate cell in common")
-    return declared, limits
+    return _Declared(cells, named, limits)
 
 
 @dataclass
@@ -288,9 +304,7 @@ class _Change:
     gained: int
 
 
-def _changes(
-    old: _Side, now: _Side, shared: Sequence[Target], declared: Mapping[str, Target]
-) -> tuple[list[_Change], list[str]]:
+def _changes(old: _Side, now: _Side, shared: Sequence[Target], declared: _Declared) -> tuple[list[_Change], list[str]]:
     """The changes of all targets that both sides measured, and what has to be said of the others."""
     changes: list[_Change] = []
     notes: dict[str, None] = {}
@@ -298,7 +312,7 @@ def _changes(
         failed = {"the new report": now.failed(target), "the baseline": old.failed(target)}
         where = next((side for side, reason in failed.items() if reason is not None), None)
         if where is not None:
-            if target.key in declared:
+            if target.key in declared.cells:
                 raise GateError(f"cannot compare: the gate cell {target.name} failed in {where}: {failed[where]}")
             notes[f"{target.name} failed in {where}"] = None
         elif target.what == "sweep":
@@ -313,11 +327,13 @@ def _changes(
                 changes.append(_change(target, old.right(target), now.right(target)))
                 continue
             before, after = (side.worst_of(target, both[0] & both[1]) for side in (old, now))
-            notes[f"{target.name} is over the attacks that both reports have"] = None
             if len(before):
+                notes[f"{target.name} is over the attacks that both reports have"] = None
                 changes.append(_change(target, before, after))
-            elif target.key in declared:
+                continue
+            if target.key in declared.named:
                 raise GateError(f"cannot compare: {target.name} is over other attacks in each report")
+            notes[f"{target.name} is over other attacks in each report, and is not compared"] = None
     return changes, list(notes)
 
 
@@ -349,21 +365,17 @@ def _sweep_change(target: Target, before: NDArray[np.int64], after: NDArray[np.i
     return _Change(target, "sign-flip", sign_flip(tally), len(before), was, now, drop, lost, gained)
 
 
-def _rows(
-    changes: Sequence[_Change],
-    declared: Mapping[str, Target],
-    limits: Sequence[tuple[set[str], float]],
-    rules: Rules,
-    labels: Sequence[str],
-) -> list[RegressionRow]:
-    """Judged rows, worst first, then the others."""
-    judged = [change for change in changes if change.target.key in declared]
+def _rows(changes: Sequence[_Change], declared: _Declared, rules: Rules, labels: Sequence[str]) -> list[RegressionRow]:
+    """Judged rows, worst first, then the others; ``labels`` names the models where there are several."""
+    judged = [change for change in changes if change.target.key in declared.cells]
+    if not judged:
+        raise GateError("cannot compare: the two reports have no gate cell in common")
     adjusted = dict(zip((c.target.key for c in judged), holm([c.p_value for c in judged]), strict=True))
     rows = []
     for change in changes:
         key = change.target.key
         p = adjusted.get(key)
-        required = next((drop for keys, drop in reversed(limits) if key in keys), rules.max_drop)
+        required = next((drop for keys, drop in reversed(declared.limits) if key in keys), rules.max_drop)
         churn = max(min(change.lost, change.gained) / change.n, CHURN)
         mcnemars = p is not None and change.test == "mcnemar"
         rows.append(

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 #: Width of what goes to a file or a pipe.
 PIPED_WIDTH = 120
-_VERDICTS = {True: "ok", False: "FAILED", None: ""}
+#: Names up to this length are never broken.
+WHOLE = 18
+_VERDICTS = {True: "ok", False: "FAIL", None: ""}
 _STYLES = {True: "", False: "bold red", None: "dim"}
 
 
@@ -40,6 +42,8 @@ def gate_text(record: GateRecord, width: int) -> str:
 
 def print_gate(record: GateRecord, console: Console, *, plain: bool) -> None:
     """Thresholds, changes from the baseline, and one line that says whether the gate passed."""
+    if not record.rows:
+        return
     if record.thresholds:
         console.print("Thresholds: accuracy in percent", style="bold")
         console.print(_thresholds(record.thresholds, plain))
@@ -72,7 +76,7 @@ def _footnotes(comparison: Comparison) -> list[str]:
     if not judged:
         return []
     lines = [
-        f"p: one-sided paired tests of no drop; Holm: corrected over the {len(judged)} gate cells. A regression has "
+        f"-/+: samples lost and gained. p: one-sided paired tests of no drop; Holm: corrected over the {len(judged)} gate cells. A regression has "
         f"a corrected p of at most {comparison.alpha:g} and a drop above its limit ({_limits(comparison)}). Rows "
         "without a corrected p are information."
     ]
@@ -81,7 +85,7 @@ def _footnotes(comparison: Comparison) -> list[str]:
         low, high = 100 * min(churns), 100 * max(churns)
         share = f"{low:.1f}" if high - low < 0.05 else f"{low:.1f} to {high:.1f}"
         lines.append(
-            f"visible: the smallest drop, in points, that is found with {comparison.power:.0%} power at alpha "
+            f"sees: the smallest drop, in points, that is found with {comparison.power:.0%} power at alpha "
             f"{comparison.alpha:g}/{len(judged)}, if {share} % of the samples improve all the same; none: more than "
             "there is to lose"
         )
@@ -98,16 +102,16 @@ def _table(plain: bool, columns: Sequence[str]) -> Table:
     from rich.table import Table as RichTable
 
     table = RichTable(box=box.ASCII2 if plain else box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("cell", overflow="fold", min_width=14)
+    table.add_column("cell", overflow="fold", min_width=WHOLE)
     for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
     return table
 
 
 def _cell(name: str) -> str:
     """A cell's name; the undefended model goes without saying, and long names may break after commas and colons."""
     short = name.removeprefix("none / ")
-    return short.replace(",", ", ").replace(":", ": ", 1) if len(short) > 22 else short
+    return short.replace(",", ", ").replace(":", ": ", 1) if len(short) > WHOLE else short
 
 
 def _thresholds(rows: Sequence[ThresholdRow], plain: bool) -> Table:
@@ -130,18 +134,18 @@ def _thresholds(rows: Sequence[ThresholdRow], plain: bool) -> Table:
 def _changes(rows: Sequence[RegressionRow], plain: bool) -> Table:
     from rich.text import Text
 
-    table = _table(plain, ["before", "now", "change", "-/+", "p", "Holm", "visible", ""])
+    table = _table(plain, ["was", "now", "change", "-/+", "p", "Holm", "sees", ""])
     for row in rows:
         style = _STYLES[row.passed]
         texts = [
             _cell(row.name),
             f"{100 * (row.baseline or 0):.1f}",
             f"{100 * (row.new or 0):.1f}",
-            f"{-100 * (row.measured or 0):+.1f}",
+            f"{-100 * (row.measured or 0):+.1f}".replace("-0.0", "+0.0"),
             f"{row.lost}/{row.gained}",
             _p(row.p_value),
             _p(row.p_adjusted),
-            _visible(row),
+            _sees(row),
             _VERDICTS[row.passed],
         ]
         table.add_row(*(Text(text, style=style) for text in texts))
@@ -154,7 +158,7 @@ def _p(value: float | None) -> str:
     return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}".replace("e-0", "e-")
 
 
-def _visible(row: RegressionRow) -> str:
+def _sees(row: RegressionRow) -> str:
     if row.passed is None or row.test != "mcnemar":
         return ""
     if row.detectable is None or row.detectable > (row.baseline or 0):

@@ -118,8 +118,10 @@ class _Merged:
     worst: dict[str, WorstCase] = field(default_factory=dict)
     parts: list[Report] = field(default_factory=list)
 
-    def add(self, part: Report, model: int) -> None:
+    def add(self, part: Report, model: int, judged: Sequence[_Open]) -> None:
+        """Take in one look. A worst case counts while it is judged: all of its attacks are measured then."""
         self.parts.append(part)
+        worst = {one.target.key for one in judged if one.target.what == "worst"}
         for cell in part.cells:
             cell.model = model
             key = targets.of_cell(cell).key
@@ -127,7 +129,8 @@ class _Merged:
         for row in part.worst_case:
             row.model = model
             key = targets.of_worst(row).key
-            self.worst[key] = _counted(self.worst[key], row) if key in self.worst else row
+            if key in worst:
+                self.worst[key] = _counted(self.worst[key], row) if key in self.worst else row
 
 
 def _plain(cell: Cell) -> Cell:
@@ -231,8 +234,8 @@ class SequentialGate(Gate):
                 mine = [t for t in known if t.key in required and t.defense_spec == chain.spec]
                 opened = [self._open(t, required[t.key], len(data), number) for t in mine]
                 one = _Chain(chain, attacks, oblivious and bool(chain.parts), opened)
-                for part in one.parts(network, data, watch, options):
-                    merged.add(part, number)
+                for part, open_ in one.parts(network, data, watch, options):
+                    merged.add(part, number, open_)
                 judged += opened
         report = merged.parts[-1].model_copy(
             update={
@@ -271,8 +274,10 @@ class _Chain:
     oblivious: bool
     opened: list[_Open]
 
-    def parts(self, network: Any, data: ImageData, watch: Progress, options: dict[str, Any]) -> Iterator[Report]:
-        """Reports on the next samples of a random order, until all thresholds are decided."""
+    def parts(
+        self, network: Any, data: ImageData, watch: Progress, options: dict[str, Any]
+    ) -> Iterator[tuple[Report, list[_Open]]]:
+        """Reports on the next samples of a random order, each with the thresholds that were open before it."""
         from freqrobust.harness import evaluate
 
         if not self.opened:
@@ -295,7 +300,7 @@ class _Chain:
             done = look
             for one in open_:
                 one.take(part)
-            yield part
+            yield part, open_
             if all(one.verdict is not None for one in self.opened):
                 break
         watch.end(f"{self.chain.spec}: decided after {done} of {len(data)} samples")

@@ -206,8 +206,10 @@ def find(text: str, targets: Sequence[Target], kind: str) -> list[Target]:
 
 def _hint(name: str, known: list[Target]) -> str:
     plain = list(dict.fromkeys(t.label for t in known))
-    written = [*plain, *dict.fromkeys(t.attack for t in known if t.attack)]
-    written += [f"{t.defense}/{word}" for t in known for word in (t.label, t.attack) if word]
+    written = list(plain)
+    for target in known:
+        word = target.attack if target.what == "cell" else target.what
+        written += [word, f"{target.defense}/{word}", f"{target.defense}/{target.label}"]
     listed = ", ".join(plain[:LISTED]) + (", ..." if len(plain) > LISTED else "")
     defenses = ", ".join(dict.fromkeys(t.defense_spec for t in known))
     return f"{near_miss(name, written)} (cells: {listed}; defenses: {defenses})"

@@ -136,8 +136,9 @@ class _Printer:
             self.console.print(note)
         for warning in report.warnings:
             self.console.print(f"warning: {where(report, warning)}{warning.message} ({warning.code})", style="yellow")
-        if report.gate is not None:
-            self.console.print()
+        if report.gate is not None and report.gate.rows:
+            if self.notes or report.warnings:
+                self.console.print()
             print_gate(report.gate, self.console, plain=self.plain)
 
     def _describe(self, model: ModelRecord, indent: str = "") -> None:
