@@ -174,7 +174,7 @@ def early(bench: Bench) -> None:
     """Error rates and samples of the sequential plan on real outcomes, in random orders; then a real check."""
     report = bench.report(bench.model("resnet20"))
     n, rows = len(bench.data), []
-    worst = 0
+    edge = []
     for level in LEVELS:
         cell = report.cell(level)
         for above in (0.15, 0.05, 0.02, 0.0, -1 / n, -0.02, -0.05, -0.15):
@@ -183,9 +183,11 @@ def early(bench: Bench) -> None:
                 continue
             need = least_right(required, n, False)
             right = cell.right()
-            decided = [_decided(right[permutation(n, seed=s, stream="order").numpy()], need) for s in range(ORDERS)]
+            orders = (permutation(n, seed=s, stream=f"{level} {need}").numpy() for s in range(ORDERS))
+            decided = [_decided(right[order], need) for order in orders]
             wrong = sum(verdict != (cell.correct >= need) for verdict, _ in decided)
-            worst = max(worst, wrong)
+            if abs(need - cell.correct) <= 1 and need - cell.correct >= 0:
+                edge.append(wrong)
             used = np.array([seen for _, seen in decided]) / n
             name = f"{level.split(',')[0]} ({cell.accuracy:.1%})"
             verdict = "pass" if cell.correct >= need else "fail"
@@ -195,7 +197,10 @@ def early(bench: Bench) -> None:
             )
     columns = ["cell (accuracy on all 500)", "threshold", "true verdict", "wrong", "passes saved", "samples, mean"]
     table(columns, rows)
-    print(f"Most wrong decisions in a row: {worst / ORDERS:.1%}; allowed on average: 5 %.\n")
+    total = ORDERS * len(edge)
+    print(
+        f"At the threshold itself, the {len(edge)} rows together: {sum(edge)} of {total} wrong, {sum(edge) / total:.1%}.\n"
+    )
     _real_check(bench)
 
 
