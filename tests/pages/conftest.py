@@ -1,0 +1,195 @@
+"""A browser without a window, driven over its debugging pipe: what a reader of a page would see."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import os
+import select
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "headless_shell")
+PATIENCE = 30.0
+
+
+def find_browser() -> str | None:
+    """Of Chromium's kind: named by the environment, on the path, or in Playwright's folder."""
+    given = os.environ.get("FREQROBUST_CHROMIUM")
+    if given:
+        return given
+    kept = sorted(Path.home().glob(".cache/ms-playwright/chromium*/chrome-linux*/*"))
+    return next(filter(None, map(shutil.which, NAMES)), None) or next(
+        (str(path) for path in kept if path.name in ("chrome", "headless_shell")), None
+    )
+
+
+class Browser:
+    """The debugging protocol, as null-terminated JSON through file descriptors 3 and 4."""
+
+    def __init__(self, program: str, profile: Path) -> None:
+        hears, self._to = os.pipe()
+        self._from, says = os.pipe()
+        flags = ["--headless", "--remote-debugging-pipe", "--disable-gpu", f"--user-data-dir={profile}"]
+        flags += ["--no-first-run", "--disable-background-networking", "--disable-dev-shm-usage", "--hide-scrollbars"]
+        if os.geteuid() == 0:
+            flags.append("--no-sandbox")
+        self._process = subprocess.Popen(
+            ["sh", "-c", f'exec "$@" 3<&{hears} 4>&{says}', "sh", program, *flags, "about:blank"],
+            pass_fds=(hears, says),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(hears)
+        os.close(says)
+        self._numbers = itertools.count(1)
+        self._rest = b""
+        self.events: list[dict[str, Any]] = []
+
+    def call(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
+        """Send a command, wait for its answer; events that come before it are kept."""
+        number = next(self._numbers)
+        message = {"id": number, "method": method, "params": params, **({"sessionId": session} if session else {})}
+        os.write(self._to, json.dumps(message).encode() + b"\0")
+        for answer in self._messages():
+            if answer.get("id") == number:
+                assert "error" not in answer, answer
+                result: dict[str, Any] = answer["result"]
+                return result
+            self.events.append(answer)
+        raise AssertionError("unreachable")
+
+    def wait(self, method: str, session: str) -> dict[str, Any]:
+        """The next event of that kind, or the first that is already there."""
+        for event in self.events:
+            if (event.get("method"), event.get("sessionId")) == (method, session):
+                return event
+        for event in self._messages():
+            self.events.append(event)
+            if (event.get("method"), event.get("sessionId")) == (method, session):
+                return event
+        raise AssertionError("unreachable")
+
+    def _messages(self) -> Iterator[dict[str, Any]]:
+        end = time.monotonic() + PATIENCE
+        while True:
+            head, found, rest = self._rest.partition(b"\0")
+            if found:
+                self._rest = rest
+                yield json.loads(head)
+                continue
+            ready, _, _ = select.select([self._from], [], [], max(0.0, end - time.monotonic()))
+            chunk = os.read(self._from, 1 << 20) if ready else b""
+            if not chunk:
+                raise TimeoutError("the browser does not answer")
+            self._rest += chunk
+
+    def close(self) -> None:
+        os.close(self._to)
+        os.close(self._from)
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class Page:
+    """One page, open in the browser."""
+
+    def __init__(self, browser: Browser, path: Path, width: int, height: int, scheme: str) -> None:
+        self._browser = browser
+        target = browser.call("Target.createTarget", url="about:blank")["targetId"]
+        self._session: str = browser.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
+        self.prefer(scheme)
+        self.call("Page.navigate", url=path.as_uri())
+        browser.wait("Page.loadEventFired", self._session)
+
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
+        return self._browser.call(method, self._session, **params)
+
+    def prefer(self, scheme: str) -> None:
+        """What the reader's system says about light and dark."""
+        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
+    def evaluate(self, expression: str) -> Any:
+        """The value of a JavaScript expression in the page."""
+        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in found, found["exceptionDetails"]
+        return found["result"].get("value")
+
+    def press(self, key: str) -> None:
+        """A key, as from a keyboard."""
+        text = {"Enter": "\r"}.get(key, "")
+        code = {"Enter": 13, "Tab": 9, "ArrowRight": 39, "ArrowLeft": 37, "Escape": 27}[key]
+        common = {"key": key, "code": key, "windowsVirtualKeyCode": code}
+        self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **common)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **common)
+
+    def move(self, x: float, y: float) -> None:
+        """The mouse, in the units of the window."""
+        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+
+    def picture(self, path: Path, whole: bool = False) -> None:
+        """A screenshot."""
+        data = self.call("Page.captureScreenshot", captureBeyondViewport=whole)["data"]
+        path.write_bytes(base64.b64decode(data))
+
+    def _events(self, method: str) -> list[dict[str, Any]]:
+        self.evaluate("new Promise(done => setTimeout(done, 50))")  # what is on its way arrives
+        return [
+            e["params"]
+            for e in self._browser.events
+            if e.get("method") == method and e.get("sessionId") == self._session
+        ]
+
+    @property
+    def requests(self) -> list[str]:
+        """Addresses that the page asked for."""
+        return [e["request"]["url"] for e in self._events("Network.requestWillBeSent")]
+
+    @property
+    def complaints(self) -> list[str]:
+        """Errors and warnings on the console, uncaught exceptions, breaches of the content policy."""
+        entries = [e["entry"] for e in self._events("Log.entryAdded")]
+        said = [e["text"] for e in entries if e["level"] in ("warning", "error")]
+        said += [str(e["args"]) for e in self._events("Runtime.consoleAPICalled") if e["type"] != "log"]
+        return said + [str(e["exceptionDetails"]) for e in self._events("Runtime.exceptionThrown")]
+
+    @property
+    def dialogs(self) -> int:
+        """How often the page opened an alert."""
+        return len(self._events("Page.javascriptDialogOpening"))
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    program = find_browser()
+    if program is None:
+        pytest.skip("no Chromium or Chrome on this machine (set FREQROBUST_CHROMIUM)")
+    running = Browser(program, tmp_path_factory.mktemp("profile"))
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def show(browser: Browser) -> Callable[..., Page]:
+    """``show(path)``: the file, open in the browser; 1280 x 900 and light unless asked otherwise."""
+
+    def opened(path: Path, width: int = 1280, height: int = 900, scheme: str = "light") -> Page:
+        return Page(browser, path, width, height, scheme)
+
+    return opened
