@@ -47,7 +47,7 @@ class Standing:
 
 @dataclass
 class Board:
-    """Entries in order, best first; ``by`` is the label of the measure they are ranked by."""
+    """Entries in order, best first; ``by`` is the label of the measure they are ranked by, the first of ``labels``."""
 
     by: str
     labels: list[str]
@@ -80,7 +80,8 @@ def board(reports: Mapping[str, Report], by: str | None = None) -> Board:
     notes = _rank_notes(ranked, reports, chosen)
     notes += [f"{s.name}: not ranked, as it has no {chosen.label}" for s in rest]
     notes += differences(reports)
-    return Board(chosen.label, [measure.label for measure in measures], [*ordered, *rest], notes)
+    labels = [chosen.label, *(measure.label for measure in measures if measure.label != chosen.label)]
+    return Board(chosen.label, labels, [*ordered, *rest], notes)
 
 
 def _standings(reports: Mapping[str, Report]) -> list[Standing]:

@@ -41,6 +41,8 @@ from freqrobust.summary import (
 )
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
+
     from freqrobust.leaderboard import Board
     from freqrobust.results import Cell, Report, WorstCase
 
@@ -112,6 +114,7 @@ class HTML(Comparing):
                 value if isinstance(value, Markup) or not isinstance(value, str) else one_line(value)
             ),
         )
+        environment.filters["breakable"] = _breakable
         css, script = _template("report.css"), _template("report.js")
         page = environment.get_template("report.html").render(
             theme=self.theme,
@@ -126,6 +129,13 @@ class HTML(Comparing):
             views=[_view(name, report, index) for index, (name, report) in enumerate(reports.items())],
         )
         target.write(page)
+
+
+def _breakable(text: str) -> Markup:
+    """A spec that may be broken after its commas, and nowhere else while there is room."""
+    from markupsafe import Markup, escape
+
+    return Markup(str(escape(one_line(text))).replace(",", ",<wbr>"))
 
 
 def _template(name: str) -> str:

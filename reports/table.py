@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
+from freqrobust.reports.comparing import Comparing
 from freqrobust.reports.text import (
     accuracy,
     conditions,
@@ -17,7 +18,6 @@ from freqrobust.reports.text import (
 )
 from pydantic import Field
 
-from freqrobust.plugin import Reporter
 from freqrobust.summary import (
     Entry,
     Measure,
@@ -86,12 +86,42 @@ class _Grid:
         return chunks
 
 
-class Table(Reporter):
+class Table(Comparing):
     """Accuracy in percent with its 95 % interval, and the paired difference from the undefended model."""
 
     width: int | None = Field(None, ge=40, description="columns; default: the terminal's, or 160 when piped")
 
     def render(self, report: Report, target: IO[str]) -> None:
+        _Printer(report, self._console(target), plain=not target.isatty()).print()
+
+    def render_many(self, reports: Mapping[str, Report], target: IO[str]) -> None:
+        from rich.text import Text
+
+        board, console = self.board(reports), self._console(target)
+        console.print(f"Leaderboard: {board.by}, accuracy in percent, 95 % interval", style="bold")
+        label = max(18, console.width // 4)
+        room = console.width - 2 - min(label, max(len(s.name) for s in board.standings)) - 10
+        fitting = max(1, room // 18)
+        for start in range(0, len(board.labels), fitting):
+            table = _new_table(plain=not target.isatty())
+            table.add_column("rank", justify="right", no_wrap=True)
+            table.add_column("", overflow="fold", max_width=label)
+            labels = board.labels[start : start + fitting]
+            for column in labels:
+                table.add_column(Text(column), justify="right", min_width=14, overflow="fold")
+            for standing in board.standings:
+                name = standing.name + (f" ({standing.verdict})" if standing.verdict else "")
+                texts = [standing.rank_text, name]
+                for column in labels:
+                    one = standing.measures.get(column)
+                    texts.append(accuracy(one, digits(reports[standing.report])) if one is not None else "-")
+                table.add_row(*(Text(breakable(text)) for text in texts))
+            console.print(table)
+            console.print()
+        for note in board.notes:
+            console.print(note)
+
+    def _console(self, target: IO[str]) -> Console:
         import os
 
         from rich.console import Console
@@ -101,8 +131,7 @@ class Table(Reporter):
         if width is None and not terminal:
             columns = os.environ.get("COLUMNS", "")
             width = int(columns) if columns.isdigit() and int(columns) >= 40 else PIPED_WIDTH
-        console = Console(file=target, width=width, highlight=False, emoji=False, markup=False)
-        _Printer(report, console, plain=not terminal).print()
+        return Console(file=target, width=width, highlight=False, emoji=False, markup=False)
 
 
 class _Printer:
@@ -188,15 +217,9 @@ class _Printer:
             self.console.print()
 
     def _table(self, grid: _Grid, columns: list[str]) -> RichTable:
-        from rich import box
-        from rich.table import Table as RichTable
         from rich.text import Text
 
-        table = RichTable(
-            box=box.ASCII2 if self.plain else box.SIMPLE_HEAD,
-            pad_edge=False,
-            show_edge=False,
-        )
+        table = _new_table(self.plain)
         label = grid.label_width(self.console.width)
         table.add_column("", overflow="fold", min_width=min(label, 16), max_width=label)
         widths = {column: grid.widths(column) for column in columns}
@@ -212,6 +235,13 @@ class _Printer:
                     texts.append(Text(entry.parts.get(part, ""), style=style))
             table.add_row(*texts)
         return table
+
+
+def _new_table(plain: bool) -> RichTable:
+    from rich import box
+    from rich.table import Table as RichTable
+
+    return RichTable(box=box.ASCII2 if plain else box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
 
 
 def breakable(spec: str) -> str:
