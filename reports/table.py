@@ -14,6 +14,7 @@ from freqrobust.reports.text import (
     describe_published,
     difference,
     digits,
+    one_line,
     points,
 )
 from pydantic import Field
@@ -98,7 +99,7 @@ class Table(Comparing):
         from rich.text import Text
 
         board, console = self.board(reports), self._console(target)
-        console.print(f"Leaderboard: {board.by}, accuracy in percent, 95 % interval", style="bold")
+        _say(console, f"Leaderboard: {board.by}, accuracy in percent, 95 % interval", style="bold")
         label = max(18, console.width // 4)
         room = console.width - 2 - min(label, max(len(s.name) for s in board.standings)) - 10
         fitting = max(1, room // 18)
@@ -115,11 +116,11 @@ class Table(Comparing):
                 for column in labels:
                     one = standing.measures.get(column)
                     texts.append(accuracy(one, digits(reports[standing.report])) if one is not None else "-")
-                table.add_row(*(Text(breakable(text)) for text in texts))
+                table.add_row(*(Text(breakable(one_line(text))) for text in texts))
             console.print(table)
             console.print()
         for note in board.notes:
-            console.print(note)
+            _say(console, note)
 
     def _console(self, target: IO[str]) -> Console:
         import os
@@ -140,19 +141,19 @@ class _Printer:
         self.console = console
         self.plain = plain
         self.digits = digits(report)
-        self.labels = entry_labels(report)
+        self.labels = {entry: one_line(label) for entry, label in entry_labels(report).items()}
         self.notes: dict[str, None] = {}
 
     def print(self) -> None:
         report = self.report
         if len(report.models) == 1:
             model = report.models[0]
-            self.console.print(f"{model.arch} ({model.spec}) on {conditions(report)}", style="bold")
+            _say(self.console, f"{model.arch} ({model.spec}) on {conditions(report)}", style="bold")
             self._describe(model)
         else:
-            self.console.print(f"{len(report.models)} models on {conditions(report)}", style="bold")
+            _say(self.console, f"{len(report.models)} models on {conditions(report)}", style="bold")
             for label, model in zip(model_labels(report), report.models, strict=True):
-                self.console.print(f"{label}: {model.arch} ({model.spec})")
+                _say(self.console, f"{label}: {model.arch} ({model.spec})")
                 self._describe(model, "  ")
         self.console.print()
         self._show(self._grid("Headline: accuracy in percent, 95 % interval", headline(report)))
@@ -161,22 +162,22 @@ class _Printer:
         if unaware is not None:
             self._show(unaware)
         for note in self.notes:
-            self.console.print(note)
+            _say(self.console, note)
         for warning in report.warnings:
-            self.console.print(f"warning: {where(report, warning)}{warning.message} ({warning.code})", style="yellow")
+            _say(self.console, f"warning: {where(report, warning)}{warning.message} ({warning.code})", style="yellow")
 
     def _describe(self, model: ModelRecord, indent: str = "") -> None:
-        self.console.print(f"{indent}normalisation: {describe_normalization(model)}")
+        _say(self.console, f"normalisation: {describe_normalization(model)}", indent=indent)
         if model.published is not None:
-            self.console.print(f"{indent}published: {describe_published(model.published)}")
+            _say(self.console, f"published: {describe_published(model.published)}", indent=indent)
 
     def _grid(self, title: str, measures: Sequence[Measure]) -> _Grid:
         entries = {
-            (measure.label, self.labels[entry]): self._entry(one)
+            (one_line(measure.label), self.labels[entry]): self._entry(one)
             for measure in measures
             for entry, one in measure.found.items()
         }
-        return _Grid(title, [measure.label for measure in measures], list(self.labels.values()), entries)
+        return _Grid(title, [one_line(measure.label) for measure in measures], list(self.labels.values()), entries)
 
     def _entry(self, one: Cell | WorstCase) -> _Entry:
         if one.accuracy is None:
@@ -200,7 +201,7 @@ class _Printer:
             parts = {"": aware.parts[""], "unaware": unaware.parts[""]}
             if pair.gap is not None:
                 parts["gap"] = points(pair.gap)
-            key = (pair.adaptive.attack_spec, self.labels[pair.entry])
+            key = (one_line(pair.adaptive.attack_spec), self.labels[pair.entry])
             entries[key] = _Entry(parts, aware.failed or unaware.failed)
         if not entries:
             return None
@@ -235,6 +236,11 @@ class _Printer:
                     texts.append(Text(entry.parts.get(part, ""), style=style))
             table.add_row(*texts)
         return table
+
+
+def _say(console: Console, text: str, style: str | None = None, indent: str = "") -> None:
+    """Text of a report, which may hold what would control the terminal."""
+    console.print(indent + one_line(text), style=style)
 
 
 def _new_table(plain: bool) -> RichTable:

@@ -1,8 +1,9 @@
-"""A browser without a window, driven over its debugging pipe: what a reader of a page would see."""
+"""Reports to show, harmless and hostile ones; and a browser without a window, which shows what a reader would see."""
 
 from __future__ import annotations
 
 import base64
+import io
 import itertools
 import json
 import os
@@ -15,6 +16,46 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
+
+from freqrobust import Report, evaluate
+from freqrobust.registry import reports
+from freqrobust.results import (
+    Check,
+    Comparison,
+    Diagnosis,
+    GateRecord,
+    RegressionRow,
+    ThresholdRow,
+    Warned,
+)
+
+#: Names, paths and messages that try to be more than text, in one format or another.
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src="http://evil.example/x.png" onerror=alert(1)>',
+    "' onmouseover='alert(1)' x='",
+    "</style></script><script>alert(2)</script><style>",
+    "]]></testcase><failure/><!--",
+    "{{ 7 * 7 }}{% raw %}",
+    "a|b \\| c || d",
+    "`one` ``two`` ```",
+    "[link](javascript:alert(1)) ![image](http://evil.example/x.png) <http://evil.example>",
+    "first\n\n# heading\n\n- item\n\n</details></details>\n| a | b |\n",
+    "*stars* _lines_ ~~gone~~ **bold** #1 @everyone",
+    "\\end{tabular}\\input{/etc/passwd} $x_1^2$ %comment ~ # & {",
+    "}} \\\\ \\hline [1ex] -- --- ,, '' `` << >> ?` !`",
+    "=cmd|'/c calc'!A0",
+    "+1+1;=2+2",
+    "@SUM(A1:A9)",
+    "-2+3",
+    "\x00\x07\x1b[31mred\x08\x7f",
+    "\u202egnp.exe \u200b\ufeff \ufffe",
+    "&lt;b&gt; &#60;i&#62; &amp;",
+    "tail\\",
+    "\u4e2d\u6587 \U0001f600 e\u0301",
+]
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "headless_shell")
 PATIENCE = 30.0
@@ -175,6 +216,93 @@ class Page:
         return len(self._events("Page.javascriptDialogOpening"))
 
 
+def network(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4))
+
+
+@pytest.fixture(scope="session")
+def measured() -> Report:
+    """Two models under a defense, with eps sweeps in two norms and filters at two radii."""
+    models = {"first": network(0), "second": network(1)}
+    torch.manual_seed(2)
+    images = torch.rand(60, 1, 8, 8)
+    labels = models["first"](images).argmax(dim=1)
+    return evaluate(
+        models,
+        (images, labels),
+        attacks=["pgd:eps=[0.01,0.05],steps=2", "fgsm:eps=0.5,norm=l2", "lfc:radius=[2,3]", "hfc:radius=[2,3]"],
+        defenses=["lowpass:radius=3"],
+        device="cpu",
+    )
+
+
+def decorated(report: Report, text: str) -> Report:
+    """The report with every kind of part, and ``text`` wherever a report can hold text of others."""
+    found = report.model_copy(deep=True)
+    spec = f"lowpass:{text}"
+    for model in found.models:
+        model.name, model.spec, model.arch = f"{text} {model.name}", text, text
+    found.data.spec, found.data.split = text, text
+    found.environment.device, found.environment.git = text, text
+    for one in [*found.cells, *found.worst_case]:
+        one.defense_spec = spec if one.defense_spec != "none" else "none"
+    for cell in found.cells:
+        cell.attack_spec = f"{text} {cell.attack_spec}" if cell.attack == "pgd" else cell.attack_spec
+    broken = next(cell for cell in found.cells if cell.attack == "hfc")
+    broken.status, broken.error, broken.outcomes, broken.correct, broken.difference = "failed", text, None, 0, None
+    found.status = "partial"
+    found.warnings = [Warned(code="some-code", message=text, defense=spec), Warned(code=text, message="words", model=1)]
+    checks = [
+        Check(name=text, status="failed", measured=0.5, threshold=0.25, reason=text, source=text),
+        Check(name="b", status="passed", source="Athalye et al. 2018"),
+        Check(name="c", status="not applicable", reason=text, source="s"),
+    ]
+    defended = next(cell for cell in found.cells if cell.defense_spec == spec)
+    found.diagnostics = [
+        Diagnosis(
+            model=1,
+            defense=defended.defense,
+            defense_params=defended.defense_params,
+            verdict="overestimated",
+            sentence=text,
+            checks=checks,
+        )
+    ]
+    rows = [
+        RegressionRow(name=text, passed=False, measured=0.2, required=0.01, p_adjusted=0.001, text=text, n=60),
+        RegressionRow(name="other", passed=None, text="information", n=60),
+    ]
+    found.gate = GateRecord(
+        passed=False,
+        comparison=Comparison(baseline=text, passed=False, alpha=0.05, max_drop=0.01, rows=rows, notes=[text]),
+        thresholds=[ThresholdRow(name="pgd", passed=True, measured=0.5, required=0.45, text=text, n=60)],
+    )
+    return Report.model_validate(found.model_dump())
+
+
+@pytest.fixture(scope="session")
+def decorate(measured: Report) -> Callable[[str], Report]:
+    """``decorate(text)``: a report with every kind of part, and the text wherever text of others can be."""
+    return lambda text: decorated(measured, text)
+
+
+@pytest.fixture(scope="session")
+def shown() -> Callable[..., str]:
+    """``shown(name, report, **options)``: what a reporter makes of one report, or of several by name."""
+
+    def render(name: str, found: Report | dict[str, Report], **options: Any) -> str:
+        target = io.StringIO()
+        reporter: Any = reports.get(name)(**options)
+        if isinstance(found, dict):
+            reporter.render_many(found, target)
+        else:
+            reporter.render(found, target)
+        return target.getvalue()
+
+    return render
+
+
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     program = find_browser()
@@ -193,3 +321,14 @@ def show(browser: Browser) -> Callable[..., Page]:
         return Page(browser, path, width, height, scheme)
 
     return opened
+
+
+@pytest.fixture(params=HOSTILE, ids=range(len(HOSTILE)))
+def hostile(request: pytest.FixtureRequest) -> str:
+    """Text that tries to break out of what holds it."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def all_hostile() -> list[str]:
+    return HOSTILE
