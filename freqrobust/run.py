@@ -87,7 +87,7 @@ def execute(request: Request) -> int:
     demo = request.model is None or request.model == "demo"
     subset: dict[str, Any] = {"limit": request.limit, "first": request.first, "seed": request.seed}
     data = load_data(
-        request.data or ("digits" if demo else _missing_data()),
+        request.data or ("digits" if demo else missing_data()),
         data_dir=request.data_dir,
         split=request.split,
         **subset,
@@ -178,7 +178,12 @@ def execute(request: Request) -> int:
     return 3 if report.status == "partial" or unsaved else 0
 
 
-def _missing_data() -> str:
+def missing_data() -> str:
+    """Say that there is no data.
+
+    Raises:
+        SpecError: always.
+    """
     raise SpecError("--model needs --data: a dataset (cifar10, ...), a file .npz, folder:DIR or module:callable")
 
 
