@@ -39,6 +39,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from freqrobust.analysis import AnalysisContext
+    from freqrobust.analysis_results import AnalysisResult
     from freqrobust.context import AttackContext, DefenseContext
     from freqrobust.data import ImageData, load_data
     from freqrobust.errors import FreqRobustError
@@ -46,13 +47,13 @@ if TYPE_CHECKING:
     from freqrobust.laboratory import analyze
     from freqrobust.models import load_model, save_model
     from freqrobust.plugin import Analysis, Attack, Defense, InputDefense, Reporter
-    from freqrobust.results import AnalysisRecord, AnalysisResult, Report
+    from freqrobust.results import AnalysisRecord, Report
 
 _HOMES = {
     "Analysis": "plugin",
     "AnalysisContext": "analysis",
     "AnalysisRecord": "results",
-    "AnalysisResult": "results",
+    "AnalysisResult": "analysis_results",
     "Attack": "plugin",
     "AttackContext": "context",
     "Defense": "plugin",

@@ -14,6 +14,7 @@ from torch import nn
 
 from freqrobust import __version__
 from freqrobust.analysis import AnalysisContext
+from freqrobust.analysis_results import AnalysisResult
 from freqrobust.assembly import data_record, environment_record, now
 from freqrobust.context import Progress, Silent
 from freqrobust.data import ImageData, as_data
@@ -24,7 +25,7 @@ from freqrobust.models import Classifier, load_model, record
 from freqrobust.pictures import encode, require, styled
 from freqrobust.plugin import Analysis, Defense
 from freqrobust.registry import DefenseChain, Selection, analyses
-from freqrobust.results import AnalysisRecord, AnalysisResult, ModelRecord, Report, Warned
+from freqrobust.results import AnalysisRecord, ModelRecord, Report, Warned
 from freqrobust.saved import session
 from freqrobust.session import DefenseRun, Run
 from freqrobust.victim import Victim

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from freqrobust.analysis_results import PictureRecord
 from freqrobust.errors import SpecError
-from freqrobust.results import PictureRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from freqrobust.analysis import AnalysisContext
+    from freqrobust.analysis_results import AnalysisResult, AnalysisTable
     from freqrobust.context import AttackContext, DefenseContext
     from freqrobust.data import ImageData
-    from freqrobust.results import AnalysisResult, AnalysisTable, Report
+    from freqrobust.results import Report
 
 Norm = Literal["linf", "l2", "l1"]
 #: The norms that gradient steps are defined for.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, computed_field, model_validator
 
+from freqrobust.analysis_results import AnalysisResult, AnalysisTable, PictureRecord
 from freqrobust.errors import FreqRobustError
 from freqrobust.statistics import wilson
 
@@ -232,41 +233,6 @@ class Warned(_Part):
     code: str
     message: str
     defense: str | None = None
-
-
-class AnalysisTable(_Part):
-    """Numbers as they are to be read."""
-
-    title: str
-    columns: list[str]
-    rows: list[list[str]]
-
-
-class PictureRecord(_Part):
-    """A picture inside of a report."""
-
-    format: Literal["png", "svg"]
-    base64: str
-    alt: str = Field("", description="what it shows, in words")
-
-
-class AnalysisResult(BaseModel):
-    """What an analysis found of one model under one defense; every analysis adds fields of its own."""
-
-    model_config = ConfigDict(extra="allow", allow_inf_nan=False, protected_namespaces=())
-
-    model: int = Field(0, description="position among the models of the analysis")
-    label: str = ""
-    defense: str = "none"
-    defense_spec: str = "none"
-    defense_params: dict[str, Any] = {}
-    reading: Literal["low", "high", "both", "neither"] | None = Field(
-        None, description="the frequencies that this analysis finds the model to depend on"
-    )
-    sentence: str = Field("", description="the numbers that the reading rests on")
-    seconds: float = 0.0
-    forwards: int = 0
-    backwards: int = 0
 
 
 class AnalysisRecord(_Part):

@@ -11,9 +11,9 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 from freqrobust.errors import SpecError
 
 if TYPE_CHECKING:
+    from freqrobust.analysis_results import AnalysisTable
     from freqrobust.models import Classifier
     from freqrobust.registry import Selection
-    from freqrobust.results import AnalysisTable
 
 
 @dataclass(frozen=True)

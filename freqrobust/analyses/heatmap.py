@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from freqrobust.analysis_results import AnalysisResult, AnalysisTable
 from freqrobust.plugin import Analysis, Number
-from freqrobust.results import AnalysisResult, AnalysisTable
 
 if TYPE_CHECKING:
     import torch
