@@ -44,3 +44,21 @@ class AnalysisResult(BaseModel):
     seconds: float = 0.0
     forwards: int = 0
     backwards: int = 0
+
+
+class SpectrumRecord(BaseModel):
+    """A mean spectrum by the unitary DFT, over samples and channels; maps have DC at ``(H // 2, W // 2)``."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    source: str
+    kind: Literal["images", "shift", "adversarial", "gradient"]
+    n: int = Field(description="samples")
+    amplitude: list[list[float]] = Field(description="mean amplitude, H x W")
+    profile: list[float] = Field(
+        description="mean amplitude by rounded distance from DC: 0, 1, 2, ... cycles per image"
+    )
+    radius: float = Field(description="where the high frequencies begin, in cycles per image")
+    above: float = Field(description="share of the energy at or above the radius")
+    low: float = Field(description="mean amplitude over the frequencies below the radius, without DC")
+    high: float = Field(description="mean amplitude over the frequencies at or above the radius")

@@ -191,7 +191,7 @@ class Maps:
         return rows * (side * min(len(values) / len(values[0]), 1.6) + 0.1 + 0.11 * titles) + 0.3
 
     def _title(self, title: str) -> str:
-        return wrapped(title, {1: 44, 2: 20}.get(self.grid[1], 14))
+        return wrapped(title, {1: 44, 2: 20}.get(self.grid[1], 11))
 
     def draw(self, part: SubFigure | Figure) -> None:
         """Draw into a part of a figure."""
@@ -200,7 +200,9 @@ class Maps:
         image: AxesImage | None = None
         for axis, (title, values) in zip(axes.flat, self.panels, strict=False):
             image = frequency_map(axis, values, self.low, self.high, logarithmic=self.logarithmic, rings=self.rings)
-            axis.set_title(self._title(title), pad=3)
+            axis.set_title(self._title(title), pad=3, fontsize=7 if columns < 3 else 6)
+            if columns > 2:
+                axis.locator_params(nbins=3)
         for axis in axes.flat[len(self.panels) :]:
             axis.set_visible(False)
         for column in range(columns):
@@ -219,6 +221,53 @@ class Maps:
             from matplotlib.ticker import PercentFormatter
 
             bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve: a label, its points, and a band around it where there is one."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    band: tuple[Sequence[float], Sequence[float]] | None = None
+
+
+def draw_lines(axes: Axes, lines: Sequence[Line], markers: bool = False) -> None:
+    """Curves that differ in colour, dashes and, on request, markers, with a legend."""
+    for number, line in enumerate(lines):
+        colour = COLOURS[number % len(COLOURS)]
+        axes.plot(
+            line.x,
+            line.y,
+            LINES[number % len(LINES)],
+            color=colour,
+            marker=MARKERS[number % len(MARKERS)] if markers else None,
+            label=wrapped(line.label, 40),
+        )
+        if line.band is not None:
+            axes.fill_between(line.x, line.band[0], line.band[1], color=colour, alpha=0.15, linewidth=0)
+    axes.legend()
+
+
+def profiles(
+    lines: Sequence[tuple[str, Sequence[float]]], label: str, radius: float, *, logarithmic: bool = False
+) -> tuple[float, Callable[[SubFigure | Figure], None]]:
+    """A part of a figure: values by distance from DC, with a mark where the high frequencies begin."""
+
+    def draw(part: SubFigure | Figure) -> None:
+        axes = part.subplots()
+        draw_lines(axes, [Line(title, range(len(values)), values) for title, values in lines])
+        axes.axvline(radius, color="0.5", linewidth=0.6, linestyle=":")
+        axes.set_xlabel("distance from DC (cycles per image)")
+        axes.set_ylabel(label)
+        if logarithmic and any(value > 0 for _, values in lines for value in values):
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(bottom=0)
+        axes.set_xlim(left=0)
+
+    return 1.7, draw
 
 
 def stacked(*parts: tuple[float, Callable[[SubFigure | Figure], None]]) -> Figure:
@@ -247,7 +296,7 @@ def wrapped(text: str, width: int = 26) -> str:
 def _words(text: str) -> list[str]:
     words, start = [], 0
     for i, char in enumerate(text):
-        if char in " ,:+_-/":
+        if char in " ,:=+_-/":
             words.append(text[start : i + 1])
             start = i + 1
     return [*words, text[start:]]
