@@ -44,6 +44,7 @@ class Laboratory(Protocol):
     """What all subjects of one analysis share."""
 
     memory: dict[str, Any]
+    subjects: int
 
     def reference(self, spec: str | None) -> tuple[str, Victim]:
         """Label and model of a reference: a model spec, else the first model, undefended."""
@@ -149,7 +150,7 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
         if len(rivals) > 1:
             raise SpecError(f"layer {name!r} could be {' or '.join(rivals[:3])}; write more of its name")
         return ending[outermost]
-    shown = [short for short in dict.fromkeys(map(_short, named)) if short not in _WRAPPERS]
+    shown = [short for short in dict.fromkeys(map(short_name, named)) if short not in _WRAPPERS]
     listed = ", ".join(shown[:8]) + (f", ... {len(shown)} in all" if len(shown) > 8 else "")
     raise SpecError(f"the model has no layer {name!r}{near_miss(name, shown)} (layers: {listed})")
 
@@ -158,7 +159,7 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
 _WRAPPERS = ("model", "network", "exact", "surrogate", "module", "normalize")
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
     """A layer's name without what wraps the network."""
     parts = name.split(".")
     while len(parts) > 1 and parts[0] in _WRAPPERS:

@@ -86,6 +86,7 @@ def analyze(
         bench = _Laboratory(stack, images, training, where, batch_size, seed, cache_dir, progress or Silent())
         for label, one in labelled(model):
             bench.add(label, one)
+        bench.subjects = len(bench.runs) * len(chains)
         results = [_look(plugin, bench, position, chain) for position in range(len(bench.runs)) for chain in chains]
         records = [bench.record(position) for position in range(len(bench.runs))]
     return AnalysisRecord(
@@ -203,6 +204,7 @@ class _Laboratory:
         self.runs: list[Run] = []
         self.warnings: list[Warned] = []
         self.memory: dict[str, Any] = {}
+        self.subjects = 0
         self.references: dict[str | None, tuple[str, Victim]] = {}
 
     def add(self, label: str, model: Model) -> None:
