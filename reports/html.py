@@ -23,6 +23,7 @@ from freqrobust.reports.text import (
     one_line,
     percent,
     points,
+    readings,
     title,
 )
 from pydantic import Field
@@ -178,7 +179,7 @@ def _view(name: str, report: Report, index: int) -> dict[str, Any]:
         "unaware": list(_unaware(report)),
         "diagnostics": [(diagnosed(report, one), one) for one in report.diagnostics],
         "gate": report.gate,
-        "pictures": list(_pictures(report)),
+        "analyses": list(_analyses(report)),
         "warnings": [(where(report, warning), warning) for warning in report.warnings],
         "provenance": list(_provenance(report)),
     }
@@ -239,8 +240,18 @@ def _unaware(report: Report) -> Iterator[dict[str, Any]]:
         }
 
 
-def _pictures(report: Report) -> Iterator[dict[str, Any]]:
-    yield from ()
+def _analyses(report: Report) -> Iterator[dict[str, Any]]:
+    for record in report.analyses:
+        picture = record.picture
+        kinds = {"png": "image/png", "svg": "image/svg+xml"}
+        yield {
+            "title": record.spec,
+            "about": conditions(record),
+            "image": f"data:{kinds[picture.format]};base64,{picture.base64}" if picture is not None else None,
+            "alt": picture.alt or record.spec if picture is not None else "",
+            "readings": list(readings(record)),
+            "tables": record.tables,
+        }
 
 
 def _provenance(report: Report) -> Iterator[tuple[str, str]]:

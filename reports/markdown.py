@@ -17,6 +17,7 @@ from freqrobust.reports.text import (
     digits,
     one_line,
     points,
+    readings,
     title,
 )
 from pydantic import Field
@@ -189,6 +190,7 @@ def _sections(report: Report) -> list[_Section]:
         lines = [f"- {escape(f'{where(report, w)}{w.message} ({w.code})')}" for w in report.warnings]
         sections.append(_Section(f"Warnings ({len(lines)})", lines))
     sections += _diagnostics(report)
+    sections += _analyses(report)
     cells = attacks(report)
     failed = [
         f"- {code(c.defense_spec)} / {code(c.attack_spec)} failed: {escape(c.error)}"
@@ -230,6 +232,20 @@ def _diagnostics(report: Report) -> list[_Section]:
             numbers = ["-" if value is None else f"{value:.4g}" for value in (check.measured, check.threshold)]
             lines += _row([escape(check.name), status, *numbers, escape(check.reason or ""), escape(check.source)])
         found.append(_Section(f"Diagnostics of {escape(diagnosed(report, one))}: {one.verdict}", lines))
+    return found
+
+
+def _analyses(report: Report) -> list[_Section]:
+    found = []
+    for record in report.analyses:
+        lines = [f"- {escape(line)}" for line in readings(record)]
+        for table in record.tables:
+            lines += ["", f"**{escape(table.title)}**", "", *_row([escape(c) for c in table.columns])]
+            lines += _rule(len(table.columns), 0)
+            lines += [line for row in table.rows for line in _row([escape(value) for value in row])]
+        if record.picture is not None:
+            lines += ["", "Its picture is in the HTML report."]
+        found.append(_Section(f"Analysis: {escape(record.spec)}", lines))
     return found
 
 

@@ -21,8 +21,10 @@ import torch
 from torch import nn
 
 from freqrobust import Report, evaluate
+from freqrobust.analysis_results import AnalysisResult, AnalysisTable, PictureRecord
 from freqrobust.registry import reports
 from freqrobust.results import (
+    AnalysisRecord,
     Check,
     Comparison,
     Diagnosis,
@@ -57,6 +59,9 @@ HOSTILE = [
     "tail\\",
     "\u4e2d\u6587 \U0001f600 e\u0301",
 ]
+
+#: A picture of 2 x 2 pixels.
+PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAEElEQVR4nGP4zwAE/xkgFAAb8gP91pbyKwAAAABJRU5ErkJggg=="
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "headless_shell")
 PATIENCE = 30.0
@@ -213,8 +218,9 @@ class Page:
 
     @property
     def requests(self) -> list[str]:
-        """Addresses that the page asked for."""
-        return [e["request"]["url"] for e in self._events("Network.requestWillBeSent")]
+        """Addresses that the page asked for; what is inside of it has none."""
+        urls = [e["request"]["url"] for e in self._events("Network.requestWillBeSent")]
+        return [url for url in urls if not url.startswith("data:")]
 
     @property
     def complaints(self) -> list[str]:
@@ -292,6 +298,22 @@ def decorated(report: Report, text: str) -> Report:
         comparison=Comparison(baseline=text, passed=False, alpha=0.05, max_drop=0.01, rows=rows, notes=[text]),
         thresholds=[ThresholdRow(name="pgd", passed=True, measured=0.5, required=0.45, text=text, n=60)],
     )
+    found.analyses = [
+        AnalysisRecord(
+            freqrobust_version=found.freqrobust_version,
+            created=found.created,
+            seed=0,
+            name="heatmap",
+            spec=f"heatmap:{text}",
+            params={},
+            models=found.models,
+            data=found.data,
+            environment=found.environment,
+            results=[AnalysisResult(label=text, defense_spec=spec, reading="low", sentence=text)],
+            tables=[AnalysisTable(title=text, columns=["frequency", text], rows=[["1", text], ["2", "b"]])],
+            picture=PictureRecord(format="png", base64=PICTURE, alt=text),
+        )
+    ]
     return Report.model_validate(found.model_dump())
 
 

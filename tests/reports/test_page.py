@@ -212,6 +212,12 @@ def test_curves_hold_the_worst_cases(decorate, shown) -> None:
         assert [text.split()[0] for text in said] == [f"{100 * float(w.accuracy or 0):.1f}" for w in rows]
 
 
+def test_pictures_are_there(pages, show: Open) -> None:
+    page = show(pages["one"])
+    sizes = page.evaluate("[...document.images].map(image => [image.naturalWidth, image.naturalHeight, image.alt])")
+    assert sizes == [[2, 2, "plain"]]
+
+
 def test_the_style_and_the_script_are_those_of_the_policy(pages) -> None:
     text = pages["one"].read_text(encoding="utf-8")
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)
