@@ -74,9 +74,19 @@ def build(arguments: list[str]) -> tuple[Any, list[str]]:
     if arguments[:1] == ["eval"]:
         specs = given_defenses(arguments)
         if specs:
-            fields = defense_fields(specs)
+            fields = plugin_fields("defense", [part for spec in specs for part in _parts(spec)])
             arguments = spell_out_flags(arguments, fields)
-    app.command("eval", help=EVAL_HELP)(eval_command(fields))
+    if arguments[:1] == ["analyze"]:
+        from freqrobust.cli_analyze import given_analysis
+
+        named = given_analysis(arguments)
+        if named is not None:
+            fields = plugin_fields("analysis", [named])
+            arguments = spell_out_flags(arguments, fields)
+    from freqrobust.cli_analyze import ANALYZE_HELP, analyze_command
+
+    app.command("eval", help=EVAL_HELP)(eval_command(fields if arguments[:1] == ["eval"] else {}))
+    app.command("analyze", help=ANALYZE_HELP)(analyze_command(fields if arguments[:1] == ["analyze"] else {}))
     app.command("verify", help=VERIFY_HELP)(verify_command())
     app.command("compare", help=cli_gate.COMPARE_HELP)(cli_gate.compare)
     app.command("check", help=cli_gate.CHECK_HELP)(cli_gate.check)
@@ -116,19 +126,23 @@ def given_defenses(arguments: list[str]) -> list[str]:
     return found + [a.partition("=")[2] for a in arguments if a.startswith("--defense=")]
 
 
-def defense_fields(specs: list[str]) -> dict[str, Any]:
-    """``{field: (owner's name, class)}`` of all given defenses; an owner of ``None`` means several have it."""
-    from freqrobust.registry import defenses, split_chain
+def _parts(chain: str) -> list[str]:
+    """The specs that a defense's spec is composed of."""
+    from freqrobust.registry import split_chain
+
+    return [part.strip() for part in split_chain(chain) if part.strip() != "none"]
+
+
+def plugin_fields(kind: str, specs: list[str]) -> dict[str, Any]:
+    """``{field: (names of its owners, class)}`` of all given plugins; with several owners it is ambiguous."""
+    from freqrobust.registry import analyses, defenses
 
     fields: dict[str, Any] = {}
     for spec in specs:
-        for part in split_chain(spec):
-            if part.strip() == "none":
-                continue
-            name, cls, _, _ = defenses.find(part.strip())
-            for key in cls.model_fields:
-                owners = [*fields[key][0], name] if key in fields else [name]
-                fields[key] = (owners, cls)
+        name, cls, _, _ = (analyses if kind == "analysis" else defenses).find(spec)
+        for key in cls.model_fields:
+            owners = [*fields[key][0], name] if key in fields else [name]
+            fields[key] = (owners, cls)
     return fields
 
 
@@ -152,25 +166,6 @@ def eval_command(fields: dict[str, Any]) -> Any:
     """The function behind ``eval``: its fixed parameters, and one option per field of the given defenses."""
     signature = inspect.signature(eval_, eval_str=True)
     fixed = [p for p in signature.parameters.values() if p.name != "options"]
-    extra = []
-    for key, (owners, cls) in fields.items():
-        from freqrobust.describe import field_help
-
-        option = typer.Option(
-            _flag(key),
-            help=escape(field_help(cls, key)),
-            rich_help_panel=f"Parameters of {owners[-1]}",
-            show_default=False,
-            metavar="VALUE",
-        )
-        extra.append(
-            inspect.Parameter(
-                f"option_{key}",
-                inspect.Parameter.KEYWORD_ONLY,
-                default=None,
-                annotation=Annotated[list[str] | None, option],
-            )
-        )
 
     def command(**values: Any) -> int:
         given = {key: values.pop(f"option_{key}") for key in fields}
@@ -190,8 +185,35 @@ def eval_command(fields: dict[str, Any]) -> Any:
             fail("interrupted before the first cell; run the same command again")
             return EXIT_INTERRUPTED
 
-    command.__signature__ = signature.replace(parameters=[*fixed, *extra])  # type: ignore[attr-defined]
+    parameters = [*fixed, *field_parameters(fields)]
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return command
+
+
+def field_parameters(fields: dict[str, Any]) -> list[inspect.Parameter]:
+    """One option per field of the given plugins."""
+    if not fields:
+        return []
+    from freqrobust.describe import field_help
+
+    return [
+        inspect.Parameter(
+            f"option_{key}",
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                list[str] | None,
+                typer.Option(
+                    _flag(key),
+                    help=escape(field_help(cls, key)),
+                    rich_help_panel=f"Parameters of {owners[-1]}",
+                    show_default=False,
+                    metavar="VALUE",
+                ),
+            ],
+        )
+        for key, (owners, cls) in fields.items()
+    ]
 
 
 def escape(text: str) -> str:
@@ -484,7 +506,9 @@ def report_(
 def list_(
     what: Annotated[
         str | None,
-        typer.Argument(help="attacks, defenses, reports, suites, archs or datasets; default: all.", metavar="[WHAT]"),
+        typer.Argument(
+            help="attacks, defenses, reports, analyses, suites, archs or datasets; default: all.", metavar="[WHAT]"
+        ),
     ] = None,
 ) -> int:
     """Show what there is: plugins with their parameters, ranges and defaults, suites, architectures, datasets."""

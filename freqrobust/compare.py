@@ -406,9 +406,19 @@ def _badness(row: RegressionRow) -> tuple[bool, bool, float, float]:
     return row.passed is None, row.passed is not False, p if p is not None else 1.0, -(row.measured or 0.0)
 
 
+def points(share: float) -> str:
+    """A change of a share in points, signed, and without a negative zero.
+
+    Example:
+        >>> points(-0.0004), points(-0.012)
+        ('+0.0', '-1.2')
+    """
+    return f"{100 * share:+.1f}".replace("-0.0", "+0.0")
+
+
 def _text(change: _Change, p: float | None, required: float, alpha: float) -> str:
     what = "mean accuracy over the eps " if change.test == "sign-flip" else ""
-    moved = f"{what}{change.baseline:.1%} -> {change.new:.1%} ({-100 * change.drop:+.1f} points)"
+    moved = f"{what}{change.baseline:.1%} -> {change.new:.1%} ({points(-change.drop)} points)"
     counts = f"{change.lost} samples lost, {change.gained} gained"
     if p is None:
         return f"{moved}; {counts}; p = {change.p_value:.2g}, not judged"

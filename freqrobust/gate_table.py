@@ -7,6 +7,8 @@ import os
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING
 
+from freqrobust.compare import points
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -141,7 +143,7 @@ def _changes(rows: Sequence[RegressionRow], plain: bool) -> Table:
             _cell(row.name),
             f"{100 * (row.baseline or 0):.1f}",
             f"{100 * (row.new or 0):.1f}",
-            f"{-100 * (row.measured or 0):+.1f}".replace("-0.0", "+0.0"),
+            points(-(row.measured or 0)),
             f"{row.lost}/{row.gained}",
             _p(row.p_value),
             _p(row.p_adjusted),

@@ -91,7 +91,7 @@ def evaluate(
     where = resolve_device(device)
     images = as_data(data)
     training = as_data(train_data, "train data") if train_data is not None else None
-    chains = _chains(defenses, baseline, training)
+    chains = parse_chains(defenses, baseline, training)
     if isinstance(attacks, str | Attack):
         attacks = [attacks]
     chosen = parse_attacks(attacks if attacks is not None else suites.resolve(suite or "standard", images.shape))
@@ -100,7 +100,7 @@ def evaluate(
     network = network.to(where)
     try:
         with full_precision(), frozen(network) as stuck:
-            warnings = _warn_about(network, stuck)
+            warnings = warn_about(network, stuck)
             warnings += check_fit(network, images, where)
             size = auto_batch_size(network, images.shape, where) if batch_size == "auto" else int(batch_size)
             run = Run(
@@ -130,9 +130,14 @@ def _first_path(*paths: str | os.PathLike[str] | None) -> Path | None:
     return next((Path(path) for path in paths if path is not None), None)
 
 
-def _chains(
+def parse_chains(
     defenses: Iterable[str | Defense | DefenseChain | Sequence[Defense]], baseline: bool, training: ImageData | None
 ) -> list[DefenseChain]:
+    """The chains of defense specs or objects, the undefended model first.
+
+    Raises:
+        SpecError: a spec is wrong, nothing is left, or training data is missing.
+    """
     if isinstance(defenses, str | Defense):
         defenses = [defenses]
     chains = with_baseline(parse_defenses(defenses), baseline)
@@ -153,7 +158,8 @@ def with_baseline(chains: Sequence[DefenseChain], baseline: bool) -> list[Defens
     return sorted(chains, key=lambda chain: len(chain.parts) > 0)
 
 
-def _warn_about(network: nn.Module, stuck: list[str]) -> list[Warned]:
+def warn_about(network: nn.Module, stuck: list[str]) -> list[Warned]:
+    """What is to be known about a model before it is measured; ``stuck`` are its layers that stay in train mode."""
     warnings = []
     if stuck:
         shown = ", ".join(stuck[:3])

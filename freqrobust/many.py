@@ -95,7 +95,7 @@ def _check(network: nn.Module, data: ImageData) -> None:
         check_fit(network, data, home)
 
 
-#: The parts of a report that say which model they are about.
+#: The parts of a report that are about one of its models.
 _NUMBERED = ("cells", "worst_case", "diagnostics", "analyses", "warnings")
 
 
@@ -125,7 +125,5 @@ def join(reports: Sequence[Report]) -> Report:
 
 
 def _numbered(part: Any, offset: int) -> Any:
-    """A copy that counts its model from ``offset``."""
-    if isinstance(part, dict):
-        return {**part, "model": part.get("model", 0) + offset}
-    return part.model_copy(update={"model": part.model + offset})
+    """A copy that counts its model from ``offset``; an analysis has models of its own."""
+    return part.model_copy(update={"model": part.model + offset}) if hasattr(part, "model") else part.model_copy()

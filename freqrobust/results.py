@@ -6,11 +6,12 @@ import base64
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, computed_field, model_validator
 
+from freqrobust.analysis_results import AnalysisResult, AnalysisTable, PictureRecord
 from freqrobust.errors import FreqRobustError
 from freqrobust.statistics import wilson
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION: Literal[1] = 1
 Interval = tuple[float, float]
+_Read = TypeVar("_Read", bound=BaseModel)
 
 
 class ReportError(FreqRobustError):
@@ -318,6 +320,44 @@ class Warned(_Part):
     defense: str | None = None
 
 
+class AnalysisRecord(_Part):
+    """One analysis of one or more models, side by side."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    freqrobust_version: str
+    created: str
+    seed: int
+    name: str
+    spec: str
+    params: dict[str, Any]
+    models: list[ModelRecord]
+    data: DataRecord
+    environment: EnvironmentRecord
+    results: list[SerializeAsAny[AnalysisResult]]
+    tables: list[AnalysisTable] = []
+    picture: PictureRecord | None = None
+    warnings: list[Warned] = []
+
+    def dumps(self) -> str:
+        """The record as JSON text."""
+        return json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
+
+    def to_json(self, path: str | Path) -> None:
+        """Write the record; the file appears whole or not at all."""
+        from freqrobust.journal import write_atomically
+
+        write_atomically(Path(path), self.dumps())
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> AnalysisRecord:
+        """Read a record; the fields of each analysis come back as plain lists and numbers.
+
+        Raises:
+            ReportError: the file is missing, not a record, of another schema version, or contradicts itself.
+        """
+        return _read(cls, path)
+
+
 class Report(_Part):
     """Everything one evaluation found, and under which conditions."""
 
@@ -332,7 +372,7 @@ class Report(_Part):
     cells: list[Cell]
     worst_case: list[WorstCase] = []
     diagnostics: list[Diagnosis] = []
-    analyses: list[dict[str, Any]] = []
+    analyses: list[AnalysisRecord] = []
     gate: GateRecord | None = None
     warnings: list[Warned] = []
 
@@ -372,19 +412,24 @@ class Report(_Part):
         Raises:
             ReportError: the file is missing, not a report, of another schema version, or contradicts itself.
         """
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ReportError(f"{path}: {error.strerror or error}") from error
-        except ValueError as error:
-            raise ReportError(f"{path} is not JSON: {error}") from error
-        values = _current(values, path)
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise ReportError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from error
+        return _read(cls, path)
+
+
+def _read(cls: type[_Read], path: str | Path) -> _Read:
+    """A report or a record from a file."""
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ReportError(f"{path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ReportError(f"{path} is not JSON: {error}") from error
+    values = _current(values, path)
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ReportError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from error
 
 
 #: What turns a report of a version into one of the next. There has been one version so far.

@@ -94,7 +94,7 @@ def execute(request: Request) -> int:
     demo = all(one.spec == "demo" for one in wanted)
     subset: dict[str, Any] = {"limit": request.limit, "first": request.first, "seed": request.seed}
     data = load_data(
-        request.data or ("digits" if demo else _missing_data()),
+        request.data or ("digits" if demo else missing_data()),
         data_dir=request.data_dir,
         split=request.split,
         **subset,
@@ -242,7 +242,12 @@ def _load(wanted: WantedModel, trust: bool, data: Any, device: Any, cache: Path,
     return model
 
 
-def _missing_data() -> str:
+def missing_data() -> str:
+    """Say that there is no data.
+
+    Raises:
+        SpecError: always.
+    """
     raise SpecError("--model needs --data: a dataset (cifar10, ...), a file .npz, folder:DIR or module:callable")
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import PurePath
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from freqrobust.results import Cell, ModelRecord, Report, ThreatRecord, Warned, WorstCase
+from freqrobust.results import Cell, Diagnosis, ModelRecord, Report, ThreatRecord, Warned, WorstCase
 from freqrobust.suites import HEADLINE_RADIUS, scaled_radius
 
 #: Specs of files, which are named by what comes after the last slash.
@@ -38,12 +38,12 @@ def model_labels(report: Report) -> list[str]:
         ['a', 'b']
     """
     return distinct(
-        [_short(record) for record in report.models],
+        [short_name(record) for record in report.models],
         [record.name or record.spec for record in report.models],
     )
 
 
-def _short(record: ModelRecord) -> str:
+def short_name(record: ModelRecord) -> str:
     if record.name:
         return record.name
     path = PurePath(record.spec)
@@ -175,3 +175,46 @@ def where(report: Report, warning: Warned) -> str:
     parts = [model_labels(report)[warning.model]] if len(report.models) > 1 else []
     parts += [warning.defense] if warning.defense else []
     return f"{', '.join(parts)}: " if parts else ""
+
+
+class Statement(NamedTuple):
+    """One thing that a reader has to know before any number."""
+
+    level: Literal["good", "doubtful", "bad"]
+    text: str
+
+
+_LEVELS: dict[str, Literal["good", "doubtful", "bad"]] = {
+    "believable": "good",
+    "doubtful": "doubtful",
+    "overestimated": "bad",
+    "not meaningful": "bad",
+}
+
+
+def statements(report: Report) -> list[Statement]:
+    """The verdicts: of the gate, on what failed, and of the diagnostics on each robust accuracy."""
+    found = []
+    if report.gate is not None:
+        judged = [row for row in report.gate.rows if row.passed is not None]
+        failed = [row for row in judged if not row.passed]
+        if failed:
+            found.append(Statement("bad", f"gate failed: {len(failed)} of {len(judged)} checks"))
+            found += [Statement("bad", f"{row.name}: {row.text}") for row in failed]
+        else:
+            found.append(Statement("good", f"gate passed: {len(judged)} of {len(judged)} checks"))
+    broken = sum(cell.status == "failed" for cell in report.cells)
+    if broken:
+        found.append(Statement("bad", f"{broken} of {len(report.cells)} cells failed and are in no worst case"))
+    for one in report.diagnostics:
+        name = diagnosed(report, one)
+        found.append(Statement(_LEVELS[one.verdict], f"{name}: {one.verdict}. {one.sentence}"))
+    return found
+
+
+def diagnosed(report: Report, one: Diagnosis) -> str:
+    """The label of the entry that a diagnosis is about."""
+    for cell in report.cells:
+        if (cell.model, cell.defense, cell.defense_params) == (one.model, one.defense, one.defense_params):
+            return entry_labels(report)[_entry(cell)]
+    return one.defense

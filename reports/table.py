@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
+from freqrobust.reports.comparing import Comparing
 from freqrobust.reports.text import (
     accuracy,
     conditions,
@@ -13,12 +14,12 @@ from freqrobust.reports.text import (
     describe_published,
     difference,
     digits,
+    one_line,
     points,
 )
 from pydantic import Field
 
 from freqrobust.gate_table import print_gate
-from freqrobust.plugin import Reporter
 from freqrobust.summary import (
     Entry,
     Measure,
@@ -87,12 +88,42 @@ class _Grid:
         return chunks
 
 
-class Table(Reporter):
+class Table(Comparing):
     """Accuracy in percent with its 95 % interval, and the paired difference from the undefended model."""
 
     width: int | None = Field(None, ge=40, description="columns; default: the terminal's, or 160 when piped")
 
     def render(self, report: Report, target: IO[str]) -> None:
+        _Printer(report, self._console(target), plain=not target.isatty()).print()
+
+    def render_many(self, reports: Mapping[str, Report], target: IO[str]) -> None:
+        from rich.text import Text
+
+        board, console = self.board(reports), self._console(target)
+        _say(console, f"Leaderboard: {board.by}, accuracy in percent, 95 % interval", style="bold")
+        label = max(18, console.width // 4)
+        room = console.width - 2 - min(label, max(len(s.name) for s in board.standings)) - 10
+        fitting = max(1, room // 18)
+        for start in range(0, len(board.labels), fitting):
+            table = _new_table(plain=not target.isatty())
+            table.add_column("rank", justify="right", no_wrap=True)
+            table.add_column("", overflow="fold", max_width=label)
+            labels = board.labels[start : start + fitting]
+            for column in labels:
+                table.add_column(Text(column), justify="right", min_width=14, overflow="fold")
+            for standing in board.standings:
+                name = standing.name + (f" ({standing.verdict})" if standing.verdict else "")
+                texts = [standing.rank_text, name]
+                for column in labels:
+                    one = standing.measures.get(column)
+                    texts.append(accuracy(one, digits(reports[standing.report])) if one is not None else "-")
+                table.add_row(*(Text(breakable(one_line(text))) for text in texts))
+            console.print(table)
+            console.print()
+        for note in board.notes:
+            _say(console, note)
+
+    def _console(self, target: IO[str]) -> Console:
         import os
 
         from rich.console import Console
@@ -102,8 +133,7 @@ class Table(Reporter):
         if width is None and not terminal:
             columns = os.environ.get("COLUMNS", "")
             width = int(columns) if columns.isdigit() and int(columns) >= 40 else PIPED_WIDTH
-        console = Console(file=target, width=width, highlight=False, emoji=False, markup=False)
-        _Printer(report, console, plain=not terminal).print()
+        return Console(file=target, width=width, highlight=False, emoji=False, markup=False)
 
 
 class _Printer:
@@ -112,19 +142,19 @@ class _Printer:
         self.console = console
         self.plain = plain
         self.digits = digits(report)
-        self.labels = entry_labels(report)
+        self.labels = {entry: one_line(label) for entry, label in entry_labels(report).items()}
         self.notes: dict[str, None] = {}
 
     def print(self) -> None:
         report = self.report
         if len(report.models) == 1:
             model = report.models[0]
-            self.console.print(f"{model.arch} ({model.spec}) on {conditions(report)}", style="bold")
+            _say(self.console, f"{model.arch} ({model.spec}) on {conditions(report)}", style="bold")
             self._describe(model)
         else:
-            self.console.print(f"{len(report.models)} models on {conditions(report)}", style="bold")
+            _say(self.console, f"{len(report.models)} models on {conditions(report)}", style="bold")
             for label, model in zip(model_labels(report), report.models, strict=True):
-                self.console.print(f"{label}: {model.arch} ({model.spec})")
+                _say(self.console, f"{label}: {model.arch} ({model.spec})")
                 self._describe(model, "  ")
         self.console.print()
         self._show(self._grid("Headline: accuracy in percent, 95 % interval", headline(report)))
@@ -133,26 +163,26 @@ class _Printer:
         if unaware is not None:
             self._show(unaware)
         for note in self.notes:
-            self.console.print(note)
+            _say(self.console, note)
         for warning in report.warnings:
-            self.console.print(f"warning: {where(report, warning)}{warning.message} ({warning.code})", style="yellow")
+            _say(self.console, f"warning: {where(report, warning)}{warning.message} ({warning.code})", style="yellow")
         if report.gate is not None and report.gate.rows:
             if self.notes or report.warnings:
                 self.console.print()
             print_gate(report.gate, self.console, plain=self.plain)
 
     def _describe(self, model: ModelRecord, indent: str = "") -> None:
-        self.console.print(f"{indent}normalisation: {describe_normalization(model)}")
+        _say(self.console, f"normalisation: {describe_normalization(model)}", indent=indent)
         if model.published is not None:
-            self.console.print(f"{indent}published: {describe_published(model.published)}")
+            _say(self.console, f"published: {describe_published(model.published)}", indent=indent)
 
     def _grid(self, title: str, measures: Sequence[Measure]) -> _Grid:
         entries = {
-            (measure.label, self.labels[entry]): self._entry(one)
+            (one_line(measure.label), self.labels[entry]): self._entry(one)
             for measure in measures
             for entry, one in measure.found.items()
         }
-        return _Grid(title, [measure.label for measure in measures], list(self.labels.values()), entries)
+        return _Grid(title, [one_line(measure.label) for measure in measures], list(self.labels.values()), entries)
 
     def _entry(self, one: Cell | WorstCase) -> _Entry:
         if one.accuracy is None:
@@ -176,7 +206,7 @@ class _Printer:
             parts = {"": aware.parts[""], "unaware": unaware.parts[""]}
             if pair.gap is not None:
                 parts["gap"] = points(pair.gap)
-            key = (pair.adaptive.attack_spec, self.labels[pair.entry])
+            key = (one_line(pair.adaptive.attack_spec), self.labels[pair.entry])
             entries[key] = _Entry(parts, aware.failed or unaware.failed)
         if not entries:
             return None
@@ -193,15 +223,9 @@ class _Printer:
             self.console.print()
 
     def _table(self, grid: _Grid, columns: list[str]) -> RichTable:
-        from rich import box
-        from rich.table import Table as RichTable
         from rich.text import Text
 
-        table = RichTable(
-            box=box.ASCII2 if self.plain else box.SIMPLE_HEAD,
-            pad_edge=False,
-            show_edge=False,
-        )
+        table = _new_table(self.plain)
         label = grid.label_width(self.console.width)
         table.add_column("", overflow="fold", min_width=min(label, 16), max_width=label)
         widths = {column: grid.widths(column) for column in columns}
@@ -217,6 +241,18 @@ class _Printer:
                     texts.append(Text(entry.parts.get(part, ""), style=style))
             table.add_row(*texts)
         return table
+
+
+def _say(console: Console, text: str, style: str | None = None, indent: str = "") -> None:
+    """Text of a report, which may hold what would control the terminal."""
+    console.print(indent + one_line(text), style=style)
+
+
+def _new_table(plain: bool) -> RichTable:
+    from rich import box
+    from rich.table import Table as RichTable
+
+    return RichTable(box=box.ASCII2 if plain else box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
 
 
 def breakable(spec: str) -> str:

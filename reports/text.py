@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from freqrobust.results import Cell, Difference, ModelRecord, PublishedRecord, Report, WorstCase
+    from freqrobust.results import AnalysisRecord, Cell, Difference, ModelRecord, PublishedRecord, Report, WorstCase
 
 #: From so many samples on, an interval is narrow enough for another digit.
 _FINE = 2000
@@ -94,7 +95,7 @@ def describe_published(published: PublishedRecord) -> str:
     return f"{text} ({published.source}, on its whole test set)"
 
 
-def conditions(report: Report) -> str:
+def conditions(report: Report | AnalysisRecord) -> str:
     """On what was measured and how, in one line."""
     data, environment = report.data, report.environment
     return (
@@ -107,3 +108,14 @@ def title(report: Report) -> str:
     if len(report.models) == 1:
         return report.models[0].name or report.models[0].arch
     return f"{len(report.models)} models"
+
+
+def readings(record: AnalysisRecord) -> Iterator[str]:
+    """What an analysis says of each model and defense: the frequencies it depends on, and why."""
+    several = len(record.models) > 1
+    for result in record.results:
+        names = ([result.label] if several or result.label else []) + [result.defense_spec]
+        where = " + ".join(name for name in names if name and name != "none") or "undefended"
+        reading = f"{result.reading} frequencies. " if result.reading is not None else ""
+        if reading or result.sentence:
+            yield f"{where}: {reading}{result.sentence}"
