@@ -31,7 +31,9 @@ def test_the_project_file_is_the_one_that_init_writes() -> None:
 
 def test_what_is_commented_out_in_the_project_file_works_too(tmp_path: Path) -> None:
     """Each key that is shown as a comment is one that there is."""
-    text = re.sub(r"^# (?=\[|[\w-]+ = |\"[^\"]+\" = )", "", scaffold.project_text("demo", "none", "digits"), flags=re.MULTILINE)
+    text = re.sub(
+        r"^# (?=\[|[\w-]+ = |\"[^\"]+\" = )", "", scaffold.project_text("demo", "none", "digits"), flags=re.MULTILINE
+    )
     (tmp_path / "freqrobust.toml").write_text(text)
     project = read_project(tmp_path / "freqrobust.toml")
     assert project.limit == 500
