@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,8 @@ class FGSM(Attack):
 
     With ``norm=l2`` the step is along the normalised gradient (fast gradient method).
     """
+
+    averages_draws: ClassVar[bool] = True
 
     eps: Number = Field(8 / 255, ge=0, description="budget, in the norm's unit; 8/255 is accepted")
     norm: StepNorm = Field("linf", description="norm of the budget")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -22,6 +22,8 @@ class PGD(Attack):
     sample counts as broken when it is misclassified at all. In a sweep of eps the first climb starts in the
     corner of the ball where the climb at the smaller eps ended.
     """
+
+    averages_draws: ClassVar[bool] = True
 
     eps: Number = Field(8 / 255, ge=0, description="budget, in the norm's unit; 8/255 is accepted")
     norm: StepNorm = Field("linf", description="norm of the budget")
@@ -44,6 +46,10 @@ class PGD(Attack):
             raise ValueError("restarts > 1 need random_start=true: otherwise every restart is the same")
         return self
 
+    def draws(self, eot: int) -> int:
+        """As given, else as the harness asks."""
+        return self.eot or eot
+
     def resolved_params(self) -> dict[str, float]:
         """The parameters whose defaults depend on others."""
         return {"step_size": self.step_size if self.step_size is not None else 2.5 * self.eps / self.steps}
@@ -56,7 +62,7 @@ class PGD(Attack):
         from freqrobust.ascent import Ascent, climb_to_maximum, climb_until_broken, is_fooled
 
         ascent = Ascent(
-            self.norm, self.eps, self.resolved_params()["step_size"], self.steps, self.loss, self.eot or context.eot
+            self.norm, self.eps, self.resolved_params()["step_size"], self.steps, self.loss, self.draws(context.eot)
         )
         targets = self._targets(model, images, labels, context)
         if context.goal == "maximize":

@@ -268,6 +268,13 @@ def eval_(
     no_baseline: Annotated[
         bool, typer.Option("--no-baseline", metavar="", help="Leave the undefended model out.", rich_help_panel=RUN)
     ] = False,
+    diagnose: Annotated[
+        bool,
+        typer.Option(
+            "--diagnose",
+            help="Run other attacks to see whether the robust accuracies are to be believed; without it only quick checks.",
+        ),
+    ] = False,
     no_oblivious: Annotated[
         bool,
         typer.Option(
@@ -337,6 +344,7 @@ def eval_(
             suite=suite,
             baseline=not no_baseline,
             oblivious=not no_oblivious,
+            diagnose=diagnose,
             batch_size=batch_size,
             device=device,
             precision=precision,

@@ -101,4 +101,5 @@ def fourier_basis(height: int, width: int, u: int, v: int) -> torch.Tensor:
     rows = torch.arange(height, dtype=torch.float64)[:, None] * (u / height)
     columns = torch.arange(width, dtype=torch.float64)[None, :] * (v / width)
     wave = torch.cos(2 * torch.pi * (rows + columns))
-    return (wave / wave.norm()).float()
+    scaled: torch.Tensor = wave / wave.norm()
+    return scaled.float()

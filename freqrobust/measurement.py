@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -94,6 +94,14 @@ class Outcome:
         )
 
 
+def holds(clean: Outcome, outcomes: Iterable[Outcome], threat: Threat) -> np.ndarray:
+    """Samples that are right and that no example inside the threat breaks, ``(n,)``."""
+    right = clean.right.copy()
+    for outcome in outcomes:
+        right &= ~outcome.fits(threat)
+    return right
+
+
 def _encode(values: np.ndarray) -> str:
     return base64.b64encode(values.tobytes()).decode()
 
@@ -135,7 +143,7 @@ class Bench:
             self.watch.advance(len(chunk))
 
 
-class _Timer:
+class Timer:
     """Seconds and passes spent on a cell."""
 
     def __init__(self, victim: Victim) -> None:
@@ -154,7 +162,7 @@ class _Timer:
 
 def measure_clean(victim: Victim, bench: Bench) -> Outcome:
     """The clean pass, once a defense."""
-    timer = _Timer(victim)
+    timer = Timer(victim)
     n = len(bench.data)
     predictions = np.zeros(n, dtype=np.int32)
     softmax_like = True
@@ -190,6 +198,7 @@ def measure(
     lower: Outcome | None,
     seed: int,
     sweeping: bool = False,
+    among: np.ndarray | None = None,
 ) -> Outcome:
     """One attack against one defended model.
 
@@ -201,6 +210,7 @@ def measure(
         lower: the same attack at the next smaller eps of its sweep, whose broken samples are handed over.
         seed: the seed of the run.
         sweeping: a larger eps follows, which wants to know where this one ended.
+        among: the samples that an adversarial attack may try, ``(n,)``; the others stay as they are.
 
     Raises:
         PluginError: the attack broke its contract.
@@ -209,11 +219,11 @@ def measure(
     assert isinstance(attack, Attack)
     if attack.kind == "shift":
         return _shift(selection, attack, victim, bench, seed)
-    return _adversarial(selection, attack, victim, bench, clean, lower, seed, sweeping)
+    return _adversarial(selection, attack, victim, bench, clean, lower, seed, sweeping, among)
 
 
 def _shift(selection: Selection, attack: Attack, victim: Victim, bench: Bench, seed: int) -> Outcome:
-    timer = _Timer(victim)
+    timer = Timer(victim)
     n = len(bench.data)
     predictions = np.zeros(n, dtype=np.int32)
 
@@ -238,8 +248,9 @@ def _adversarial(
     lower: Outcome | None,
     seed: int,
     sweeping: bool,
+    among: np.ndarray | None,
 ) -> Outcome:
-    timer = _Timer(victim)
+    timer = Timer(victim)
     n = len(bench.data)
     predictions = clean.predictions.copy()
     examples = {norm: np.full(n, np.inf, dtype=np.float32) for norm in NORMS}
@@ -251,6 +262,7 @@ def _adversarial(
             examples[norm][handed_over] = lower.examples[norm][handed_over]
     # randomness may break a sample that is right by majority only just, so there every sample is attacked
     tried = np.ones(n, dtype=bool) if victim.stochastic else clean.right & ~handed_over
+    tried &= among if among is not None else True
     goal: Literal["decide", "maximize"] = "maximize" if victim.stochastic else "decide"
     right = clean.right & ~handed_over
     tally: dict[str, int] = {}
@@ -291,9 +303,16 @@ def _adversarial(
 
 
 def measure_transfer(
-    selection: Selection, source: Victim, bench: Bench, targets: list[tuple[Victim, Outcome]], seed: int
+    selection: Selection,
+    source: Victim,
+    bench: Bench,
+    targets: list[tuple[Victim, Outcome]],
+    seed: int,
+    among: np.ndarray | None = None,
 ) -> list[Outcome]:
-    """Examples made on one model (``maximize``, all samples), shown to others.
+    """Examples made on one model (``maximize``, whether it gets the sample right or not), shown to others.
+
+    They are made for every sample that one of the others gets right: no example changes anything for the rest.
 
     Args:
         selection: the attack.
@@ -301,6 +320,7 @@ def measure_transfer(
         bench: the samples.
         targets: the models that predict them, each with its own clean pass.
         seed: the seed of the run.
+        among: the samples that may be tried, ``(n,)``; the others stay as they are.
 
     Returns:
         One outcome a target. Each counts its own predictions and the passes that made the examples.
@@ -310,7 +330,7 @@ def measure_transfer(
     """
     attack = selection.plugin
     assert isinstance(attack, Attack)
-    made, timers = _Timer(source), [_Timer(victim) for victim, _ in targets]
+    made, timers = Timer(source), [Timer(victim) for victim, _ in targets]
     n = len(bench.data)
     outcomes = [
         Outcome(
@@ -333,7 +353,8 @@ def measure_transfer(
             for norm in NORMS:
                 outcome.examples[norm][where[broken]] = lengths[norm][broken]
 
-    bench.each(torch.arange(n), work)
+    tried = np.any([clean.right for _, clean in targets], axis=0) & (among if among is not None else True)
+    bench.each(torch.from_numpy(np.flatnonzero(tried)), work)
     crafted = made.close(Outcome(outcomes[0].right, outcomes[0].predictions))
     for timer, outcome in zip(timers, outcomes, strict=True):
         timer.close(outcome)
@@ -375,7 +396,8 @@ def run_attack(
     Raises:
         PluginError: wrong type, shape or range, not finite, or outside of the budget.
     """
-    with victim.attacked(context.ids, selection.spec) as view, torch.set_grad_enabled(attack.needs_gradient):
+    draws = 1 if attack.averages_draws else context.eot
+    with victim.attacked(context.ids, selection.spec, draws) as view, torch.set_grad_enabled(attack.needs_gradient):
         changed = attack.perturb(view, images.clone(), labels.clone(), context)
     name = selection.spec
     if not isinstance(changed, torch.Tensor):

@@ -46,6 +46,7 @@ RESERVED_OPTIONS = frozenset(
         "no_baseline",
         "oblivious",
         "no_oblivious",
+        "diagnose",
         "batch_size",
         "device",
         "precision",
@@ -68,6 +69,13 @@ class Threat(NamedTuple):
 
     norm: Norm
     eps: float
+
+    def __str__(self) -> str:
+        """``linf 8/255``."""
+        in_255 = self.eps * 255
+        if self.norm == "linf" and abs(in_255 * 2 - round(in_255 * 2)) < 1e-6:
+            return f"{self.norm} {in_255:g}/255"
+        return f"{self.norm} {self.eps:g}"
 
 
 def fraction(value: Any) -> Any:
@@ -95,6 +103,8 @@ class Plugin(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
     reserved_fields: ClassVar[frozenset[str]] = frozenset()
+    #: the parameter that may be given without its name, as in ``replay:DIR``
+    positional: ClassVar[str | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -184,6 +194,8 @@ class Attack(Plugin):
     needs_gradient: ClassVar[bool] = True
     #: the result for a sample does not depend on which other samples share its batch
     batch_invariant: ClassVar[bool] = True
+    #: averages over ``context.eot`` draws of a random model by itself; otherwise every pass it makes is such a mean
+    averages_draws: ClassVar[bool] = False
     reserved_fields: ClassVar[frozenset[str]] = frozenset({"seed"})
 
     def perturb(
@@ -196,6 +208,10 @@ class Attack(Plugin):
         All randomness comes from ``context``.
         """
         raise PluginError(f"{type(self).__name__} does not implement perturb()")
+
+    def draws(self, eot: int) -> int:
+        """Draws of a random model over which it averages, when the harness asks for ``eot``."""
+        return eot
 
     def threat(self) -> Threat | None:
         """The declared budget; by default the fields ``norm`` and ``eps`` where both exist."""

@@ -187,6 +187,7 @@ class Cell(_Counted):
     status: Literal["ok", "failed"] = "ok"
     error: str | None = None
     votes: int | None = Field(None, description="majority votes per sample, for stochastic defenses")
+    eot: int | None = Field(None, description="draws of a stochastic defense that the harness had the attack average")
     inherited: int = 0
     breakdown: dict[str, int] | None = Field(None, description="samples broken by each part of the attack")
     difference: Difference | None = None
@@ -210,20 +211,36 @@ class WorstCase(_Counted):
 
 
 class Check(_Part):
+    """One question asked of a robust accuracy. It fails when ``measured`` is above ``threshold``."""
+
     name: str
     status: Literal["passed", "failed", "not applicable", "information"]
-    measured: float | None = None
+    measured: float | None = Field(None, description="samples, or a share of them where the unit says so")
     threshold: float | None = None
-    reason: str | None = None
+    unit: Literal["samples", "share"] | None = None
+    n: int | None = Field(None, description="samples that were looked at")
+    threat: ThreatRecord | None = None
+    attack: str | None = Field(None, description="the spec of the attack that was tried")
+    beyond: int | None = Field(None, description="samples that it broke and no attack of the report had broken")
+    reason: str | None = Field(None, description="what the check says, or why it does not apply")
     source: str
 
 
 class Diagnosis(_Part):
+    """Whether to believe the robust accuracy of one defense."""
+
     model: int = 0
     defense: str
+    defense_spec: str
     defense_params: dict[str, Any]
     verdict: Literal["believable", "doubtful", "overestimated", "not meaningful"]
     sentence: str
+    depth: Literal["quick", "full"] = "quick"
+    threat: ThreatRecord | None = Field(None, description="at which the checks were made")
+    n: int = Field(0, description="samples that were looked at")
+    seconds: float = 0.0
+    forwards: int = 0
+    backwards: int = 0
     checks: list[Check]
 
 

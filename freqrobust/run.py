@@ -37,6 +37,7 @@ class Request:
     suite: str | None
     baseline: bool
     oblivious: bool
+    diagnose: bool
     batch_size: str
     device: str
     precision: str
@@ -125,6 +126,7 @@ def execute(request: Request) -> int:
                 defenses=chains,
                 baseline=request.baseline,
                 oblivious=request.oblivious,
+                diagnose="full" if request.diagnose else "quick",
                 train_data=train_data,
                 batch_size=batch_size,
                 device=device,
@@ -236,7 +238,7 @@ def default_run_dir(
         "data": data.sha256,
         "defenses": [chain.spec for chain in chains],
         "attacks": [selection.spec for selection in attacks],
-        "baseline": [request.baseline, request.oblivious],
+        "baseline": request.baseline,
         "train_data": request.train_data,
         "seed": request.seed,
         "precision": request.precision,

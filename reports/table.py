@@ -8,13 +8,13 @@ from typing import IO, TYPE_CHECKING
 
 from pydantic import Field
 
-from freqrobust.plugin import Reporter
+from freqrobust.plugin import Reporter, Threat
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    from freqrobust.results import Cell, PublishedRecord, Report, ThreatRecord, WorstCase
+    from freqrobust.results import Cell, Check, PublishedRecord, Report, ThreatRecord, WorstCase
 
 #: Width of what goes to a file or a pipe.
 PIPED_WIDTH = 160
@@ -111,6 +111,7 @@ class _Printer:
         unaware = self._unaware()
         if unaware is not None:
             self._show(unaware)
+        self._verdicts()
         for note in self.notes:
             self.console.print(note)
         for warning in report.warnings:
@@ -175,6 +176,25 @@ class _Printer:
         rows, columns = (list(dict.fromkeys(key[i] for key in entries)) for i in (0, 1))
         return _Grid("False security: examples made on the undefended model (unaware)", rows, columns, entries)
 
+    def _verdicts(self) -> None:
+        """A sentence a defense, and what each check said where other attacks were run."""
+        from rich.text import Text
+
+        if not self.report.diagnostics:
+            return
+        checked = [d for d in self.report.diagnostics if d.depth == "full"]
+        if checked:
+            rows = list(dict.fromkeys(check.name for d in checked for check in d.checks))
+            entries = {(c.name, d.defense_spec): _check_entry(c) for d in checked for c in d.checks}
+            title = "Checks: further samples broken, and how many may be"
+            self._show(_Grid(title, rows, [d.defense_spec for d in checked], entries))
+        self.console.print("Are the robust accuracies to be believed?", style="bold")
+        for diagnosis in self.report.diagnostics:
+            style = {"believable": "green", "doubtful": "yellow"}.get(diagnosis.verdict, "red")
+            line = Text(f"{diagnosis.defense_spec}: ").append(diagnosis.verdict, style=style)
+            self.console.print(line.append(diagnosis.sentence.removeprefix(diagnosis.verdict)))
+        self.console.print()
+
     def _interval(self, low: float, high: float) -> str:
         return f"[{100 * low:.{self.digits}f}, {100 * high:.{self.digits}f}]".replace("-0,", "0,").replace("-0]", "0]")
 
@@ -214,6 +234,14 @@ class _Printer:
         return table
 
 
+def _check_entry(check: Check) -> _Entry:
+    """``passed 1 (3)``: measured, and the most that passes."""
+    if check.measured is None or check.threshold is None:
+        return _Entry({"": {"not applicable": "n/a", "information": "noted"}.get(check.status, check.status)})
+    numbers = [f"{100 * v:.0f} %" if check.unit == "share" else f"{v:g}" for v in (check.measured, check.threshold)]
+    return _Entry({"": f"{check.status} {numbers[0]} ({numbers[1]})"}, failed=check.status == "failed")
+
+
 def breakable(spec: str) -> str:
     """A spec that a table may break after its commas and colons, rather than inside a word."""
     return spec.replace(",", ", ").replace(":", ": ", 1) if len(spec) > 26 else spec
@@ -230,10 +258,7 @@ def threats(report: Report) -> list[ThreatRecord]:
 
 def threat_text(threat: ThreatRecord) -> str:
     """``linf 8/255``."""
-    in_255 = threat.eps * 255
-    if threat.norm == "linf" and abs(in_255 * 2 - round(in_255 * 2)) < 1e-6:
-        return f"{threat.norm} {in_255:g}/255"
-    return f"{threat.norm} {threat.eps:g}"
+    return str(Threat(threat.norm, threat.eps))  # type: ignore[arg-type]
 
 
 def headline_radius(report: Report) -> float:
