@@ -60,7 +60,7 @@ class AutoAttack(_Bounded):
         """The version for randomised models does."""
         return self.version == "rand"
 
-    def draws(self, eot: int) -> int:
+    def eot_used(self, eot: int) -> int:
         """That of the version for randomised models is fixed."""
         return RAND_DRAWS if self.averages_draws else eot
 

@@ -83,7 +83,7 @@ class _Member(Attack):
         """Those with an ``eot_iter`` above 1 do."""
         return getattr(self, "eot_iter", 1) > 1
 
-    def draws(self, eot: int) -> int:
+    def eot_used(self, eot: int) -> int:
         """Its own number, where it averages by itself."""
         return getattr(self, "eot_iter") if self.averages_draws else eot  # noqa: B009
 

@@ -122,7 +122,7 @@ def _cells(run: Run, one: Measured, base: dict[str, np.ndarray] | None) -> list[
             if knowledge == "adaptive" and isinstance(attack, Attack) and attack.needs_gradient
             else None,
             "votes": VOTES if one.chain.stochastic else None,
-            "eot": attack.draws(EOT)
+            "eot": attack.eot_used(EOT)
             if isinstance(attack, Attack)
             and attack.kind == "adversarial"
             and one.chain.stochastic
@@ -138,6 +138,7 @@ def _cells(run: Run, one: Measured, base: dict[str, np.ndarray] | None) -> list[
             "outcomes": pack(outcome.right),
             "inherited": outcome.inherited,
             "breakdown": outcome.breakdown or None,
+            "notes": outcome.notes or None,
             "seconds": outcome.seconds,
             "forwards": outcome.forwards,
             "backwards": outcome.backwards,

@@ -25,7 +25,7 @@ from freqrobust.context import AttackContext
 from freqrobust.errors import SpecError
 from freqrobust.losses import margin
 from freqrobust.measurement import NORMS, Outcome, Timer, holds, measure, measure_transfer
-from freqrobust.perturbation import norms, project, steepest
+from freqrobust.perturbation import norms, per_sample, project
 from freqrobust.plugin import Attack, Threat
 from freqrobust.registry import Selection, attacks
 from freqrobust.results import Check, ThreatRecord
@@ -360,9 +360,7 @@ def _look(work: _Examination) -> dict[str, Any]:
                 again = _in_other_batches(victim, images)
             differentiates |= bool(calls)
             counts["changed"] += int((~_same(logits, again, max(SAME, victim.slack))).sum())
-        context = AttackContext(ids, seed)
-        direction = steepest(context.normal(images.shape[1:], "diagnosis noise"), threat.norm)
-        noisy = project(images + threat.eps * direction, images, threat.norm, threat.eps)
+        noisy = _with_noise(images, AttackContext(ids, seed), threat)
         classes, _ = victim.predict(noisy, ids, "diagnosis noise")
         broken = ((classes != labels) & right).cpu().numpy()
         outcome.right[where] &= ~broken
@@ -371,6 +369,13 @@ def _look(work: _Examination) -> dict[str, Any]:
 
     bench.each(torch.from_numpy(np.flatnonzero(work.sample)), look)
     return {"noise": timer.close(outcome).to_piece(), **counts, "softmax": softmax, "differentiates": differentiates}
+
+
+def _with_noise(images: torch.Tensor, context: AttackContext, threat: Threat) -> torch.Tensor:
+    """A random corner of the Linf ball, or a Gaussian direction at the full length in the other norms."""
+    drawn = context.normal(images.shape[1:], "diagnosis noise")
+    drawn = drawn.sign() if threat.norm == "linf" else drawn / per_sample(norms(drawn, threat.norm), drawn)
+    return project(images + threat.eps * drawn, images, threat.norm, threat.eps)
 
 
 def _margin_gradient(

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from freqrobust.context import AttackContext, DefenseContext
+    from freqrobust.context import AttackContext, DefenseContext, Samples
     from freqrobust.results import Report
 
 Norm = Literal["linf", "l2", "l1"]
 #: The norms that gradient steps are defined for.
-StepNorm = Literal["linf", "l2"]
+StepNorm = Literal["linf", "l2", "l1"]
 
 #: Options of `freqrobust eval` itself; a defense may not have a field of that name.
 RESERVED_OPTIONS = frozenset(
@@ -196,6 +196,8 @@ class Attack(Plugin):
     batch_invariant: ClassVar[bool] = True
     #: averages over ``context.eot`` draws of a random model by itself; otherwise every pass it makes is such a mean
     averages_draws: ClassVar[bool] = False
+    #: in a sweep, a sample that a smaller budget broke counts as broken at a larger one, and is not tried again
+    nested: ClassVar[bool] = True
     reserved_fields: ClassVar[frozenset[str]] = frozenset({"seed"})
 
     def perturb(
@@ -209,9 +211,18 @@ class Attack(Plugin):
         """
         raise PluginError(f"{type(self).__name__} does not implement perturb()")
 
-    def draws(self, eot: int) -> int:
+    def eot_used(self, eot: int) -> int:
         """Draws of a random model over which it averages, when the harness asks for ``eot``."""
         return eot
+
+    def prepare(self, samples: Samples, context: AttackContext) -> Any:
+        """Look at all samples before any of them is perturbed; for most attacks there is nothing to do.
+
+        Called once for a model, with the samples that :meth:`perturb` will be called with, batch by batch. What it
+        returns is there as ``context.prepared``. It may depend on the samples and on the seed, not on their order nor
+        on the size of the batches.
+        """
+        return None
 
     def threat(self) -> Threat | None:
         """The declared budget; by default the fields ``norm`` and ``eps`` where both exist."""

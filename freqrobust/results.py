@@ -190,6 +190,7 @@ class Cell(_Counted):
     eot: int | None = Field(None, description="draws of a stochastic defense that the harness had the attack average")
     inherited: int = 0
     breakdown: dict[str, int] | None = Field(None, description="samples broken by each part of the attack")
+    notes: list[str] | None = Field(None, description="what the attack says about itself")
     difference: Difference | None = None
     by_chance: float | None = None
     agreement: float | None = Field(None, description="share predicted as on the clean image")
