@@ -16,6 +16,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 __all__ = [
+    "Analysis",
+    "AnalysisContext",
+    "AnalysisRecord",
+    "AnalysisResult",
     "Attack",
     "AttackContext",
     "Defense",
@@ -26,6 +30,7 @@ __all__ = [
     "Report",
     "Reporter",
     "__version__",
+    "analyze",
     "evaluate",
     "load_data",
     "load_model",
@@ -33,15 +38,22 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from freqrobust.analysis import AnalysisContext
+    from freqrobust.analysis_results import AnalysisResult
     from freqrobust.context import AttackContext, DefenseContext
     from freqrobust.data import ImageData, load_data
     from freqrobust.errors import FreqRobustError
     from freqrobust.harness import evaluate
+    from freqrobust.laboratory import analyze
     from freqrobust.models import load_model, save_model
-    from freqrobust.plugin import Attack, Defense, InputDefense, Reporter
-    from freqrobust.results import Report
+    from freqrobust.plugin import Analysis, Attack, Defense, InputDefense, Reporter
+    from freqrobust.results import AnalysisRecord, Report
 
 _HOMES = {
+    "Analysis": "plugin",
+    "AnalysisContext": "analysis",
+    "AnalysisRecord": "results",
+    "AnalysisResult": "analysis_results",
     "Attack": "plugin",
     "AttackContext": "context",
     "Defense": "plugin",
@@ -51,6 +63,7 @@ _HOMES = {
     "InputDefense": "plugin",
     "Report": "results",
     "Reporter": "plugin",
+    "analyze": "laboratory",
     "evaluate": "harness",
     "load_data": "data",
     "load_model": "models",

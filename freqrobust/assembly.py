@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from freqrobust import __version__
+from freqrobust.data import ImageData
 from freqrobust.devices import describe
 from freqrobust.diagnosis import Examined, verdict
 from freqrobust.measurement import EOT, Outcome, holds
@@ -32,6 +33,7 @@ from freqrobust.results import (
 )
 from freqrobust.session import CLEAN, VOTES, Measured, Run
 from freqrobust.statistics import by_chance, paired_difference, wilson
+from freqrobust.victim import Precision
 
 #: Share of the predictions of one class from which on they count as constant.
 CONSTANT = 0.99
@@ -61,30 +63,45 @@ def assemble(run: Run, measured: list[Measured], warnings: list[Warned]) -> Repo
     failed = any(cell.status == "failed" for cell in cells)
     return Report(
         freqrobust_version=__version__,
-        created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        created=now(),
         seed=run.seed,
         status="partial" if failed else "complete",
         models=[record(run.network, run.model_print)],
-        data=DataRecord(
-            spec=run.data.spec,
-            split=run.data.split,
-            n=len(run.data),
-            classes=run.data.classes,
-            shape=list(run.data.shape),
-            sha256=run.data.sha256,
-            ids=run.data.ids.tolist() if run.data.subset else "all",
-        ),
-        environment=EnvironmentRecord(
-            python=platform.python_version(),
-            torch=torch.__version__,
-            device=describe(run.device),
-            precision=run.precision,
-            git=git_commit(),
-        ),
+        data=data_record(run.data),
+        environment=environment_record(run.device, run.precision),
         cells=cells,
         worst_case=worst,
         diagnostics=diagnostics,
         warnings=warnings,
+    )
+
+
+def now() -> str:
+    """The time, as reports write it."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def data_record(data: ImageData) -> DataRecord:
+    """How a report names the samples."""
+    return DataRecord(
+        spec=data.spec,
+        split=data.split,
+        n=len(data),
+        classes=data.classes,
+        shape=list(data.shape),
+        sha256=data.sha256,
+        ids=data.ids.tolist() if data.subset else "all",
+    )
+
+
+def environment_record(device: torch.device, precision: Precision) -> EnvironmentRecord:
+    """What a report says about where it was made."""
+    return EnvironmentRecord(
+        python=platform.python_version(),
+        torch=torch.__version__,
+        device=describe(device),
+        precision=precision,
+        git=git_commit(),
     )
 
 
@@ -144,7 +161,7 @@ def _cells(run: Run, one: Measured, base: dict[str, np.ndarray] | None) -> list[
             "backwards": outcome.backwards,
         }
         if cell["kind"] == "shift":
-            cell["by_chance"] = _by_chance(outcome.predictions, labels)
+            cell["by_chance"] = chance_of(outcome.predictions, labels)
             if selection is not None:
                 cell["agreement"] = float((outcome.predictions == one.clean.predictions).mean())
         else:
@@ -156,7 +173,8 @@ def _cells(run: Run, one: Measured, base: dict[str, np.ndarray] | None) -> list[
     return made
 
 
-def _by_chance(predictions: np.ndarray, labels: np.ndarray) -> float:
+def chance_of(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """Accuracy that these predictions would have if they were independent of the labels."""
     known = predictions[predictions >= 0]
     k = int(max(predictions.max(), labels.max())) + 1
     return by_chance(np.bincount(known, minlength=k).tolist(), np.bincount(labels, minlength=k).tolist(), len(labels))
@@ -238,7 +256,7 @@ def _warnings(run: Run, one: Measured) -> list[Warned]:
 
 def _near_chance(run: Run, one: Measured) -> str | None:
     """Why the clean accuracy says that the model predicts nothing, when it does."""
-    chance = _by_chance(one.clean.predictions, run.data.labels.numpy())
+    chance = chance_of(one.clean.predictions, run.data.labels.numpy())
     low, _ = wilson(int(one.clean.right.sum()), len(run.data))
     if low > chance:
         return None

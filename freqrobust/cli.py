@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from freqrobust import cli_gate
+
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 
 
@@ -72,10 +74,24 @@ def build(arguments: list[str]) -> tuple[Any, list[str]]:
     if arguments[:1] == ["eval"]:
         specs = given_defenses(arguments)
         if specs:
-            fields = defense_fields(specs)
+            fields = plugin_fields("defense", [part for spec in specs for part in _parts(spec)])
             arguments = spell_out_flags(arguments, fields)
-    app.command("eval", help=EVAL_HELP)(eval_command(fields))
+    if arguments[:1] == ["analyze"]:
+        from freqrobust.cli_analyze import given_analysis
+
+        named = given_analysis(arguments)
+        if named is not None:
+            fields = plugin_fields("analysis", [named])
+            arguments = spell_out_flags(arguments, fields)
+    from freqrobust.cli_analyze import ANALYZE_HELP, analyze_command
+
+    app.command("eval", help=EVAL_HELP)(eval_command(fields if arguments[:1] == ["eval"] else {}))
+    app.command("analyze", help=ANALYZE_HELP)(analyze_command(fields if arguments[:1] == ["analyze"] else {}))
     app.command("verify", help=VERIFY_HELP)(verify_command())
+    app.command("compare", help=cli_gate.COMPARE_HELP)(cli_gate.compare)
+    app.command("check", help=cli_gate.CHECK_HELP)(cli_gate.check)
+    app.command("init", help=cli_gate.INIT_HELP)(cli_gate.init)
+    app.command("report", help=REPORT_HELP)(report_)
     app.command("list")(list_)
     return app, arguments
 
@@ -110,19 +126,23 @@ def given_defenses(arguments: list[str]) -> list[str]:
     return found + [a.partition("=")[2] for a in arguments if a.startswith("--defense=")]
 
 
-def defense_fields(specs: list[str]) -> dict[str, Any]:
-    """``{field: (owner's name, class)}`` of all given defenses; an owner of ``None`` means several have it."""
-    from freqrobust.registry import defenses, split_chain
+def _parts(chain: str) -> list[str]:
+    """The specs that a defense's spec is composed of."""
+    from freqrobust.registry import split_chain
+
+    return [part.strip() for part in split_chain(chain) if part.strip() != "none"]
+
+
+def plugin_fields(kind: str, specs: list[str]) -> dict[str, Any]:
+    """``{field: (names of its owners, class)}`` of all given plugins; with several owners it is ambiguous."""
+    from freqrobust.registry import analyses, defenses
 
     fields: dict[str, Any] = {}
     for spec in specs:
-        for part in split_chain(spec):
-            if part.strip() == "none":
-                continue
-            name, cls, _, _ = defenses.find(part.strip())
-            for key in cls.model_fields:
-                owners = [*fields[key][0], name] if key in fields else [name]
-                fields[key] = (owners, cls)
+        name, cls, _, _ = (analyses if kind == "analysis" else defenses).find(spec)
+        for key in cls.model_fields:
+            owners = [*fields[key][0], name] if key in fields else [name]
+            fields[key] = (owners, cls)
     return fields
 
 
@@ -146,25 +166,6 @@ def eval_command(fields: dict[str, Any]) -> Any:
     """The function behind ``eval``: its fixed parameters, and one option per field of the given defenses."""
     signature = inspect.signature(eval_, eval_str=True)
     fixed = [p for p in signature.parameters.values() if p.name != "options"]
-    extra = []
-    for key, (owners, cls) in fields.items():
-        from freqrobust.describe import field_help
-
-        option = typer.Option(
-            _flag(key),
-            help=escape(field_help(cls, key)),
-            rich_help_panel=f"Parameters of {owners[-1]}",
-            show_default=False,
-            metavar="VALUE",
-        )
-        extra.append(
-            inspect.Parameter(
-                f"option_{key}",
-                inspect.Parameter.KEYWORD_ONLY,
-                default=None,
-                annotation=Annotated[list[str] | None, option],
-            )
-        )
 
     def command(**values: Any) -> int:
         given = {key: values.pop(f"option_{key}") for key in fields}
@@ -184,8 +185,35 @@ def eval_command(fields: dict[str, Any]) -> Any:
             fail("interrupted before the first cell; run the same command again")
             return EXIT_INTERRUPTED
 
-    command.__signature__ = signature.replace(parameters=[*fixed, *extra])  # type: ignore[attr-defined]
+    parameters = [*fixed, *field_parameters(fields)]
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return command
+
+
+def field_parameters(fields: dict[str, Any]) -> list[inspect.Parameter]:
+    """One option per field of the given plugins."""
+    if not fields:
+        return []
+    from freqrobust.describe import field_help
+
+    return [
+        inspect.Parameter(
+            f"option_{key}",
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                list[str] | None,
+                typer.Option(
+                    _flag(key),
+                    help=escape(field_help(cls, key)),
+                    rich_help_panel=f"Parameters of {owners[-1]}",
+                    show_default=False,
+                    metavar="VALUE",
+                ),
+            ],
+        )
+        for key, (owners, cls) in fields.items()
+    ]
 
 
 def escape(text: str) -> str:
@@ -193,32 +221,38 @@ def escape(text: str) -> str:
     return text.replace("[", "\\[")
 
 
-MODEL, DATA, RUN, OUTPUT = "Model", "Data", "What to run", "Output"
+MODEL, DATA, RUN, GATE, OUTPUT = "Model", "Data", "What to run", "Gate", "Output"
 
 
 def eval_(
     *,
     model: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             help="A checkpoint (.pt .pth .th .ckpt .safetensors .pt2), torchvision:NAME, timm:NAME, "
-            "robustbench:NAME, module:callable or file.py:callable.",
+            "robustbench:NAME, module:callable or file.py:callable. May be repeated.",
             rich_help_panel=MODEL,
             metavar="SPEC",
         ),
     ] = None,
     arch: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
-            help="Architecture of a state dict: auto, a name, file.py:factory or module:factory.", rich_help_panel=MODEL
+            help="Architecture of a state dict: auto (the default), a name, file.py:factory or module:factory. "
+            "Once for all models, or once for each.",
+            rich_help_panel=MODEL,
+            metavar="ARCH",
         ),
-    ] = "auto",
+    ] = None,
     normalize: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
-            help="auto, none, a preset (imagenet, cifar10, half, ...) or m1,m2,m3/s1,s2,s3.", rich_help_panel=MODEL
+            help="auto (the default), none, a preset (imagenet, cifar10, half, ...) or m1,m2,m3/s1,s2,s3. "
+            "Once for all models, or once for each.",
+            rich_help_panel=MODEL,
+            metavar="NORM",
         ),
-    ] = "auto",
+    ] = None,
     trust_checkpoint: Annotated[
         bool,
         typer.Option(
@@ -292,6 +326,20 @@ def eval_(
         str, typer.Option(help="fp32 or bf16, for the attacks' passes.", rich_help_panel=RUN)
     ] = "fp32",
     seed: Annotated[int, typer.Option(help="All randomness is keyed by it.", rich_help_panel=RUN)] = 0,
+    fail_under: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Exit with code 1 where an accuracy is lower: pgd>=0.45, smooth/worst>=0.3. May be repeated.",
+            rich_help_panel=GATE,
+            metavar="CELL>=SHARE",
+        ),
+    ] = None,
+    confident: Annotated[
+        bool,
+        typer.Option(
+            "--confident", metavar="", help="Judge on the low end of the 95 % interval.", rich_help_panel=GATE
+        ),
+    ] = False,
     run_dir: Annotated[
         str | None,
         typer.Option(
@@ -302,6 +350,15 @@ def eval_(
     ] = None,
     json: Annotated[
         str | None, typer.Option(help="Write the JSON report here as well.", rich_help_panel=OUTPUT, metavar="FILE")
+    ] = None,
+    report: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Write a report of another form as well, such as html=out.html, markdown=out.md or junit=out.xml; "
+            "- is standard output. May be repeated.",
+            rich_help_panel=OUTPUT,
+            metavar="REPORT=FILE",
+        ),
     ] = None,
     save_model: Annotated[
         str | None,
@@ -324,13 +381,19 @@ def eval_(
     options: Any = None,
 ) -> int:
     """Run one evaluation; the exit code."""
+    from freqrobust.gate import Gate, parse_threshold
     from freqrobust.run import Request, execute
 
+    if confident and not fail_under:
+        from freqrobust.errors import SpecError
+
+        raise SpecError("--confident needs a --fail-under: there is nothing to judge")
+    gate = Gate(map(parse_threshold, fail_under), confident=confident) if fail_under else None
     return execute(
         Request(
-            model=model,
-            arch=arch,
-            normalize=normalize,
+            models=model or [],
+            arch=arch or [],
+            normalize=normalize or [],
             trust=trust_checkpoint,
             data=data,
             data_dir=data_dir,
@@ -351,11 +414,22 @@ def eval_(
             seed=seed,
             run_dir=run_dir,
             json=json,
+            reports=report or [],
             save_model=save_model,
             save_adversarial=save_adversarial,
             quiet=quiet,
+            gate=gate,
         )
     )
+
+
+def single(flag: str, given: list[str] | None, default: str | None) -> str | None:
+    """The one value of an option that ``eval`` may be given several times."""
+    if given and len(given) > 1:
+        from freqrobust.errors import SpecError
+
+        raise SpecError(f"{flag} is given {len(given)} times; here it takes one value")
+    return given[0] if given else default
 
 
 VERIFY_HELP = (
@@ -399,6 +473,8 @@ def verify_command() -> Any:
         from freqrobust.verify import execute
 
         del values["debug"]
+        for name, default in (("model", None), ("arch", "auto"), ("normalize", "auto")):
+            values[name] = single(_flag(name), values[name], default)
         return execute(directory=directory, defense=defense, json_file=values.pop("json"), **values)
 
     own = inspect.signature(command, eval_str=True)
@@ -408,10 +484,39 @@ def verify_command() -> Any:
     return command
 
 
+REPORT_HELP = (
+    "Show results again, in any form, without measuring anything. Several are compared: a leaderboard.\n\n"
+    "Forms: table (the default), html, markdown, junit, csv, latex, json, and those of other packages: "
+    "see freqrobust list reports."
+)
+
+
+def report_(
+    runs: Annotated[
+        list[str], typer.Argument(help="Reports in JSON, or the folders of runs.", metavar="RUN...", show_default=False)
+    ],
+    wanted: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--as",
+            help="The form and where it goes, such as html=out.html; - is standard output.",
+            metavar="REPORT=FILE",
+        ),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", metavar="", help="Show tracebacks.")] = False,
+) -> int:
+    """Render reports; the exit code."""
+    from freqrobust.reporting import execute
+
+    return execute(runs, wanted or [])
+
+
 def list_(
     what: Annotated[
         str | None,
-        typer.Argument(help="attacks, defenses, reports, suites, archs or datasets; default: all.", metavar="[WHAT]"),
+        typer.Argument(
+            help="attacks, defenses, reports, analyses, suites, archs or datasets; default: all.", metavar="[WHAT]"
+        ),
     ] = None,
 ) -> int:
     """Show what there is: plugins with their parameters, ranges and defaults, suites, architectures, datasets."""

@@ -7,9 +7,9 @@ from typing import Any, Literal, get_args, get_origin
 
 from freqrobust.errors import SpecError
 from freqrobust.plugin import Plugin
-from freqrobust.registry import Registry, attacks, defenses, near_miss, reports
+from freqrobust.registry import Registry, analyses, attacks, defenses, near_miss, reports
 
-KINDS: dict[str, Registry] = {"attacks": attacks, "defenses": defenses, "reports": reports}
+KINDS: dict[str, Registry] = {"attacks": attacks, "defenses": defenses, "reports": reports, "analyses": analyses}
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 

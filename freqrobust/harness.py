@@ -18,10 +18,10 @@ from freqrobust.devices import auto_batch_size, full_precision, resolve_device
 from freqrobust.diagnosis import Depth
 from freqrobust.errors import DataError, FreqRobustError, ModelError, SpecError
 from freqrobust.journal import Journal
+from freqrobust.many import Models, as_network, for_each_model
 from freqrobust.models import (
     Classifier,
     frozen,
-    load_model,
     misfit,
 )
 from freqrobust.plugin import Attack, Defense
@@ -34,8 +34,9 @@ from freqrobust.session import Run
 from freqrobust.victim import Precision, check_logits
 
 
+@for_each_model
 def evaluate(
-    model: nn.Module | str | os.PathLike[str],
+    model: Models,
     data: Any,
     *,
     attacks: Iterable[str | Attack | Selection] | None = None,
@@ -58,7 +59,8 @@ def evaluate(
     Prints nothing, and writes nothing unless ``run_dir`` or ``cache_dir`` is given.
 
     Args:
-        model: an ``nn.Module`` from images in [0, 1] ``(N, C, H, W)`` to logits ``(N, K)``, or a model spec.
+        model: an ``nn.Module`` from images in [0, 1] ``(N, C, H, W)`` to logits ``(N, K)``, or a model spec; or
+            several of them in a sequence, or in a mapping from names: one report, all on the same samples.
         data: ``(images, labels)``, a map-style dataset, an :class:`ImageData` or a data spec.
         attacks: attack specs or objects; instead of ``suite``.
         suite: a suite's name or file; ``standard`` when ``attacks`` is not given either.
@@ -93,17 +95,17 @@ def evaluate(
     where = resolve_device(device)
     images = as_data(data)
     training = as_data(train_data, "train data") if train_data is not None else None
-    chains = _chains(defenses, baseline, training)
+    chains = parse_chains(defenses, baseline, training)
     if isinstance(attacks, str | Attack):
         attacks = [attacks]
     chosen = parse_attacks(attacks if attacks is not None else suites.resolve(suite or "standard", images.shape))
-    network = model if isinstance(model, nn.Module) else load_model(model, data=images, device=where)
+    network = as_network(model, images, where)
     home = next((p.device for p in network.parameters()), None)
     network = network.to(where)
     try:
         with full_precision(), frozen(network) as stuck:
-            warnings = _warn_about(network, stuck)
-            warnings += _check_fit(network, images, where)
+            warnings = warn_about(network, stuck)
+            warnings += check_fit(network, images, where)
             size = auto_batch_size(network, images.shape, where) if batch_size == "auto" else int(batch_size)
             folder = Path(run_dir) if run_dir is not None else None
             run = Run(
@@ -134,17 +136,19 @@ def _first_path(*paths: str | os.PathLike[str] | None) -> Path | None:
     return next((Path(path) for path in paths if path is not None), None)
 
 
-def _chains(
+def parse_chains(
     defenses: Iterable[str | Defense | DefenseChain | Sequence[Defense]], baseline: bool, training: ImageData | None
 ) -> list[DefenseChain]:
+    """The chains of defense specs or objects, the undefended model first.
+
+    Raises:
+        SpecError: a spec is wrong, nothing is left, or training data is missing.
+    """
     if isinstance(defenses, str | Defense):
         defenses = [defenses]
-    chains = parse_defenses(defenses)
-    if baseline and all(chain.parts for chain in chains):
-        chains.insert(0, DefenseChain())
+    chains = with_baseline(parse_defenses(defenses), baseline)
     if not chains:
         raise SpecError("without the baseline there has to be a defense")
-    chains.sort(key=lambda chain: len(chain.parts) > 0)  # the undefended model first; the rest as given
     for chain in chains:
         for part in chain.parts:
             if isinstance(part.plugin, Defense) and part.plugin.needs_train_data and training is None:
@@ -152,7 +156,16 @@ def _chains(
     return chains
 
 
-def _warn_about(network: nn.Module, stuck: list[str]) -> list[Warned]:
+def with_baseline(chains: Sequence[DefenseChain], baseline: bool) -> list[DefenseChain]:
+    """What is measured: the undefended model first, where it is wanted, and the rest as given."""
+    chains = list(chains)
+    if baseline and all(chain.parts for chain in chains):
+        chains.insert(0, DefenseChain())
+    return sorted(chains, key=lambda chain: len(chain.parts) > 0)
+
+
+def warn_about(network: nn.Module, stuck: list[str]) -> list[Warned]:
+    """What is to be known about a model before it is measured; ``stuck`` are its layers that stay in train mode."""
     warnings = []
     if stuck:
         shown = ", ".join(stuck[:3])
@@ -164,7 +177,7 @@ def _warn_about(network: nn.Module, stuck: list[str]) -> list[Warned]:
     return warnings
 
 
-def _check_fit(network: nn.Module, data: ImageData, device: torch.device) -> list[Warned]:
+def check_fit(network: nn.Module, data: ImageData, device: torch.device) -> list[Warned]:
     """Two forward passes of the first samples, to say clearly what does not fit, or that it changes between them.
 
     Raises:

@@ -7,7 +7,7 @@ This module does not import torch, so that help texts can be built without it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -18,9 +18,13 @@ if TYPE_CHECKING:
     from typing import IO
 
     import torch
+    from matplotlib.figure import Figure
     from torch import nn
 
+    from freqrobust.analysis import AnalysisContext
+    from freqrobust.analysis_results import AnalysisResult, AnalysisTable
     from freqrobust.context import AttackContext, DefenseContext, Samples
+    from freqrobust.data import ImageData
     from freqrobust.results import Report
 
 Norm = Literal["linf", "l2", "l1"]
@@ -59,6 +63,39 @@ RESERVED_OPTIONS = frozenset(
         "save_model",
         "save_adversarial",
         "report",
+        "fail_under",
+        "confident",
+        "help",
+    ]
+)
+
+#: Options of `freqrobust analyze` itself; an analysis may not have a field of that name.
+ANALYZE_OPTIONS = frozenset(
+    [
+        "analysis",
+        "model",
+        "label",
+        "arch",
+        "normalize",
+        "trust_checkpoint",
+        "data",
+        "data_dir",
+        "split",
+        "limit",
+        "first",
+        "train_data",
+        "defense",
+        "baseline",
+        "no_baseline",
+        "batch_size",
+        "device",
+        "precision",
+        "seed",
+        "out",
+        "json",
+        "into",
+        "quiet",
+        "debug",
         "help",
     ]
 )
@@ -72,10 +109,15 @@ class Threat(NamedTuple):
 
     def __str__(self) -> str:
         """``linf 8/255``."""
+        return f"{self.norm} {self.eps_text}"
+
+    @property
+    def eps_text(self) -> str:
+        """``8/255`` for a pixel quantity that is a whole or half number of 255ths, else a decimal number."""
         in_255 = self.eps * 255
         if self.norm == "linf" and abs(in_255 * 2 - round(in_255 * 2)) < 1e-6:
-            return f"{self.norm} {in_255:g}/255"
-        return f"{self.norm} {self.eps:g}"
+            return f"{in_255:g}/255"
+        return f"{self.eps:g}"
 
 
 def fraction(value: Any) -> Any:
@@ -105,6 +147,8 @@ class Plugin(BaseModel):
     reserved_fields: ClassVar[frozenset[str]] = frozenset()
     #: the parameter that may be given without its name, as in ``replay:DIR``
     positional: ClassVar[str | None] = None
+    #: the command whose options the fields are
+    command: ClassVar[str] = "eval"
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -299,11 +343,44 @@ class InputDefense(Defense):
 
 
 class Reporter(Plugin):
-    """Something that shows a report. Subclasses implement :meth:`render`."""
+    """Something that shows a report. Subclasses implement :meth:`render`, and :meth:`render_many` where they can."""
+
+    #: modules that rendering imports, each with what to install for it; looked for before a long run
+    requires: ClassVar[Mapping[str, str]] = {}
 
     def render(self, report: Report, target: IO[str]) -> None:
         """Write ``report`` to the open text file ``target``."""
         raise PluginError(f"{type(self).__name__} does not implement render()")
+
+    def render_many(self, reports: Mapping[str, Report], target: IO[str]) -> None:
+        """Write several reports, by name, as one: a comparison of all that they measured."""
+        raise PluginError(f"{type(self).__name__} shows one report at a time")
+
+
+class Analysis(Plugin):
+    """Something other than an accuracy that a model and images tell. Subclasses implement :meth:`run`.
+
+    One run looks at one model, undefended or defended; :meth:`tables` and :meth:`draw` show several side by side.
+    """
+
+    reserved_fields: ClassVar[frozenset[str]] = ANALYZE_OPTIONS
+    command: ClassVar[str] = "analyze"
+
+    def run(self, model: nn.Module, data: ImageData, context: AnalysisContext) -> AnalysisResult:
+        """What was found, in a subclass of ``AnalysisResult`` with fields of its own.
+
+        ``model`` is the defended model, in eval mode; passes go through ``context``, which batches, votes where
+        the defense is random, and keys all randomness.
+        """
+        raise PluginError(f"{type(self).__name__} does not implement run()")
+
+    def tables(self, results: Sequence[AnalysisResult]) -> list[AnalysisTable]:
+        """The results in words and numbers; none where a table makes no sense."""
+        return []
+
+    def draw(self, results: Sequence[AnalysisResult]) -> Figure | None:
+        """All results side by side on one scale, as a matplotlib figure; None where there is nothing to draw."""
+        return None
 
 
 def takes_list(cls: type[Plugin], key: str) -> bool:

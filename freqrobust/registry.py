@@ -21,12 +21,14 @@ from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from freqrobust.errors import FreqRobustError, PluginError, SpecError
-from freqrobust.plugin import Attack, AttackFamily, Defense, InputDefense, Plugin, Reporter, takes_list
+from freqrobust.plugin import Analysis, Attack, AttackFamily, Defense, InputDefense, Plugin, Reporter, takes_list
 
-RESERVED_NAMES = {"attack": {"clean"}, "defense": {"none"}, "report": set[str]()}
+RESERVED_NAMES = {"attack": {"clean"}, "defense": {"none"}}
+#: What a plugin of each kind has to implement.
+_METHODS: dict[type[Plugin], str] = {Attack: "perturb", Defense: "apply", Reporter: "render", Analysis: "run"}
 _FILE = re.compile(r"^(?P<where>.+?\.py):(?P<attr>[A-Za-z_]\w*)(?::(?P<params>.*))?$", re.DOTALL)
 _MODULE = re.compile(r"^(?P<where>[A-Za-z_][\w.]*):(?P<attr>[A-Za-z_]\w*)(?::(?P<params>.*))?$", re.DOTALL)
 _FILE_MODULE = "freqrobust_file_"
@@ -124,6 +126,7 @@ class Registry:
 
     def __init__(self, kind: str, group: str, base: type[Plugin]) -> None:
         self.kind, self.group, self.base = kind, group, base
+        self.plural = group.partition(".")[2]
 
     @cached_property
     def _entries(self) -> dict[str, EntryPoint]:
@@ -133,7 +136,7 @@ class Registry:
     def _families(self) -> dict[str, EntryPoint]:
         families = self._declared(f"freqrobust.{self.kind}_families")
         for name in sorted(set(families) & set(self._entries)):
-            raise PluginError(f"a {self.kind} and a family of {self.kind}s are both named {name!r}")
+            raise PluginError(f"one of the {self.plural} and a family of {self.plural} are both named {name!r}")
         return families
 
     def _declared(self, group: str) -> dict[str, EntryPoint]:
@@ -145,7 +148,7 @@ class Registry:
                     f"two {self.kind} plugins are named {entry.name!r}: {known.value} and {entry.value}; "
                     f"uninstall one of the packages that bring them"
                 )
-            if entry.name in RESERVED_NAMES[self.kind]:
+            if entry.name in RESERVED_NAMES.get(self.kind, ()):
                 raise PluginError(f"{entry.value}: the {self.kind} name {entry.name!r} is reserved")
             entries[entry.name] = entry
         return entries
@@ -184,10 +187,10 @@ class Registry:
         found = self.family(family)
         members = found.members()
         if name not in members:
-            listed = f"({self.kind}s: {', '.join(members)})"
+            listed = f"({self.plural}: {', '.join(members)})"
             if not name:
                 raise SpecError(
-                    f"{family} is a family of {self.kind}s: name one, for example {family}:{members[0]} {listed}"
+                    f"{family} is a family of {self.plural}: name one, for example {family}:{members[0]} {listed}"
                 )
             same = next((m for m in members if m.lower() == name.lower()), None)
             hint = f"; did you mean {same!r}?" if same else near_miss(name, members)
@@ -208,7 +211,7 @@ class Registry:
             families = [f"{family}:NAME" for family in self.families()]
             raise SpecError(
                 f"unknown {self.kind} {name!r}{near_miss(name, [*self.names(), *self.families()])} "
-                f"({self.kind}s: {', '.join([*self.names(), *families])}; or module:attr, or file.py:attr)"
+                f"({self.plural}: {', '.join([*self.names(), *families])}; or module:attr, or file.py:attr)"
             )
         entry = self._entries[name]
         try:
@@ -226,10 +229,9 @@ class Registry:
         clash = sorted(found.reserved_fields & set(found.model_fields))
         if clash:
             raise PluginError(
-                f"{where}: the parameter {clash[0]!r} has the name of an option of freqrobust eval; rename it"
+                f"{where}: the parameter {clash[0]!r} has the name of an option of freqrobust {found.command}; rename it"
             )
-        methods = {"attack": "perturb", "defense": "apply", "report": "render"}
-        method = "transform" if issubclass(found, InputDefense) else methods[self.kind]
+        method = "transform" if issubclass(found, InputDefense) else _METHODS[self.base]
         if getattr(found, method) is getattr(InputDefense if method == "transform" else self.base, method):
             raise PluginError(f"{where} does not implement {method}()")
         if (
@@ -290,13 +292,11 @@ class Registry:
             if key in keys:
                 raise SpecError(f"{spec!r}: parameter {key!r} is given twice, in the spec and as an option")
             keys.append(key)
-            choices.append([f"[{','.join(values)}]"] if takes_list(cls, key) else list(values))
+            choices.append([_list_text(cls, key, values)] if takes_list(cls, key) else list(values))
         selections = []
         for values in itertools.product(*choices):
             given = dict(zip(keys, values, strict=True))
-            typed = {
-                k: list_items(v) if takes_list(cls, k) and list_items(v) is not None else v for k, v in given.items()
-            }
+            typed = {k: _typed(v) if takes_list(cls, k) else v for k, v in given.items()}
             selections.append(Selection(name, cls.build(name, typed), given, origin))
         return selections
 
@@ -320,6 +320,7 @@ class Registry:
 attacks = Registry("attack", "freqrobust.attacks", Attack)
 defenses = Registry("defense", "freqrobust.defenses", Defense)
 reports = Registry("report", "freqrobust.reports", Reporter)
+analyses = Registry("analysis", "freqrobust.analyses", Analysis)
 
 
 def parse_attacks(specs: Iterable[str | Attack | Selection]) -> list[Selection]:
@@ -400,6 +401,21 @@ def list_items(text: str) -> list[str] | None:
     if not all(items):
         raise SpecError(f"{text!r} is not a list: expected [value,value,...]")
     return items
+
+
+def _list_text(cls: type[Plugin], key: str, values: Sequence[str]) -> str:
+    """A list parameter given as options, each a value, or several with commas: as text of a spec."""
+    if len(values) == 1 and list_items(values[0]) is not None:
+        return values[0]
+    if str in get_args(cls.model_fields[key].annotation):  # specs hold commas of their own
+        return f"[{','.join(f'[{value}]' if ',' in value else value for value in values)}]"
+    return f"[{','.join(values)}]"
+
+
+def _typed(text: str) -> Any:
+    """The value of a list parameter; an item in brackets of its own may hold commas."""
+    items = list_items(text)
+    return text if items is None else [i[1:-1] if i.startswith("[") and i.endswith("]") else i for i in items]
 
 
 def _split(text: str, at: str, also: Any = lambda rest: True) -> list[str]:
@@ -519,7 +535,7 @@ def _code_of(cls: type) -> bytes:
 
 
 _NOT_OURS = {"freqrobust", "torch", "torchvision", "numpy", "pydantic", "builtins", "abc", "typing"}
-_PLUGINS = ("freqrobust.attacks", "freqrobust.defenses", "freqrobust.reports")
+_PLUGINS = ("freqrobust.attacks", "freqrobust.defenses", "freqrobust.reports", "freqrobust.analyses")
 
 
 def _collect(name: str, found: dict[str, Path | None], importer: tuple[str, Path] | None = None) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, computed_field, model_validator
 
+from freqrobust.analysis_results import AnalysisResult, AnalysisTable, PictureRecord
 from freqrobust.errors import FreqRobustError
 from freqrobust.statistics import wilson
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION: Literal[1] = 1
 Interval = tuple[float, float]
+_Read = TypeVar("_Read", bound=BaseModel)
 
 
 class ReportError(FreqRobustError):
@@ -69,6 +71,7 @@ class PublishedRecord(_Part):
 
 
 class ModelRecord(_Part):
+    name: str | None = Field(None, description="as the user named it")
     spec: str
     arch: str
     sha256: str
@@ -245,10 +248,132 @@ class Diagnosis(_Part):
     checks: list[Check]
 
 
+class SequentialRecord(_Part):
+    """How far a threshold was measured before it was decided."""
+
+    seen: int = Field(description="samples measured")
+    of: int = Field(description="samples there are")
+    looks: int = Field(description="times that the threshold was looked at")
+    false_pass: float = Field(description="at most this chance of passing where all samples would fail")
+    false_fail: float = Field(description="at most this chance of failing where all samples would pass")
+    passes: int = Field(description="forward and backward passes spent, in images")
+    passes_all: int = Field(description="passes that all samples would have taken, in proportion to those spent")
+
+
+class _Judged(_Part):
+    """One row of a gate: something measured against something required."""
+
+    name: str = Field(description="the cell: defense / attack; with several models, the model before it")
+    model: int = 0
+    passed: bool | None = Field(None, description="null: shown as information, not judged")
+    measured: float | None = None
+    required: float | None = None
+    p_value: float | None = None
+    p_adjusted: float | None = Field(None, description="corrected by Holm over the declared gate cells")
+    text: str = Field(description="what was found, in one line")
+
+
+class RegressionRow(_Judged):
+    """A change from the baseline. ``measured`` is the drop of the accuracy as a share, ``required`` the largest allowed."""
+
+    kind: Literal["regression"] = "regression"
+    test: Literal["mcnemar", "sign-flip"] = "mcnemar"
+    n: int
+    baseline: float | None = Field(None, description="accuracy of the baseline; of a sweep, the mean over its eps")
+    new: float | None = Field(None, description="accuracy now; of a sweep, the mean over its eps")
+    lost: int = Field(0, description="samples right before and wrong now; of a sweep, those that break earlier")
+    gained: int = Field(0, description="samples wrong before and right now; of a sweep, those that break later")
+    detectable: float | None = Field(None, description="smallest drop that is found with the comparison's power")
+    churn: float | None = Field(None, description="share of samples assumed to improve all the same, for detectable")
+
+
+class ThresholdRow(_Judged):
+    """An accuracy that has to be reached. ``measured`` is the accuracy, or the low end of its interval if confident."""
+
+    kind: Literal["threshold"] = "threshold"
+    n: int
+    accuracy: float | None = None
+    ci95: Interval | None = None
+    confident: bool = False
+    sequential: SequentialRecord | None = None
+
+
+class Comparison(_Part):
+    """A report against its baseline: rows worst first, those judged before the others."""
+
+    baseline: str = Field(description="where the baseline came from")
+    models: list[str] = Field([], description="what was compared with what, a line a pair of models")
+    passed: bool
+    alpha: float
+    max_drop: float
+    power: float = 0.8
+    rows: list[RegressionRow]
+    notes: list[str] = Field([], description="in what else the two reports differ")
+
+
+class GateRecord(_Part):
+    """What a gate decided, and why."""
+
+    passed: bool
+    comparison: Comparison | None = None
+    thresholds: list[ThresholdRow] = []
+
+    @model_validator(mode="after")
+    def _agree(self) -> Any:
+        failed = [row.name for row in self.rows if row.passed is False]
+        if self.passed == bool(failed):
+            raise ValueError(f"the gate says passed = {self.passed}, but {len(failed)} of its rows failed")
+        return self
+
+    @property
+    def rows(self) -> list[RegressionRow | ThresholdRow]:
+        """Everything that was judged or shown: thresholds, then changes from the baseline."""
+        return [*self.thresholds, *(self.comparison.rows if self.comparison is not None else [])]
+
+
 class Warned(_Part):
     code: str
     message: str
+    model: int = 0
     defense: str | None = None
+
+
+class AnalysisRecord(_Part):
+    """One analysis of one or more models, side by side."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    freqrobust_version: str
+    created: str
+    seed: int
+    name: str
+    spec: str
+    params: dict[str, Any]
+    models: list[ModelRecord]
+    data: DataRecord
+    environment: EnvironmentRecord
+    results: list[SerializeAsAny[AnalysisResult]]
+    tables: list[AnalysisTable] = []
+    picture: PictureRecord | None = None
+    warnings: list[Warned] = []
+
+    def dumps(self) -> str:
+        """The record as JSON text."""
+        return json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
+
+    def to_json(self, path: str | Path) -> None:
+        """Write the record; the file appears whole or not at all."""
+        from freqrobust.journal import write_atomically
+
+        write_atomically(Path(path), self.dumps())
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> AnalysisRecord:
+        """Read a record; the fields of each analysis come back as plain lists and numbers.
+
+        Raises:
+            ReportError: the file is missing, not a record, of another schema version, or contradicts itself.
+        """
+        return _read(cls, path)
 
 
 class Report(_Part):
@@ -265,12 +390,12 @@ class Report(_Part):
     cells: list[Cell]
     worst_case: list[WorstCase] = []
     diagnostics: list[Diagnosis] = []
-    analyses: list[dict[str, Any]] = []
-    gate: dict[str, Any] | None = None
+    analyses: list[AnalysisRecord] = []
+    gate: GateRecord | None = None
     warnings: list[Warned] = []
 
-    def cell(self, attack: str, defense: str = "none", knowledge: str = "adaptive") -> Cell:
-        """The one cell of that attack and defense, each given by its name or by its spec.
+    def cell(self, attack: str, defense: str = "none", knowledge: str = "adaptive", model: int = 0) -> Cell:
+        """The one cell of that attack and defense, each given by its name or by its spec, of the first model or another.
 
         Raises:
             KeyError: none or several match.
@@ -281,6 +406,7 @@ class Report(_Part):
             if attack in (c.attack_spec, c.attack)
             and defense in (c.defense_spec, c.defense)
             and c.knowledge == knowledge
+            and c.model == model
         ]
         exact = [c for c in found if c.attack_spec == attack and c.defense_spec == defense] or found
         if len(exact) != 1:
@@ -304,21 +430,45 @@ class Report(_Part):
         Raises:
             ReportError: the file is missing, not a report, of another schema version, or contradicts itself.
         """
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ReportError(f"{path}: {error.strerror or error}") from error
-        except ValueError as error:
-            raise ReportError(f"{path} is not JSON: {error}") from error
-        version = values.get("schema_version") if isinstance(values, dict) else None
-        if version != SCHEMA_VERSION:
+        return _read(cls, path)
+
+
+def _read(cls: type[_Read], path: str | Path) -> _Read:
+    """A report or a record from a file."""
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ReportError(f"{path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ReportError(f"{path} is not JSON: {error}") from error
+    values = _current(values, path)
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ReportError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from error
+
+
+#: What turns a report of a version into one of the next. There has been one version so far.
+_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+def _current(values: Any, path: str | Path) -> dict[str, Any]:
+    """A report of the current schema version, from that or an older one.
+
+    Raises:
+        ReportError: it has no version, or a newer one.
+    """
+    version = values.get("schema_version") if isinstance(values, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool) or version > SCHEMA_VERSION:
+        newer = "; it was written by a newer freqrobust: upgrade to read it" if isinstance(version, int) else ""
+        raise ReportError(f"{path}: expected a report of schema version {SCHEMA_VERSION}, but got {version!r}{newer}")
+    for step in range(version, SCHEMA_VERSION):
+        if step not in _MIGRATIONS:
             raise ReportError(f"{path}: expected a report of schema version {SCHEMA_VERSION}, but got {version!r}")
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise ReportError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from error
+        values = {**_MIGRATIONS[step](values), "schema_version": step + 1}
+    return dict(values)
 
 
 def schema() -> str:

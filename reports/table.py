@@ -6,15 +6,37 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
+from freqrobust.reports.comparing import Comparing
+from freqrobust.reports.text import (
+    accuracy,
+    conditions,
+    describe_normalization,
+    describe_published,
+    difference,
+    digits,
+    one_line,
+    points,
+)
 from pydantic import Field
 
-from freqrobust.plugin import Reporter, Threat
+from freqrobust.gate_table import print_gate
+from freqrobust.summary import (
+    Entry,
+    Measure,
+    at_chance,
+    attacks,
+    entry_labels,
+    false_security,
+    headline,
+    model_labels,
+    where,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    from freqrobust.results import Cell, Check, PublishedRecord, Report, ThreatRecord, WorstCase
+    from freqrobust.results import Cell, Check, ModelRecord, Report, WorstCase
 
 #: Width of what goes to a file or a pipe.
 PIPED_WIDTH = 160
@@ -66,12 +88,42 @@ class _Grid:
         return chunks
 
 
-class Table(Reporter):
+class Table(Comparing):
     """Accuracy in percent with its 95 % interval, and the paired difference from the undefended model."""
 
     width: int | None = Field(None, ge=40, description="columns; default: the terminal's, or 160 when piped")
 
     def render(self, report: Report, target: IO[str]) -> None:
+        _Printer(report, self._console(target), plain=not target.isatty()).print()
+
+    def render_many(self, reports: Mapping[str, Report], target: IO[str]) -> None:
+        from rich.text import Text
+
+        board, console = self.board(reports), self._console(target)
+        _say(console, f"Leaderboard: {board.by}, accuracy in percent, 95 % interval", style="bold")
+        label = max(18, console.width // 4)
+        room = console.width - 2 - min(label, max(len(s.name) for s in board.standings)) - 10
+        fitting = max(1, room // 18)
+        for start in range(0, len(board.labels), fitting):
+            table = _new_table(plain=not target.isatty())
+            table.add_column("rank", justify="right", no_wrap=True)
+            table.add_column("", overflow="fold", max_width=label)
+            labels = board.labels[start : start + fitting]
+            for column in labels:
+                table.add_column(Text(column), justify="right", min_width=14, overflow="fold")
+            for standing in board.standings:
+                name = standing.name + (f" ({standing.verdict})" if standing.verdict else "")
+                texts = [standing.rank_text, name]
+                for column in labels:
+                    one = standing.measures.get(column)
+                    texts.append(accuracy(one, digits(reports[standing.report])) if one is not None else "-")
+                table.add_row(*(Text(breakable(one_line(text))) for text in texts))
+            console.print(table)
+            console.print()
+        for note in board.notes:
+            _say(console, note)
+
+    def _console(self, target: IO[str]) -> Console:
         import os
 
         from rich.console import Console
@@ -81,8 +133,7 @@ class Table(Reporter):
         if width is None and not terminal:
             columns = os.environ.get("COLUMNS", "")
             width = int(columns) if columns.isdigit() and int(columns) >= 40 else PIPED_WIDTH
-        console = Console(file=target, width=width, highlight=False, emoji=False, markup=False)
-        _Printer(report, console, plain=not terminal).print()
+        return Console(file=target, width=width, highlight=False, emoji=False, markup=False)
 
 
 class _Printer:
@@ -90,88 +141,75 @@ class _Printer:
         self.report = report
         self.console = console
         self.plain = plain
-        self.digits = 1 if report.data.n >= 2000 else 0
-        self.defenses = list(dict.fromkeys(cell.defense_spec for cell in report.cells))
+        self.digits = digits(report)
+        self.labels = {entry: one_line(label) for entry, label in entry_labels(report).items()}
         self.notes: dict[str, None] = {}
 
     def print(self) -> None:
         report = self.report
-        model, data = report.models[0], report.data
-        self.console.print(
-            f"{model.arch} ({model.spec}) on {data.spec} [{data.split}], n = {data.n}, seed {report.seed}, "
-            f"{report.environment.device}, {report.environment.precision}",
-            style="bold",
-        )
-        self.console.print(f"normalisation: {describe_normalization(report)}")
-        if model.published is not None:
-            self.console.print(f"published: {describe_published(model.published)}")
+        if len(report.models) == 1:
+            model = report.models[0]
+            _say(self.console, f"{model.arch} ({model.spec}) on {conditions(report)}", style="bold")
+            self._describe(model)
+        else:
+            _say(self.console, f"{len(report.models)} models on {conditions(report)}", style="bold")
+            for label, model in zip(model_labels(report), report.models, strict=True):
+                _say(self.console, f"{label}: {model.arch} ({model.spec})")
+                self._describe(model, "  ")
         self.console.print()
-        self._show(self._headline())
-        self._show(self._cells())
+        self._show(self._grid("Headline: accuracy in percent, 95 % interval", headline(report)))
+        self._show(self._grid("Every cell: accuracy in percent, 95 % interval", attacks(report)))
         unaware = self._unaware()
         if unaware is not None:
             self._show(unaware)
         self._verdicts()
         for note in self.notes:
-            self.console.print(note)
+            _say(self.console, note)
         for warning in report.warnings:
-            where = f"{warning.defense}: " if warning.defense else ""
-            self.console.print(f"warning: {where}{warning.message} ({warning.code})", style="yellow")
+            _say(self.console, f"warning: {where(report, warning)}{warning.message} ({warning.code})", style="yellow")
+        if report.gate is not None and report.gate.rows:
+            if self.notes or report.warnings:
+                self.console.print()
+            print_gate(report.gate, self.console, plain=self.plain)
 
-    def _headline(self) -> _Grid:
-        found: dict[str, Sequence[Cell | WorstCase]] = {"clean": [c for c in self.report.cells if c.attack == "clean"]}
-        radius = headline_radius(self.report)
-        low = [c for c in self.report.cells if _is_lfc(c, radius)]
-        if low:
-            found[f"LFC, radius {radius:g}"] = low
-        for threat in threats(self.report):
-            found[f"worst case {threat_text(threat)}"] = [w for w in self.report.worst_case if w.threat == threat]
-        return self._grid("Headline: accuracy in percent, 95 % interval", found)
+    def _describe(self, model: ModelRecord, indent: str = "") -> None:
+        _say(self.console, f"normalisation: {describe_normalization(model)}", indent=indent)
+        if model.published is not None:
+            _say(self.console, f"published: {describe_published(model.published)}", indent=indent)
 
-    def _cells(self) -> _Grid:
-        found: dict[str, list[Cell | WorstCase]] = {}
-        for cell in self.report.cells:
-            if cell.knowledge == "adaptive":
-                found.setdefault(cell.attack_spec, []).append(cell)
-        return self._grid("Every cell: accuracy in percent, 95 % interval", found)
-
-    def _grid(self, title: str, found: Mapping[str, Sequence[Cell | WorstCase]]) -> _Grid:
-        entries = {(row, one.defense_spec): self._entry(one) for row, several in found.items() for one in several}
-        return _Grid(title, list(found), self.defenses, entries)
+    def _grid(self, title: str, measures: Sequence[Measure]) -> _Grid:
+        entries = {
+            (one_line(measure.label), self.labels[entry]): self._entry(one)
+            for measure in measures
+            for entry, one in measure.found.items()
+        }
+        return _Grid(title, [one_line(measure.label) for measure in measures], list(self.labels.values()), entries)
 
     def _entry(self, one: Cell | WorstCase) -> _Entry:
-        if one.accuracy is None or one.ci95 is None:
-            self.notes[
-                f"failed: {one.defense_spec} / {getattr(one, 'attack_spec', '')}: {getattr(one, 'error', '')}"
-            ] = None
+        name = self.labels[Entry(one.model, one.defense_spec)]
+        if one.accuracy is None:
+            self.notes[f"failed: {name} / {getattr(one, 'attack_spec', '')}: {getattr(one, 'error', '')}"] = None
             return _Entry({"": "failed"}, failed=True)
         for note in getattr(one, "notes", None) or []:
-            self.notes[f"{one.defense_spec} / {getattr(one, 'attack_spec', '')}: {note}"] = None
-        low, high = one.ci95
+            self.notes[f"{name} / {getattr(one, 'attack_spec', '')}: {note}"] = None
         mark = ""
-        chance = getattr(one, "by_chance", None)
-        if chance is not None and low <= chance:
+        if at_chance(one):
             mark = "~"
             self.notes["~ no better than chance (what independent predictions and labels would give)"] = None
-        value = f"{100 * one.accuracy:.1f}{mark} {self._interval(low, high)}"
-        parts = {"": value}
+        parts = {"": accuracy(one, self.digits, mark)}
         if one.difference is not None:
-            low, high = one.difference.ci95
-            parts["against none"] = f"{100 * one.difference.points:+.1f} {self._interval(low, high)}"
+            parts["against none"] = difference(one.difference, self.digits)
         return _Entry(parts)
 
     def _unaware(self) -> _Grid | None:
         """Adaptive and oblivious accuracy side by side; None when there are no oblivious cells."""
-        adaptive = {(c.attack_spec, c.defense_spec): c for c in self.report.cells if c.knowledge == "adaptive"}
         entries: dict[tuple[str, str], _Entry] = {}
-        for cell in self.report.cells:
-            key = (cell.attack_spec, cell.defense_spec)
-            if cell.knowledge != "oblivious" or key not in adaptive:
-                continue
-            aware, unaware = self._entry(adaptive[key]), self._entry(cell)
+        for pair in false_security(self.report):
+            aware, unaware = self._entry(pair.adaptive), self._entry(pair.oblivious)
             parts = {"": aware.parts[""], "unaware": unaware.parts[""]}
-            if cell.accuracy is not None and (accuracy := adaptive[key].accuracy) is not None:
-                parts["gap"] = f"{100 * (cell.accuracy - accuracy):+.1f}"
+            if pair.gap is not None:
+                parts["gap"] = points(pair.gap)
+            key = (one_line(pair.adaptive.attack_spec), self.labels[pair.entry])
             entries[key] = _Entry(parts, aware.failed or unaware.failed)
         if not entries:
             return None
@@ -187,18 +225,18 @@ class _Printer:
         checked = [d for d in self.report.diagnostics if d.depth == "full"]
         if checked:
             rows = list(dict.fromkeys(check.name for d in checked for check in d.checks))
-            entries = {(c.name, d.defense_spec): _check_entry(c) for d in checked for c in d.checks}
-            title = "Checks: further samples broken, and how many may be"
-            self._show(_Grid(title, rows, [d.defense_spec for d in checked], entries))
+            names = [self.labels[Entry(d.model, d.defense_spec)] for d in checked]
+            entries = {
+                (c.name, name): _check_entry(c) for d, name in zip(checked, names, strict=True) for c in d.checks
+            }
+            self._show(_Grid("Checks: what was measured, and the most that passes", rows, names, entries))
         self.console.print("Are the robust accuracies to be believed?", style="bold")
         for diagnosis in self.report.diagnostics:
             style = {"believable": "green", "doubtful": "yellow"}.get(diagnosis.verdict, "red")
-            line = Text(f"{diagnosis.defense_spec}: ").append(diagnosis.verdict, style=style)
-            self.console.print(line.append(diagnosis.sentence.removeprefix(diagnosis.verdict)))
+            name = self.labels[Entry(diagnosis.model, diagnosis.defense_spec)]
+            line = Text(f"{name}: ").append(diagnosis.verdict, style=style)
+            self.console.print(line.append(one_line(diagnosis.sentence.removeprefix(diagnosis.verdict))))
         self.console.print()
-
-    def _interval(self, low: float, high: float) -> str:
-        return f"[{100 * low:.{self.digits}f}, {100 * high:.{self.digits}f}]".replace("-0,", "0,").replace("-0]", "0]")
 
     def _show(self, grid: _Grid) -> None:
         """Defenses side by side, or one below the other where that takes fewer tables."""
@@ -210,15 +248,9 @@ class _Printer:
             self.console.print()
 
     def _table(self, grid: _Grid, columns: list[str]) -> RichTable:
-        from rich import box
-        from rich.table import Table as RichTable
         from rich.text import Text
 
-        table = RichTable(
-            box=box.ASCII2 if self.plain else box.SIMPLE_HEAD,
-            pad_edge=False,
-            show_edge=False,
-        )
+        table = _new_table(self.plain)
         label = grid.label_width(self.console.width)
         table.add_column("", overflow="fold", min_width=min(label, 16), max_width=label)
         widths = {column: grid.widths(column) for column in columns}
@@ -244,67 +276,18 @@ def _check_entry(check: Check) -> _Entry:
     return _Entry({"": f"{check.status} {numbers[0]} ({numbers[1]})"}, failed=check.status == "failed")
 
 
+def _say(console: Console, text: str, style: str | None = None, indent: str = "") -> None:
+    """Text of a report, which may hold what would control the terminal."""
+    console.print(indent + one_line(text), style=style)
+
+
+def _new_table(plain: bool) -> RichTable:
+    from rich import box
+    from rich.table import Table as RichTable
+
+    return RichTable(box=box.ASCII2 if plain else box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+
+
 def breakable(spec: str) -> str:
     """A spec that a table may break after its commas and colons, rather than inside a word."""
     return spec.replace(",", ", ").replace(":", ": ", 1) if len(spec) > 26 else spec
-
-
-def threats(report: Report) -> list[ThreatRecord]:
-    """The threats of the worst cases, in order, each once."""
-    found: list[ThreatRecord] = []
-    for row in report.worst_case:
-        if row.threat not in found:
-            found.append(row.threat)
-    return found
-
-
-def threat_text(threat: ThreatRecord) -> str:
-    """``linf 8/255``."""
-    return str(Threat(threat.norm, threat.eps))  # type: ignore[arg-type]
-
-
-def headline_radius(report: Report) -> float:
-    """The radius of the headline's LFC, for this report's image size."""
-    from freqrobust.suites import HEADLINE_RADIUS, scaled_radius
-
-    return scaled_radius(HEADLINE_RADIUS, tuple(report.data.shape))
-
-
-def _is_lfc(cell: Cell, radius: float) -> bool:
-    params = cell.attack_params
-    return (
-        cell.attack == "lfc"
-        and params.get("radius") == radius
-        and params.get("shape") == "circle"
-        and not params.get("clip")
-    )
-
-
-def describe_normalization(report: Report) -> str:
-    """The normalisation and where it came from, in words."""
-    record = report.models[0].normalize
-    if record.source == "none" and not record.mean:
-        return "inside the model given"
-    numbers = f"mean {', '.join(f'{m:g}' for m in record.mean)}, std {', '.join(f'{s:g}' for s in record.std)}"
-    preset = f"{record.preset} ({numbers})" if record.preset else numbers
-    sources = {
-        "given": "as given",
-        "checkpoint": "from the checkpoint",
-        "architecture": "what this architecture's published weights use",
-        "trial": "the best of those tried",
-        "none": "none needed",
-    }
-    scores = ", ".join(f"{name} {score:.1%}" for name, score in record.scores.items())
-    return f"{preset}, {sources[record.source]}" + (f"; tried: {scores}" if scores else "")
-
-
-def describe_published(published: PublishedRecord) -> str:
-    """What the model's source reports for it, in words."""
-    threat = " ".join(part for part in (published.threat_model, published.eps) if part)
-    figures = {
-        "clean": published.clean,
-        f"AutoAttack ({threat})": published.autoattack,
-        "corruptions": published.corruptions,
-    }
-    text = ", ".join(f"{name} {share:.2%}" for name, share in figures.items() if share is not None)
-    return f"{text} ({published.source}, on its whole test set)"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from freqrobust import __version__, cli
-from freqrobust.registry import attacks, defenses, reports
+from freqrobust.registry import analyses, attacks, defenses, reports
 
 #: Runs the command, then says which of the heavy modules it took in.
 PROBE = """
@@ -36,6 +36,8 @@ except SystemExit as ended:
         ["eval", "--defense", "smooth", "--help"],
         ["eval", "--defense=smooth:rho=0.5+lowpass", "--defense", "madry", "--rho", "1", "-h"],
         ["list", "--help"],
+        ["analyze", "--help"],
+        ["analyze", "heatmap", "--help"],
     ],
     ids=" ".join,
 )
@@ -100,7 +102,7 @@ def test_version(command: Callable[..., Any]) -> None:
     assert command("--version").out == f"freqrobust {__version__}\n"
 
 
-@pytest.mark.parametrize("what", ["attacks", "defenses", "reports", "suites", "archs", "datasets", None])
+@pytest.mark.parametrize("what", ["attacks", "defenses", "reports", "analyses", "suites", "archs", "datasets", None])
 def test_list(what: str | None, command: Callable[..., Any]) -> None:
     result = command("list", *([what] if what else []))
     assert result.code == 0
@@ -109,6 +111,7 @@ def test_list(what: str | None, command: Callable[..., Any]) -> None:
         "attacks": attacks.names(),
         "defenses": defenses.names(),
         "reports": reports.names(),
+        "analyses": analyses.names(),
         "suites": ["standard", "quick", "frequency"],
         "archs": ["resnet20", "cifar_resnet18", "small_cnn", "torchvision:NAME"],
         "datasets": ["digits", "cifar10", "imagenet", "FILE.npz", "folder:DIR"],

@@ -41,6 +41,7 @@ def test_the_wheel_holds_everything_under_one_name(tmp_path) -> None:
     assert {
         "freqrobust/harness.py",
         "freqrobust/py.typed",
+        "freqrobust/analyses/heatmap.py",
         "freqrobust/attacks/pgd.py",
         "freqrobust/attacks/__init__.py",
         "freqrobust/defenses/kernel_smoothing.py",

@@ -1,0 +1,281 @@
+"""``analyze``: one analysis of one or more models, undefended and with each defense."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from freqrobust import __version__
+from freqrobust.analysis import AnalysisContext
+from freqrobust.analysis_results import AnalysisResult
+from freqrobust.assembly import data_record, environment_record, now
+from freqrobust.context import Progress, Silent
+from freqrobust.data import ImageData, as_data
+from freqrobust.devices import full_precision, resolve_device
+from freqrobust.errors import DataError, FreqRobustError, PluginError, SpecError
+from freqrobust.harness import check_fit, parse_chains, warn_about
+from freqrobust.models import Classifier, load_model, record
+from freqrobust.pictures import encode, require, styled
+from freqrobust.plugin import Analysis, Defense
+from freqrobust.registry import DefenseChain, Selection, analyses
+from freqrobust.results import AnalysisRecord, ModelRecord, Report, Warned
+from freqrobust.saved import session
+from freqrobust.session import DefenseRun, Run
+from freqrobust.victim import Victim
+
+Model = nn.Module | str | os.PathLike[str]
+
+
+def analyze(
+    model: Model | Sequence[Model] | Mapping[str, Model],
+    data: Any,
+    analysis: str | Analysis | Selection,
+    *,
+    defenses: Iterable[str | Defense | DefenseChain | Sequence[Defense]] = (),
+    baseline: bool = True,
+    train_data: Any = None,
+    picture: Literal["png", "svg"] | None = None,
+    batch_size: int | Literal["auto"] = "auto",
+    device: str | torch.device = "auto",
+    seed: int = 0,
+    cache_dir: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> AnalysisRecord:
+    """Look at one or more models in one way, side by side. Prints nothing and writes nothing.
+
+    Example:
+        >>> found = analyze("demo", "digits", "heatmap:norm=1")  # doctest: +SKIP
+        >>> found.results[0].error[4][4]  # of an 8 x 8 image the zero frequency  # doctest: +SKIP
+
+    Args:
+        model: a module from images in [0, 1] to logits, or a model spec; several in a list, or by label.
+        data: ``(images, labels)``, a map-style dataset, an :class:`ImageData` or a data spec.
+        analysis: a spec such as ``heatmap:norm=4``, or an object.
+        defenses: each is looked at around each model; see :func:`freqrobust.evaluate`.
+        baseline: look at the undefended models too.
+        train_data: what training-time defenses learn from.
+        picture: also draw the results, in this format.
+        batch_size: images per batch; results do not depend on it.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        seed: all randomness is keyed by it.
+        cache_dir: where trained defenses are kept.
+        progress: told what happens.
+
+    Raises:
+        FreqRobustError: the models, the data or a spec are wrong; one line that says what would work.
+    """
+    chosen = select(analysis)
+    plugin = chosen.plugin
+    assert isinstance(plugin, Analysis)
+    if picture is not None:
+        require()
+    if batch_size != "auto" and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
+        raise SpecError(f"batch_size should be 'auto' or at least 1, but got {batch_size!r}")
+    where = resolve_device(device)
+    images = as_data(data)
+    training = as_data(train_data, "train data") if train_data is not None else None
+    chains = parse_chains(defenses, baseline, training)
+    with full_precision(), ExitStack() as stack:
+        bench = _Laboratory(stack, images, training, where, batch_size, seed, cache_dir, progress or Silent())
+        for label, one in labelled(model):
+            bench.add(label, one)
+        bench.subjects = len(bench.runs) * len(chains)
+        results = [_look(plugin, bench, position, chain) for position in range(len(bench.runs)) for chain in chains]
+        records = [bench.record(position) for position in range(len(bench.runs))]
+    return AnalysisRecord(
+        freqrobust_version=__version__,
+        created=now(),
+        seed=seed,
+        name=chosen.name,
+        spec=chosen.spec,
+        params=chosen.params,
+        models=records,
+        data=data_record(images),
+        environment=environment_record(where, "fp32"),
+        results=results,
+        tables=plugin.tables(results),
+        picture=draw(plugin, results, picture) if picture is not None else None,
+        warnings=bench.warnings,
+    )
+
+
+def select(analysis: str | Analysis | Selection) -> Selection:
+    """The one analysis of a spec.
+
+    Raises:
+        SpecError: unknown, or a sweep.
+    """
+    if isinstance(analysis, Selection):
+        return analysis
+    if not isinstance(analysis, str):
+        return analyses.select(analysis)
+    found = analyses.parse(analysis)
+    if len(found) != 1:
+        raise SpecError(f"{analysis!r} is a sweep of {len(found)}; run one analysis at a time")
+    return found[0]
+
+
+def draw(plugin: Analysis, results: Sequence[AnalysisResult], format: Literal["png", "svg"]) -> Any:
+    """The picture of the results; None where the analysis draws nothing."""
+    with styled():
+        figure = plugin.draw(results)
+        if figure is None:
+            return None
+        alt = f"{type(plugin).__doc__ or type(plugin).__name__}".split("\n")[0].strip()
+        return encode(figure, format, f"{alt} {', '.join(result.label for result in results)}")
+
+
+def labelled(model: Model | Sequence[Model] | Mapping[str, Model]) -> list[tuple[str, Model]]:
+    """Models with labels that tell them apart."""
+    if isinstance(model, Mapping):
+        return list(model.items())
+    several: list[Model] = [model] if isinstance(model, nn.Module | str | os.PathLike) else list(model)
+    if not several:
+        raise SpecError("there has to be a model")
+    labels = [_label(one) for one in several]
+    return [
+        (label if labels.count(label) == 1 else f"{label} ({labels[: i + 1].count(label)})", one)
+        for i, (label, one) in enumerate(zip(labels, several, strict=True))
+    ]
+
+
+def _label(model: Model) -> str:
+    spec = model.spec if isinstance(model, Classifier) else model
+    if isinstance(spec, nn.Module):
+        return type(spec).__name__
+    text = os.fspath(spec)
+    return Path(text).stem if Path(text).suffix and ":" not in text else text
+
+
+def _look(plugin: Analysis, bench: _Laboratory, position: int, chain: DefenseChain) -> AnalysisResult:
+    """One model under one defense."""
+    one = DefenseRun(bench.runs[position], chain)
+    victim = one.victim()
+    victim.forwards = 0
+    victim.view.reset()
+    label = bench.label(position, chain)
+    context = AnalysisContext(label, victim, one.bench, bench.seed, bench)
+    start = time.perf_counter()
+    try:
+        found = plugin.run(victim.exact, bench.data, context)
+    except FreqRobustError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise PluginError(f"{type(plugin).__name__} failed on {label}: {type(error).__name__}: {reason}") from error
+    if not isinstance(found, AnalysisResult):
+        raise PluginError(
+            f"{type(plugin).__name__}.run() should return an AnalysisResult, but got {type(found).__name__}"
+        )
+    found.model, found.label = position, label
+    found.defense, found.defense_spec, found.defense_params = chain.name, chain.spec, chain.params
+    found.seconds = round(time.perf_counter() - start, 4)
+    found.forwards = victim.forwards + victim.view.forwards
+    found.backwards = victim.view.backwards
+    bench.watch.end(f"{label}: {found.sentence or 'done'} ({found.seconds:.1f} s)")
+    return found
+
+
+class _Laboratory:
+    """The models of one analysis, all frozen on the device until it is done, and what they share."""
+
+    def __init__(
+        self,
+        stack: ExitStack,
+        data: ImageData,
+        training: ImageData | None,
+        device: torch.device,
+        batch_size: int | Literal["auto"],
+        seed: int,
+        cache_dir: str | os.PathLike[str] | None,
+        watch: Progress,
+    ) -> None:
+        self.stack, self.data, self.training, self.device = stack, data, training, device
+        self.batch_size, self.seed, self.watch = batch_size, seed, watch
+        self.cache_dir = Path(cache_dir) if cache_dir is not None else None
+        self.labels: list[str] = []
+        self.runs: list[Run] = []
+        self.warnings: list[Warned] = []
+        self.memory: dict[str, Any] = {}
+        self.subjects = 0
+        self.references: dict[str | None, tuple[str, Victim]] = {}
+
+    def add(self, label: str, model: Model) -> None:
+        """Take a model in; it has to fit the data."""
+        self.runs.append(self._open(model))
+        self.labels.append(label)
+
+    def _open(self, model: Model) -> Run:
+        network = model if isinstance(model, nn.Module) else load_model(model, data=self.data, device=self.device)
+        run = self.stack.enter_context(
+            session(
+                network,
+                self.data,
+                self.training,
+                self.device,
+                "fp32",
+                self.seed,
+                self.batch_size,
+                self.cache_dir,
+                self.watch,
+            )
+        )
+        self.warnings += warn_about(network, [])
+        self.warnings += check_fit(network, self.data, self.device)
+        return run
+
+    def label(self, position: int, chain: DefenseChain) -> str:
+        """Names a subject: the model, the defense, or both where both differ."""
+        if not chain.parts:
+            return self.labels[position]
+        return chain.spec if len(self.runs) == 1 else f"{self.labels[position]} + {chain.spec}"
+
+    def record(self, position: int) -> ModelRecord:
+        run = self.runs[position]
+        return record(run.network, run.model_print)
+
+    def reference(self, spec: str | None) -> tuple[str, Victim]:
+        """Label and victim of the reference; see :class:`freqrobust.analysis.Laboratory`."""
+        if spec not in self.references:
+            run = self.runs[0] if spec is None else self._open(spec)
+            label = self.labels[0] if spec is None else _label(spec)
+            self.references[spec] = label, DefenseRun(run, DefenseChain()).victim()
+        return self.references[spec]
+
+
+def put_into(found: AnalysisRecord, path: str | os.PathLike[str]) -> int:
+    """Add an analysis to a report of the same data; the same analysis of the same models is replaced.
+
+    Returns:
+        How many analyses the report holds now.
+
+    Raises:
+        ReportError: the file is no report.
+        DataError: the report is about other samples.
+    """
+    report = check_into(path, found.data.sha256, found.data.spec)
+
+    def key(one: AnalysisRecord) -> object:
+        return one.name, one.params, [model.sha256 for model in one.models], [r.defense_spec for r in one.results]
+
+    report.analyses = [one for one in report.analyses if key(one) != key(found)] + [found]
+    report.to_json(Path(path))
+    return len(report.analyses)
+
+
+def check_into(path: str | os.PathLike[str], sha256: str, spec: str) -> Report:
+    """The report that an analysis of these samples is to be added to."""
+    report = Report.from_json(Path(path))
+    if report.data.sha256 != sha256:
+        raise DataError(
+            f"{os.fspath(path)} is about other samples ({report.data.spec}, {report.data.n} of them): "
+            f"give the same --data, --limit and --first, not {spec}"
+        )
+    return report

@@ -1,0 +1,195 @@
+"""One ``freqrobust analyze``: from the words of the command line to a table, a picture and JSON."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+from freqrobust.errors import SpecError
+
+if TYPE_CHECKING:
+    from freqrobust.analysis_results import AnalysisTable
+    from freqrobust.models import Classifier
+    from freqrobust.registry import Selection
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for, in the words of the command line."""
+
+    analysis: str
+    options: Mapping[str, Sequence[str]]
+    models: Sequence[str]
+    labels: Sequence[str]
+    archs: Sequence[str]
+    normalizations: Sequence[str]
+    trust: bool
+    data: str | None
+    data_dir: str | None
+    split: str
+    limit: int | None
+    first: int | None
+    train_data: str | None
+    defenses: Sequence[str]
+    baseline: bool
+    batch_size: str
+    device: str
+    seed: int
+    out: str | None
+    json: str | None
+    into: str | None
+    quiet: bool
+
+
+def execute(request: Request) -> int:
+    """Analyze, write what was asked for, print the tables.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        FreqRobustError: bad input; said before anything is computed where it can be known.
+    """
+    from freqrobust.data import cache_root, load_data
+    from freqrobust.devices import resolve_device
+    from freqrobust.journal import check_writable, write_atomically
+    from freqrobust.laboratory import analyze, check_into, put_into
+    from freqrobust.pictures import decode, picture_format, require
+    from freqrobust.registry import parse_defenses
+    from freqrobust.run import Screen, missing_data, parse_batch_size
+
+    chosen = _analysis(request)
+    if not request.baseline and not request.defenses:
+        raise SpecError("--no-baseline needs a --defense: there would be nothing to look at")
+    format: Literal["png", "svg"] | None = picture_format(request.out) if request.out is not None else None
+    if request.into is not None and format is None:
+        format = "png"
+    if format is not None:
+        require()
+    for target in (request.out, request.json, request.into):
+        if target is not None:
+            check_writable(Path(target))
+    batch_size = parse_batch_size(request.batch_size)
+    device = resolve_device(request.device)
+    chains = parse_defenses(request.defenses)
+    named = _models(request)
+    watch = Screen(request.quiet)
+    demo = not named
+    data = load_data(
+        request.data or ("digits" if demo else missing_data()),
+        data_dir=request.data_dir,
+        split=request.split,
+        limit=request.limit,
+        first=request.first,
+        seed=request.seed,
+    )
+    if request.into is not None:
+        check_into(request.into, data.sha256, data.spec)
+    train = request.train_data or ("digits" if demo else None)
+    train_data = load_data(train, data_dir=request.data_dir, split="train") if train is not None else None
+    cache = cache_root()
+    models = _loaded(request, named, data, device, cache, watch)
+    watch.say(f"data: {data.spec}, {len(data)} images {'x'.join(map(str, data.shape))}, {data.classes} classes")
+    with watch:
+        found = analyze(
+            models,
+            data,
+            chosen,
+            defenses=chains,
+            baseline=request.baseline,
+            train_data=train_data,
+            picture=format,
+            batch_size=batch_size,
+            device=device,
+            seed=request.seed,
+            cache_dir=cache,
+            progress=watch,
+        )
+    if found.picture is None and request.out is not None:
+        raise SpecError(f"{chosen.name} draws no picture")
+    if request.out is not None and found.picture is not None:
+        write_atomically(Path(request.out), decode(found.picture))
+        watch.say(f"picture: {request.out}")
+    if request.into is not None:
+        count = put_into(found, request.into)
+        watch.say(f"added to {request.into}, which holds {count} {'analysis' if count == 1 else 'analyses'} now")
+    if request.json is not None:
+        found.model_copy(update={"picture": None}).to_json(request.json)
+    if not request.quiet:
+        for warning in found.warnings:
+            watch.say(f"warning: {warning.message}")
+        render(found.tables, sys.stdout)
+    return 0
+
+
+def _analysis(request: Request) -> Selection:
+    from freqrobust.registry import analyses
+
+    found = analyses.parse(request.analysis, request.options)
+    if len(found) != 1:
+        raise SpecError(f"{request.analysis} with these options is a sweep of {len(found)}; run one at a time")
+    return found[0]
+
+
+def _models(request: Request) -> list[tuple[str, str, str]]:
+    """Spec, architecture and normalisation of each model.
+
+    Raises:
+        SpecError: as many of one as there are models, or one for all: it is something else.
+    """
+    count = len(request.models)
+    for option, values in (("arch", request.archs), ("normalize", request.normalizations), ("label", request.labels)):
+        if len(values) not in ((0, count) if option == "label" else (1, count)):
+            some = "" if option == "label" else "one for all, or "
+            raise SpecError(f"--{option} is given {len(values)} times for {count} models; give {some}one each")
+    archs, normalizations = (
+        list(values) * count if len(values) == 1 else list(values) for values in (request.archs, request.normalizations)
+    )
+    return list(zip(request.models, archs, normalizations, strict=True)) if count else []
+
+
+def _loaded(
+    request: Request, named: Sequence[tuple[str, str, str]], data: Any, device: Any, cache: Path, watch: Any
+) -> Any:
+    """The models by label; the demo where none is named."""
+    from freqrobust.demo import demo_model
+    from freqrobust.laboratory import labelled
+    from freqrobust.models import load_model
+
+    if not named:
+        watch.say("no --model given: this is the embedded demo, a small CNN on 8 x 8 handwritten digits")
+        return demo_model(cache, watch).to(device)
+    models: list[Classifier] = []
+    for spec, arch, normalize in named:
+        model = load_model(spec, arch=arch, normalize=normalize, trust=request.trust, data=data, device=device)
+        watch.say(f"model: {model.arch} ({model.spec}), normalisation: {model.chosen}, source: {model.chosen.source}")
+        models.append(model)
+    labels = list(request.labels) or [label for label, _ in labelled(models)]
+    if len(set(labels)) < len(labels):
+        raise SpecError("two models have the same --label")
+    return dict(zip(labels, models, strict=True))
+
+
+def render(tables: Sequence[AnalysisTable], target: IO[str]) -> None:
+    """Tables in the width of the terminal, plain where there is none."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    terminal = target.isatty()
+    console = Console(file=target, width=None if terminal else 200, highlight=False, emoji=False, markup=False)
+    for one in tables:
+        table = Table(
+            box=box.SIMPLE_HEAD if terminal else box.ASCII2, pad_edge=False, show_edge=False, title_justify="left"
+        )
+        for number, column in enumerate(one.columns):
+            table.add_column(Text(column), justify="left" if number == 0 else "right", overflow="fold")
+        for row in one.rows:
+            table.add_row(*map(Text, row))
+        console.print(one.title, style="bold")
+        console.print(table)
+        console.print()

@@ -1,0 +1,183 @@
+"""``freqrobust analyze``: tables, JSON, pictures, reports; and what cannot be done."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from freqrobust.registry import analyses
+from freqrobust.results import Report
+
+Rejected = Callable[..., str]
+
+
+@pytest.fixture
+def look(trained: Path, digits: Path) -> list[str]:
+    """``analyze heatmap`` of a good model on good data."""
+    return ["analyze", "heatmap", "--model", str(trained), "--data", str(digits), "--first", "10"]
+
+
+def test_table_json_and_picture(look: list[str], command: Callable[..., Any]) -> None:
+    result = command(*look, "--out", "map.png", "--json", "map.json", "--norm", "1")
+    assert result.code == 0, result.err
+    assert "Error in percent under one Fourier wave" in result.out
+    assert "digits" in result.out
+    assert Path("map.png").read_bytes().startswith(b"\x89PNG")
+    text = Path("map.json").read_text(encoding="utf-8")
+    found = json.loads(text)
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    assert found["name"] == "heatmap"
+    assert found["params"] == {"norm": 1.0, "layer": None, "clip": False}
+    assert found["data"]["n"] == 10
+    (one,) = found["results"]
+    assert (one["label"], one["defense"], one["directions"]) == ("digits", "none", 34)
+    assert len(one["error"]) == 8
+    assert all(len(row) == 8 for row in one["error"])
+
+
+def test_svg_by_the_ending_and_always_the_same(look: list[str], command: Callable[..., Any]) -> None:
+    for name in ("a.svg", "b.SVG"):
+        assert command(*look, "--out", name, "--quiet").code == 0
+    assert "<svg" in Path("a.svg").read_text(encoding="utf-8")
+    assert Path("a.svg").read_bytes() == Path("b.SVG").read_bytes()
+
+
+def test_models_and_defenses_side_by_side(look: list[str], trained: Path, command: Callable[..., Any]) -> None:
+    given = ["--model", trained, "--label", "one", "--label", "two", "--defense", "smooth:rho=1", "--json", "both.json"]
+    result = command(*look, *given, "--out", "both.png")
+    assert result.code == 0, result.err
+    found = json.loads(Path("both.json").read_text(encoding="utf-8"))
+    labels = [(one["model"], one["label"], one["defense_spec"]) for one in found["results"]]
+    assert labels == [
+        (0, "one", "none"),
+        (0, "one + smooth:rho=1", "smooth:rho=1"),
+        (1, "two", "none"),
+        (1, "two + smooth:rho=1", "smooth:rho=1"),
+    ]
+    assert found["results"][0]["error"] == found["results"][2]["error"]
+    assert len(found["models"]) == 2
+
+
+def test_a_layer_by_its_name(look: list[str], command: Callable[..., Any]) -> None:
+    result = command(*look, "--layer", "conv1", "--json", "map.json", "--defense", "lowpass:radius=2")
+    assert result.code == 0, result.err
+    plain, filtered = json.loads(Path("map.json").read_text(encoding="utf-8"))["results"]
+    assert plain["change"][0][0] > 0.01
+    assert filtered["change"][0][0] < 1e-5  # beyond the filter: the layer does not see the wave
+    assert filtered["change"][4][4] > 0.01
+
+
+def test_the_demo(command: Callable[..., Any]) -> None:
+    result = command("analyze", "heatmap", "--first", "5")
+    assert result.code == 0, result.err
+    assert "demo" in result.out
+
+
+@pytest.mark.parametrize("picture", ["map.svg", None])
+def test_into_a_report(picture: str | None, look: list[str], base: list[str], command: Callable[..., Any]) -> None:
+    assert command(*base, "--first", "10", "--attack", "lfc:radius=2", "--json", "run.json").code == 0
+    given = ["--into", "run.json", *(["--out", picture] if picture else [])]
+    for norm, count in (("1", 1), ("1", 1), ("2", 2)):
+        assert command(*look, *given, "--norm", norm).code == 0
+        report = Report.from_json("run.json")
+        assert len(report.analyses) == count
+    found = report.analyses[-1]
+    assert found.params["norm"] == 2.0
+    assert found.tables
+    assert found.picture is not None
+    assert found.picture.format == ("svg" if picture else "png")
+    start = base64.b64decode(found.picture.base64)[:8]
+    assert start.startswith(b"<?xml" if picture else b"\x89PNG")
+    assert found.results[0].error[4][4] >= 0  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("--norm 0", "heatmap: parameter 'norm' should be greater than 0, but got '0'"),
+        ("--norm -4", "heatmap: parameter 'norm' should be greater than 0"),
+        ("--norm loud", "heatmap: parameter 'norm' should be a valid number"),
+        ("--norm nan", "heatmap: parameter 'norm' should be a finite number"),
+        ("--norm 1 --norm 2", "is a sweep of 2; run one at a time"),
+        ("--layer conv3", "the model has no layer 'conv3'; did you mean 'conv"),
+        ("--layer zzz", "the model has no layer 'zzz' (layers: conv1, bn1, conv2, bn2, pool, linear"),
+        ("--out map.gif", "a picture should end in .png or .svg, but got 'map.gif'"),
+        ("--out map", "a picture should end in .png or .svg, but got 'map'"),
+        ("--out folder/map.png/map.png", "cannot write"),
+        ("--json folder", "cannot write"),
+        ("--into missing.json", "missing.json: No such file"),
+        ("--into broken.json", "broken.json is not JSON"),
+        ("--no-baseline", "--no-baseline needs a --defense"),
+        ("--defense smoth", "unknown defense 'smoth'; did you mean 'smooth'?"),
+        ("--arch auto --arch auto", "--arch is given 2 times for 1 models; give one for all, or one each"),
+        ("--label a --label b", "--label is given 2 times for 1 models; give one each"),
+        ("--rho 1", "no such option: --rho"),
+        ("surplus", "unexpected extra argument"),
+        ("--batch-size 0", "--batch-size should be auto or at least 1"),
+    ],
+)
+def test_bad_request(arguments: str, expected: str, look: list[str], rejected: Rejected) -> None:
+    Path("folder").mkdir()
+    Path("folder/map.png").touch()
+    Path("broken.json").write_text("{", encoding="utf-8")
+    assert expected in rejected(*look, *arguments.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("heatmpa", "unknown analysis 'heatmpa'; did you mean 'heatmap'? (analyses: "),
+        ("", "missing argument 'NAME'"),
+        ("pgd", "unknown analysis 'pgd'"),
+        ("heatmap:nrom=2", "heatmap: unknown parameter 'nrom'; did you mean 'norm'? (parameters: norm, layer, clip)"),
+        ("heatmap:norm=2 --norm 2", "parameter 'norm' is given twice, in the spec and as an option"),
+        ("heatmap --model x.pt", "--model needs --data"),
+    ],
+)
+def test_bad_analysis(arguments: str, expected: str, rejected: Rejected) -> None:
+    assert expected in rejected("analyze", *arguments.split())
+
+
+def test_into_a_report_of_other_samples(look: list[str], base: list[str], command: Callable[..., Any]) -> None:
+    assert command(*base, "--first", "12", "--attack", "lfc:radius=2", "--json", "run.json").code == 0
+    before = Path("run.json").read_bytes()
+    result = command(*look, "--into", "run.json")
+    assert result.code == 2
+    assert "is about other samples" in result.error
+    assert "give the same --data, --limit and --first" in result.error
+    assert Path("run.json").read_bytes() == before
+
+
+def test_pictures_need_an_extra(look: list[str], rejected: Rejected, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert rejected(*look, "--out", "map.png") == "pictures need the extra 'plots': pip install 'freqrobust[plots]'"
+
+
+def test_without_a_picture_no_extra_is_needed(
+    look: list[str], command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "matplotlib", None)
+        assert command(*look, "--json", "map.json").code == 0
+
+
+def test_an_analysis_brings_its_options(command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    for arguments in (["heatmap", "--help"], ["--quiet", "--data", "heatmap", "heatmap:norm=2", "-h"]):
+        result = command("analyze", *arguments)
+        assert result.code == 0
+        assert "Parameters of heatmap" in result.out
+        assert "--layer" in result.out
+    assert "--layer" not in command("analyze", "--help").out
+
+
+@pytest.mark.parametrize("name", analyses.names())
+def test_every_analysis_is_listed(name: str, command: Callable[..., Any]) -> None:
+    assert f"\n  {name}  " in command("list", "analyses").out
