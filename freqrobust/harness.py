@@ -93,6 +93,9 @@ def evaluate(
     if isinstance(attacks, str | Attack):
         attacks = [attacks]
     chosen = parse_attacks(attacks if attacks is not None else suites.resolve(suite or "standard", images.shape))
+    for selection in chosen:
+        if isinstance(selection.plugin, Attack):
+            selection.plugin.check_data(images)
     network = model if isinstance(model, nn.Module) else load_model(model, data=images, device=where)
     home = next((p.device for p in network.parameters()), None)
     network = network.to(where)

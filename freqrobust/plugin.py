@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from freqrobust.context import AttackContext, DefenseContext
+    from freqrobust.data import ImageData
     from freqrobust.results import Report
 
 Norm = Literal["linf", "l2", "l1"]
@@ -196,6 +197,13 @@ class Attack(Plugin):
         All randomness comes from ``context``.
         """
         raise PluginError(f"{type(self).__name__} does not implement perturb()")
+
+    def check_data(self, data: ImageData) -> None:
+        """Refuse data that the attack cannot take, before anything is measured; by default nothing is refused.
+
+        Raises:
+            SpecError, DataError: one line that says what does not fit, and why.
+        """
 
     def threat(self) -> Threat | None:
         """The declared budget; by default the fields ``norm`` and ``eps`` where both exist."""
