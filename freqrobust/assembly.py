@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from freqrobust import __version__
+from freqrobust.corruptions import Reference, summaries
 from freqrobust.devices import describe
 from freqrobust.measurement import Outcome
 from freqrobust.models import record
@@ -32,7 +33,9 @@ from freqrobust.session import CLEAN, VOTES, Measured, Run
 from freqrobust.statistics import by_chance, paired_difference, wilson
 
 
-def assemble(run: Run, measured: list[Measured], warnings: list[Warned]) -> Report:
+def assemble(
+    run: Run, measured: list[Measured], warnings: list[Warned], mce_reference: Reference | None = None
+) -> Report:
     cells: list[Cell] = []
     worst: list[WorstCase] = []
     threats = _threats(run.chosen)
@@ -51,7 +54,7 @@ def assemble(run: Run, measured: list[Measured], warnings: list[Warned]) -> Repo
                     base[f"worst {row.threat}"] = row.right()
         warnings.extend(_warnings(run, one))
     failed = any(cell.status == "failed" for cell in cells)
-    return Report(
+    report = Report(
         freqrobust_version=__version__,
         created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         seed=run.seed,
@@ -77,6 +80,8 @@ def assemble(run: Run, measured: list[Measured], warnings: list[Warned]) -> Repo
         worst_case=worst,
         warnings=warnings,
     )
+    report.corruptions = summaries(report, mce_reference)
+    return report
 
 
 def _cell_key(cell: Cell) -> str:

@@ -229,7 +229,7 @@ def eval_(
         str | None,
         typer.Option(
             help="digits, cifar10, cifar100, mnist, fashion_mnist, svhn, imagenet, a file .npz, folder:DIR, "
-            "robustbench:cifar10c, module:callable or file.py:callable.",
+            "cifar10c:DIR,name=fog,severity=3 (cifar100c, imagenetc), robustbench:cifar10c, module:callable or file.py:callable.",
             rich_help_panel=DATA,
             metavar="SPEC",
         ),
@@ -285,6 +285,14 @@ def eval_(
         str, typer.Option(help="fp32 or bf16, for the attacks' passes.", rich_help_panel=RUN)
     ] = "fp32",
     seed: Annotated[int, typer.Option(help="All randomness is keyed by it.", rich_help_panel=RUN)] = 0,
+    mce_reference: Annotated[
+        str | None,
+        typer.Option(
+            help="The report of the model that corruption errors are divided by, or alexnet.",
+            rich_help_panel=RUN,
+            metavar="REPORT",
+        ),
+    ] = None,
     run_dir: Annotated[
         str | None,
         typer.Option(
@@ -341,6 +349,7 @@ def eval_(
             device=device,
             precision=precision,
             seed=seed,
+            mce_reference=mce_reference,
             run_dir=run_dir,
             json=json,
             save_model=save_model,

@@ -9,7 +9,7 @@ each. mCE and relative mCE are their means over the corruptions (sec. 4.3).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from freqrobust.errors import DataError, SpecError
 
 if TYPE_CHECKING:
+    from freqrobust.data import ImageData
     from freqrobust.results import Cell, CorruptionRow, CorruptionSummary, Report
 
 #: The attack whose cells are summarised.
@@ -76,21 +77,24 @@ class Reference:
 
     Attributes:
         name: ``alexnet`` or the file of a report.
-        errors: by corruption, the mean error over the severities; or by corruption and severity.
         clean: the clean error.
+        means: by corruption, the error over all severities.
+        errors: by the parameters of a corruption, where single ones are known.
     """
 
     name: str
     clean: float
     means: dict[str, float] = field(default_factory=dict)
-    errors: dict[tuple[str, int], float] = field(default_factory=dict)
+    errors: dict[str, float] = field(default_factory=dict)
 
-    def mean_error(self, name: str, severities: Sequence[int]) -> float | None:
-        """Mean error over these severities; None where one is not known."""
+    def mean_error(self, cells: Sequence[Cell]) -> float | None:
+        """Mean error over these cells of one corruption; None where one is not known."""
+        name = cells[0].attack_params["name"]
         if name in self.means:
-            return self.means[name] if tuple(severities) == SEVERITIES else None
-        found = [self.errors.get((name, severity)) for severity in severities]
-        return None if None in found or not found else fmean(one for one in found if one is not None)
+            return self.means[name] if len(cells) == len(SEVERITIES) else None
+        found = [self.errors.get(_key(cell.attack_params)) for cell in cells]
+        known = [error for error in found if error is not None]
+        return fmean(known) if len(known) == len(found) else None
 
 
 def alexnet() -> Reference:
@@ -98,75 +102,63 @@ def alexnet() -> Reference:
     return Reference(ALEXNET_NAME, ALEXNET_CLEAN, dict(ALEXNET))
 
 
-def reference_from(report: Report, name: str) -> Reference:
-    """The undefended model of a report as the reference.
+def read_reference(
+    given: str | os.PathLike[str] | Report, data: ImageData, wanted: Sequence[Mapping[str, Any]]
+) -> Reference:
+    """``alexnet``, a report or its file, as the reference for corruptions of these images.
+
+    Args:
+        given: what was named.
+        data: the images of this run.
+        wanted: the parameters of its corruptions.
 
     Raises:
-        DataError: the report holds no corruption cells of it.
-    """
-    cells = [cell for cell in report.cells if cell.defense_spec == "none" and cell.accuracy is not None]
-    clean = next((cell for cell in cells if cell.attack == "clean"), None)
-    errors = {
-        (cell.attack_params["name"], cell.attack_params["severity"]): 1 - cell.accuracy
-        for cell in cells
-        if cell.attack == ATTACK and cell.accuracy is not None
-    }
-    if clean is None or clean.accuracy is None or not errors:
-        raise DataError(
-            f"{name}: no corruptions of an undefended model; make it with freqrobust eval --suite corruptions"
-        )
-    return Reference(name, 1 - clean.accuracy, {}, errors)
-
-
-def read_reference(given: str | os.PathLike[str] | Report, report_of: Report) -> Reference:
-    """``alexnet``, a report or its file, for the corruptions of another report on the same images.
-
-    Raises:
-        SpecError: AlexNet's errors do not apply.
-        DataError: the reference was measured on other images, or by other corruptions.
+        SpecError: there is nothing to compare, or AlexNet's errors do not apply.
+        DataError: the reference was measured on other images, or lacks corruptions.
         ReportError: the file is not a report.
     """
     from freqrobust.results import Report
 
+    if not wanted:
+        raise SpecError("a reference for the mCE needs corruptions to compare: give --suite corruptions")
     if isinstance(given, str) and given == ALEXNET_NAME:
-        if not applies_alexnet(report_of):
+        if not applies_alexnet(data, wanted):
             raise SpecError(
-                "the published errors of AlexNet are for the complete ImageNet-C files (50000 images, 15 corruptions, "
-                "5 severities, files=DIR); give the report of a reference model instead"
+                "the published errors of AlexNet are for the complete ImageNet-C files only (50000 images, --suite "
+                "corruptions:files=DIR); give the report of a reference model instead"
             )
         return alexnet()
-    other = given if isinstance(given, Report) else Report.from_json(os.fspath(given))
+    report = given if isinstance(given, Report) else Report.from_json(os.fspath(given))
     name = "report" if isinstance(given, Report) else os.fspath(given)
-    if other.data.sha256 != report_of.data.sha256:
+    if report.data.sha256 != data.sha256:
         raise DataError(
-            f"{name} was measured on other images ({other.data.spec}, n = {other.data.n}) than this run "
-            f"({report_of.data.spec}, n = {report_of.data.n})"
+            f"{name} was measured on other images ({report.data.spec}, n = {report.data.n}) than this run "
+            f"({data.spec}, n = {len(data)})"
         )
-    found = reference_from(other, name)
-    ours = {_made(cell): cell for cell in _corrupted(report_of.cells)}
-    theirs = {_made(cell) for cell in _corrupted(other.cells) if cell.defense_spec == "none"}
-    if missing := [cell.attack_spec for key, cell in ours.items() if key not in theirs]:
-        raise DataError(f"{name} lacks {missing[0]}{f' and {len(missing) - 1} more' if len(missing) > 1 else ''}")
-    return found
+    cells = [cell for cell in report.cells if cell.defense_spec == "none" and cell.accuracy is not None]
+    clean = [1 - cell.accuracy for cell in cells if cell.attack == "clean" and cell.accuracy is not None]
+    errors = {_key(c.attack_params): 1 - c.accuracy for c in cells if c.attack == ATTACK and c.accuracy is not None}
+    missing = [params for params in wanted if _key(params) not in errors]
+    if missing or not clean:
+        first = f"{missing[0]['name']} at severity {missing[0]['severity']}" if missing else "the clean accuracy"
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise DataError(f"{name} lacks {first}{more} of the undefended model, made in the same way")
+    return Reference(name, clean[0], errors=errors)
 
 
-def _made(cell: Cell) -> str:
-    return str(sorted(cell.attack_params.items()))
+def _key(params: Mapping[str, Any]) -> str:
+    return str(sorted(params.items()))
+
+
+def applies_alexnet(data: ImageData, wanted: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether these are the complete ImageNet-C files, the one case that AlexNet's errors are known for."""
+    found = {(params["name"], params["severity"]) for params in wanted if params.get("source") == "files"}
+    whole = len(data) == _IMAGENET and data.classes == 1000 and data.shape == (3, 224, 224)
+    return whole and {(name, severity) for name in COMMON for severity in SEVERITIES} <= found
 
 
 def _corrupted(cells: Iterable[Cell]) -> list[Cell]:
     return [cell for cell in cells if cell.attack == ATTACK and cell.knowledge == "adaptive"]
-
-
-def applies_alexnet(report: Report) -> bool:
-    """Whether a report holds the complete ImageNet-C files, the one case that AlexNet's errors are known for."""
-    found = {
-        (cell.attack_params["name"], cell.attack_params["severity"])
-        for cell in _corrupted(report.cells)
-        if cell.attack_params.get("source") == "files" and cell.defense_spec == report.cells[0].defense_spec
-    }
-    whole = report.data.n == _IMAGENET and report.data.classes == 1000 and min(report.data.shape[-2:]) == 224
-    return whole and {(name, severity) for name in COMMON for severity in SEVERITIES} <= found
 
 
 def summaries(report: Report, reference: Reference | None) -> list[CorruptionSummary]:
@@ -225,7 +217,7 @@ def _row(name: str, cells: list[Cell], clean: float | None, reference: Reference
     accuracies = {str(s): accuracy for s, accuracy in sorted(found.items()) if accuracy is not None}
     accuracy = fmean(accuracies.values()) if len(accuracies) == len(cells) else None
     row = CorruptionRow(name=name, accuracies=accuracies, accuracy=accuracy)
-    theirs = reference.mean_error(name, [int(s) for s in accuracies]) if reference is not None else None
+    theirs = reference.mean_error(cells) if reference is not None else None
     if accuracy is None or reference is None or theirs is None:
         return row
     if theirs > 0:

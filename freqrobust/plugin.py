@@ -51,6 +51,7 @@ RESERVED_OPTIONS = frozenset(
         "device",
         "precision",
         "seed",
+        "mce_reference",
         "run_dir",
         "json",
         "quiet",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    from freqrobust.results import Cell, PublishedRecord, Report, ThreatRecord, WorstCase
+    from freqrobust.results import Cell, CorruptionSummary, PublishedRecord, Report, ThreatRecord, WorstCase
 
 #: Width of what goes to a file or a pipe.
 PIPED_WIDTH = 160
@@ -93,6 +93,7 @@ class _Printer:
         self.digits = 1 if report.data.n >= 2000 else 0
         self.defenses = list(dict.fromkeys(cell.defense_spec for cell in report.cells))
         self.notes: dict[str, None] = {}
+        self.folded = [summary for summary in report.corruptions if sum(len(r.accuracies) for r in summary.rows) > 1]
 
     def print(self) -> None:
         report = self.report
@@ -107,7 +108,11 @@ class _Printer:
             self.console.print(f"published: {describe_published(model.published)}")
         self.console.print()
         self._show(self._headline())
-        self._show(self._cells())
+        every = self._cells()
+        if every.rows:
+            self._show(every)
+        for summary in self.folded:
+            self._show(self._corruptions(summary))
         unaware = self._unaware()
         if unaware is not None:
             self._show(unaware)
@@ -125,14 +130,45 @@ class _Printer:
             found[f"LFC, radius {radius:g}"] = low
         for threat in threats(self.report):
             found[f"worst case {threat_text(threat)}"] = [w for w in self.report.worst_case if w.threat == threat]
-        return self._grid("Headline: accuracy in percent, 95 % interval", found)
+        grid = self._grid("Headline: accuracy in percent, 95 % interval", found)
+        for summary in self.folded:
+            for row, text in corruption_headline(summary, self.report).items():
+                if row not in grid.rows:
+                    grid.rows.append(row)
+                grid.entries[row, summary.defense_spec] = text
+        return grid
 
     def _cells(self) -> _Grid:
         found: dict[str, list[Cell | WorstCase]] = {}
         for cell in self.report.cells:
-            if cell.knowledge == "adaptive":
+            if cell.knowledge == "adaptive" and not self._is_folded(cell):
                 found.setdefault(cell.attack_spec, []).append(cell)
+        if self.folded and list(found) == ["clean"]:
+            found = {}  # the headline has it
         return self._grid("Every cell: accuracy in percent, 95 % interval", found)
+
+    def _is_folded(self, cell: Cell) -> bool:
+        """Whether a table by corruption and severity shows the cell."""
+        if cell.attack != "corruption" or cell.accuracy is None:
+            return False
+        name, severity = cell.attack_params["name"], str(cell.attack_params["severity"])
+        return any(severity in row.accuracies for s in self.folded for row in s.rows if row.name == name)
+
+    def _corruptions(self, summary: CorruptionSummary) -> _Grid:
+        """One row a corruption, one column a severity."""
+        columns = [*sorted({s for row in summary.rows for s in row.accuracies}), "mean"]
+        columns += ["CE"] if summary.reference is not None else []
+        entries: dict[tuple[str, str], _Entry] = {}
+        for row in summary.rows:
+            values = {**row.accuracies, "mean": row.accuracy, "CE": row.ce}
+            entries |= {(row.name, column): _plain(values.get(column)) for column in columns}
+        for column in columns[: columns.index("mean")]:
+            known = [row.accuracies[column] for row in summary.rows if column in row.accuracies]
+            if len(known) == len(summary.rows):
+                entries["mean", column] = _plain(sum(known) / len(known))
+        entries["mean", "mean"], entries["mean", "CE"] = _plain(summary.mean_accuracy), _plain(summary.mce)
+        title = f"Corruptions ({made_by(summary)}), defense {summary.defense_spec}: accuracy in percent by severity"
+        return _Grid(title, [*(row.name for row in summary.rows), "mean"], columns, entries)
 
     def _grid(self, title: str, found: Mapping[str, Sequence[Cell | WorstCase]]) -> _Grid:
         entries = {(row, one.defense_spec): self._entry(one) for row, several in found.items() for one in several}
@@ -212,6 +248,38 @@ class _Printer:
                     texts.append(Text(entry.parts.get(part, ""), style=style))
             table.add_row(*texts)
         return table
+
+
+def _plain(share: float | None) -> _Entry:
+    """A share in percent, without an interval."""
+    return _Entry({"": f"{100 * share:.1f}" if share is not None else "-"})
+
+
+def made_by(summary: CorruptionSummary) -> str:
+    """Where the corrupted images come from: ``generated, cifar constants`` or ``files``."""
+    if summary.source == "files":
+        return "published files"
+    return f"generated, {summary.constants} constants" + ("" if summary.eight_bit else ", not truncated to 8 bits")
+
+
+def corruption_headline(summary: CorruptionSummary, report: Report) -> dict[str, _Entry]:
+    """Mean accuracy over the corruptions, with the difference from the undefended model, and mCE."""
+    cells = sum(len(row.accuracies) for row in summary.rows)
+    what = f"{'extra ' if summary.part == 'extra' else ''}corruptions, {summary.source}, mean of {cells}"
+    mean = _plain(summary.mean_accuracy)
+    none = [
+        other
+        for other in report.corruptions
+        if other.defense_spec == "none" and (other.part, made_by(other)) == (summary.part, made_by(summary))
+    ]
+    if summary.defense_spec != "none" and none and None not in (summary.mean_accuracy, none[0].mean_accuracy):
+        points = 100 * (float(summary.mean_accuracy or 0) - float(none[0].mean_accuracy or 0))
+        mean = _Entry({**mean.parts, "against none": f"{points:+.1f}"})
+    found = {what: mean}
+    if summary.reference is not None and summary.mce is not None:
+        found[f"mCE against {summary.reference}"] = _plain(summary.mce)
+        found["relative mCE"] = _plain(summary.relative_mce)
+    return found
 
 
 def breakable(spec: str) -> str:

@@ -8,6 +8,9 @@ from freqrobust.attacks.corruptions.constants import Constants
 from freqrobust.attacks.corruptions.draws import Draws
 from torch.nn.functional import grid_sample
 
+#: Added before rounding down: halves are rounded up, also where a sum falls short of them by its rounding error.
+_HALF = 0.5 + 1e-3
+
 
 def brightness(images: torch.Tensor, c: Constants, draws: Draws) -> torch.Tensor:
     """The value of HSV raised by ``c`` and clipped: every channel times the new value over the old."""
@@ -37,11 +40,11 @@ def pixelate(images: torch.Tensor, c: Constants, draws: Draws) -> torch.Tensor:
     height, width = images.shape[-2:]
     flat = images.reshape(-1, height, width)
     h, w = int(height * c[0]), int(width * c[0])
-    columns, rows = linear.tensor(linear.box_matrix(width, w) * 255, images), linear.box_matrix(height, h)
-    small = torch.bmm(flat, columns.t().expand(len(flat), -1, -1)).add_(0.5).floor_()
-    small = torch.bmm(linear.tensor(rows, images).expand(len(flat), -1, -1), small).add_(0.5).floor_().div_(255)
-    small = small[:, _nearest(height, h, images)][:, :, _nearest(width, w, images)]
-    return small.view(images.shape)
+    columns, rows = (linear.tensor(linear.box_matrix(n, m), images) for n, m in ((width, w), (height, h)))
+    small = torch.bmm(flat, (columns.t() * 255).contiguous().expand(len(flat), -1, -1)).add_(_HALF).floor_()
+    small = torch.bmm(rows.expand(len(flat), -1, -1), small).add_(_HALF).floor_().div_(255)
+    shown = _nearest(height, h, images)[:, None] * w + _nearest(width, w, images)
+    return small.view(-1, h * w).index_select(1, shown.view(-1)).view(images.shape)
 
 
 def _nearest(size: int, smaller: int, images: torch.Tensor) -> torch.Tensor:

@@ -83,7 +83,7 @@ def between(images: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> to
     """``left @ image @ right^T`` for ``images (..., H, W)``, ``left (A, H)``, ``right (B, W)``: ``(..., A, B)``."""
     flat = images.reshape(-1, *images.shape[-2:])
     half = torch.bmm(left.expand(len(flat), -1, -1), flat)
-    found = torch.bmm(half, right.t().expand(len(flat), -1, -1))
+    found = torch.bmm(half, right.t().contiguous().expand(len(flat), -1, -1))
     return found.view(*images.shape[:-2], *found.shape[-2:])
 
 
@@ -93,7 +93,7 @@ def sum_between(images: torch.Tensor, pairs: list[tuple[torch.Tensor, torch.Tens
     total = torch.zeros_like(flat)
     for left, right in pairs:
         half = torch.bmm(left.expand(len(flat), -1, -1), flat)
-        total.baddbmm_(half, right.t().expand(len(flat), -1, -1))
+        total.baddbmm_(half, right.t().contiguous().expand(len(flat), -1, -1))
     return total.view(images.shape)
 
 
