@@ -128,6 +128,7 @@ def _cells(run: Run, one: Measured, base: dict[str, np.ndarray] | None) -> list[
             "outcomes": pack(outcome.right),
             "inherited": outcome.inherited,
             "breakdown": outcome.breakdown or None,
+            "notes": outcome.notes or None,
             "seconds": outcome.seconds,
             "forwards": outcome.forwards,
             "backwards": outcome.backwards,

@@ -18,6 +18,7 @@ from freqrobust.devices import is_out_of_memory
 from freqrobust.errors import PluginError
 from freqrobust.perturbation import TOLERANCE, allowance, norms
 from freqrobust.plugin import Attack, Norm, Threat
+from freqrobust.preparation import prepared
 from freqrobust.registry import Selection
 from freqrobust.results import pack, unpack
 from freqrobust.victim import Victim
@@ -42,6 +43,7 @@ class Outcome:
         inherited: samples handed over as broken by a smaller eps.
         breakdown: samples broken by each part of the attack, where it counts them.
         signs: of the last perturbation of every sample that held, as packed bits; for the next eps of a sweep.
+        notes: what the attack says about itself.
     """
 
     right: np.ndarray
@@ -54,6 +56,7 @@ class Outcome:
     warnings: list[tuple[str, str]] = field(default_factory=list)
     breakdown: dict[str, int] = field(default_factory=dict)
     signs: np.ndarray | None = None
+    notes: list[str] = field(default_factory=list)
 
     def fits(self, threat: Threat) -> np.ndarray:
         """Samples with a successful example inside the threat, ``(n,)``."""
@@ -75,6 +78,7 @@ class Outcome:
             "warnings": self.warnings,
             "breakdown": self.breakdown,
             "signs": _encode(self.signs) if self.signs is not None else None,
+            "notes": self.notes,
         }
 
     @classmethod
@@ -91,6 +95,7 @@ class Outcome:
             warnings=[(code, message) for code, message in piece["warnings"]],
             breakdown=piece["breakdown"],
             signs=_decode(piece["signs"], "u1").reshape(piece["n"], -1) if piece["signs"] is not None else None,
+            notes=piece["notes"],
         )
 
 
@@ -112,8 +117,11 @@ class Bench:
         self.adaptive = adaptive  # halve the batch when memory runs out
         self.watch = watch
 
-    def each(self, positions: torch.Tensor, work: Callable[[torch.Tensor], None]) -> None:
-        """Call ``work`` with the positions of each batch, smaller ones from where memory runs out."""
+    def each(self, positions: torch.Tensor, work: Callable[[torch.Tensor], None], quiet: bool = False) -> None:
+        """Call ``work`` with the positions of each batch, smaller ones from where memory runs out.
+
+        With ``quiet`` this is not counted as progress.
+        """
         done = 0
         while done < len(positions):
             chunk = positions[done : done + self.batch_size]
@@ -132,7 +140,8 @@ class Bench:
                 self.watch.say(f"memory ran out; going on with batches of {self.batch_size}")
                 continue
             done += len(chunk)
-            self.watch.advance(len(chunk))
+            if not quiet:
+                self.watch.advance(len(chunk))
 
 
 class _Timer:
@@ -216,15 +225,17 @@ def _shift(selection: Selection, attack: Attack, victim: Victim, bench: Bench, s
     timer = _Timer(victim)
     n = len(bench.data)
     predictions = np.zeros(n, dtype=np.int32)
+    everyone = torch.arange(n)
+    whole = prepared(attack, selection.spec, victim, bench, everyone, AttackContext(everyone, seed, "decide"))
 
     def work(chunk: torch.Tensor) -> None:
         images, labels, ids = bench.data.batch(chunk, bench.device)
-        changed = run_attack(selection, attack, victim, images, labels, AttackContext(ids, seed, "decide"))
+        changed = run_attack(selection, attack, victim, images, labels, whole.batch(ids))
         classes, _ = victim.predict(changed, ids, selection.spec)
         predictions[chunk.numpy()] = classes.cpu().numpy()
 
-    bench.each(torch.arange(n), work)
-    outcome = timer.close(Outcome(predictions == bench.data.labels.numpy(), predictions))
+    bench.each(everyone, work)
+    outcome = timer.close(Outcome(predictions == bench.data.labels.numpy(), predictions, notes=whole.notes))
     _warn_non_finite(outcome, victim)
     return outcome
 
@@ -253,15 +264,16 @@ def _adversarial(
     tried = np.ones(n, dtype=bool) if victim.stochastic else clean.right & ~handed_over
     goal: Literal["decide", "maximize"] = "maximize" if victim.stochastic else "decide"
     right = clean.right & ~handed_over
-    tally: dict[str, int] = {}
+    some = torch.from_numpy(np.flatnonzero(tried))
+    whole = AttackContext(some, seed, goal, eot=EOT if victim.stochastic else 1, slack=victim.slack)
+    whole = prepared(attack, selection.spec, victim, bench, some, whole)
     signs = _room_for_signs(attack, bench) if sweeping else None
 
     def work(chunk: torch.Tensor) -> None:
         images, labels, ids = bench.data.batch(chunk, bench.device)
         where = chunk.numpy()
         hint = _unpack_signs(lower.signs[where], images) if lower is not None and lower.signs is not None else None
-        context = AttackContext(ids, seed, goal, tally, EOT if victim.stochastic else 1, hint, victim.slack)
-        changed = run_attack(selection, attack, victim, images, labels, context)
+        changed = run_attack(selection, attack, victim, images, labels, whole.batch(ids, hint))
         classes, _ = victim.predict(changed, ids, selection.spec)
         broken = (classes != labels).cpu().numpy()
         if signs is not None:
@@ -272,8 +284,9 @@ def _adversarial(
         for norm in NORMS:
             examples[norm][where[broken]] = norms(changed - images, norm).cpu().numpy()[broken]
 
-    bench.each(torch.from_numpy(np.flatnonzero(tried)), work)
-    outcome = Outcome(right, predictions, examples, inherited=int(handed_over.sum()), breakdown=tally, signs=signs)
+    bench.each(some, work)
+    outcome = Outcome(right, predictions, examples, inherited=int(handed_over.sum()), signs=signs)
+    outcome.breakdown, outcome.notes = whole.tally, whole.notes
     outcome = timer.close(outcome)
     view = victim.view
     if attack.needs_gradient and view.zero_gradients > ZERO_GRADIENT_SHARE * view.first_gradients:
@@ -318,11 +331,13 @@ def measure_transfer(
         )
         for _, clean in targets
     ]
+    everyone = torch.arange(n)
+    whole = AttackContext(everyone, seed, "maximize", eot=EOT if source.stochastic else 1)
+    whole = prepared(attack, selection.spec, source, bench, everyone, whole)
 
     def work(chunk: torch.Tensor) -> None:
         images, labels, ids = bench.data.batch(chunk, bench.device)
-        context = AttackContext(ids, seed, "maximize", {}, EOT if source.stochastic else 1)
-        changed = run_attack(selection, attack, source, images, labels, context)
+        changed = run_attack(selection, attack, source, images, labels, whole.batch(ids))
         where = chunk.numpy()
         lengths = {norm: norms(changed - images, norm).cpu().numpy() for norm in NORMS}
         for (victim, clean), outcome in zip(targets, outcomes, strict=True):
@@ -333,10 +348,11 @@ def measure_transfer(
             for norm in NORMS:
                 outcome.examples[norm][where[broken]] = lengths[norm][broken]
 
-    bench.each(torch.arange(n), work)
+    bench.each(everyone, work)
     crafted = made.close(Outcome(outcomes[0].right, outcomes[0].predictions))
     for timer, outcome in zip(timers, outcomes, strict=True):
         timer.close(outcome)
+        outcome.notes = whole.notes
         outcome.forwards += crafted.forwards
         outcome.backwards += crafted.backwards
     return outcomes

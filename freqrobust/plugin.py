@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from freqrobust.context import AttackContext, DefenseContext
+    from freqrobust.context import AttackContext, DefenseContext, Samples
     from freqrobust.data import ImageData
     from freqrobust.results import Report
 
 Norm = Literal["linf", "l2", "l1"]
 #: The norms that gradient steps are defined for.
-StepNorm = Literal["linf", "l2"]
+StepNorm = Literal["linf", "l2", "l1"]
 
 #: Options of `freqrobust eval` itself; a defense may not have a field of that name.
 RESERVED_OPTIONS = frozenset(
@@ -186,6 +186,8 @@ class Attack(Plugin):
     needs_gradient: ClassVar[bool] = True
     #: the result for a sample does not depend on which other samples share its batch
     batch_invariant: ClassVar[bool] = True
+    #: in a sweep, a sample that a smaller budget broke counts as broken at a larger one, and is not tried again
+    nested: ClassVar[bool] = True
     reserved_fields: ClassVar[frozenset[str]] = frozenset({"seed"})
 
     def perturb(
@@ -205,6 +207,15 @@ class Attack(Plugin):
         Raises:
             SpecError, DataError: one line that says what does not fit, and why.
         """
+
+    def prepare(self, samples: Samples, context: AttackContext) -> Any:
+        """Look at all samples before any of them is perturbed; for most attacks there is nothing to do.
+
+        Called once for a model, with the samples that :meth:`perturb` will be called with, batch by batch. What it
+        returns is there as ``context.prepared``. It may depend on the samples and on the seed, not on their order nor
+        on the size of the batches.
+        """
+        return None
 
     def threat(self) -> Threat | None:
         """The declared budget; by default the fields ``norm`` and ``eps`` where both exist."""

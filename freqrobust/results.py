@@ -189,6 +189,7 @@ class Cell(_Counted):
     votes: int | None = Field(None, description="majority votes per sample, for stochastic defenses")
     inherited: int = 0
     breakdown: dict[str, int] | None = Field(None, description="samples broken by each part of the attack")
+    notes: list[str] | None = Field(None, description="what the attack says about itself")
     difference: Difference | None = None
     by_chance: float | None = None
     agreement: float | None = Field(None, description="share predicted as on the clean image")

@@ -212,7 +212,8 @@ class DefenseRun:
             assert isinstance(attack, Attack)
             threat = attack.threat()
             key = f"{index}"
-            if threat is not None and "eps" in type(attack).model_fields and not self.chain.stochastic:
+            swept = attack.nested and not self.chain.stochastic
+            if swept and threat is not None and "eps" in type(attack).model_fields:
                 given = {k: v for k, v in attack.model_dump().items() if k in selection.given and k != "eps"}
                 key = f"{selection.name} {selection.code} {threat.norm} {sorted(given.items())}"
             groups.setdefault(key, []).append(index)

@@ -180,6 +180,8 @@ class _Printer:
                 f"failed: {one.defense_spec} / {getattr(one, 'attack_spec', '')}: {getattr(one, 'error', '')}"
             ] = None
             return _Entry({"": "failed"}, failed=True)
+        for note in getattr(one, "notes", None) or []:
+            self.notes[f"{one.defense_spec} / {getattr(one, 'attack_spec', '')}: {note}"] = None
         low, high = one.ci95
         mark = ""
         chance = getattr(one, "by_chance", None)
