@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 
 from freqrobust import evaluate
 from freqrobust.context import AttackContext
+from freqrobust.corruptions import COMMON, EXTRA
 from freqrobust.models import state_hash
 from freqrobust.perturbation import TOLERANCE, norms
 from freqrobust.registry import attacks
@@ -31,6 +33,15 @@ VARIANTS = {
     ],
     "lfc": [{"shape": "square"}, {"clip": True}],
     "hfc": [{"shape": "square"}, {"keep_mean": True}],
+    "corruption": [
+        {"name": name, "severity": severity} for name in COMMON + EXTRA for severity in (2, 5) if name != "saturate"
+    ]
+    + [{"name": "glass_blur", "constants": "imagenet", "severity": 1}, {"name": "snow", "eight_bit": False}],
+    "fourier-noise": [{"l2": 1.0, "clip": True}],
+    "filtered-noise": [{"low": 2}, {"high": 3, "shape": "square"}],
+    "critical-band": [{"grayscale": False}],
+    "hybrid": [{"shape": "square", "clip": True}],
+    "phase-swap": [{"keep": "amplitude"}],
 }
 CASES = [pytest.param(name, {}, id=name) for name in NAMES] + [
     pytest.param(name, given, id=f"{name}-{'-'.join(map(str, given.values()))}")
@@ -42,13 +53,26 @@ ENSEMBLES = {"autoattack"}
 BUDGETS = [("linf", 1 / 255), ("linf", 0.3), ("l2", 0.05), ("l2", 2.0), ("l2", 30.0)]
 
 
+class Everyone:
+    """All samples of the data, as an attack's ``prepare`` sees them."""
+
+    def __init__(self, model, data) -> None:
+        self.model, self.data, self.ids, self.shape = model, data, data.ids, data.shape
+
+    def gather(self, rows, work):
+        images, labels, _ = self.data.batch(rows, torch.device("cpu"))
+        return work(self.model, images, labels, torch.arange(len(rows)))
+
+
 def perturb(attack, model, data, *, ids=None, seed=0, goal="decide", size=64):
     ids = torch.arange(len(data)) if ids is None else ids
+    whole = AttackContext(data.ids, seed, goal)
     found = []
-    for part in ids.split(size):
-        images, labels, keys = data.batch(part, torch.device("cpu"))
-        with torch.set_grad_enabled(attack.needs_gradient):
-            found.append(attack.perturb(model, images, labels, AttackContext(keys, seed, goal)).detach())
+    with torch.set_grad_enabled(attack.needs_gradient):
+        whole = replace(whole, prepared=attack.prepare(Everyone(model, data), whole))
+        for part in ids.split(size):
+            images, labels, keys = data.batch(part, torch.device("cpu"))
+            found.append(attack.perturb(model, images, labels, whole.batch(keys)).detach())
     return torch.cat(found)
 
 
