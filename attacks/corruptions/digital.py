@@ -48,7 +48,8 @@ def pixelate(images: torch.Tensor, c: Constants, draws: Draws) -> torch.Tensor:
 
 
 def _nearest(size: int, smaller: int, images: torch.Tensor) -> torch.Tensor:
-    return ((torch.arange(size, device=images.device) + 0.5) * (smaller / size)).long()
+    """The box that covers the centre of each pixel, in whole numbers."""
+    return (2 * torch.arange(size, device=images.device) + 1) * smaller // (2 * size)
 
 
 def jpeg_compression(images: torch.Tensor, c: Constants, draws: Draws) -> torch.Tensor:

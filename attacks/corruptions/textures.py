@@ -25,7 +25,7 @@ class Procedural:
     """Frost that no photograph was needed for, another one for every sample.
 
     A random field with an amplitude spectrum of 1 / f gives the layer of ice, the ridges ``exp(-2 |g|)`` of a
-    second such field its veins. The sum, standardised, is scaled to a tone of 75 to 205, a deviation of 15 to 45
+    second such field its veins. The sum, standardised, is scaled to a tone of 90 to 215, a deviation of 15 to 45
     and a blue tint of up to 40 levels, each drawn per sample: the ranges that the six photographs of the published
     files span.
     """
@@ -35,7 +35,7 @@ class Procedural:
         veins = torch.exp(-2 * _fractal(height, width, draws, "veins").abs())
         layer = _standardised(ice + 2 * veins)
         tone = draws.uniform((3, 1, 1), "tone")
-        mean, deviation, tint = 75 + 130 * tone[:, :1], 15 + 30 * tone[:, 1:2], 40 * tone[:, 2:]
+        mean, deviation, tint = 90 + 125 * tone[:, :1], 15 + 30 * tone[:, 1:2], 40 * tone[:, 2:]
         shades = tint * torch.tensor([-0.6, 0.0, 0.4], device=tone.device).view(3, 1, 1)
         return ((mean + shades + deviation * layer[:, None]) / 255).clamp_(0, 1)
 
