@@ -163,6 +163,4 @@ def test_missing_and_short_files(arrays, tmp_path, clean) -> None:
     with pytest.raises(DataError, match=r"snow\.npy cannot be read"):
         load_data(f"cifar10c:{tmp_path},name=snow,severity=1")
     with pytest.raises(SpecError, match="parameter 'constants' is of no use with 'files'"):
-        Corruption.build(
-            "corruption", {"name": "fog", "severity": 1, "files": str(arrays), "constants": "cifar"}
-        )
+        Corruption.build("corruption", {"name": "fog", "severity": 1, "files": str(arrays), "constants": "cifar"})

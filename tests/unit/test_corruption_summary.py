@@ -35,9 +35,7 @@ def reference(data) -> Report:
 
 @pytest.fixture(scope="module")
 def report(data, reference) -> Report:
-    return evaluate(
-        model(0), data, attacks=SPECS, defenses=["lowpass:radius=2"], device="cpu", mce_reference=reference
-    )
+    return evaluate(model(0), data, attacks=SPECS, defenses=["lowpass:radius=2"], device="cpu", mce_reference=reference)
 
 
 def accuracy(report: Report, name: str, defense: str = "none") -> list[float]:
@@ -116,7 +114,9 @@ def test_a_reference_for_something_else_is_refused(data, reference) -> None:
             mce_reference=reference,
             device="cpu",
         )
-    with pytest.raises(DataError, match=r"measured on other images \(digits, n = 80\) than this run \(digits, n = 70\)"):
+    with pytest.raises(
+        DataError, match=r"measured on other images \(digits, n = 80\) than this run \(digits, n = 70\)"
+    ):
         evaluate(model(0), data.first(70), attacks=SPECS, mce_reference=reference, device="cpu")
     with pytest.raises(SpecError, match="needs corruptions to compare"):
         evaluate(model(0), data, attacks=["lfc:radius=2"], mce_reference=reference, device="cpu")
