@@ -23,7 +23,9 @@ class Climb(Attack):
     eps: Number = Field(8 / 255, ge=0, description="budget, in the norm's unit; 8/255 is accepted")
     norm: StepNorm = Field("linf", description="norm of the budget")
     steps: int = Field(20, ge=1, description="gradient steps per restart")
-    step_size: Number | None = Field(None, gt=0, description="length of a step; default 2.5 * eps / steps")
+    step_size: Number | None = Field(
+        None, gt=0, description="length of a step; default 2.5 * eps / steps, for L1 5 * eps / steps"
+    )
     restarts: int = Field(1, ge=1, description="independent climbs")
     random_start: bool = Field(True, description="start at a random point of the ball, else at the image")
     loss: Literal["ce", "dlr", "margin"] = Field("ce", description="what is maximised")
@@ -43,7 +45,8 @@ class Climb(Attack):
 
     def resolved_params(self) -> dict[str, Any]:
         """The parameters whose defaults depend on others."""
-        return {"step_size": self.step_size if self.step_size is not None else 2.5 * self.eps / self.steps}
+        reach = 5.0 if self.norm == "l1" else 2.5  # what the projection takes back is spread over many pixels
+        return {"step_size": self.step_size if self.step_size is not None else reach * self.eps / self.steps}
 
     def space(self) -> Space:
         """Where the examples may lie, and how to step there."""

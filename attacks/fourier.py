@@ -55,7 +55,7 @@ class Fourier(Attack):
     The samples are cut into two halves by the seed and their ids. The wave that is shown to one half is chosen on the
     other: every direction is tried on half of ``samples`` images, with their phases spread over four quarters; then
     of the 8 best directions all four phases and (with up to three channels) all relative signs of the channels, on
-    ``samples`` images. The best wave breaks most of them; ties go to the highest mean cross-entropy. Costs
+    ``samples`` images. The best wave breaks most of them; ties go to the highest mean margin. Costs
     ``directions * samples + 256 * samples`` forward passes at three channels, whatever the size of the data. The report
     names the waves.
     """
@@ -95,9 +95,9 @@ class Fourier(Attack):
             fitting = half[: self.samples]
             wave, broken = self._choose(samples, fitting, directions, context)
             patterns.append(self.pattern([wave], samples.shape)[0])
-            judged = len(halves[1 - index])
+            judged = f"shown to the {len(halves[1 - index])} of half {2 - index}"
             context.note(
-                f"{wave}; broke {broken} of the {len(fitting)} samples it was chosen on, shown to {judged} others"
+                f"wave of half {index + 1}: {wave}; broke {broken} of the {len(fitting)} samples it was chosen on, {judged}"
             )
         ids = samples.ids.tolist()
         return Chosen({ids[i]: k for k, half in enumerate(halves) for i in half.tolist()}, torch.stack(patterns))
@@ -158,10 +158,10 @@ class Fourier(Attack):
     def _scores(
         self, samples: Samples, rows: torch.Tensor, candidates: list[list[Wave]], context: AttackContext
     ) -> list[tuple[int, float]]:
-        """Samples broken and mean loss, of each candidate: a wave for every one of the samples."""
+        """Samples broken and mean margin, of each candidate: a wave for every one of the samples."""
         import torch
 
-        from freqrobust.losses import cross_entropy
+        from freqrobust.losses import margin
 
         waves = [wave for candidate in candidates for wave in candidate]
 
@@ -171,11 +171,11 @@ class Fourier(Attack):
             with torch.no_grad():
                 draws = [model(changed) for _ in range(context.eot)]
             broken = torch.stack([(logits.argmax(dim=1) != labels).float() for logits in draws]).mean(dim=0)
-            loss = torch.stack([cross_entropy(logits, labels) for logits in draws]).mean(dim=0)
+            loss = torch.stack([margin(logits, labels) for logits in draws]).mean(dim=0)
             return torch.stack([(broken > 0.5).float(), loss.nan_to_num(nan=math.inf)], dim=1)
 
         found = samples.gather(rows.repeat(len(candidates)), work).cpu().double().view(len(candidates), -1, 2)
-        return [(int(one[:, 0].sum()), round(float(one[:, 1].mean()), 4)) for one in found]
+        return [(int(one[:, 0].sum()), float(f"{one[:, 1].mean():.5g}")) for one in found]
 
 
 def _halves(ids: torch.Tensor, context: AttackContext) -> list[torch.Tensor]:

@@ -8,6 +8,7 @@ from freqrobust.attacks.climbing import Climb
 from pydantic import Field, model_validator
 
 from freqrobust.errors import PluginError
+from freqrobust.plugin import Number
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +27,7 @@ class LowFrequencyPGD(Climb):
     """
 
     norm: Literal["linf", "l2"] = Field("linf", description="norm of the budget")
+    step_size: Number | None = Field(None, gt=0, description="length of a step; default 2.5 * eps / steps")
     radius: float = Field(gt=0, description="frequencies below this distance from DC, cycles per image", examples=["8"])
     low: float = Field(0.0, ge=0, description="and not below this one: low > 0 makes it a band")
     shape: Literal["circle", "square"] = Field(

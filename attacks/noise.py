@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Noise(Attack):
-    """The worst of several draws of random noise with a given budget: a control, not an attack worth the name.
+    """The worst of several draws of random noise with a given budget: a control for attacks.
 
     Pixels are drawn independently: from [-1, 1] (``uniform``), standard normal (``gaussian``), or -1 and 1 (``sign``).
     For L2 and L1 the draw is then scaled to the norm ``eps``. For Linf it is multiplied by ``eps``, and what a Gaussian

@@ -11,19 +11,19 @@ if TYPE_CHECKING:
     from freqrobust.regions import Space
 
 #: Share of the pixels that an L1 step changes.
-SPARSITY = 0.05
+SPARSITY = 0.02
 
 
 class PGD(Climb):
     """Projected gradient ascent on a loss inside an Linf, L2 or L1 ball.  (Madry et al. 2018, eq. 1)
 
-    ``step_size`` defaults to ``2.5 * eps / steps``. A targeted attack climbs towards one other class; a
+    ``step_size`` defaults to ``2.5 * eps / steps``, and to twice that for L1. A targeted attack climbs towards one other class; a
     sample counts as broken when it is misclassified at all. In an Linf sweep of eps the first climb starts in the
     corner of the ball where the climb at the smaller eps ended.
 
-    An L1 step moves the share ``sparsity`` of the pixels that have the largest gradients and are not yet at their wall
-    (Tramer and Boneh 2019, sec. 4.1), and is projected exactly onto the intersection of the ball and [0, 1]
-    (Croce and Hein 2021, proposition 2.1).
+    An L1 step is shared by the part ``sparsity`` of the pixels that have the largest gradients (Tramer and Boneh 2019,
+    "SLIDE"), and is projected exactly onto the intersection of the ball and [0, 1] (Croce and Hein 2021, "Mind the
+    box").
     """
 
     sparsity: float | None = Field(

@@ -81,8 +81,7 @@ class AttackContext:
 
     def note(self, line: str) -> None:
         """Say something in the report, beside the attack's numbers."""
-        if line not in self.notes:
-            self.notes.append(line)
+        self.notes.append(line)
 
     def uniform(self, shape: Sequence[int], stream: str) -> torch.Tensor:
         """Uniform noise in [0, 1), ``(N, *shape)``, the same for a sample in every batch."""

@@ -103,4 +103,5 @@ def fourier_basis(height: int, width: int, u: int, v: int, phase: float = 0.0) -
     rows = torch.arange(height, dtype=torch.float64)[:, None] * (u / height)
     columns = torch.arange(width, dtype=torch.float64)[None, :] * (v / width)
     wave = torch.cos(2 * torch.pi * (rows + columns) + phase)
-    return (wave / wave.norm()).float()
+    unit: torch.Tensor = (wave / wave.norm()).float()
+    return unit

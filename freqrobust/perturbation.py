@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 from freqrobust.plugin import Norm, StepNorm
@@ -41,20 +43,13 @@ def length(delta: torch.Tensor) -> torch.Tensor:
     return found
 
 
-def steepest(gradient: torch.Tensor, norm: StepNorm, sparsity: float = 0.0) -> torch.Tensor:
+def steepest(gradient: torch.Tensor, norm: Literal["linf", "l2"]) -> torch.Tensor:
     """The direction of length 1 (in ``norm``) along which a linear function of this gradient grows most.
 
-    For L1 that is one coordinate, which would take as many steps as there are pixels to change; ``sparsity`` is the
-    share of coordinates, those with the largest gradients, that move alike instead, at least one
-    (Tramer and Boneh 2019, sec. 4.1, "SLIDE").
+    For L1 see :func:`farthest_l1`: there the box matters for the direction.
     """
     if norm == "linf":
         return gradient.sign()
-    if norm == "l1":
-        flat = gradient.flatten(1)
-        top = flat.abs().topk(max(1, round(sparsity * flat.shape[1])), dim=1).indices
-        signs = torch.zeros_like(flat).scatter_(1, top, flat.gather(1, top).sign())
-        return (signs / signs.abs().sum(dim=1, keepdim=True).clamp_min(1)).view_as(gradient)
     # scaled first: squares of small gradients would underflow
     scaled = gradient / per_sample(gradient.flatten(1).abs().amax(dim=1).clamp_min(1e-38), gradient)
     return scaled / per_sample(scaled.flatten(1).norm(dim=1).clamp_min(1e-12), scaled)
@@ -81,7 +76,7 @@ def _nearest_l1(delta: torch.Tensor, origin: torch.Tensor, eps: float) -> torch.
 
     With ``room_i`` the way from the origin to the wall that ``delta_i`` points at, it is
     ``sign(delta_i) * min(max(|delta_i| - s, 0), room_i)`` for the smallest ``s >= 0`` that meets the budget (Croce and
-    Hein 2021, "Mind the box", proposition 2.1). Its norm is piecewise linear in ``s``,
+    Hein 2021, "Mind the box"). Its norm is piecewise linear in ``s``,
     ``sum_i max(|delta_i| - s, 0) - max(|delta_i| - room_i - s, 0)``, so that ``s`` follows from sorting where it bends.
     """
     wanted = delta.flatten(1).to(_precise(delta))
@@ -100,17 +95,17 @@ def _nearest_l1(delta: torch.Tensor, origin: torch.Tensor, eps: float) -> torch.
     return (wanted.sign() * torch.minimum((size - shift).clamp_min(0), room)).view_as(delta)
 
 
-def farthest_l1(gradient: torch.Tensor, origin: torch.Tensor, eps: float) -> torch.Tensor:
-    """The image within the L1 ball and [0, 1] at which a linear function of this gradient is largest.
+def farthest_l1(gradient: torch.Tensor, origin: torch.Tensor, eps: float, most: float = 1.0) -> torch.Tensor:
+    """The image in the L1 ball around ``origin`` and in [0, 1] at which a linear function of this gradient is largest.
 
-    Pixels are moved to their wall in the order of ``|gradient|`` until the budget is spent: the greedy solution of
-    a fractional knapsack, whose items all weigh what they are worth per unit of gradient.
+    Pixels move in the order of ``|gradient|``, each to its wall, until the budget is spent (Croce and Hein 2021, "Mind
+    the box"). With ``most < 1`` no pixel moves farther than that: more of them share the budget.
     """
     slope, start = gradient.flatten(1), origin.flatten(1).to(_precise(origin))
-    room = torch.where(slope > 0, 1 - start, start) * (slope != 0)
+    room = torch.where(slope > 0, 1 - start, start).clamp_max(most) * (slope != 0)
     order = slope.abs().argsort(dim=1, descending=True, stable=True)
-    spent = room.gather(1, order).cumsum(dim=1)
-    moved = torch.minimum(room.gather(1, order), (eps - spent + room.gather(1, order)).clamp_min(0))
+    wanted = room.gather(1, order)
+    moved = torch.minimum(wanted, (eps - wanted.cumsum(dim=1) + wanted).clamp_min(0))
     delta = torch.zeros_like(room).scatter_(1, order, moved) * slope.sign()
     return move(origin, delta.view_as(origin))
 
