@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from freqrobust.attacks.corruptions.constants import TABLES, Constants
 from pydantic import Field, model_validator
 
 from freqrobust.corruptions import COMMON, EXTRA, constant_set
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import torch
-    from freqrobust.attacks.corruptions.constants import Constants
     from torch import nn
 
     from freqrobust.context import AttackContext
@@ -146,8 +146,6 @@ class Corruption(Attack):
         return constant_set(height, width) if self.constants == "auto" else self.constants
 
     def _constants(self, height: int, width: int) -> Constants:
-        from freqrobust.attacks.corruptions.constants import TABLES
-
         return TABLES[self._set(height, width)][self.name][self.severity - 1]
 
     def _folder(self, height: int, width: int) -> Any:

@@ -109,5 +109,5 @@ class PhaseSwap(_Exchange):
         first, second = torch.fft.rfft2(images), torch.fft.rfft2(self.partners(images, context))
         phases, amplitudes = (first, second) if self.keep == "phase" else (second, first)
         swapped = torch.polar(amplitudes.abs(), phases.angle())
-        changed = torch.fft.irfft2(swapped, s=images.shape[-2:])
+        changed: torch.Tensor = torch.fft.irfft2(swapped, s=images.shape[-2:])
         return changed.clamp(0, 1) if self.clip else changed

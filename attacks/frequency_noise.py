@@ -150,7 +150,7 @@ def _gray(images: torch.Tensor) -> torch.Tensor:
     """``(N, 1, H, W)``: brightness of colour images (ITU-R BT.601), the mean of any other number of channels."""
     if images.shape[1] != 3:
         return images.mean(dim=1, keepdim=True)
-    red, green, blue = images.split(1, dim=1)
+    red, green, blue = (images[:, i : i + 1] for i in range(3))
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
 

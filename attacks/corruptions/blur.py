@@ -32,7 +32,8 @@ def disk(radius: float, sigma: float) -> np.ndarray:
     axis = np.arange(-reach, reach + 1)
     inside = (axis[:, None] ** 2 + axis[None, :] ** 2 <= radius**2).astype(float)
     blur = linear.filter_matrix(len(axis), linear.gaussian_weights(sigma, taps // 2), "reflect")
-    return blur @ (inside / inside.sum()) @ blur.T
+    blurred: np.ndarray = blur @ (inside / inside.sum()) @ blur.T
+    return blurred
 
 
 @lru_cache(maxsize=32)

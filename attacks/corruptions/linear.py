@@ -38,10 +38,10 @@ def filter_matrix(size: int, weights: np.ndarray, boundary: Boundary) -> np.ndar
 
 def gaussian_weights(sigma: float, radius: int) -> np.ndarray:
     """Normalised samples of a Gaussian at ``-radius ... radius``."""
-    if sigma == 0:
-        return np.eye(1, 2 * radius + 1, radius)[0]
-    weights: np.ndarray = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-    return weights / weights.sum()
+    offsets = np.arange(-radius, radius + 1)
+    weights: np.ndarray = np.exp(-0.5 * (offsets / sigma) ** 2) if sigma > 0 else (offsets == 0).astype(float)
+    weights /= weights.sum()
+    return weights
 
 
 def gaussian_matrix(size: int, sigma: float, boundary: Boundary, truncate: float = 4.0) -> np.ndarray:

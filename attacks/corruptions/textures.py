@@ -92,7 +92,8 @@ class Folder:
         pixels = pixels.float() / 255
         if self.scale != 1:
             size = [max(1, round(n * self.scale)) for n in pixels.shape[1:]]
-            pixels = torch.nn.functional.interpolate(pixels[None], size=size, mode="bilinear", align_corners=False)[0]
+            shrunk: torch.Tensor = torch.nn.functional.interpolate(pixels[None], size=size, mode="bilinear")
+            return shrunk[0]
         return pixels
 
     def check(self, height: int, width: int) -> None:

@@ -383,3 +383,33 @@ def test_spatter_through_opencvs_operators() -> None:
         flat = cv2.equalizeHist(cv2.blur(np.minimum(distance, 20), (3, 3)).astype(np.uint8))
         embossed = cv2.filter2D(flat, cv2.CV_8U, np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]]))
         assert np.array_equal(reliefs[i].numpy(), cv2.blur(embossed, (3, 3)))
+
+
+def test_the_identity_of_a_cell_covers_the_functions() -> None:
+    """The hash of the plugin's source is the same before and after its modules are imported, and includes them."""
+    import subprocess
+    import sys
+
+    code = (
+        "import sys\nfrom freqrobust.registry import attacks, _collect\n"
+        "one = lambda: attacks.parse('corruption:name=fog,severity=1')[0].code\n"
+        "first, found = one(), {}\n_collect('freqrobust.attacks.corruption', found)\n"
+        "assert 'freqrobust.attacks.corruptions.weather' not in sys.modules and 'torch' not in sys.modules\n"
+        "import freqrobust.attacks.corruptions.weather, freqrobust.attacks.corruptions.spatter\n"
+        "assert one() == first\n"
+        "print(*sorted(name.rpartition('.')[2] for name, file in found.items() if file))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {
+        "corruption",
+        "blur",
+        "constants",
+        "digital",
+        "draws",
+        "linear",
+        "noise",
+        "spatter",
+        "textures",
+        "weather",
+    } <= set(done.stdout.split())
