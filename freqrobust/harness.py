@@ -10,11 +10,12 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from freqrobust import suites
+from freqrobust import corruptions, suites
 from freqrobust.assembly import assemble
 from freqrobust.context import Progress, Silent
 from freqrobust.data import ImageData, as_data
 from freqrobust.devices import auto_batch_size, full_precision, resolve_device
+from freqrobust.diagnosis import Depth
 from freqrobust.errors import DataError, FreqRobustError, ModelError, SpecError
 from freqrobust.journal import Journal
 from freqrobust.many import Models, as_network, for_each_model
@@ -43,11 +44,13 @@ def evaluate(
     defenses: Iterable[str | Defense | DefenseChain | Sequence[Defense]] = (),
     baseline: bool = True,
     oblivious: bool = True,
+    diagnose: Depth | None = "quick",
     train_data: Any = None,
     batch_size: int | Literal["auto"] = "auto",
     device: str | torch.device = "auto",
     precision: Precision = "fp32",
     seed: int = 0,
+    mce_reference: str | os.PathLike[str] | Report | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
@@ -66,11 +69,15 @@ def evaluate(
         baseline: measure the undefended model too.
         oblivious: also show each defended model the examples made on the undefended one, for every adversarial
             attack: how robust the defense looks to an attack that does not know of it.
+        diagnose: check whether the robust accuracies are to be believed: ``"quick"`` takes three forward passes and
+            one backward pass of 200 samples, ``"full"`` runs other attacks on them as well; None: not at all.
         train_data: what training-time defenses learn from, in any form that ``data`` takes.
         batch_size: images per batch; results do not depend on it.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         precision: of the attacks' passes; predictions are always made in fp32.
         seed: all randomness is keyed by it.
+        mce_reference: the report, or its file, of the model that corruption errors are divided by; ``alexnet`` for
+            the published errors, which are also the default where the complete ImageNet-C files are evaluated.
         run_dir: journal of finished cells; the same call resumes from it.
         cache_dir: where trained defenses are kept; by default the ``run_dir``.
         progress: told what happens.
@@ -95,6 +102,10 @@ def evaluate(
     if isinstance(attacks, str | Attack):
         attacks = [attacks]
     chosen = parse_attacks(attacks if attacks is not None else suites.resolve(suite or "standard", images.shape))
+    for selection in chosen:
+        if isinstance(selection.plugin, Attack):
+            selection.plugin.check_data(images)
+    reference = _reference(mce_reference, images, chosen)
     network = as_network(model, images, where)
     home = next((p.device for p in network.parameters()), None)
     network = network.to(where)
@@ -103,6 +114,7 @@ def evaluate(
             warnings = warn_about(network, stuck)
             warnings += check_fit(network, images, where)
             size = auto_batch_size(network, images.shape, where) if batch_size == "auto" else int(batch_size)
+            folder = Path(run_dir) if run_dir is not None else None
             run = Run(
                 network=network,
                 data=images,
@@ -113,17 +125,27 @@ def evaluate(
                 seed=seed,
                 batch_size=size,
                 adaptive=batch_size == "auto",
-                journal=Journal(Path(run_dir) if run_dir is not None else None),
+                journal=Journal(folder),
+                checked=Journal(folder, "checks"),
                 cache_dir=_first_path(cache_dir, run_dir),
                 watch=watch,
             )
-            measured = run.all(chains, oblivious)
+            measured = run.all(chains, oblivious, diagnose)
     finally:
         if home is not None and home != where:
             network.to(home)
-    for path in run.journal.damaged:
+    for path in [*run.journal.damaged, *run.checked.damaged]:
         warnings.append(Warned(code="damaged-journal", message=f"{path} was damaged and has been measured again"))
-    return assemble(run, measured, warnings)
+    return assemble(run, measured, warnings, reference)
+
+
+def _reference(
+    given: str | os.PathLike[str] | Report | None, data: ImageData, chosen: list[Selection]
+) -> corruptions.Reference | None:
+    wanted = [selection.params for selection in chosen if selection.name == corruptions.ATTACK]
+    if given is None:
+        return corruptions.alexnet() if corruptions.applies_alexnet(data, wanted) else None
+    return corruptions.read_reference(given, data, wanted)
 
 
 def _first_path(*paths: str | os.PathLike[str] | None) -> Path | None:

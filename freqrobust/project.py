@@ -85,10 +85,14 @@ class Project(_Table):
     defenses: Texts = []
     undefended: bool = Field(True, description="evaluate the undefended model as well")
     oblivious: bool = True
+    diagnose: bool = Field(
+        False, description="run other attacks to see whether the robust accuracies are to be believed"
+    )
     batch_size: int | str = "auto"
     device: str = "auto"
     precision: str = "fp32"
     seed: int = 0
+    mce_reference: str | None = Field(None, description="the report that corruption errors are divided by, or alexnet")
     baseline: str | None = Field(None, description="the report that must not be fallen behind")
     gate: GateTable = GateTable()
     thresholds: dict[str, Number] = Field({}, description="the accuracy that each cell has to reach")

@@ -190,8 +190,10 @@ class Cell(_Counted):
     status: Literal["ok", "failed"] = "ok"
     error: str | None = None
     votes: int | None = Field(None, description="majority votes per sample, for stochastic defenses")
+    eot: int | None = Field(None, description="draws of a stochastic defense that the harness had the attack average")
     inherited: int = 0
     breakdown: dict[str, int] | None = Field(None, description="samples broken by each part of the attack")
+    notes: list[str] | None = Field(None, description="what the attack says about itself")
     difference: Difference | None = None
     by_chance: float | None = None
     agreement: float | None = Field(None, description="share predicted as on the clean image")
@@ -213,20 +215,36 @@ class WorstCase(_Counted):
 
 
 class Check(_Part):
+    """One question asked of a robust accuracy. It fails when ``measured`` is above ``threshold``."""
+
     name: str
     status: Literal["passed", "failed", "not applicable", "information"]
-    measured: float | None = None
+    measured: float | None = Field(None, description="samples, or a share of them where the unit says so")
     threshold: float | None = None
-    reason: str | None = None
+    unit: Literal["samples", "share"] | None = None
+    n: int | None = Field(None, description="samples that were looked at")
+    threat: ThreatRecord | None = None
+    attack: str | None = Field(None, description="the spec of the attack that was tried")
+    beyond: int | None = Field(None, description="samples that it broke and no attack of the report had broken")
+    reason: str | None = Field(None, description="what the check says, or why it does not apply")
     source: str
 
 
 class Diagnosis(_Part):
+    """Whether to believe the robust accuracy of one defense."""
+
     model: int = 0
     defense: str
+    defense_spec: str
     defense_params: dict[str, Any]
     verdict: Literal["believable", "doubtful", "overestimated", "not meaningful"]
     sentence: str
+    depth: Literal["quick", "full"] = "quick"
+    threat: ThreatRecord | None = Field(None, description="at which the checks were made")
+    n: int = Field(0, description="samples that were looked at")
+    seconds: float = 0.0
+    forwards: int = 0
+    backwards: int = 0
     checks: list[Check]
 
 
@@ -313,6 +331,36 @@ class GateRecord(_Part):
         return [*self.thresholds, *(self.comparison.rows if self.comparison is not None else [])]
 
 
+class CorruptionRow(_Part):
+    """One corruption over its severities."""
+
+    name: str
+    accuracies: dict[str, float] = Field(description="by severity, 1 to 5")
+    accuracy: float | None = Field(description="mean over the severities")
+    ce: float | None = Field(None, description="corruption error: mean error over the reference's")
+    relative_ce: float | None = Field(None, description="the same of the errors above the clean error")
+
+
+class CorruptionSummary(_Part):
+    """Means over corruptions and severities, of one defense and one way of making the corruptions."""
+
+    model: int = 0
+    defense: str
+    defense_spec: str
+    defense_params: dict[str, Any]
+    part: Literal["common", "extra"] = Field(description="of the 15 of the benchmark, or of the 4 for validation")
+    source: Literal["generated", "files"] = Field(description="made on the fly, or read from the published files")
+    constants: Literal["cifar", "imagenet"] | None = Field(None, description="of generated ones")
+    eight_bit: bool = True
+    complete: bool = Field(description="all corruptions of the part at all five severities")
+    n: int
+    rows: list[CorruptionRow]
+    mean_accuracy: float | None = Field(description="mean over the corruptions of their means over the severities")
+    mce: float | None = Field(None, description="mean corruption error against the reference, 1 = as bad")
+    relative_mce: float | None = None
+    reference: str | None = Field(None, description="alexnet, or the reference report")
+
+
 class Warned(_Part):
     code: str
     message: str
@@ -371,6 +419,7 @@ class Report(_Part):
     environment: EnvironmentRecord
     cells: list[Cell]
     worst_case: list[WorstCase] = []
+    corruptions: list[CorruptionSummary] = []
     diagnostics: list[Diagnosis] = []
     analyses: list[AnalysisRecord] = []
     gate: GateRecord | None = None

@@ -38,10 +38,12 @@ class Request:
     suite: str | None
     baseline: bool
     oblivious: bool
+    diagnose: bool
     batch_size: str
     device: str
     precision: str
     seed: int
+    mce_reference: str | None
     run_dir: str | None
     json: str | None
     reports: Sequence[str]
@@ -128,11 +130,13 @@ def execute(request: Request) -> int:
                 defenses=chains,
                 baseline=request.baseline,
                 oblivious=request.oblivious,
+                diagnose="full" if request.diagnose else "quick",
                 train_data=train_data,
                 batch_size=batch_size,
                 device=device,
                 precision=request.precision,  # type: ignore[arg-type]
                 seed=request.seed,
+                mce_reference=request.mce_reference,
                 run_dir=run_dir,
                 cache_dir=cache,
                 progress=watch,
@@ -306,7 +310,7 @@ def default_run_dir(
         "data": data.sha256,
         "defenses": [chain.spec for chain in chains],
         "attacks": [selection.spec for selection in attacks],
-        "baseline": [request.baseline, request.oblivious],
+        "baseline": request.baseline,
         "train_data": request.train_data,
         "seed": request.seed,
         "precision": request.precision,
