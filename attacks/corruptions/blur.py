@@ -102,15 +102,16 @@ def smear(images: torch.Tensor, radius: float, sigma: float, degrees: torch.Tens
     n, channels, height, width = images.shape
     weights = np.exp(-0.5 * (np.arange(2 * int(radius) + 1) / sigma) ** 2)
     weights /= weights.sum()
-    radians = torch.deg2rad(degrees.double())
+    radians = torch.deg2rad(degrees.cpu().double())  # not every device has float64
+    steps = torch.arange(len(weights), dtype=torch.float64)[:, None]
+    downs, rights = (torch.ceil(steps * part - 0.5).long().to(images.device) for part in (radians.sin(), radians.cos()))
     y, x = (torch.arange(size, device=images.device) for size in (height, width))
     flat = images.reshape(n, channels, -1)
     total = torch.zeros_like(flat)
     for i, weight in enumerate(weights.tolist()):
         if weight < _NEGLIGIBLE:
             break
-        down, right = (torch.ceil(i * part - 0.5).long()[:, None] for part in (radians.sin(), radians.cos()))
-        rows, columns = (y + down).clamp_(0, height - 1), (x + right).clamp_(0, width - 1)
+        rows, columns = (y + downs[i, :, None]).clamp_(0, height - 1), (x + rights[i, :, None]).clamp_(0, width - 1)
         index = (rows[:, :, None] * width + columns[:, None, :]).view(n, 1, -1).expand(-1, channels, -1)
         total.add_(flat.gather(2, index), alpha=weight)
     return total.view(images.shape)

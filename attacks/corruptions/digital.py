@@ -84,9 +84,9 @@ def _affine(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Where each pixel ``(x, y)`` comes from, two ``(N, H, W)``: the map that takes the moved points back."""
     third = min(height, width) // 3
-    middle = torch.tensor([width // 2, height // 2], dtype=torch.float64, device=x.device)
-    corners = torch.tensor([[1, 1], [1, -1], [-1, -1]], dtype=torch.float64, device=x.device) * third + middle
-    moved = corners + draws.uniform((3, 2), "affine", -reach, reach).double()
+    middle = torch.tensor([width // 2, height // 2], dtype=torch.float64)
+    corners = torch.tensor([[1, 1], [1, -1], [-1, -1]], dtype=torch.float64) * third + middle
+    moved = corners + draws.uniform((3, 2), "affine", -reach, reach).cpu().double()  # not every device has float64
     first, second = (moved[:, 0] - moved[:, 2]), (moved[:, 1] - moved[:, 2])
     determinant = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
     determinant = torch.where(determinant.abs() < 1e-6, 1e-6, determinant)
@@ -96,7 +96,7 @@ def _affine(
         along_x = (a[axis] * second[:, 1] - b[axis] * first[:, 1]) / determinant
         along_y = (b[axis] * first[:, 0] - a[axis] * second[:, 0]) / determinant
         start = corners[2, axis] - along_x * moved[:, 2, 0] - along_y * moved[:, 2, 1]
-        slopes = [part.float().view(-1, 1, 1) for part in (along_x, along_y, start)]
+        slopes = [part.float().view(-1, 1, 1).to(x.device) for part in (along_x, along_y, start)]
         found.append(slopes[0] * x + slopes[1] * y + slopes[2])
     return found[0], found[1]
 

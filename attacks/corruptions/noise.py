@@ -40,7 +40,7 @@ def shot_noise(images: torch.Tensor, c: Constants, draws: Draws) -> torch.Tensor
     k = guide.view(-1).index_select(0, (u * _CELLS).int().add_(level, alpha=_CELLS)).int()
     beyond = u >= cumulative.view(-1).index_select(0, k.add(level, alpha=width))
     rest = beyond.nonzero()[:, 0]  # the guide finds most of them
-    wanted = level[rest].double().mul_(_APART).add_(u[rest])
+    wanted = level[rest].to(ordered.dtype).mul_(_APART).add_(u[rest])
     k[rest] = (torch.searchsorted(ordered, wanted, right=True) - level[rest] * width).int()
     return k.float().div_(c[0]).view(images.shape)
 

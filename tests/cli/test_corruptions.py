@@ -104,10 +104,8 @@ def test_a_suite_is_one_table_by_severity(
         shown = [float(number) for line in rows for number in re.findall(r"\d+\.\d", line.partition("|")[2])]
         expected = [round(100 * value, 1) for value in (*row.accuracies.values(), row.accuracy)]
         assert shown == expected
-    mean = f"{100 * summary.mean_accuracy:.1f}"
     headline, _, _ = result.out.partition("Corruptions (generated")
-    assert re.search(r"mean of 75[^\n]*", " ".join(headline.split()))
-    assert mean in headline
+    assert headline.count(f"{100 * summary.mean_accuracy:.1f}") == 1
 
 
 def test_other_attacks_stay_in_every_cell(base: list[str], command: Command) -> None:

@@ -112,7 +112,13 @@ def test_entry_points_are_those_of_the_project_file(registry) -> None:
 
 def test_packages_are_all_declared() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert set(settings["packages"]) == {"freqrobust", *PLUGIN_PACKAGES} == set(settings["package-dir"])
+    below = {
+        f"{package}.{found.name}"
+        for package in PLUGIN_PACKAGES
+        for found in pkgutil.iter_modules(importlib.import_module(package).__path__)
+        if found.ispkg
+    }
+    assert set(settings["packages"]) == {"freqrobust", *PLUGIN_PACKAGES, *below} == set(settings["package-dir"])
 
 
 @pytest.mark.parametrize("module", ["freqrobust", *MODULES])

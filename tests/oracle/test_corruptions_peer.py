@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from freqrobust.corruptions import COMMON, EXTRA, SEVERITIES
 
-pytest.importorskip("imagecorruptions", reason="imagecorruptions-imaug is not installed")
+pytest.importorskip("imagecorruptions", reason="imagecorruptions-imaug is not there", exc_type=ImportError)
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = 64
 

@@ -118,6 +118,16 @@ def test_folders_of_images(folders) -> None:
         load_data(f"imagenetc:{folder},name=fog,severity=2")
 
 
+def test_a_folder_of_all_classes_as_the_data(tmp_path) -> None:
+    for label in range(1000):
+        path = tmp_path / "blur" / "zoom_blur" / "4" / f"n{label:08}"
+        path.mkdir(parents=True)
+        Image.new("RGB", (2, 2), (label % 256, label // 256, 7)).save(path / "image.png")
+    data = load_data(f"imagenetc:{tmp_path},name=zoom_blur,severity=4", limit=30)
+    assert (data.classes, data.shape, len(data)) == (1000, (3, 2, 2), 30)
+    assert torch.equal(data.images[:, 0, 0, 0].long() + 256 * data.images[:, 1, 0, 0].long(), data.labels)
+
+
 def test_files_of_other_images_are_refused(arrays, folders, clean) -> None:
     attack = [f"corruption:name=fog,severity=1,files={arrays}"]
     other = ImageData(clean.images, clean.labels.flip(0), 10, "other")
