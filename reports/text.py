@@ -112,10 +112,8 @@ def title(report: Report) -> str:
 
 def readings(record: AnalysisRecord) -> Iterator[str]:
     """What an analysis says of each model and defense: the frequencies it depends on, and why."""
-    several = len(record.models) > 1
     for result in record.results:
-        names = ([result.label] if several or result.label else []) + [result.defense_spec]
-        where = " + ".join(name for name in names if name and name != "none") or "undefended"
+        where = result.label or (result.defense_spec if result.defense_spec != "none" else "undefended")
         reading = f"{result.reading} frequencies. " if result.reading is not None else ""
         if reading or result.sentence:
             yield f"{where}: {reading}{result.sentence}"
