@@ -84,7 +84,9 @@ def test_says_what_the_report_says(decorate, pages, show: Open) -> None:
 def test_every_verdict_is_to_be_seen(pages, show: Open) -> None:
     page = show(pages["one"])
     page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
-    seen = page.evaluate("[...document.querySelectorAll('.badge, .check')].map(e => [e.textContent, e.offsetWidth > 0])")
+    seen = page.evaluate(
+        "[...document.querySelectorAll('.badge, .check')].map(e => [e.textContent, e.offsetWidth > 0])"
+    )
     assert all(visible for _, visible in seen)
     assert {text for text, _ in seen} == {"overestimated", "passed", "failed", "not applicable"}
 
