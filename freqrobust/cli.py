@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from freqrobust import cli_gate
+
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 
 
@@ -86,6 +88,9 @@ def build(arguments: list[str]) -> tuple[Any, list[str]]:
     app.command("eval", help=EVAL_HELP)(eval_command(fields if arguments[:1] == ["eval"] else {}))
     app.command("analyze", help=ANALYZE_HELP)(analyze_command(fields if arguments[:1] == ["analyze"] else {}))
     app.command("verify", help=VERIFY_HELP)(verify_command())
+    app.command("compare", help=cli_gate.COMPARE_HELP)(cli_gate.compare)
+    app.command("check", help=cli_gate.CHECK_HELP)(cli_gate.check)
+    app.command("init", help=cli_gate.INIT_HELP)(cli_gate.init)
     app.command("report", help=REPORT_HELP)(report_)
     app.command("list")(list_)
     return app, arguments
@@ -216,7 +221,7 @@ def escape(text: str) -> str:
     return text.replace("[", "\\[")
 
 
-MODEL, DATA, RUN, OUTPUT = "Model", "Data", "What to run", "Output"
+MODEL, DATA, RUN, GATE, OUTPUT = "Model", "Data", "What to run", "Gate", "Output"
 
 
 def eval_(
@@ -297,6 +302,13 @@ def eval_(
     no_baseline: Annotated[
         bool, typer.Option("--no-baseline", metavar="", help="Leave the undefended model out.", rich_help_panel=RUN)
     ] = False,
+    diagnose: Annotated[
+        bool,
+        typer.Option(
+            "--diagnose",
+            help="Run other attacks to see whether the robust accuracies are to be believed; without it only quick checks.",
+        ),
+    ] = False,
     no_oblivious: Annotated[
         bool,
         typer.Option(
@@ -314,6 +326,20 @@ def eval_(
         str, typer.Option(help="fp32 or bf16, for the attacks' passes.", rich_help_panel=RUN)
     ] = "fp32",
     seed: Annotated[int, typer.Option(help="All randomness is keyed by it.", rich_help_panel=RUN)] = 0,
+    fail_under: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Exit with code 1 where an accuracy is lower: pgd>=0.45, smooth/worst>=0.3. May be repeated.",
+            rich_help_panel=GATE,
+            metavar="CELL>=SHARE",
+        ),
+    ] = None,
+    confident: Annotated[
+        bool,
+        typer.Option(
+            "--confident", metavar="", help="Judge on the low end of the 95 % interval.", rich_help_panel=GATE
+        ),
+    ] = False,
     run_dir: Annotated[
         str | None,
         typer.Option(
@@ -355,8 +381,14 @@ def eval_(
     options: Any = None,
 ) -> int:
     """Run one evaluation; the exit code."""
+    from freqrobust.gate import Gate, parse_threshold
     from freqrobust.run import Request, execute
 
+    if confident and not fail_under:
+        from freqrobust.errors import SpecError
+
+        raise SpecError("--confident needs a --fail-under: there is nothing to judge")
+    gate = Gate(map(parse_threshold, fail_under), confident=confident) if fail_under else None
     return execute(
         Request(
             models=model or [],
@@ -375,6 +407,7 @@ def eval_(
             suite=suite,
             baseline=not no_baseline,
             oblivious=not no_oblivious,
+            diagnose=diagnose,
             batch_size=batch_size,
             device=device,
             precision=precision,
@@ -385,6 +418,7 @@ def eval_(
             save_model=save_model,
             save_adversarial=save_adversarial,
             quiet=quiet,
+            gate=gate,
         )
     )
 

@@ -15,6 +15,7 @@ from freqrobust.assembly import assemble
 from freqrobust.context import Progress, Silent
 from freqrobust.data import ImageData, as_data
 from freqrobust.devices import auto_batch_size, full_precision, resolve_device
+from freqrobust.diagnosis import Depth
 from freqrobust.errors import DataError, FreqRobustError, ModelError, SpecError
 from freqrobust.journal import Journal
 from freqrobust.many import Models, as_network, for_each_model
@@ -43,6 +44,7 @@ def evaluate(
     defenses: Iterable[str | Defense | DefenseChain | Sequence[Defense]] = (),
     baseline: bool = True,
     oblivious: bool = True,
+    diagnose: Depth | None = "quick",
     train_data: Any = None,
     batch_size: int | Literal["auto"] = "auto",
     device: str | torch.device = "auto",
@@ -66,6 +68,8 @@ def evaluate(
         baseline: measure the undefended model too.
         oblivious: also show each defended model the examples made on the undefended one, for every adversarial
             attack: how robust the defense looks to an attack that does not know of it.
+        diagnose: check whether the robust accuracies are to be believed: ``"quick"`` takes three forward passes and
+            one backward pass of 200 samples, ``"full"`` runs other attacks on them as well; None: not at all.
         train_data: what training-time defenses learn from, in any form that ``data`` takes.
         batch_size: images per batch; results do not depend on it.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
@@ -103,6 +107,7 @@ def evaluate(
             warnings = warn_about(network, stuck)
             warnings += check_fit(network, images, where)
             size = auto_batch_size(network, images.shape, where) if batch_size == "auto" else int(batch_size)
+            folder = Path(run_dir) if run_dir is not None else None
             run = Run(
                 network=network,
                 data=images,
@@ -113,15 +118,16 @@ def evaluate(
                 seed=seed,
                 batch_size=size,
                 adaptive=batch_size == "auto",
-                journal=Journal(Path(run_dir) if run_dir is not None else None),
+                journal=Journal(folder),
+                checked=Journal(folder, "checks"),
                 cache_dir=_first_path(cache_dir, run_dir),
                 watch=watch,
             )
-            measured = run.all(chains, oblivious)
+            measured = run.all(chains, oblivious, diagnose)
     finally:
         if home is not None and home != where:
             network.to(home)
-    for path in run.journal.damaged:
+    for path in [*run.journal.damaged, *run.checked.damaged]:
         warnings.append(Warned(code="damaged-journal", message=f"{path} was damaged and has been measured again"))
     return assemble(run, measured, warnings)
 
@@ -140,17 +146,22 @@ def parse_chains(
     """
     if isinstance(defenses, str | Defense):
         defenses = [defenses]
-    chains = parse_defenses(defenses)
-    if baseline and all(chain.parts for chain in chains):
-        chains.insert(0, DefenseChain())
+    chains = with_baseline(parse_defenses(defenses), baseline)
     if not chains:
         raise SpecError("without the baseline there has to be a defense")
-    chains.sort(key=lambda chain: len(chain.parts) > 0)  # the undefended model first; the rest as given
     for chain in chains:
         for part in chain.parts:
             if isinstance(part.plugin, Defense) and part.plugin.needs_train_data and training is None:
                 raise SpecError(f"{part.spec} needs training data: give --train-data (in Python: train_data=...)")
     return chains
+
+
+def with_baseline(chains: Sequence[DefenseChain], baseline: bool) -> list[DefenseChain]:
+    """What is measured: the undefended model first, where it is wanted, and the rest as given."""
+    chains = list(chains)
+    if baseline and all(chain.parts for chain in chains):
+        chains.insert(0, DefenseChain())
+    return sorted(chains, key=lambda chain: len(chain.parts) > 0)
 
 
 def warn_about(network: nn.Module, stuck: list[str]) -> list[Warned]:

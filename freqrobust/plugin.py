@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
     from freqrobust.analysis import AnalysisContext
     from freqrobust.analysis_results import AnalysisResult, AnalysisTable
-    from freqrobust.context import AttackContext, DefenseContext
+    from freqrobust.context import AttackContext, DefenseContext, Samples
     from freqrobust.data import ImageData
     from freqrobust.results import Report
 
 Norm = Literal["linf", "l2", "l1"]
 #: The norms that gradient steps are defined for.
-StepNorm = Literal["linf", "l2"]
+StepNorm = Literal["linf", "l2", "l1"]
 
 #: Options of `freqrobust eval` itself; a defense may not have a field of that name.
 RESERVED_OPTIONS = frozenset(
@@ -50,6 +50,7 @@ RESERVED_OPTIONS = frozenset(
         "no_baseline",
         "oblivious",
         "no_oblivious",
+        "diagnose",
         "batch_size",
         "device",
         "precision",
@@ -62,6 +63,8 @@ RESERVED_OPTIONS = frozenset(
         "save_model",
         "save_adversarial",
         "report",
+        "fail_under",
+        "confident",
         "help",
     ]
 )
@@ -104,6 +107,18 @@ class Threat(NamedTuple):
     norm: Norm
     eps: float
 
+    def __str__(self) -> str:
+        """``linf 8/255``."""
+        return f"{self.norm} {self.eps_text}"
+
+    @property
+    def eps_text(self) -> str:
+        """``8/255`` for a pixel quantity that is a whole or half number of 255ths, else a decimal number."""
+        in_255 = self.eps * 255
+        if self.norm == "linf" and abs(in_255 * 2 - round(in_255 * 2)) < 1e-6:
+            return f"{in_255:g}/255"
+        return f"{self.eps:g}"
+
 
 def fraction(value: Any) -> Any:
     """Read ``"8/255"`` as a number; leave everything else to the next validator."""
@@ -130,6 +145,8 @@ class Plugin(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
     reserved_fields: ClassVar[frozenset[str]] = frozenset()
+    #: the parameter that may be given without its name, as in ``replay:DIR``
+    positional: ClassVar[str | None] = None
     #: the command whose options the fields are
     command: ClassVar[str] = "eval"
 
@@ -221,6 +238,10 @@ class Attack(Plugin):
     needs_gradient: ClassVar[bool] = True
     #: the result for a sample does not depend on which other samples share its batch
     batch_invariant: ClassVar[bool] = True
+    #: averages over ``context.eot`` draws of a random model by itself; otherwise every pass it makes is such a mean
+    averages_draws: ClassVar[bool] = False
+    #: in a sweep, a sample that a smaller budget broke counts as broken at a larger one, and is not tried again
+    nested: ClassVar[bool] = True
     reserved_fields: ClassVar[frozenset[str]] = frozenset({"seed"})
 
     def perturb(
@@ -233,6 +254,19 @@ class Attack(Plugin):
         All randomness comes from ``context``.
         """
         raise PluginError(f"{type(self).__name__} does not implement perturb()")
+
+    def eot_used(self, eot: int) -> int:
+        """Draws of a random model over which it averages, when the harness asks for ``eot``."""
+        return eot
+
+    def prepare(self, samples: Samples, context: AttackContext) -> Any:
+        """Look at all samples before any of them is perturbed; for most attacks there is nothing to do.
+
+        Called once for a model, with the samples that :meth:`perturb` will be called with, batch by batch. What it
+        returns is there as ``context.prepared``. It may depend on the samples and on the seed, not on their order nor
+        on the size of the batches.
+        """
+        return None
 
     def threat(self) -> Threat | None:
         """The declared budget; by default the fields ``norm`` and ``eps`` where both exist."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -190,8 +190,10 @@ class Cell(_Counted):
     status: Literal["ok", "failed"] = "ok"
     error: str | None = None
     votes: int | None = Field(None, description="majority votes per sample, for stochastic defenses")
+    eot: int | None = Field(None, description="draws of a stochastic defense that the harness had the attack average")
     inherited: int = 0
     breakdown: dict[str, int] | None = Field(None, description="samples broken by each part of the attack")
+    notes: list[str] | None = Field(None, description="what the attack says about itself")
     difference: Difference | None = None
     by_chance: float | None = None
     agreement: float | None = Field(None, description="share predicted as on the clean image")
@@ -213,20 +215,36 @@ class WorstCase(_Counted):
 
 
 class Check(_Part):
+    """One question asked of a robust accuracy. It fails when ``measured`` is above ``threshold``."""
+
     name: str
     status: Literal["passed", "failed", "not applicable", "information"]
-    measured: float | None = None
+    measured: float | None = Field(None, description="samples, or a share of them where the unit says so")
     threshold: float | None = None
-    reason: str | None = None
+    unit: Literal["samples", "share"] | None = None
+    n: int | None = Field(None, description="samples that were looked at")
+    threat: ThreatRecord | None = None
+    attack: str | None = Field(None, description="the spec of the attack that was tried")
+    beyond: int | None = Field(None, description="samples that it broke and no attack of the report had broken")
+    reason: str | None = Field(None, description="what the check says, or why it does not apply")
     source: str
 
 
 class Diagnosis(_Part):
+    """Whether to believe the robust accuracy of one defense."""
+
     model: int = 0
     defense: str
+    defense_spec: str
     defense_params: dict[str, Any]
     verdict: Literal["believable", "doubtful", "overestimated", "not meaningful"]
     sentence: str
+    depth: Literal["quick", "full"] = "quick"
+    threat: ThreatRecord | None = Field(None, description="at which the checks were made")
+    n: int = Field(0, description="samples that were looked at")
+    seconds: float = 0.0
+    forwards: int = 0
+    backwards: int = 0
     checks: list[Check]
 
 
@@ -423,15 +441,34 @@ def _read(cls: type[_Read], path: str | Path) -> _Read:
         raise ReportError(f"{path}: {error.strerror or error}") from error
     except ValueError as error:
         raise ReportError(f"{path} is not JSON: {error}") from error
-    version = values.get("schema_version") if isinstance(values, dict) else None
-    if version != SCHEMA_VERSION:
-        raise ReportError(f"{path}: expected a report of schema version {SCHEMA_VERSION}, but got {version!r}")
+    values = _current(values, path)
     try:
         return cls.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ReportError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from error
+
+
+#: What turns a report of a version into one of the next. There has been one version so far.
+_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+def _current(values: Any, path: str | Path) -> dict[str, Any]:
+    """A report of the current schema version, from that or an older one.
+
+    Raises:
+        ReportError: it has no version, or a newer one.
+    """
+    version = values.get("schema_version") if isinstance(values, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool) or version > SCHEMA_VERSION:
+        newer = "; it was written by a newer freqrobust: upgrade to read it" if isinstance(version, int) else ""
+        raise ReportError(f"{path}: expected a report of schema version {SCHEMA_VERSION}, but got {version!r}{newer}")
+    for step in range(version, SCHEMA_VERSION):
+        if step not in _MIGRATIONS:
+            raise ReportError(f"{path}: expected a report of schema version {SCHEMA_VERSION}, but got {version!r}")
+        values = {**_MIGRATIONS[step](values), "schema_version": step + 1}
+    return dict(values)
 
 
 def schema() -> str:

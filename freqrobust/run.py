@@ -14,6 +14,7 @@ from freqrobust.errors import SpecError
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+    from freqrobust.gate import Gate
     from freqrobust.registry import DefenseChain, Selection
 
 
@@ -37,6 +38,7 @@ class Request:
     suite: str | None
     baseline: bool
     oblivious: bool
+    diagnose: bool
     batch_size: str
     device: str
     precision: str
@@ -47,25 +49,28 @@ class Request:
     save_model: str | None
     save_adversarial: str | None
     quiet: bool
+    gate: Gate | None = None
 
 
 def execute(request: Request) -> int:
     """Evaluate, write the report, print the table.
 
     Returns:
-        The exit code: 0, 3 when cells failed, 130 when interrupted.
+        The exit code: 0, 1 when the gate failed, 3 when cells failed, 130 when interrupted.
 
     Raises:
         FreqRobustError: bad input.
     """
+    from freqrobust.assembly import data_record
     from freqrobust.data import cache_root, load_data
     from freqrobust.devices import resolve_device
-    from freqrobust.harness import evaluate
+    from freqrobust.harness import evaluate, with_baseline
     from freqrobust.journal import check_writable
     from freqrobust.registry import parse_attacks, parse_defenses, reports
     from freqrobust.reporting import STDOUT, check_outputs, parse_outputs, write_outputs
     from freqrobust.saved import adversarial, save_adversarial
     from freqrobust.suites import resolve
+    from freqrobust.targets import planned
 
     if request.attacks is not None and request.suite is not None:
         raise SpecError("give either --attack or --suite, not both")
@@ -105,6 +110,10 @@ def execute(request: Request) -> int:
         attacks = parse_attacks(resolve(request.suite or "standard", data.shape))
     if request.save_adversarial is not None:
         adversarial(attacks)
+    if request.gate is not None:
+        request.gate.prepare(
+            planned(with_baseline(chains, request.baseline), attacks, request.oblivious), data_record(data)
+        )
     run_dir = (
         Path(request.run_dir)
         if request.run_dir is not None
@@ -113,13 +122,14 @@ def execute(request: Request) -> int:
     check_writable(run_dir / "report.json")
     try:
         with watch:
-            report = evaluate(
+            report = (request.gate.measure if request.gate is not None else evaluate)(
                 models,
                 data,
                 attacks=attacks,
                 defenses=chains,
                 baseline=request.baseline,
                 oblivious=request.oblivious,
+                diagnose="full" if request.diagnose else "quick",
                 train_data=train_data,
                 batch_size=batch_size,
                 device=device,
@@ -136,6 +146,9 @@ def execute(request: Request) -> int:
         )
         return 130
     report.to_json(run_dir / "report.json")
+    if request.gate is not None:  # the report is on disk, also where it turns out that it cannot be judged
+        request.gate.judge(report)
+        report.to_json(run_dir / "report.json")
     if request.json is not None:
         report.to_json(request.json)
     if saved is not None and request.save_model is not None:
@@ -173,6 +186,8 @@ def execute(request: Request) -> int:
         watch.say(f"report: {run_dir / 'report.json'}")
     for path in write_outputs(outputs, {run_dir.name: report}):
         watch.say(f"written: {path}")
+    if report.gate is not None and not report.gate.passed:
+        return 1
     return 3 if report.status == "partial" or unsaved else 0
 
 
@@ -293,11 +308,13 @@ def default_run_dir(
         "data": data.sha256,
         "defenses": [chain.spec for chain in chains],
         "attacks": [selection.spec for selection in attacks],
-        "baseline": [request.baseline, request.oblivious],
+        "baseline": request.baseline,
         "train_data": request.train_data,
         "seed": request.seed,
         "precision": request.precision,
     }
+    if request.gate is not None and request.gate.early:
+        content["stopped_early"] = [request.gate.confident, [threshold.text for threshold in request.gate.thresholds]]
     first = Path(request.models[0] if request.models else "demo").stem
     stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", first)[:40].strip("-.") or "model"
     if len(prints) > 1:

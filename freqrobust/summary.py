@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Literal, NamedTuple
 
+from freqrobust.plugin import Threat
 from freqrobust.results import Cell, Diagnosis, ModelRecord, Report, ThreatRecord, Warned, WorstCase
 from freqrobust.suites import HEADLINE_RADIUS, scaled_radius
 
@@ -138,15 +139,12 @@ def threats(report: Report) -> list[ThreatRecord]:
 
 def threat_text(threat: ThreatRecord) -> str:
     """``linf 8/255``."""
-    return f"{threat.norm} {eps_text(threat)}"
+    return str(Threat(threat.norm, threat.eps))  # type: ignore[arg-type]
 
 
 def eps_text(threat: ThreatRecord) -> str:
     """``8/255`` for a pixel quantity that is a whole or half number of 255ths, else a decimal number."""
-    in_255 = threat.eps * 255
-    if threat.norm == "linf" and abs(in_255 * 2 - round(in_255 * 2)) < 1e-6:
-        return f"{in_255:g}/255"
-    return f"{threat.eps:g}"
+    return Threat(threat.norm, threat.eps).eps_text  # type: ignore[arg-type]
 
 
 def headline_radius(report: Report) -> float:

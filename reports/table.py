@@ -19,6 +19,7 @@ from freqrobust.reports.text import (
 )
 from pydantic import Field
 
+from freqrobust.gate_table import print_gate
 from freqrobust.summary import (
     Entry,
     Measure,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    from freqrobust.results import Cell, ModelRecord, Report, WorstCase
+    from freqrobust.results import Cell, Check, ModelRecord, Report, WorstCase
 
 #: Width of what goes to a file or a pipe.
 PIPED_WIDTH = 160
@@ -161,10 +162,15 @@ class _Printer:
         unaware = self._unaware()
         if unaware is not None:
             self._show(unaware)
+        self._verdicts()
         for note in self.notes:
             _say(self.console, note)
         for warning in report.warnings:
             _say(self.console, f"warning: {where(report, warning)}{warning.message} ({warning.code})", style="yellow")
+        if report.gate is not None and report.gate.rows:
+            if self.notes or report.warnings:
+                self.console.print()
+            print_gate(report.gate, self.console, plain=self.plain)
 
     def _describe(self, model: ModelRecord, indent: str = "") -> None:
         _say(self.console, f"normalisation: {describe_normalization(model)}", indent=indent)
@@ -180,10 +186,12 @@ class _Printer:
         return _Grid(title, [one_line(measure.label) for measure in measures], list(self.labels.values()), entries)
 
     def _entry(self, one: Cell | WorstCase) -> _Entry:
+        name = self.labels[Entry(one.model, one.defense_spec)]
         if one.accuracy is None:
-            name = self.labels[Entry(one.model, one.defense_spec)]
             self.notes[f"failed: {name} / {getattr(one, 'attack_spec', '')}: {getattr(one, 'error', '')}"] = None
             return _Entry({"": "failed"}, failed=True)
+        for note in getattr(one, "notes", None) or []:
+            self.notes[f"{name} / {getattr(one, 'attack_spec', '')}: {note}"] = None
         mark = ""
         if at_chance(one):
             mark = "~"
@@ -207,6 +215,28 @@ class _Printer:
             return None
         rows, columns = (list(dict.fromkeys(key[i] for key in entries)) for i in (0, 1))
         return _Grid("False security: examples made on the undefended model (unaware)", rows, columns, entries)
+
+    def _verdicts(self) -> None:
+        """A sentence a defense, and what each check said where other attacks were run."""
+        from rich.text import Text
+
+        if not self.report.diagnostics:
+            return
+        checked = [d for d in self.report.diagnostics if d.depth == "full"]
+        if checked:
+            rows = list(dict.fromkeys(check.name for d in checked for check in d.checks))
+            names = [self.labels[Entry(d.model, d.defense_spec)] for d in checked]
+            entries = {
+                (c.name, name): _check_entry(c) for d, name in zip(checked, names, strict=True) for c in d.checks
+            }
+            self._show(_Grid("Checks: what was measured, and the most that passes", rows, names, entries))
+        self.console.print("Are the robust accuracies to be believed?", style="bold")
+        for diagnosis in self.report.diagnostics:
+            style = {"believable": "green", "doubtful": "yellow"}.get(diagnosis.verdict, "red")
+            name = self.labels[Entry(diagnosis.model, diagnosis.defense_spec)]
+            line = Text(f"{name}: ").append(diagnosis.verdict, style=style)
+            self.console.print(line.append(one_line(diagnosis.sentence.removeprefix(diagnosis.verdict))))
+        self.console.print()
 
     def _show(self, grid: _Grid) -> None:
         """Defenses side by side, or one below the other where that takes fewer tables."""
@@ -236,6 +266,14 @@ class _Printer:
                     texts.append(Text(entry.parts.get(part, ""), style=style))
             table.add_row(*texts)
         return table
+
+
+def _check_entry(check: Check) -> _Entry:
+    """``passed 1 (3)``: measured, and the most that passes."""
+    if check.measured is None or check.threshold is None:
+        return _Entry({"": {"not applicable": "n/a", "information": "noted"}.get(check.status, check.status)})
+    numbers = [f"{100 * v:.0f} %" if check.unit == "share" else f"{v:g}" for v in (check.measured, check.threshold)]
+    return _Entry({"": f"{check.status} {numbers[0]} ({numbers[1]})"}, failed=check.status == "failed")
 
 
 def _say(console: Console, text: str, style: str | None = None, indent: str = "") -> None:
