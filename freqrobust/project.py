@@ -85,7 +85,9 @@ class Project(_Table):
     defenses: Texts = []
     undefended: bool = Field(True, description="evaluate the undefended model as well")
     oblivious: bool = True
-    diagnose: bool = Field(False, description="run other attacks to see whether the robust accuracies are to be believed")
+    diagnose: bool = Field(
+        False, description="run other attacks to see whether the robust accuracies are to be believed"
+    )
     batch_size: int | str = "auto"
     device: str = "auto"
     precision: str = "fp32"

@@ -14,6 +14,8 @@ from freqrobust.reports.comparing import Comparing
 from freqrobust.reports.curves import Named, charts
 from freqrobust.reports.text import (
     accuracy,
+    check_number,
+    check_reason,
     conditions,
     describe_normalization,
     describe_published,
@@ -116,6 +118,7 @@ class HTML(Comparing):
             ),
         )
         environment.filters["breakable"] = _breakable
+        environment.globals.update(check_number=check_number, check_reason=check_reason)
         css, script = _template("report.css"), _template("report.js")
         page = environment.get_template("report.html").render(
             theme=self.theme,

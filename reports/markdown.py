@@ -10,6 +10,8 @@ from typing import IO, TYPE_CHECKING
 from freqrobust.reports.comparing import Comparing
 from freqrobust.reports.text import (
     accuracy,
+    check_number,
+    check_reason,
     conditions,
     describe_normalization,
     describe_published,
@@ -229,8 +231,8 @@ def _diagnostics(report: Report) -> list[_Section]:
         lines = [escape(one.sentence), "", *_row(["check", "", "measured", "threshold", "why", "source"]), *_rule(6, 0)]
         for check in one.checks:
             status = f"**{check.status}**" if check.status == "failed" else check.status
-            numbers = ["-" if value is None else f"{value:.4g}" for value in (check.measured, check.threshold)]
-            lines += _row([escape(check.name), status, *numbers, escape(check.reason or ""), escape(check.source)])
+            numbers = [check_number(value, check) for value in (check.measured, check.threshold)]
+            lines += _row([escape(check.name), status, *numbers, escape(check_reason(check)), escape(check.source)])
         found.append(_Section(f"Diagnostics of {escape(diagnosed(report, one))}: {one.verdict}", lines))
     return found
 

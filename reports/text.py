@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from freqrobust.printable import one_line as one_line
+
 if TYPE_CHECKING:
-    from freqrobust.results import AnalysisRecord, Cell, Difference, ModelRecord, PublishedRecord, Report, WorstCase
+    from freqrobust.results import (
+        AnalysisRecord,
+        Cell,
+        Check,
+        Difference,
+        ModelRecord,
+        PublishedRecord,
+        Report,
+        WorstCase,
+    )
 
 #: From so many samples on, an interval is narrow enough for another digit.
 _FINE = 2000
@@ -51,18 +61,17 @@ def difference(one: Difference, decimals: int) -> str:
     return f"{points(one.points)} {interval(one.ci95, decimals)}"
 
 
-def one_line(text: object) -> str:
-    """Text of others on one line, without characters that control a terminal, a file or the direction of writing.
-
-    Example:
-        >>> one_line("two\\n lines and a \\x1b[31mcolour")
-        'two lines and a \\ufffd[31mcolour'
-    """
-    return "".join(" " if c.isspace() else "\ufffd" if _controls(c) else c for c in " ".join(str(text).split()))
+def check_number(value: float | None, check: Check) -> str:
+    """What a check measured, or the most that passes: a share in percent, or a count."""
+    if value is None:
+        return "-"
+    return f"{percent(value)} %" if check.unit == "share" else f"{value:.4g}"
 
 
-def _controls(character: str) -> bool:
-    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn")
+def check_reason(check: Check) -> str:
+    """Why a check ended as it did, and by which attack."""
+    parts = [check.reason, f"by {check.attack}" if check.attack else None]
+    return "; ".join(part for part in parts if part)
 
 
 def describe_normalization(model: ModelRecord) -> str:

@@ -274,7 +274,16 @@ def decorated(report: Report, text: str) -> Report:
     found.status = "partial"
     found.warnings = [Warned(code="some-code", message=text, defense=spec), Warned(code=text, message="words", model=1)]
     checks = [
-        Check(name=text, status="failed", measured=0.5, threshold=0.25, reason=text, source=text),
+        Check(
+            name=text,
+            status="failed",
+            measured=0.5,
+            threshold=0.25,
+            unit="share",
+            attack=text,
+            reason=text,
+            source=text,
+        ),
         Check(name="b", status="passed", source="Athalye et al. 2018"),
         Check(name="c", status="not applicable", reason=text, source="s"),
     ]
@@ -283,6 +292,7 @@ def decorated(report: Report, text: str) -> Report:
         Diagnosis(
             model=1,
             defense=defended.defense,
+            defense_spec=spec,
             defense_params=defended.defense_params,
             verdict="overestimated",
             sentence=text,

@@ -93,7 +93,12 @@ def ranks(found: dict[str, Report], by: str | None = None) -> dict[str, str]:
 
 
 def test_clear_differences_are_ranked_and_others_share_ranks() -> None:
-    found = {"a": simple("a", 0.9, 0.2), "b": simple("b", 0.8, 0.5), "c": simple("c", 0.7, 0.49), "d": simple("d", 1, 0)}
+    found = {
+        "a": simple("a", 0.9, 0.2),
+        "b": simple("b", 0.8, 0.5),
+        "c": simple("c", 0.7, 0.49),
+        "d": simple("d", 1, 0),
+    }
     assert ranks(found) == {"b": "1-2", "c": "1-2", "a": "3", "d": "4"}
     assert list(ranks(found)) == ["b", "c", "a", "d"]
     assert ranks(found, "clean") == {"d": "1", "a": "2", "b": "3", "c": "4"}
@@ -144,7 +149,10 @@ def test_ranks_are_those_of_the_definition() -> None:
         z = NormalDist().inv_cdf(1 - 0.05 / 2 / 10)
         better = {(i, j): newcombe(right[i], right[j], z)[0] > 0 for i, j in itertools.permutations(range(5), 2)}
         expected = {
-            f"m{i}": (1 + sum(better[j, i] for j in range(5) if j != i), 5 - sum(better[i, j] for j in range(5) if j != i))
+            f"m{i}": (
+                1 + sum(better[j, i] for j in range(5) if j != i),
+                5 - sum(better[i, j] for j in range(5) if j != i),
+            )
             for i in range(5)
         }
         assert {s.name: s.ranks for s in board(found).standings} == expected
@@ -190,7 +198,9 @@ def test_what_differs_is_said() -> None:
 def test_verdicts_are_beside_the_ranks() -> None:
     a = simple("a", 0.9, 0.5)
     a.diagnostics = [
-        Diagnosis(defense="none", defense_params={}, verdict="overestimated", sentence="it is", checks=[])
+        Diagnosis(
+            defense="none", defense_spec="none", defense_params={}, verdict="overestimated", sentence="it is", checks=[]
+        )
     ]
     assert {s.name: s.verdict for s in board({"a": a, "b": simple("b", 0.8, 0.4)}).standings} == {
         "a": "overestimated",

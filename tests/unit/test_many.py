@@ -21,7 +21,11 @@ def network(seed: int, classes: int = 4, channels: int = 1) -> nn.Module:
 
 torch.manual_seed(5)
 DATA = (torch.rand(40, 1, 8, 8), torch.randint(0, 4, (40,)))
-SETTINGS = {"attacks": ["pgd:eps=[0.02,0.1],steps=2", "lfc:radius=2"], "defenses": ["lowpass:radius=3"], "device": "cpu"}
+SETTINGS = {
+    "attacks": ["pgd:eps=[0.02,0.1],steps=2", "lfc:radius=2"],
+    "defenses": ["lowpass:radius=3"],
+    "device": "cpu",
+}
 
 
 def numbers(report: Report, model: int) -> list[tuple[object, ...]]:
@@ -58,7 +62,11 @@ def test_cells_say_whose_they_are(several) -> None:
 
 def test_a_sequence_and_what_is_read_only_once(several) -> None:
     again = evaluate(
-        [network(0), network(1)], DATA, attacks=iter(SETTINGS["attacks"]), defenses=iter(SETTINGS["defenses"]), device="cpu"
+        [network(0), network(1)],
+        DATA,
+        attacks=iter(SETTINGS["attacks"]),
+        defenses=iter(SETTINGS["defenses"]),
+        device="cpu",
     )
     assert [numbers(again, index) for index in (0, 1)] == [numbers(several, index) for index in (0, 1)]
     assert model_labels(again) == ["Sequential (1)", "Sequential (2)"]
@@ -97,7 +105,13 @@ def test_a_wrong_one_is_said_before_the_first_is_measured(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("models", "message"),
-    [([], "at least one model"), ({}, "at least one model"), ([3], "but got int"), (3, "but got int"), ({"a": None}, "for a")],
+    [
+        ([], "at least one model"),
+        ({}, "at least one model"),
+        ([3], "but got int"),
+        (3, "but got int"),
+        ({"a": None}, "for a"),
+    ],
 )
 def test_no_models(models, message: str) -> None:
     with pytest.raises(ModelError, match=message):
