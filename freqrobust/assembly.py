@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from freqrobust import __version__
+from freqrobust.corruptions import Reference, summaries
 from freqrobust.data import ImageData
 from freqrobust.devices import describe
 from freqrobust.diagnosis import Examined, verdict
@@ -39,7 +40,9 @@ from freqrobust.victim import Precision
 CONSTANT = 0.99
 
 
-def assemble(run: Run, measured: list[Measured], warnings: list[Warned]) -> Report:
+def assemble(
+    run: Run, measured: list[Measured], warnings: list[Warned], mce_reference: Reference | None = None
+) -> Report:
     cells: list[Cell] = []
     worst: list[WorstCase] = []
     diagnostics: list[Diagnosis] = []
@@ -61,7 +64,7 @@ def assemble(run: Run, measured: list[Measured], warnings: list[Warned]) -> Repo
         if one.examined is not None:
             diagnostics.append(_diagnosis(run, one, one.examined))
     failed = any(cell.status == "failed" for cell in cells)
-    return Report(
+    report = Report(
         freqrobust_version=__version__,
         created=now(),
         seed=run.seed,
@@ -74,6 +77,8 @@ def assemble(run: Run, measured: list[Measured], warnings: list[Warned]) -> Repo
         diagnostics=diagnostics,
         warnings=warnings,
     )
+    report.corruptions = summaries(report, mce_reference)
+    return report
 
 
 def now() -> str:

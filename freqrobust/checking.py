@@ -125,6 +125,7 @@ def request_for(
         device=device or project.device,
         precision=project.precision,
         seed=project.seed,
+        mce_reference=project.mce_reference,
         run_dir=run_dir,
         json=json,
         reports=reports,

@@ -263,7 +263,7 @@ def eval_(
         str | None,
         typer.Option(
             help="digits, cifar10, cifar100, mnist, fashion_mnist, svhn, imagenet, a file .npz, folder:DIR, "
-            "robustbench:cifar10c, module:callable or file.py:callable.",
+            "cifar10c:DIR,name=fog,severity=3 (cifar100c, imagenetc), robustbench:cifar10c, module:callable or file.py:callable.",
             rich_help_panel=DATA,
             metavar="SPEC",
         ),
@@ -340,6 +340,14 @@ def eval_(
             "--confident", metavar="", help="Judge on the low end of the 95 % interval.", rich_help_panel=GATE
         ),
     ] = False,
+    mce_reference: Annotated[
+        str | None,
+        typer.Option(
+            help="The report of the model that corruption errors are divided by, or alexnet.",
+            rich_help_panel=RUN,
+            metavar="REPORT",
+        ),
+    ] = None,
     run_dir: Annotated[
         str | None,
         typer.Option(
@@ -412,6 +420,7 @@ def eval_(
             device=device,
             precision=precision,
             seed=seed,
+            mce_reference=mce_reference,
             run_dir=run_dir,
             json=json,
             reports=report or [],

@@ -18,8 +18,10 @@ Shape = Literal["circle", "square"]
 
 def distances(height: int, width: int, shape: Shape = "circle") -> torch.Tensor:
     """Distance of every frequency from DC, float64 ``(H, W)``, in the order of ``torch.fft.fft2`` (DC first)."""
-    rows = torch.fft.fftfreq(height, 1 / height, dtype=torch.float64).abs()[:, None]
-    columns = torch.fft.fftfreq(width, 1 / width, dtype=torch.float64).abs()[None, :]
+    rows = (
+        torch.fft.fftfreq(height, 1 / height, dtype=torch.float64).abs().round()[:, None]
+    )  # whole numbers, all but rounding
+    columns = torch.fft.fftfreq(width, 1 / width, dtype=torch.float64).abs().round()[None, :]
     return torch.maximum(rows, columns) if shape == "square" else torch.sqrt(rows**2 + columns**2)
 
 

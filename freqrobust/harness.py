@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from freqrobust import suites
+from freqrobust import corruptions, suites
 from freqrobust.assembly import assemble
 from freqrobust.context import Progress, Silent
 from freqrobust.data import ImageData, as_data
@@ -50,6 +50,7 @@ def evaluate(
     device: str | torch.device = "auto",
     precision: Precision = "fp32",
     seed: int = 0,
+    mce_reference: str | os.PathLike[str] | Report | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
@@ -75,6 +76,8 @@ def evaluate(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         precision: of the attacks' passes; predictions are always made in fp32.
         seed: all randomness is keyed by it.
+        mce_reference: the report, or its file, of the model that corruption errors are divided by; ``alexnet`` for
+            the published errors, which are also the default where the complete ImageNet-C files are evaluated.
         run_dir: journal of finished cells; the same call resumes from it.
         cache_dir: where trained defenses are kept; by default the ``run_dir``.
         progress: told what happens.
@@ -99,6 +102,10 @@ def evaluate(
     if isinstance(attacks, str | Attack):
         attacks = [attacks]
     chosen = parse_attacks(attacks if attacks is not None else suites.resolve(suite or "standard", images.shape))
+    for selection in chosen:
+        if isinstance(selection.plugin, Attack):
+            selection.plugin.check_data(images)
+    reference = _reference(mce_reference, images, chosen)
     network = as_network(model, images, where)
     home = next((p.device for p in network.parameters()), None)
     network = network.to(where)
@@ -129,7 +136,16 @@ def evaluate(
             network.to(home)
     for path in [*run.journal.damaged, *run.checked.damaged]:
         warnings.append(Warned(code="damaged-journal", message=f"{path} was damaged and has been measured again"))
-    return assemble(run, measured, warnings)
+    return assemble(run, measured, warnings, reference)
+
+
+def _reference(
+    given: str | os.PathLike[str] | Report | None, data: ImageData, chosen: list[Selection]
+) -> corruptions.Reference | None:
+    wanted = [selection.params for selection in chosen if selection.name == corruptions.ATTACK]
+    if given is None:
+        return corruptions.alexnet() if corruptions.applies_alexnet(data, wanted) else None
+    return corruptions.read_reference(given, data, wanted)
 
 
 def _first_path(*paths: str | os.PathLike[str] | None) -> Path | None:

@@ -96,7 +96,7 @@ def _check(network: nn.Module, data: ImageData) -> None:
 
 
 #: The parts of a report that are about one of its models.
-_NUMBERED = ("cells", "worst_case", "diagnostics", "analyses", "warnings")
+_NUMBERED = ("cells", "worst_case", "corruptions", "diagnostics", "analyses", "warnings")
 
 
 def join(reports: Sequence[Report]) -> Report:

@@ -55,6 +55,7 @@ RESERVED_OPTIONS = frozenset(
         "device",
         "precision",
         "seed",
+        "mce_reference",
         "run_dir",
         "json",
         "quiet",
@@ -258,6 +259,13 @@ class Attack(Plugin):
     def eot_used(self, eot: int) -> int:
         """Draws of a random model over which it averages, when the harness asks for ``eot``."""
         return eot
+
+    def check_data(self, data: ImageData) -> None:
+        """Refuse data that the attack cannot take, before anything is measured; by default nothing is refused.
+
+        Raises:
+            SpecError, DataError: one line that says what does not fit, and why.
+        """
 
     def prepare(self, samples: Samples, context: AttackContext) -> Any:
         """Look at all samples before any of them is perturbed; for most attacks there is nothing to do.

@@ -92,6 +92,7 @@ class Project(_Table):
     device: str = "auto"
     precision: str = "fp32"
     seed: int = 0
+    mce_reference: str | None = Field(None, description="the report that corruption errors are divided by, or alexnet")
     baseline: str | None = Field(None, description="the report that must not be fallen behind")
     gate: GateTable = GateTable()
     thresholds: dict[str, Number] = Field({}, description="the accuracy that each cell has to reach")

@@ -43,6 +43,7 @@ class Request:
     device: str
     precision: str
     seed: int
+    mce_reference: str | None
     run_dir: str | None
     json: str | None
     reports: Sequence[str]
@@ -135,6 +136,7 @@ def execute(request: Request) -> int:
                 device=device,
                 precision=request.precision,  # type: ignore[arg-type]
                 seed=request.seed,
+                mce_reference=request.mce_reference,
                 run_dir=run_dir,
                 cache_dir=cache,
                 progress=watch,

@@ -225,6 +225,7 @@ class SequentialGate(Gate):
         attacks: Sequence[Selection] = options.pop("attacks")
         oblivious: bool = options.pop("oblivious")
         watch: Progress = options.pop("progress")
+        options["mce_reference"] = None  # means over corruptions need all samples
         options["diagnose"] = None  # a check of a part would say little of the whole
         known = targets.planned(chains, attacks, oblivious)
         required = required_of(self.thresholds, known)

@@ -21,6 +21,7 @@ from freqrobust.reports.text import (
 from pydantic import Field
 
 from freqrobust.gate_table import print_gate
+from freqrobust.results import Cell
 from freqrobust.summary import (
     Entry,
     Measure,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    from freqrobust.results import Cell, Check, ModelRecord, Report, WorstCase
+    from freqrobust.results import Check, CorruptionSummary, Diagnosis, ModelRecord, Report, WorstCase
 
 #: Width of what goes to a file or a pipe.
 PIPED_WIDTH = 160
@@ -145,6 +146,7 @@ class _Printer:
         self.digits = digits(report)
         self.labels = {entry: one_line(label) for entry, label in entry_labels(report).items()}
         self.notes: dict[str, None] = {}
+        self.folded = [summary for summary in report.corruptions if sum(len(r.accuracies) for r in summary.rows) > 1]
 
     def print(self) -> None:
         report = self.report
@@ -158,8 +160,12 @@ class _Printer:
                 _say(self.console, f"{label}: {model.arch} ({model.spec})")
                 self._describe(model, "  ")
         self.console.print()
-        self._show(self._grid("Headline: accuracy in percent, 95 % interval", headline(report)))
-        self._show(self._grid("Every cell: accuracy in percent, 95 % interval", attacks(report)))
+        self._show(self._headline())
+        every = self._cells()
+        if every:
+            self._show(self._grid("Every cell: accuracy in percent, 95 % interval", every))
+        for summary in self.folded:
+            self._show(self._corruptions(summary))
         unaware = self._unaware()
         if unaware is not None:
             self._show(unaware)
@@ -172,6 +178,45 @@ class _Printer:
             if self.notes or report.warnings:
                 self.console.print()
             print_gate(report.gate, self.console, plain=self.plain)
+
+    def _headline(self) -> _Grid:
+        grid = self._grid("Headline: accuracy in percent, 95 % interval", headline(self.report))
+        for summary in self.folded:
+            for row, entry in _corruption_headline(summary, self.report).items():
+                if row not in grid.rows:
+                    grid.rows.append(row)
+                grid.entries[row, self._label(summary)] = entry
+        return grid
+
+    def _cells(self) -> list[Measure]:
+        """Every attack but those that a table by corruption and severity shows."""
+        found = [m for m in attacks(self.report) if not all(self._is_folded(cell) for cell in m.found.values())]
+        return [] if self.folded and [m.label for m in found] == ["clean"] else found  # the headline has it
+
+    def _is_folded(self, cell: Cell | WorstCase) -> bool:
+        if not isinstance(cell, Cell) or cell.attack != "corruption" or cell.accuracy is None:
+            return False
+        name, severity = cell.attack_params["name"], str(cell.attack_params["severity"])
+        return any(severity in row.accuracies for s in self.folded for row in s.rows if row.name == name)
+
+    def _label(self, one: CorruptionSummary | Diagnosis) -> str:
+        return self.labels[Entry(one.model, one.defense_spec)]
+
+    def _corruptions(self, summary: CorruptionSummary) -> _Grid:
+        """One row a corruption, one column a severity."""
+        columns = [*sorted({s for row in summary.rows for s in row.accuracies}), "mean"]
+        columns += ["CE"] if summary.reference is not None else []
+        entries: dict[tuple[str, str], _Entry] = {}
+        for row in summary.rows:
+            values = {**row.accuracies, "mean": row.accuracy, "CE": row.ce}
+            entries |= {(row.name, column): _plain(values.get(column)) for column in columns}
+        for column in columns[: columns.index("mean")]:
+            known = [row.accuracies[column] for row in summary.rows if column in row.accuracies]
+            if len(known) == len(summary.rows):
+                entries["mean", column] = _plain(sum(known) / len(known))
+        entries["mean", "mean"], entries["mean", "CE"] = _plain(summary.mean_accuracy), _plain(summary.mce)
+        title = f"Corruptions ({_made_by(summary)}), {self._label(summary)}: accuracy in percent by severity"
+        return _Grid(title, [*(row.name for row in summary.rows), "mean"], columns, entries)
 
     def _describe(self, model: ModelRecord, indent: str = "") -> None:
         _say(self.console, f"normalisation: {describe_normalization(model)}", indent=indent)
@@ -226,7 +271,7 @@ class _Printer:
         checked = [d for d in self.report.diagnostics if d.depth == "full"]
         if checked:
             rows = list(dict.fromkeys(check.name for d in checked for check in d.checks))
-            names = [self.labels[Entry(d.model, d.defense_spec)] for d in checked]
+            names = [self._label(d) for d in checked]
             entries = {
                 (c.name, name): _check_entry(c) for d, name in zip(checked, names, strict=True) for c in d.checks
             }
@@ -234,8 +279,7 @@ class _Printer:
         self.console.print("Are the robust accuracies to be believed?", style="bold")
         for diagnosis in self.report.diagnostics:
             style = {"believable": "green", "doubtful": "yellow"}.get(diagnosis.verdict, "red")
-            name = self.labels[Entry(diagnosis.model, diagnosis.defense_spec)]
-            line = Text(f"{name}: ").append(diagnosis.verdict, style=style)
+            line = Text(f"{self._label(diagnosis)}: ").append(diagnosis.verdict, style=style)
             self.console.print(line.append(one_line(diagnosis.sentence).removeprefix(diagnosis.verdict)))
         self.console.print()
 
@@ -287,6 +331,40 @@ def _new_table(plain: bool) -> RichTable:
     from rich.table import Table as RichTable
 
     return RichTable(box=box.ASCII2 if plain else box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+
+
+def _plain(share: float | None) -> _Entry:
+    """A share in percent, without an interval."""
+    return _Entry({"": f"{100 * share:.1f}" if share is not None else "-"})
+
+
+def _made_by(summary: CorruptionSummary) -> str:
+    """Where the corrupted images come from: ``generated, cifar constants`` or ``files``."""
+    if summary.source == "files":
+        return "published files"
+    return f"generated, {summary.constants} constants" + ("" if summary.eight_bit else ", not truncated to 8 bits")
+
+
+def _corruption_headline(summary: CorruptionSummary, report: Report) -> dict[str, _Entry]:
+    """Mean accuracy over the corruptions, with the difference from the undefended model, and mCE."""
+    cells = sum(len(row.accuracies) for row in summary.rows)
+    what = f"{'extra ' if summary.part == 'extra' else ''}corruptions, {summary.source}, mean of {cells}"
+    mean = _plain(summary.mean_accuracy)
+    none = [
+        other
+        for other in report.corruptions
+        if other.defense_spec == "none"
+        and other.model == summary.model
+        and (other.part, _made_by(other)) == (summary.part, _made_by(summary))
+    ]
+    if summary.defense_spec != "none" and none and None not in (summary.mean_accuracy, none[0].mean_accuracy):
+        points = 100 * (float(summary.mean_accuracy or 0) - float(none[0].mean_accuracy or 0))
+        mean = _Entry({**mean.parts, "against none": f"{points:+.1f}"})
+    found = {what: mean}
+    if summary.reference is not None and summary.mce is not None:
+        found[f"mCE against {summary.reference}"] = _plain(summary.mce)
+        found["relative mCE"] = _plain(summary.relative_mce)
+    return found
 
 
 def breakable(spec: str) -> str:

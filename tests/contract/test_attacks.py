@@ -12,6 +12,7 @@ from torch import nn
 
 from freqrobust import evaluate
 from freqrobust.context import AttackContext
+from freqrobust.corruptions import COMMON, EXTRA
 from freqrobust.models import state_hash
 from freqrobust.perturbation import TOLERANCE, norms
 from freqrobust.registry import attacks
@@ -42,6 +43,15 @@ VARIANTS = {
     "fourier": [{"norm": "l2", "eps": 1.0}, {"radius": 2, "directions": 5}],
     "lfc": [{"shape": "square"}, {"clip": True}],
     "hfc": [{"shape": "square"}, {"keep_mean": True}],
+    "corruption": [
+        {"name": name, "severity": severity} for name in COMMON + EXTRA for severity in (2, 5) if name != "saturate"
+    ]
+    + [{"name": "glass_blur", "constants": "imagenet", "severity": 1}, {"name": "snow", "eight_bit": False}],
+    "fourier-noise": [{"l2": 1.0, "clip": True}],
+    "filtered-noise": [{"low": 2}, {"high": 3, "shape": "square"}],
+    "critical-band": [{"grayscale": False}],
+    "hybrid": [{"shape": "square", "clip": True}],
+    "phase-swap": [{"keep": "amplitude"}],
 }
 CASES = [pytest.param(name, {}, id=name) for name in NAMES] + [
     pytest.param(name, given, id=f"{name}-{'-'.join(map(str, given.values()))}")
