@@ -301,9 +301,11 @@ class _Printer:
         widths = {column: grid.widths(column) for column in columns}
         for column in columns:
             for part, width in widths[column].items():
-                table.add_column(Text(part or breakable(column)), justify="right", min_width=width, overflow="fold")
+                table.add_column(
+                    Text(part or breakable(one_line(column))), justify="right", min_width=width, overflow="fold"
+                )
         for row in grid.rows:
-            texts = [Text(breakable(row))]
+            texts = [Text(breakable(one_line(row)))]
             for column in columns:
                 entry = grid.entries.get((row, column), _Entry({"": "-"}))
                 for part in widths[column]:

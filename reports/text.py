@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from freqrobust.printable import one_line as one_line
+from freqrobust.summary import Entry, entry_labels
 
 if TYPE_CHECKING:
     from freqrobust.results import (
@@ -126,3 +127,34 @@ def readings(record: AnalysisRecord) -> Iterator[str]:
         reading = f"{result.reading} frequencies. " if result.reading is not None else ""
         if reading or result.sentence:
             yield f"{where}: {reading}{result.sentence}"
+
+
+class Plain(NamedTuple):
+    """A table of text: a title, the heads of its columns, and its rows."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+
+
+def corruption_tables(report: Report) -> Iterator[Plain]:
+    """Accuracy in percent by corruption and severity, a table for each summary, the means last."""
+    labels = entry_labels(report)
+    for one in report.corruptions:
+        severities = sorted({severity for row in one.rows for severity in row.accuracies})
+        errors = ["CE"] if one.reference is not None else []
+        rows = [
+            [row.name, *(_share(row.accuracies.get(s)) for s in severities), _share(row.accuracy)]
+            + [_share(row.ce) for _ in errors]
+            for row in one.rows
+        ]
+        rows.append(["mean", *("" for _ in severities), _share(one.mean_accuracy), *(_share(one.mce) for _ in errors)])
+        kind = "read from the published files" if one.source == "files" else "made on the fly"
+        against = f", CE against {one.reference}" if one.reference is not None else ""
+        label = labels.get(Entry(one.model, one.defense_spec), one.defense_spec)
+        title = f"{label}: {one.part} corruptions, {kind}{'' if one.complete else ', not all of them'}{against}"
+        yield Plain(title, ["corruption", *severities, "mean", *errors], rows)
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else percent(value)

@@ -27,6 +27,8 @@ from freqrobust.results import (
     AnalysisRecord,
     Check,
     Comparison,
+    CorruptionRow,
+    CorruptionSummary,
     Diagnosis,
     GateRecord,
     RegressionRow,
@@ -308,6 +310,22 @@ def decorated(report: Report, text: str) -> Report:
         comparison=Comparison(baseline=text, passed=False, alpha=0.05, max_drop=0.01, rows=rows, notes=[text]),
         thresholds=[ThresholdRow(name="pgd", passed=True, measured=0.5, required=0.45, text=text, n=60)],
     )
+    row = CorruptionRow(name=text, accuracies={"1": 0.75, "5": 0.25}, accuracy=0.5, ce=1.25)
+    found.corruptions = [
+        CorruptionSummary(
+            defense=defended.defense,
+            defense_spec=spec,
+            defense_params=defended.defense_params,
+            part="common",
+            source="generated",
+            complete=False,
+            n=60,
+            rows=[row],
+            mean_accuracy=0.5,
+            mce=1.25,
+            reference=text,
+        )
+    ]
     found.analyses = [
         AnalysisRecord(
             freqrobust_version=found.freqrobust_version,
