@@ -56,6 +56,8 @@ def test_hostile_names_in_the_browser(decorate, shown, show: Open, tmp_path: Pat
     path = tmp_path / "hostile.html"
     path.write_text(shown("html", decorate(" ".join(all_hostile))), encoding="utf-8")
     page = show(path)
+    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
+    assert page.evaluate("document.documentElement.scrollWidth") == 1280
     assert page.dialogs == 0
     assert page.complaints == []
     assert page.requests == [path.as_uri()]
