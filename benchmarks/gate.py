@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from freqrobust import Report, evaluate, load_model
-from freqrobust.compare import POWER, Rules, compare, expected_drop
+from freqrobust.compare import POWER, Rules, compare, expected_drop, points
 from freqrobust.context import DefenseContext
 from freqrobust.data import ImageData, load_data
 from freqrobust.gate import Threshold, least_right
@@ -102,7 +102,7 @@ def changes(bench: Bench) -> None:
                 row.name.removeprefix("none / "),
                 f"{row.baseline:.1%}",
                 f"{row.new:.1%}",
-                f"{-100 * (row.measured or 0):+.1f}",
+                points(-(row.measured or 0)),
                 f"{row.lost} / {row.gained}",
                 f"{row.p_value:.2g}",
                 f"{row.p_adjusted:.2g}" if row.p_adjusted is not None else "",
@@ -153,7 +153,9 @@ def power(bench: Bench) -> None:
             each = [next(row for row in one.rows if row.name == name) for one in found]
             drop = next(row.measured for row in whole.rows if row.name == name)
             announced = expected_drop(n, len(cells), 0.05)
-            seen = [row.detectable for row in each if row.detectable is not None]
+            seen = [
+                row.detectable for row in each if row.detectable is not None and row.detectable <= (row.baseline or 0)
+            ]
             rows.append(
                 [
                     n,
@@ -195,7 +197,7 @@ def early(bench: Bench) -> None:
             rows.append(
                 [name, f"{100 * required:.1f}", verdict, f"{wrong} of {ORDERS}", saved, f"{used.mean() * n:.0f}"]
             )
-    columns = ["cell (accuracy on all 500)", "threshold", "true verdict", "wrong", "passes saved", "samples, mean"]
+    columns = ["cell (accuracy on all 500)", "threshold", "true verdict", "wrong", "samples saved", "samples, mean"]
     table(columns, rows)
     total, wrong = ORDERS * len(edge), sum(count for count, _ in edge)
     shares = [share for _, share in edge]

@@ -6,22 +6,17 @@ derived in ``docs/statistics.md``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
-
-import numpy as np
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from freqrobust import targets
 from freqrobust.errors import GateError, SpecError
-from freqrobust.results import Cell, Comparison, DataRecord, ModelRecord, RegressionRow, Report, WorstCase
-from freqrobust.statistics import detectable_drop, holm, mcnemar, sign_flip
+from freqrobust.pairing import Change, Side, changes_of, conditions, described, partners_of, shared_targets
+from freqrobust.results import Comparison, DataRecord, RegressionRow, Report
+from freqrobust.statistics import detectable_drop, holm
 from freqrobust.suites import HEADLINE_RADIUS, scaled_radius
 from freqrobust.summary import model_labels
 from freqrobust.targets import Target
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 #: The power that ``detectable`` is stated for.
 POWER = 0.8
@@ -29,8 +24,6 @@ POWER = 0.8
 CHURN = 0.01
 #: The name of the default gate cells: clean, LFC at the headline's radius, the worst case per threat.
 DEFAULT = "default"
-#: Cells named in a note, at most.
-NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -76,12 +69,12 @@ def compare(baseline: Report, new: Report, rules: Rules | None = None, *, name: 
     for report, called in ((baseline, name), (new, "the new report")):
         if any(cell.n != report.data.n for cell in report.cells):
             raise GateError(f"cannot compare with {name}: {called} is of a sequential check, which leaves samples out")
-    partners = _partners(baseline.models, new.models)
-    old, now = _Side(baseline, {b: n for n, b in partners.items()}), _Side(new, {n: n for n in partners})
-    shared, notes = _shared(old, now)
-    notes = [*_conditions(baseline, new, partners), *notes]
+    partners = partners_of(baseline.models, new.models)
+    old, now = Side(baseline, {b: n for n, b in partners.items()}), Side(new, {n: n for n in partners})
+    shared, notes = shared_targets(old, now)
+    notes = [*conditions(baseline, new, partners), *notes]
     declared = _declared(rules, [*shared, *targets.sweeps(shared)], new.data.shape)
-    changes, more = _changes(old, now, [*shared, *targets.sweeps(shared)], declared)
+    changes, more = changes_of(old, now, [*shared, *targets.sweeps(shared)], declared.cells, declared.named)
     notes += more
     if rules.strict and notes:
         raise GateError(f"strict: {name} and the new report differ: {'; '.join(notes)}")
@@ -89,7 +82,7 @@ def compare(baseline: Report, new: Report, rules: Rules | None = None, *, name: 
     rows = _rows(changes, declared, rules, labels)
     return Comparison(
         baseline=name,
-        models=[f"{_described(baseline.models[b])} -> {_described(new.models[n])}" for n, b in partners.items()],
+        models=[f"{described(baseline.models[b])} -> {described(new.models[n])}" for n, b in partners.items()],
         passed=not any(row.passed is False for row in rows),
         alpha=rules.alpha,
         max_drop=rules.max_drop,
@@ -152,109 +145,6 @@ def _is_headline(target: Target, radius: float) -> bool:
     )
 
 
-class _Side:
-    """The cells and worst cases of one report, by target."""
-
-    def __init__(self, report: Report, renumber: Mapping[int, int]) -> None:
-        self.cells: dict[str, tuple[Target, Cell]] = {}
-        self.worst: dict[str, tuple[Target, WorstCase]] = {}
-        for cell in report.cells:
-            if cell.model in renumber:
-                target = replace(targets.of_cell(cell), model=renumber[cell.model])
-                self.cells[target.key] = (target, cell)
-        for row in report.worst_case:
-            if row.model in renumber:
-                target = replace(targets.of_worst(row), model=renumber[row.model])
-                self.worst[target.key] = (target, row)
-
-    def targets(self) -> list[Target]:
-        return [target for target, _ in (*self.cells.values(), *self.worst.values())]
-
-    def failed(self, target: Target) -> str | None:
-        """Why a cell failed; None if it did not."""
-        found = self.cells.get(target.key)
-        return found[1].error or "failed" if found is not None and found[1].status == "failed" else None
-
-    def right(self, target: Target) -> NDArray[np.bool_]:
-        found = self.worst[target.key][1] if target.what == "worst" else self.cells[target.key][1]
-        return found.right()
-
-    def adversarial(self, target: Target) -> set[str]:
-        """The adversarial cells of a target's model and defense."""
-        return {
-            key
-            for key, (other, cell) in self.cells.items()
-            if _owner(other) == _owner(target) and cell.kind == "adversarial" and cell.status == "ok"
-        }
-
-    def worst_of(self, target: Target, common: set[str]) -> NDArray[np.bool_]:
-        """Right on the clean images and under each of the common attacks inside the threat."""
-        inside = [cell.right() for key, (_, cell) in self.cells.items() if key in common and _inside(cell, target)]
-        return np.asarray(np.logical_and.reduce(inside)) if inside else np.zeros(0, dtype=bool)
-
-    def survived(self, keys: Sequence[str]) -> NDArray[np.int64]:
-        """How many eps of a sweep, upwards, each sample survives before it breaks."""
-        levels = np.stack([self.cells[key][1].right() for key in keys])
-        return np.asarray(np.cumprod(levels, axis=0).sum(axis=0))
-
-
-def _owner(target: Target) -> tuple[int, str, str]:
-    return target.model, target.defense, str(sorted(target.defense_params.items()))
-
-
-def _inside(cell: Cell, target: Target) -> bool:
-    assert target.threat is not None
-    norm, eps = target.threat
-    return cell.threat is not None and cell.threat.norm == norm and cell.threat.eps <= eps * (1 + 1e-9)
-
-
-def _described(model: ModelRecord) -> str:
-    return f"{model.arch} ({model.spec})"
-
-
-def _partners(old: list[ModelRecord], new: list[ModelRecord]) -> dict[int, int]:
-    """Which model of the baseline each new one is compared with: the same spec, else the same place."""
-    specs = [model.spec for model in old]
-    if len({model.spec for model in new} & set(specs)) == len(new) == len(set(specs)) > 1:
-        return {n: specs.index(model.spec) for n, model in enumerate(new)}
-    return {n: n for n in range(min(len(old), len(new)))}
-
-
-def _shared(old: _Side, now: _Side) -> tuple[list[Target], list[str]]:
-    """Targets of both, failed ones too, and what is missing or new."""
-    before, after = ({t.key: t for t in side.targets()} for side in (old, now))
-    notes = []
-    for names, text in ((before.keys() - after, "missing in the new report"), (after.keys() - before, "not in it")):
-        listed = [t.name for key, t in {**before, **after}.items() if key in names]
-        if listed:
-            more = f" and {len(listed) - NAMED} more" if len(listed) > NAMED else ""
-            notes.append(f"cells {text}: {', '.join(listed[:NAMED])}{more}")
-    return [t for key, t in after.items() if key in before], notes
-
-
-def _conditions(old: Report, new: Report, partners: Mapping[int, int]) -> list[str]:
-    """Conditions of measuring that are not the same."""
-    found = {
-        "seed": (old.seed, new.seed),
-        "freqrobust": (old.freqrobust_version, new.freqrobust_version),
-        "torch": (old.environment.torch, new.environment.torch),
-        "device": (old.environment.device, new.environment.device),
-        "precision": (old.environment.precision, new.environment.precision),
-    }
-    if len(old.models) != len(new.models):
-        found["number of models"] = (len(old.models), len(new.models))
-    for n, b in partners.items():
-        before, after = old.models[b].normalize, new.models[n].normalize
-        if (before.mean, before.std) != (after.mean, after.std):
-            found["normalisation"] = (_normalization(before), _normalization(after))
-    return [f"{what}: {before} before, {after} now" for what, (before, after) in found.items() if before != after]
-
-
-def _normalization(record: object) -> str:
-    mean, std = (",".join(f"{x:g}" for x in getattr(record, key)) for key in ("mean", "std"))
-    return f"{mean}/{std}" if mean else "none"
-
-
 @dataclass(frozen=True)
 class _Declared:
     """The gate cells.
@@ -289,83 +179,7 @@ def _declared(rules: Rules, shared: Sequence[Target], shape: Sequence[int]) -> _
     return _Declared(cells, named, limits)
 
 
-@dataclass
-class _Change:
-    """What happened to the samples of one target."""
-
-    target: Target
-    test: str
-    p_value: float
-    n: int
-    baseline: float
-    new: float
-    drop: float
-    lost: int
-    gained: int
-
-
-def _changes(old: _Side, now: _Side, shared: Sequence[Target], declared: _Declared) -> tuple[list[_Change], list[str]]:
-    """The changes of all targets that both sides measured, and what has to be said of the others."""
-    changes: list[_Change] = []
-    notes: dict[str, None] = {}
-    for target in shared:
-        failed = {"the new report": now.failed(target), "the baseline": old.failed(target)}
-        where = next((side for side, reason in failed.items() if reason is not None), None)
-        if where is not None:
-            if target.key in declared.cells:
-                raise GateError(f"cannot compare: the gate cell {target.name} failed in {where}: {failed[where]}")
-            notes[f"{target.name} failed in {where}"] = None
-        elif target.what == "sweep":
-            levels = _levels(shared, target, old, now)
-            if len(levels) > 1:
-                changes.append(_sweep_change(target, old.survived(levels), now.survived(levels), len(levels)))
-        elif target.what == "cell":
-            changes.append(_change(target, old.right(target), now.right(target)))
-        else:
-            both = old.adversarial(target), now.adversarial(target)
-            if both[0] == both[1]:
-                changes.append(_change(target, old.right(target), now.right(target)))
-                continue
-            before, after = (side.worst_of(target, both[0] & both[1]) for side in (old, now))
-            if len(before):
-                notes[f"{target.name} is over the attacks that both reports have"] = None
-                changes.append(_change(target, before, after))
-                continue
-            if target.key in declared.named:
-                raise GateError(f"cannot compare: {target.name} is over other attacks in each report")
-            notes[f"{target.name} is over other attacks in each report, and is not compared"] = None
-    return changes, list(notes)
-
-
-def _levels(shared: Sequence[Target], sweep: Target, old: _Side, now: _Side) -> list[str]:
-    """The cells of a sweep that both sides measured, by eps."""
-    cells = {
-        t.threat[1]: t.key
-        for t in shared
-        if t.what == "cell" and t.threat is not None and targets.sweep_of(t).key == sweep.key
-        if not old.failed(t) and not now.failed(t)
-    }
-    return [cells[eps] for eps in sorted(cells)]
-
-
-def _change(target: Target, before: NDArray[np.bool_], after: NDArray[np.bool_]) -> _Change:
-    lost, gained, n = int((before & ~after).sum()), int((~before & after).sum()), len(before)
-    was, now = float(before.mean()), float(after.mean())
-    return _Change(target, "mcnemar", mcnemar(lost, gained), n, was, now, (lost - gained) / n, lost, gained)
-
-
-def _sweep_change(target: Target, before: NDArray[np.int64], after: NDArray[np.int64], levels: int) -> _Change:
-    """The test on each sample's smallest breaking eps, counted in levels of the sweep."""
-    difference = before - after
-    values, counts = np.unique(difference, return_counts=True)
-    tally = {int(value): int(count) for value, count in zip(values, counts, strict=True)}
-    was, now = float(before.mean()) / levels, float(after.mean()) / levels
-    lost, gained = int((difference > 0).sum()), int((difference < 0).sum())
-    drop = float(difference.sum()) / (levels * len(before))
-    return _Change(target, "sign-flip", sign_flip(tally), len(before), was, now, drop, lost, gained)
-
-
-def _rows(changes: Sequence[_Change], declared: _Declared, rules: Rules, labels: Sequence[str]) -> list[RegressionRow]:
+def _rows(changes: Sequence[Change], declared: _Declared, rules: Rules, labels: Sequence[str]) -> list[RegressionRow]:
     """Judged rows, worst first, then the others; ``labels`` names the models where there are several."""
     judged = [change for change in changes if change.target.key in declared.cells]
     if not judged:
@@ -387,7 +201,7 @@ def _rows(changes: Sequence[_Change], declared: _Declared, rules: Rules, labels:
                 required=required if p is not None else None,
                 p_value=change.p_value,
                 p_adjusted=p,
-                test="mcnemar" if change.test == "mcnemar" else "sign-flip",
+                test=change.test,
                 n=change.n,
                 baseline=change.baseline,
                 new=change.new,
@@ -416,7 +230,7 @@ def points(share: float) -> str:
     return f"{100 * share:+.1f}".replace("-0.0", "+0.0")
 
 
-def _text(change: _Change, p: float | None, required: float, alpha: float) -> str:
+def _text(change: Change, p: float | None, required: float, alpha: float) -> str:
     what = "mean accuracy over the eps " if change.test == "sign-flip" else ""
     moved = f"{what}{change.baseline:.1%} -> {change.new:.1%} ({points(-change.drop)} points)"
     counts = f"{change.lost} samples lost, {change.gained} gained"

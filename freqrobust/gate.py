@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -137,6 +137,7 @@ class Gate:
         self.rules = rules or Rules()
         self.name = str(baseline)
         self.baseline = Report.from_json(baseline) if baseline is not None else None
+        self.planned: Sequence[Target] = ()
         self.report: Report | None = None
 
     def prepare(self, planned: Sequence[Target], data: DataRecord) -> None:
@@ -146,6 +147,7 @@ class Gate:
             GateError: the baseline is of other data.
             SpecError: a threshold or a rule names no cell of the run.
         """
+        self.planned = planned
         for threshold in self.thresholds:
             targets.find(threshold.target, planned, "threshold")
         if self.baseline is not None:
@@ -160,7 +162,7 @@ class Gate:
 
     def judge(self, report: Report) -> GateRecord:
         """The verdict on a report, which is kept as ``self.report`` with the verdict in it."""
-        rows = threshold_rows(report, self.thresholds, self.confident)
+        rows = threshold_rows(report, self.thresholds, self.confident, self.planned)
         comparison = None
         if self.baseline is not None:
             comparison = compare(self.baseline, report, self.rules, name=self.name)
@@ -171,20 +173,39 @@ class Gate:
         return record
 
 
-def threshold_rows(report: Report, thresholds: Iterable[Threshold], confident: bool) -> list[ThresholdRow]:
-    """A row for each cell that a threshold names; of several thresholds on one cell the highest counts."""
-    measured: dict[str, tuple[Target, Cell | WorstCase]] = {}
-    for cell in report.cells:
-        target = targets.of_cell(cell)
-        measured[target.key] = (target, cell)
-    for row in report.worst_case:
-        target = targets.of_worst(row)
-        measured[target.key] = (target, row)
+def threshold_rows(
+    report: Report, thresholds: Iterable[Threshold], confident: bool, planned: Sequence[Target] = ()
+) -> list[ThresholdRow]:
+    """A row for each cell that a threshold names; of several thresholds on one cell the highest counts.
+
+    Args:
+        planned: what was to be measured of each model. What is not in the report failed, and is not reached.
+    """
+    cells: list[tuple[Target, Cell | WorstCase]] = [(targets.of_cell(cell), cell) for cell in report.cells]
+    cells += [(targets.of_worst(row), row) for row in report.worst_case]
+    measured = {target.key: found for target, found in cells}
+    known = {target.key: target for target, _ in cells}
+    for number in range(len(report.models)):
+        for target in (replace(one, model=number) for one in planned):
+            known.setdefault(target.key, target)
     labels = model_labels(report) if len(report.models) > 1 else [""]
-    return [
-        judged_threshold(*measured[key], share, confident, labels[measured[key][0].model])
-        for key, share in required_of(thresholds, [target for target, _ in measured.values()]).items()
-    ]
+    rows = []
+    for key, share in required_of(thresholds, list(known.values())).items():
+        target, found = known[key], measured.get(key)
+        label = labels[target.model]
+        if found is None:
+            rows.append(unmeasured(target, share, report, label))
+        else:
+            rows.append(judged_threshold(target, found, share, confident, label))
+    return rows
+
+
+def unmeasured(target: Target, required: float, report: Report, label: str) -> ThresholdRow:
+    """The row of a target that is not in the report: the defense or all of its attacks failed."""
+    reasons = [c.error for c in report.cells if c.error and c.defense_spec == target.defense_spec]
+    text = f"could not be measured: {reasons[0] if reasons else 'it is not in the report'}"
+    name = f"{label}: {target.name}" if label else target.name
+    return ThresholdRow(name=name, model=target.model, passed=False, required=required, text=text, n=report.data.n)
 
 
 def required_of(thresholds: Iterable[Threshold], known: Sequence[Target]) -> dict[str, float]:

@@ -27,7 +27,7 @@ def engine_hash() -> str:
     """Hash of freqrobust's own numerical code, a part of every identity."""
     digest = hashlib.sha256()
     for file in sorted(Path(__file__).parent.glob("*.py")):
-        if file.name != "cli.py":
+        if not file.name.startswith("cli"):
             digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -61,7 +61,8 @@ class _Open:
         one = found.get(self.key)
         if one is None or one.outcomes is None:
             self.verdict = False
-            self.failure = getattr(one, "error", None) or "it was not measured"
+            failed = [cell.error for cell in part.cells if cell.error]
+            self.failure = getattr(one, "error", None) or (failed[0] if failed else "it was not measured")
             return
         self.right += one.correct
         self.seen += one.n

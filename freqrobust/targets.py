@@ -155,7 +155,7 @@ def sweeps(cells: Iterable[Target]) -> list[Target]:
     """One target for each group of cells that differ only in eps."""
     groups: dict[str, list[Target]] = {}
     for cell in cells:
-        if cell.threat is not None:
+        if cell.what == "cell" and cell.threat is not None:
             groups.setdefault(sweep_of(cell).key, []).append(cell)
     return [sweep_of(group[0]) for group in groups.values() if len({c.threat for c in group}) > 1]
 

@@ -109,6 +109,30 @@ def test_a_cell_that_failed_does_not_reach_its_threshold(
     assert command(*run, "--fail-under", "clean>=0").code == 3
 
 
+@pytest.mark.parametrize("sequential", [False, True])
+def test_a_defense_that_failed_reaches_nothing(
+    sequential: bool, project: Callable[..., Path], command: Command, write: Callable[[str, str], str]
+) -> None:
+    write(
+        "mine.py",
+        "from freqrobust import Defense\nclass Broken(Defense):\n    def apply(self, *all): raise OSError('no')\n",
+    )
+    path = project('defenses = ["mine.py:Broken"]', '[thresholds]\nclean = 0.1\n"Broken/worst" = 0\n"Broken/clean" = 0')
+    path.write_text(path.read_text().replace('baseline = "baseline.json"\n', ""))
+    result = command("check", "--json", "r.json", *(["--sequential"] if sequential else []))
+    assert result.code == 1, result.err
+    gate = Report.from_json("r.json").gate
+    assert gate is not None
+    verdicts = {row.name: row.passed for row in gate.thresholds}
+    assert verdicts == {
+        "none / clean": True,
+        "Broken / worst-linf-4/255": False,
+        "Broken / worst-linf-16/255": False,
+        "Broken / clean": False,
+    }
+    assert all("OSError: no" in row.text for row in gate.thresholds if not row.passed)
+
+
 @pytest.mark.parametrize(
     ("thresholds", "said"),
     [

@@ -7,7 +7,7 @@ import pytest
 
 from freqrobust.errors import SpecError
 from freqrobust.registry import parse_attacks, parse_defenses
-from freqrobust.targets import find, in_report, planned
+from freqrobust.targets import find, in_report, planned, sweeps
 
 ATTACKS = ["lfc:radius=12", "pgd:eps=[2/255,8/255],steps=5", "pgd:eps=0.5,norm=l2", "fgsm"]
 CELLS = {
@@ -116,3 +116,9 @@ def test_keys_tell_parameters_apart_that_specs_do_not_show(make_report) -> None:
     three = in_report(make_report({"clean": 1, "fgsm:eps=4/255": np.ones(100)}))
     assert [t.key for t in one] == [t.key for t in two]  # the default, given
     assert not {t.key for t in one if t.attack == "fgsm"} & {t.key for t in three}
+
+
+def test_a_worst_case_is_no_sweep(make_report) -> None:
+    report = make_report({"clean": 1, "fgsm:eps=4/255": 1, "pgd:eps=8/255": 1})  # two threats, no sweep
+    assert [t.name for t in in_report(report) if t.what == "sweep"] == []
+    assert [t.name for t in sweeps(in_report(report))] == []

@@ -1,0 +1,86 @@
+"""docs/ci.md shows what ``freqrobust init`` writes, and its commands and code are what they seem."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from freqrobust import cli, cli_gate, scaffold
+from freqrobust.project import read_project
+
+DOC = Path(__file__).parents[2] / "docs" / "ci.md"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", DOC.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def test_the_workflows_are_those_that_init_writes() -> None:
+    assert blocks("yaml") == [scaffold.workflow("github"), scaffold.workflow("gitlab")]
+
+
+def test_the_project_file_is_the_one_that_init_writes() -> None:
+    assert blocks("toml") == [scaffold.project_text("demo", "none", "digits")]
+
+
+def test_what_is_commented_out_in_the_project_file_works_too(tmp_path: Path) -> None:
+    """Each key that is shown as a comment is one that there is."""
+    text = re.sub(
+        r"^# (?=\[|[\w-]+ = |\"[^\"]+\" = )", "", scaffold.project_text("demo", "none", "digits"), flags=re.MULTILINE
+    )
+    (tmp_path / "freqrobust.toml").write_text(text)
+    project = read_project(tmp_path / "freqrobust.toml")
+    assert project.limit == 500
+    assert project.arch == ["resnet20"]
+    assert project.defenses == ["smooth:rho=0.1"]
+    assert project.gate.confident
+    assert project.gate.max_drops == {"clean": 0.005}
+    assert [threshold.text for threshold in project.required] == ["clean>=0.9", "pgd:eps=2/255>=0.45"]
+
+
+def commands(text: str) -> list[list[str]]:
+    lines = [line.strip() for line in text.splitlines()]
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("freqrobust ")]
+
+
+def workflow_commands() -> list[list[str]]:
+    github = yaml.safe_load(scaffold.workflow("github"))["jobs"]["robustness"]["steps"]
+    gitlab = yaml.safe_load(scaffold.workflow("gitlab"))["robustness"]["script"]
+    return commands("\n".join([*(step.get("run", "") for step in github), *gitlab]))
+
+
+@pytest.mark.parametrize("arguments", [*commands("\n".join(blocks("sh"))), *workflow_commands()], ids=" ".join)
+def test_every_command_is_understood(arguments: list[str]) -> None:
+    """Every command exists and has the options that it is given."""
+    functions: dict[str, Any] = {"eval": cli.eval_, "report": cli.report_}
+    function = functions.get(arguments[0]) or getattr(cli_gate, arguments[0])
+    known = {f"--{name.replace('_', '-')}" for name in inspect.signature(function).parameters}
+    assert {argument for argument in arguments if argument.startswith("--")} <= known
+
+
+def test_workflows_have_what_their_systems_ask_for() -> None:
+    github = yaml.safe_load(scaffold.workflow("github"))
+    assert set(github) == {"name", True, "jobs"}  # YAML reads "on" as true
+    job = github["jobs"]["robustness"]
+    assert set(job) == {"runs-on", "timeout-minutes", "steps"}
+    assert all(("uses" in step) != ("run" in step) for step in job["steps"])
+    gitlab = yaml.safe_load(scaffold.workflow("gitlab"))["robustness"]
+    assert gitlab["artifacts"]["reports"]["junit"] == "robustness.xml"
+    assert workflow_commands()[0] == workflow_commands()[1]
+
+
+def test_the_pytest_example_is_python() -> None:
+    compile(blocks("python")[0], "ci.md", "exec")
+
+
+def test_links_lead_somewhere() -> None:
+    for name in ("ci.md", "statistics.md"):
+        text = (DOC.parent / name).read_text(encoding="utf-8")
+        for link in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert (DOC.parent / link).exists(), link
