@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING
 
 from freqrobust.compare import points
+from freqrobust.printable import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,7 +52,7 @@ def print_gate(record: GateRecord, console: Console, *, plain: bool) -> None:
         console.print(_thresholds(record.thresholds, plain))
         for row in record.thresholds:
             if row.measured is None:
-                console.print(f"{row.name}: {row.text}", style="red")
+                console.print(one_line(f"{row.name}: {row.text}"), style="red")
         console.print()
     if record.comparison is not None:
         print_comparison(record.comparison, console, plain=plain)
@@ -64,11 +65,11 @@ def print_gate(record: GateRecord, console: Console, *, plain: bool) -> None:
 def print_comparison(comparison: Comparison, console: Console, *, plain: bool, title: str | None = None) -> None:
     """The changes from a baseline, worst first."""
     heading = title or f"Against {comparison.baseline}: accuracy in percent, worst first"
-    console.print(heading, style="bold")
+    console.print(one_line(heading), style="bold")
     for line in comparison.models:
-        console.print(line)
+        console.print(one_line(line))
     console.print(_changes(comparison.rows, plain))
-    for note in (*_footnotes(comparison), *(f"note: {note}" for note in comparison.notes)):
+    for note in (*_footnotes(comparison), *(one_line(f"note: {note}") for note in comparison.notes)):
         console.print(note)
     console.print()
 
@@ -112,7 +113,7 @@ def _table(plain: bool, columns: Sequence[str]) -> Table:
 
 def _cell(name: str) -> str:
     """A cell's name; the undefended model goes without saying, and long names may break after commas and colons."""
-    short = name.removeprefix("none / ")
+    short = one_line(name).removeprefix("none / ")
     return short.replace(",", ", ").replace(":", ": ", 1) if len(short) > WHOLE else short
 
 

@@ -92,24 +92,19 @@ def _standings(reports: Mapping[str, Report]) -> list[Standing]:
     found = []
     for name, report in reports.items():
         measures = headline(report)
-        verdicts = {(d.model, _params(d.defense, d.defense_params)): d.verdict for d in report.diagnostics}
+        verdicts = {Entry(d.model, d.defense_spec): d.verdict for d in report.diagnostics}
         for entry in entries(report):
             model = names[name, entry.model]
-            cell = next(c for c in report.cells if Entry(c.model, c.defense_spec) == entry)
             found.append(
                 Standing(
                     name=model if entry.defense == "none" else f"{model} + {entry.defense}",
                     report=name,
                     entry=entry,
                     measures={m.label: m.found[entry] for m in measures if entry in m.found},
-                    verdict=verdicts.get((entry.model, _params(cell.defense, cell.defense_params))),
+                    verdict=verdicts.get(entry),
                 )
             )
     return found
-
-
-def _params(name: str, params: Mapping[str, object]) -> str:
-    return f"{name} {sorted(params.items())}"
 
 
 def _measures(reports: Iterable[Report]) -> list[Measure]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import IO
 
 from freqrobust.errors import FreqRobustError, PluginError, SpecError
 from freqrobust.journal import check_writable, write_atomically
@@ -101,25 +102,33 @@ def _shows_several(cls: type[object]) -> bool:
     return issubclass(cls, Reporter) and cls.render_many is not Reporter.render_many
 
 
-def write_outputs(outputs: Sequence[Output], found: Mapping[str, Report]) -> list[str]:
-    """Write every report; one that fails does not keep the others from being written.
+def write_outputs(outputs: Sequence[Output], found: Mapping[str, Report], all_or_none: bool = False) -> list[str]:
+    """Write every report.
 
     Args:
         outputs: what to write.
         found: the reports by their names; one is shown by itself, several together.
+        all_or_none: write nothing where one fails; else the others are written before the failure is raised.
 
     Returns:
         The files written.
 
     Raises:
-        FreqRobustError: the first failure, once the others are written.
+        FreqRobustError: the first failure.
     """
-    written: list[str] = []
+    texts: list[tuple[Output, str | None]] = []
     failures: list[FreqRobustError] = []
     for output in outputs:
         try:
-            text = rendered(output, found)
-            if output.target == STDOUT:
+            texts.append((output, None if _is_terminal_table(output) else rendered(output, found)))
+        except FreqRobustError as error:
+            failures.append(error)
+    written: list[str] = []
+    for output, text in [] if failures and all_or_none else texts:
+        try:
+            if text is None:
+                _render(output, found, sys.stdout)
+            elif output.target == STDOUT:
                 _print(text)
             else:
                 write_atomically(Path(output.target), text)
@@ -131,13 +140,23 @@ def write_outputs(outputs: Sequence[Output], found: Mapping[str, Report]) -> lis
     return written
 
 
+def _is_terminal_table(output: Output) -> bool:
+    """The table looks at the terminal itself, for its width and its colours."""
+    return output.target == STDOUT and output.selection.name == "table"
+
+
 def rendered(output: Output, found: Mapping[str, Report]) -> str:
     """The text of one report.
 
     Raises:
         PluginError: the reporter failed.
     """
-    target = sys.stdout if output.target == STDOUT and output.selection.name == "table" else io.StringIO()
+    target = io.StringIO()
+    _render(output, found, target)
+    return target.getvalue()
+
+
+def _render(output: Output, found: Mapping[str, Report], target: IO[str]) -> None:
     try:
         if len(found) == 1:
             output.reporter.render(next(iter(found.values())), target)
@@ -148,7 +167,6 @@ def rendered(output: Output, found: Mapping[str, Report]) -> str:
     except Exception as error:  # a plugin may fail in any way
         reason = " ".join(str(error).split())
         raise PluginError(f"the report {output.selection.name!r} failed: {type(error).__name__}: {reason}") from error
-    return target.getvalue() if isinstance(target, io.StringIO) else ""
 
 
 def _print(text: str) -> None:
@@ -185,6 +203,6 @@ def execute(paths: Sequence[str], wanted: Sequence[str], flag: str = "--as") -> 
     found = read_reports(paths)
     inputs = [Path(path) / "report.json" if Path(path).is_dir() else Path(path) for path in paths]
     check_outputs(outputs, flag, inputs, several=len(found) > 1)
-    for path in write_outputs(outputs, found):
+    for path in write_outputs(outputs, found, all_or_none=True):
         print(f"written: {path}", file=sys.stderr)
     return 0

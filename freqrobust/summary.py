@@ -205,14 +205,11 @@ def statements(report: Report) -> list[Statement]:
     if broken:
         found.append(Statement("bad", f"{broken} of {len(report.cells)} cells failed and are in no worst case"))
     for one in report.diagnostics:
-        name = diagnosed(report, one)
-        found.append(Statement(_LEVELS[one.verdict], f"{name}: {one.verdict}. {one.sentence}"))
+        said = one.sentence if one.sentence.startswith(one.verdict) else f"{one.verdict}: {one.sentence}"
+        found.append(Statement(_LEVELS[one.verdict], f"{diagnosed(report, one)}: {said}"))
     return found
 
 
 def diagnosed(report: Report, one: Diagnosis) -> str:
     """The label of the entry that a diagnosis is about."""
-    for cell in report.cells:
-        if (cell.model, cell.defense, cell.defense_params) == (one.model, one.defense, one.defense_params):
-            return entry_labels(report)[_entry(cell)]
-    return one.defense
+    return entry_labels(report).get(Entry(one.model, one.defense_spec), one.defense_spec)

@@ -13,7 +13,7 @@ from freqrobust.summary import Entry, eps_text, threats
 
 #: Size of the drawing, in the units of its view box, and the margins of what is inside the axes.
 WIDTH, HEIGHT = 400, 256
-LEFT, RIGHT, TOP, BOTTOM = 34, 12, 12, 40
+LEFT, RIGHT, TOP, BOTTOM = 34, 22, 12, 40
 #: Colours that a style sheet has for lines, and lines that one drawing can hold.
 COLOURS, MOST = 8, 16
 _CLOSEST_TICKS = 26

@@ -14,7 +14,10 @@ from freqrobust.reports.comparing import Comparing
 from freqrobust.reports.curves import Named, charts
 from freqrobust.reports.text import (
     accuracy,
+    check_number,
+    check_reason,
     conditions,
+    corruption_tables,
     describe_normalization,
     describe_published,
     difference,
@@ -116,6 +119,7 @@ class HTML(Comparing):
             ),
         )
         environment.filters["breakable"] = _breakable
+        environment.globals.update(check_number=check_number, check_reason=check_reason)
         css, script = _template("report.css"), _template("report.js")
         page = environment.get_template("report.html").render(
             theme=self.theme,
@@ -179,6 +183,7 @@ def _view(name: str, report: Report, index: int) -> dict[str, Any]:
         "unaware": list(_unaware(report)),
         "diagnostics": [(diagnosed(report, one), one) for one in report.diagnostics],
         "gate": report.gate,
+        "corruptions": list(corruption_tables(report)),
         "analyses": list(_analyses(report)),
         "warnings": [(where(report, warning), warning) for warning in report.warnings],
         "provenance": list(_provenance(report)),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Literal
 from xml.etree import ElementTree
 
-from freqrobust.reports.text import accuracy, conditions, difference, digits, one_line
+from freqrobust.reports.text import accuracy, check_number, check_reason, conditions, difference, digits, one_line
 
 from freqrobust.plugin import Reporter
 from freqrobust.summary import Entry, diagnosed, entry_labels, where
@@ -135,11 +135,11 @@ def _checks(report: Report) -> Iterator[_Case]:
         group = _group("diagnostics", diagnosed(report, one))
         for check in one.checks:
             numbers = [
-                f"{what} {value:g}"
-                for what, value in (("measured", check.measured), ("threshold", check.threshold))
+                f"{what} {check_number(value, check)}"
+                for what, value in (("measured", check.measured), ("at most", check.threshold))
                 if value is not None
             ]
-            text = "; ".join(filter(None, [", ".join(numbers), check.reason, check.source]))
+            text = "; ".join(filter(None, [", ".join(numbers), check_reason(check), check.source]))
             outcome: Literal["passed", "failure", "skipped"] = (
                 "passed" if check.status == "passed" else "failure" if check.status == "failed" else "skipped"
             )

@@ -37,6 +37,8 @@ _SPECIAL = {
     "]": r"{]}",
     "*": r"{*}",
 }
+#: Longest text that is set; TeX cannot measure boxes of more than about 5 m.
+_LONGEST = 300
 _NORMS = {"linf": r"$\ell_\infty$", "l2": r"$\ell_2$", "l1": r"$\ell_1$"}
 
 
@@ -48,6 +50,7 @@ def escape(text: object) -> str:
         'a\\\\_b \\\\& 50\\\\%'
     """
     line = one_line(text)
+    line = line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
     shown = "".join(_SPECIAL.get(c, c if c.isascii() else f"{{[}}U+{ord(c):04X}{{]}}") for c in line)
     return re.sub(r"([-,])(?=\1)", r"\1{}", shown)  # dashes and quotes that several characters become
 
@@ -67,7 +70,8 @@ class LaTeX(Comparing):
         columns = _columns(report, self.threats)
         lines = self._rows(names, columns, digits(report))
         heads = [escape("Model and defense" if len(report.models) > 1 else "Defense"), *map(_head, columns)]
-        self._write(heads, lines, _caption(self.caption, title(report), [conditions(report)]), target)
+        caption = self.caption or f"Accuracy in percent of {title(report)}, {conditions(report)}."
+        self._write(heads, lines, caption, [], target)
 
     def render_many(self, reports: Mapping[str, Report], target: IO[str]) -> None:
         board = self.board(reports)
@@ -80,7 +84,8 @@ class LaTeX(Comparing):
             cells = [self._number(one, decimals, best=False) for one in numbers]
             lines.append([escape(standing.rank_text).replace("-", "--"), escape(standing.name), *cells])
         heads = ["Rank", "Model and defense", *map(_head, columns)]
-        self._write(heads, lines, _caption(self.caption, "leaderboard", board.notes), target)
+        caption = self.caption or f"Accuracy in percent, ranked by {board.by}. Ranks are all that the samples allow."
+        self._write(heads, lines, caption, board.notes, target)
 
     def _rows(self, names: Mapping[Entry, str], columns: Sequence[Measure], decimals: int) -> list[list[str]]:
         best = [_best(column) if self.bold else set[Entry]() for column in columns]
@@ -101,13 +106,16 @@ class LaTeX(Comparing):
         text = rf"\textbf{{{text}}}" if best else text
         return f"{text} {{\\scriptsize {{{interval(one.ci95, decimals)}}}}}" if self.interval else text
 
-    def _write(self, heads: list[str], rows: list[list[str]], caption: str, target: IO[str]) -> None:
+    def _write(
+        self, heads: list[str], rows: list[list[str]], caption: str, notes: Sequence[str], target: IO[str]
+    ) -> None:
         left = sum(not head.startswith("{") for head in heads)
         table = [
             "% needs \\usepackage{booktabs}",
+            *(f"% {escape(note)}" for note in notes),
             "\\begin{table}",
             "  \\centering",
-            f"  \\caption{{{caption}}}",
+            f"  \\caption{{{escape(caption)}}}",
             f"  \\label{{{self.label}}}",
             f"  \\begin{{tabular}}{{{'l' * left}{'r' * (len(heads) - left)}}}",
             "    \\toprule",
@@ -122,11 +130,6 @@ class LaTeX(Comparing):
             packages = ["\\usepackage[T1]{fontenc}", "\\usepackage{textcomp}", "\\usepackage{booktabs}"]
             table = ["\\documentclass{article}", *packages, "\\begin{document}", *table, "\\end{document}"]
         target.write("\n".join(table) + "\n")
-
-
-def _caption(given: str | None, what: str, lines: Sequence[str]) -> str:
-    text = given if given is not None else f"Accuracy in percent, {what}: {'; '.join(lines)}."
-    return escape(text)
 
 
 def _columns(report: Report, threats: str) -> list[Measure]:

@@ -9,8 +9,12 @@ from typing import IO, TYPE_CHECKING
 
 from freqrobust.reports.comparing import Comparing
 from freqrobust.reports.text import (
+    Plain,
     accuracy,
+    check_number,
+    check_reason,
     conditions,
+    corruption_tables,
     describe_normalization,
     describe_published,
     difference,
@@ -35,6 +39,7 @@ from freqrobust.summary import (
 )
 
 if TYPE_CHECKING:
+    from freqrobust.analysis_results import AnalysisTable
     from freqrobust.results import Cell, Report, WorstCase
 
 #: Longest comment that GitHub takes, in characters.
@@ -190,6 +195,8 @@ def _sections(report: Report) -> list[_Section]:
         lines = [f"- {escape(f'{where(report, w)}{w.message} ({w.code})')}" for w in report.warnings]
         sections.append(_Section(f"Warnings ({len(lines)})", lines))
     sections += _diagnostics(report)
+    for table in corruption_tables(report):
+        sections.append(_Section(f"Corruptions, {escape(table.title)}", _plain(table)))
     sections += _analyses(report)
     cells = attacks(report)
     failed = [
@@ -229,10 +236,15 @@ def _diagnostics(report: Report) -> list[_Section]:
         lines = [escape(one.sentence), "", *_row(["check", "", "measured", "threshold", "why", "source"]), *_rule(6, 0)]
         for check in one.checks:
             status = f"**{check.status}**" if check.status == "failed" else check.status
-            numbers = ["-" if value is None else f"{value:.4g}" for value in (check.measured, check.threshold)]
-            lines += _row([escape(check.name), status, *numbers, escape(check.reason or ""), escape(check.source)])
+            numbers = [check_number(value, check) for value in (check.measured, check.threshold)]
+            lines += _row([escape(check.name), status, *numbers, escape(check_reason(check)), escape(check.source)])
         found.append(_Section(f"Diagnostics of {escape(diagnosed(report, one))}: {one.verdict}", lines))
     return found
+
+
+def _plain(table: Plain | AnalysisTable) -> list[str]:
+    lines = _row([escape(column) for column in table.columns]) + _rule(1, len(table.columns) - 1)
+    return lines + [line for row in table.rows for line in _row([escape(value) for value in row])]
 
 
 def _analyses(report: Report) -> list[_Section]:
@@ -240,9 +252,7 @@ def _analyses(report: Report) -> list[_Section]:
     for record in report.analyses:
         lines = [f"- {escape(line)}" for line in readings(record)]
         for table in record.tables:
-            lines += ["", f"**{escape(table.title)}**", "", *_row([escape(c) for c in table.columns])]
-            lines += _rule(len(table.columns), 0)
-            lines += [line for row in table.rows for line in _row([escape(value) for value in row])]
+            lines += ["", f"**{escape(table.title)}**", "", *_plain(table)]
         if record.picture is not None:
             lines += ["", "Its picture is in the HTML report."]
         found.append(_Section(f"Analysis: {escape(record.spec)}", lines))

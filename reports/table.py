@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
@@ -102,8 +103,9 @@ class Table(Comparing):
 
         board, console = self.board(reports), self._console(target)
         _say(console, f"Leaderboard: {board.by}, accuracy in percent, 95 % interval", style="bold")
-        label = max(18, console.width // 4)
-        room = console.width - 2 - min(label, max(len(s.name) for s in board.standings)) - 10
+        names = [s.name + (f" ({s.verdict})" if s.verdict else "") for s in board.standings]
+        label = min(max(len(breakable(one_line(name))) for name in names), max(18, console.width // 3))
+        room = console.width - label - 10
         fitting = max(1, room // 18)
         for start in range(0, len(board.labels), fitting):
             table = _new_table(plain=not target.isatty())
@@ -112,8 +114,7 @@ class Table(Comparing):
             labels = board.labels[start : start + fitting]
             for column in labels:
                 table.add_column(Text(column), justify="right", min_width=14, overflow="fold")
-            for standing in board.standings:
-                name = standing.name + (f" ({standing.verdict})" if standing.verdict else "")
+            for standing, name in zip(board.standings, names, strict=True):
                 texts = [standing.rank_text, name]
                 for column in labels:
                     one = standing.measures.get(column)
@@ -279,7 +280,7 @@ class _Printer:
         for diagnosis in self.report.diagnostics:
             style = {"believable": "green", "doubtful": "yellow"}.get(diagnosis.verdict, "red")
             line = Text(f"{self._label(diagnosis)}: ").append(diagnosis.verdict, style=style)
-            self.console.print(line.append(one_line(diagnosis.sentence.removeprefix(diagnosis.verdict))))
+            self.console.print(line.append(one_line(diagnosis.sentence).removeprefix(diagnosis.verdict)))
         self.console.print()
 
     def _show(self, grid: _Grid) -> None:
@@ -300,9 +301,11 @@ class _Printer:
         widths = {column: grid.widths(column) for column in columns}
         for column in columns:
             for part, width in widths[column].items():
-                table.add_column(Text(part or breakable(column)), justify="right", min_width=width, overflow="fold")
+                table.add_column(
+                    Text(part or breakable(one_line(column))), justify="right", min_width=width, overflow="fold"
+                )
         for row in grid.rows:
-            texts = [Text(breakable(row))]
+            texts = [Text(breakable(one_line(row)))]
             for column in columns:
                 entry = grid.entries.get((row, column), _Entry({"": "-"}))
                 for part in widths[column]:
@@ -368,4 +371,4 @@ def _corruption_headline(summary: CorruptionSummary, report: Report) -> dict[str
 
 def breakable(spec: str) -> str:
     """A spec that a table may break after its commas and colons, rather than inside a word."""
-    return spec.replace(",", ", ").replace(":", ": ", 1) if len(spec) > 26 else spec
+    return re.sub(r",(?! )", ", ", re.sub(r":(?! )", ": ", spec, count=1)) if len(spec) > 26 else spec

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from freqrobust.printable import one_line as one_line
+from freqrobust.summary import Entry, entry_labels
 
 if TYPE_CHECKING:
-    from freqrobust.results import AnalysisRecord, Cell, Difference, ModelRecord, PublishedRecord, Report, WorstCase
+    from freqrobust.results import (
+        AnalysisRecord,
+        Cell,
+        Check,
+        Difference,
+        ModelRecord,
+        PublishedRecord,
+        Report,
+        WorstCase,
+    )
 
 #: From so many samples on, an interval is narrow enough for another digit.
 _FINE = 2000
@@ -51,18 +62,17 @@ def difference(one: Difference, decimals: int) -> str:
     return f"{points(one.points)} {interval(one.ci95, decimals)}"
 
 
-def one_line(text: object) -> str:
-    """Text of others on one line, without characters that control a terminal, a file or the direction of writing.
-
-    Example:
-        >>> one_line("two\\n lines and a \\x1b[31mcolour")
-        'two lines and a \\ufffd[31mcolour'
-    """
-    return "".join(" " if c.isspace() else "\ufffd" if _controls(c) else c for c in " ".join(str(text).split()))
+def check_number(value: float | None, check: Check) -> str:
+    """What a check measured, or the most that passes: a share in percent, or a count."""
+    if value is None:
+        return "-"
+    return f"{percent(value)} %" if check.unit == "share" else f"{value:.4g}"
 
 
-def _controls(character: str) -> bool:
-    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn")
+def check_reason(check: Check) -> str:
+    """Why a check ended as it did, and by which attack."""
+    parts = [check.reason, f"by {check.attack}" if check.attack else None]
+    return "; ".join(part for part in parts if part)
 
 
 def describe_normalization(model: ModelRecord) -> str:
@@ -112,10 +122,39 @@ def title(report: Report) -> str:
 
 def readings(record: AnalysisRecord) -> Iterator[str]:
     """What an analysis says of each model and defense: the frequencies it depends on, and why."""
-    several = len(record.models) > 1
     for result in record.results:
-        names = ([result.label] if several or result.label else []) + [result.defense_spec]
-        where = " + ".join(name for name in names if name and name != "none") or "undefended"
+        where = result.label or (result.defense_spec if result.defense_spec != "none" else "undefended")
         reading = f"{result.reading} frequencies. " if result.reading is not None else ""
         if reading or result.sentence:
             yield f"{where}: {reading}{result.sentence}"
+
+
+class Plain(NamedTuple):
+    """A table of text: a title, the heads of its columns, and its rows."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+
+
+def corruption_tables(report: Report) -> Iterator[Plain]:
+    """Accuracy in percent by corruption and severity, a table for each summary, the means last."""
+    labels = entry_labels(report)
+    for one in report.corruptions:
+        severities = sorted({severity for row in one.rows for severity in row.accuracies})
+        errors = ["CE"] if one.reference is not None else []
+        rows = [
+            [row.name, *(_share(row.accuracies.get(s)) for s in severities), _share(row.accuracy)]
+            + [_share(row.ce) for _ in errors]
+            for row in one.rows
+        ]
+        rows.append(["mean", *("" for _ in severities), _share(one.mean_accuracy), *(_share(one.mce) for _ in errors)])
+        kind = "read from the published files" if one.source == "files" else "made on the fly"
+        against = f", CE against {one.reference}" if one.reference is not None else ""
+        label = labels.get(Entry(one.model, one.defense_spec), one.defense_spec)
+        title = f"{label}: {one.part} corruptions, {kind}{'' if one.complete else ', not all of them'}{against}"
+        yield Plain(title, ["corruption", *severities, "mean", *errors], rows)
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else percent(value)

@@ -46,6 +46,9 @@ def test_the_wheel_holds_everything_under_one_name(tmp_path) -> None:
         "freqrobust/attacks/__init__.py",
         "freqrobust/defenses/kernel_smoothing.py",
         "freqrobust/reports/table.py",
+        "freqrobust/reports/templates/report.html",
+        "freqrobust/reports/templates/report.css",
+        "freqrobust/reports/templates/report.js",
     } <= set(names)
     assert {name.split("/")[0] for name in names} == {
         "freqrobust",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+from importlib.util import find_spec
 
 import pytest
 
-from freqrobust import Report, evaluate
+from freqrobust import Report, Reporter, evaluate
+from freqrobust.errors import PluginError
+from freqrobust.many import join
 from freqrobust.registry import reports
 
 
@@ -43,6 +46,41 @@ def test_failed_cells_are_rendered_too(make, report, name) -> None:
     target = io.StringIO()
     make(reports, name).render(broken, target)
     assert target.getvalue().strip()
+
+
+@pytest.mark.parametrize("name", reports.names())
+def test_several_are_shown_together_or_it_is_said(make, report, name) -> None:
+    reporter = make(reports, name)
+    before = report.dumps()
+    target = io.StringIO()
+    if type(reporter).render_many is Reporter.render_many:
+        with pytest.raises(PluginError, match="one report at a time"):
+            reporter.render_many({"a": report, "b": report}, target)
+        return
+    reporter.render_many({"first-run": report, "second-run": report}, target)
+    assert "first-run" in target.getvalue()
+    assert "second-run" in target.getvalue()
+    assert report.dumps() == before
+
+
+@pytest.mark.parametrize("name", reports.names())
+def test_several_models_are_told_apart(make, report, name) -> None:
+    several = join([report, report])
+    for record, label in zip(several.models, ("first-net", "second-net"), strict=True):
+        record.name = label
+    target = io.StringIO()
+    make(reports, name).render(several, target)
+    text = target.getvalue()
+    if reports.origin(name).startswith("freqrobust "):
+        assert "first-net" in text
+        assert "second-net" in text
+
+
+@pytest.mark.parametrize("name", reports.names())
+def test_what_it_needs_is_there(name) -> None:
+    """Where all extras are installed; elsewhere it is said before anything is measured."""
+    for module in reports.get(name).requires:
+        assert find_spec(module) is not None
 
 
 @pytest.mark.parametrize("name", reports.names())

@@ -27,6 +27,8 @@ from freqrobust.results import (
     AnalysisRecord,
     Check,
     Comparison,
+    CorruptionRow,
+    CorruptionSummary,
     Diagnosis,
     GateRecord,
     RegressionRow,
@@ -274,7 +276,16 @@ def decorated(report: Report, text: str) -> Report:
     found.status = "partial"
     found.warnings = [Warned(code="some-code", message=text, defense=spec), Warned(code=text, message="words", model=1)]
     checks = [
-        Check(name=text, status="failed", measured=0.5, threshold=0.25, reason=text, source=text),
+        Check(
+            name=text,
+            status="failed",
+            measured=0.5,
+            threshold=0.25,
+            unit="share",
+            attack=text,
+            reason=text,
+            source=text,
+        ),
         Check(name="b", status="passed", source="Athalye et al. 2018"),
         Check(name="c", status="not applicable", reason=text, source="s"),
     ]
@@ -283,6 +294,7 @@ def decorated(report: Report, text: str) -> Report:
         Diagnosis(
             model=1,
             defense=defended.defense,
+            defense_spec=spec,
             defense_params=defended.defense_params,
             verdict="overestimated",
             sentence=text,
@@ -298,6 +310,22 @@ def decorated(report: Report, text: str) -> Report:
         comparison=Comparison(baseline=text, passed=False, alpha=0.05, max_drop=0.01, rows=rows, notes=[text]),
         thresholds=[ThresholdRow(name="pgd", passed=True, measured=0.5, required=0.45, text=text, n=60)],
     )
+    row = CorruptionRow(name=text, accuracies={"1": 0.75, "5": 0.25}, accuracy=0.5, ce=1.25)
+    found.corruptions = [
+        CorruptionSummary(
+            defense=defended.defense,
+            defense_spec=spec,
+            defense_params=defended.defense_params,
+            part="common",
+            source="generated",
+            complete=False,
+            n=60,
+            rows=[row],
+            mean_accuracy=0.5,
+            mce=1.25,
+            reference=text,
+        )
+    ]
     found.analyses = [
         AnalysisRecord(
             freqrobust_version=found.freqrobust_version,

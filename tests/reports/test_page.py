@@ -56,6 +56,8 @@ def test_hostile_names_in_the_browser(decorate, shown, show: Open, tmp_path: Pat
     path = tmp_path / "hostile.html"
     path.write_text(shown("html", decorate(" ".join(all_hostile))), encoding="utf-8")
     page = show(path)
+    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
+    assert page.evaluate("document.documentElement.scrollWidth") == 1280
     assert page.dialogs == 0
     assert page.complaints == []
     assert page.requests == [path.as_uri()]
@@ -79,6 +81,16 @@ def test_says_what_the_report_says(decorate, pages, show: Open) -> None:
     failed = f"1 of {len(report.cells)} cells failed"
     for part in ("overestimated", "gate failed: 1 of 2", failed, report.data.sha256, "some-code"):
         assert part in text
+
+
+def test_every_verdict_is_to_be_seen(pages, show: Open) -> None:
+    page = show(pages["one"])
+    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
+    seen = page.evaluate(
+        "[...document.querySelectorAll('.badge, .check')].map(e => [e.textContent, e.offsetWidth > 0])"
+    )
+    assert all(visible for _, visible in seen)
+    assert {text for text, _ in seen} == {"overestimated", "passed", "failed", "not applicable"}
 
 
 COLUMN = """
