@@ -83,7 +83,7 @@ class Spectrum:
         self, source: str, kind: Literal["images", "shift", "adversarial", "gradient"], radius: float
     ) -> SpectrumRecord:
         """The spectrum as a part of a result."""
-        low, high = band_means(self.amplitude, radius)
+        low, high = band_means(self.energy, radius)
         return SpectrumRecord(
             source=source,
             kind=kind,

@@ -189,7 +189,14 @@ def _scatter(part: SubFigure | Figure, shown: Sequence[EnergyResult]) -> None:
             ha="center",
             va="bottom",
             fontsize=6,
-            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "0.5", "shrinkA": 1, "shrinkB": 0, "relpos": (0.5, 0)},
+            arrowprops={
+                "arrowstyle": "-",
+                "linewidth": 0.4,
+                "color": "0.5",
+                "shrinkA": 1,
+                "shrinkB": 0,
+                "relpos": (0.5, 0),
+            },
         )
     part.legend(*axes.get_legend_handles_labels(), loc="outside lower center", fontsize=6)
 

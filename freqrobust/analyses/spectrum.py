@@ -95,7 +95,7 @@ class Spectra(Analysis):
                 numbers = [f"{100 * one.above:.1f}", f"{one.low:.3g}", f"{one.high:.3g}"]
                 rows.append([one.source, owner, *numbers])
         radius = next((s.radius for r in results if isinstance(r, SpectrumResult) for s in r.spectra), 0.0)
-        columns = ["spectrum of", "model", f"energy from {radius:g} on, %", "mean below", "mean above"]
+        columns = ["spectrum of", "model", f"energy from {radius:g} on, %", "energy per frequency below", "above"]
         return [AnalysisTable(title="Mean Fourier amplitude (unitary DFT)", columns=columns, rows=rows)]
 
     def draw(self, results: Sequence[AnalysisResult]) -> Figure | None:
