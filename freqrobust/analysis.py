@@ -100,13 +100,17 @@ class AnalysisContext:
         """Predicted classes ``(N,)`` and the logits ``(N, K)`` of the first vote."""
         return self.victim.predict(images, ids, stream)
 
-    def changed(self, attack: Selection, images: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        """The images after an attack, of the highest loss it finds (``maximize``), or after a shift."""
+    def attacker(self, attack: Selection) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
+        """``(images, labels, ids) -> images`` after an attack, of the highest loss it finds, or after a shift."""
         plugin = attack.plugin
         assert isinstance(plugin, Attack)
         draws = EOT if self.victim.stochastic else 1
-        context = AttackContext(ids, self.seed, "maximize", eot=draws)
-        return run_attack(attack, plugin, self.victim, images, labels, context)
+
+        def changed(images: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+            context = AttackContext(ids, self.seed, "maximize", eot=draws)
+            return run_attack(attack, plugin, self.victim, images, labels, context)
+
+        return changed
 
     def gradient(self, images: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor, stream: str) -> torch.Tensor:
         """Gradient of each sample's cross-entropy in its image ``(N, C, H, W)``; the mean of several draws where

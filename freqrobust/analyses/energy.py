@@ -241,13 +241,14 @@ def _measure(
     n = len(context.data)
     right: dict[tuple[str, int], int] = {}
     energies: dict[tuple[str, int], torch.Tensor] = {}
+    attackers = {name: [context.attacker(attack) for attack in group] for name, group in groups.items()}
 
     def work(images: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor, chunk: torch.Tensor) -> None:
         found = {("", 0): int((victim.predict(images, ids, "clean")[0] == labels).sum())}
         changes = {}
         for name, group in groups.items():
             for number, attack in enumerate(group):
-                changed = context.changed(attack, images, labels, ids)
+                changed = attackers[name][number](images, labels, ids)
                 found[name, number] = int((victim.predict(changed, ids, attack.spec)[0] == labels).sum())
                 if radius is not None:
                     spectrum = Spectrum(*images.shape[-2:])

@@ -141,9 +141,10 @@ def _difference(context: AnalysisContext, name: str, attack: Selection, kind: st
     from freqrobust.spectra import Spectrum
 
     total = Spectrum(*context.data.shape[1:])
+    changed = context.attacker(attack)
 
     def work(images: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor, chunk: torch.Tensor) -> None:
-        total.add(context.changed(attack, images, labels, ids) - images)
+        total.add(changed(images, labels, ids) - images)
 
     context.each_batch(f"spectrum of {name}", work)
     return total.record(name, "adversarial" if kind == "adversarial" else "shift", radius)

@@ -181,3 +181,68 @@ def test_an_analysis_brings_its_options(command: Callable[..., Any], monkeypatch
 @pytest.mark.parametrize("name", analyses.names())
 def test_every_analysis_is_listed(name: str, command: Callable[..., Any]) -> None:
     assert f"\n  {name}  " in command("list", "analyses").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("misalignment --radii -1", "misalignment: parameter 'radii' should be greater than or equal to 0"),
+        ("misalignment --radii 1,x", "misalignment: parameter 'radii' should be a valid number"),
+        ("misalignment --radii [1", "the brackets do not match"),
+        ("misalignment --gallery 1000", "misalignment: parameter 'gallery' should be less than or equal to 32"),
+        ("misalignment --gallery-radius 0", "misalignment: parameter 'gallery_radius' should be greater than 0"),
+        ("misalignment --shape round", "misalignment: parameter 'shape' should be 'circle' or 'square'"),
+        ("spectrum --attacks lfc:radius=2", "lfc:radius=2 is a shift; give it as one of the shifts"),
+        ("spectrum --attacks fgms", "unknown attack 'fgms'; did you mean 'fgsm'?"),
+        ("spectrum --shifts fgsm", "fgsm is adversarial; expected a shift, such as a corruption or lfc:radius=8"),
+        ("spectrum --radius 0", "spectrum: parameter 'radius' should be greater than 0"),
+        ("spectrum --shifts none --attacks none --radius loud", "spectrum: parameter 'radius' should be a valid number"),
+        ("energy", "energy compares with a naturally trained model: give it as --reference or as first --model"),
+        ("energy --reference missing.pt", "missing.pt"),
+        ("energy --severities 6", "energy: parameter 'severities' should be less than or equal to 5"),
+        ("energy --shifts pgd --reference demo", "pgd is adversarial; expected a shift"),
+        ("sensitivity --unit perhaps", "sensitivity: parameter 'unit' should be a valid boolean"),
+        ("kernels --filters 0", "kernels: parameter 'filters' should be greater than or equal to 1"),
+        ("radius-curve --per-class perhaps", "radius-curve: parameter 'per_class' should be a valid boolean"),
+    ],
+)
+def test_bad_parameters(arguments: str, expected: str, look: list[str], rejected: Rejected) -> None:
+    name, *given = arguments.split()
+    assert expected in rejected("analyze", name, *look[2:], *given)
+
+
+def test_a_model_without_convolutions_has_no_kernels(
+    digits: Path, write: Callable[[str, str], str], rejected: Rejected
+) -> None:
+    write("flat.py", "from torch import nn\n\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n")
+    message = rejected("analyze", "kernels", "--model", "flat.py:build", "--data", digits)
+    assert message == "flat.py:build has no convolution with a kernel larger than 1x1"
+
+
+def test_a_layer_that_takes_no_part(digits: Path, write: Callable[[str, str], str], rejected: Rejected) -> None:
+    code = """
+from torch import nn
+
+class Half(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.used, self.unused = nn.Linear(64, 10), nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.used(x.flatten(1))
+"""
+    write("half.py", code)
+    arguments = ["analyze", "heatmap", "--model", "half.py:Half", "--data", str(digits), "--first", "3", "--layer"]
+    assert rejected(*arguments, "unused") == "the layer takes no part in the model's predictions"
+
+
+def test_every_analysis_on_the_demo(command: Callable[..., Any]) -> None:
+    """What a person sees first: each with its defaults, against a defended model."""
+    for name in analyses.names():
+        given = ["--attacks", "fgsm:eps=0.1", "--shifts", "frequency"] if name == "spectrum" else []
+        given = ["--shifts", "frequency"] if name == "energy" else given
+        result = command("analyze", name, "--first", "8", "--defense", "smooth", "--out", f"{name}.svg", *given)
+        assert result.code == 0, result.err
+        assert "demo" in result.out, name
+        assert "smooth" in result.out, name
+        assert "<svg" in Path(f"{name}.svg").read_text(encoding="utf-8")
