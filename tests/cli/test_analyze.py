@@ -196,7 +196,10 @@ def test_every_analysis_is_listed(name: str, command: Callable[..., Any]) -> Non
         ("spectrum --attacks fgms", "unknown attack 'fgms'; did you mean 'fgsm'?"),
         ("spectrum --shifts fgsm", "fgsm is adversarial; expected a shift, such as a corruption or lfc:radius=8"),
         ("spectrum --radius 0", "spectrum: parameter 'radius' should be greater than 0"),
-        ("spectrum --shifts none --attacks none --radius loud", "spectrum: parameter 'radius' should be a valid number"),
+        (
+            "spectrum --shifts none --attacks none --radius loud",
+            "spectrum: parameter 'radius' should be a valid number",
+        ),
         ("energy", "energy compares with a naturally trained model: give it as --reference or as first --model"),
         ("energy --reference missing.pt", "missing.pt"),
         ("energy --severities 6", "energy: parameter 'severities' should be less than or equal to 5"),
@@ -214,7 +217,9 @@ def test_bad_parameters(arguments: str, expected: str, look: list[str], rejected
 def test_a_model_without_convolutions_has_no_kernels(
     digits: Path, write: Callable[[str, str], str], rejected: Rejected
 ) -> None:
-    write("flat.py", "from torch import nn\n\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n")
+    write(
+        "flat.py", "from torch import nn\n\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
     message = rejected("analyze", "kernels", "--model", "flat.py:build", "--data", digits)
     assert message == "flat.py:build has no convolution with a kernel larger than 1x1"
 
