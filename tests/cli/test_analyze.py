@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import json
 import sys
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from freqrobust.cli_analyze import analyze_command
+from freqrobust.plugin import ANALYZE_OPTIONS
 from freqrobust.registry import analyses
 from freqrobust.results import Report
 
@@ -251,3 +254,61 @@ def test_every_analysis_on_the_demo(command: Callable[..., Any]) -> None:
         assert "demo" in result.out, name
         assert "smooth" in result.out, name
         assert "<svg" in Path(f"{name}.svg").read_text(encoding="utf-8")
+
+
+MINE = """
+from freqrobust import Analysis, AnalysisResult, AnalysisTable
+
+class Brightest(AnalysisResult):
+    brightest: float
+
+class Mine(Analysis):
+    times: float = 1.0
+
+    def run(self, model, data, context):
+        BODY
+        return Brightest(brightest=self.times * float(data.images.max()))
+
+    def tables(self, results):
+        return [AnalysisTable(title="Mine", columns=["", "max"], rows=[[r.label, f"{r.brightest:g}"] for r in results])]
+"""
+
+
+def test_an_analysis_from_a_file(
+    look: list[str], command: Callable[..., Any], write: Callable[[str, str], str]
+) -> None:
+    write("mine.py", MINE.replace("BODY", ""))
+    result = command("analyze", "mine.py:Mine", *look[2:], "--times", "2", "--json", "mine.json")
+    assert result.code == 0, result.err
+    assert "digits" in result.out
+    found = json.loads(Path("mine.json").read_text(encoding="utf-8"))
+    assert found["spec"] == "Mine:times=2"
+    assert found["results"][0]["brightest"] == 2 * 255
+    picture = command("analyze", "mine.py:Mine", *look[2:], "--out", "mine.png")
+    assert (picture.code, picture.error) == (2, "freqrobust: Mine draws no picture")
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (MINE.replace("BODY", "return 7"), "Mine.run() should return an AnalysisResult, but got int"),
+        (MINE.replace("BODY", "1 / 0"), "Mine failed on digits: ZeroDivisionError: division by zero"),
+        (MINE.replace("BODY", "return Brightest(brightest=float('nan'))"), "Mine failed on digits: ValidationError"),
+        (MINE.replace("def run", "def ran"), "mine.py:Mine does not implement run()"),
+        ("from freqrobust import InputDefense as Mine", "expected a subclass of freqrobust.Analysis"),
+    ],
+)
+def test_bad_plugin(
+    source: str, expected: str, look: list[str], rejected: Rejected, write: Callable[[str, str], str]
+) -> None:
+    write("mine.py", source)
+    assert expected in rejected("analyze", "mine.py:Mine", *look[2:])
+
+
+def test_core_options_cannot_be_fields(look: list[str], rejected: Rejected, write: Callable[[str, str], str]) -> None:
+    names = set(inspect.signature(analyze_command({})).parameters)
+    assert {"out", "into", "model", "seed"} <= names <= ANALYZE_OPTIONS
+    for name in sorted(names - {"json"}):
+        write("mine.py", MINE.replace("times", name).replace("BODY", ""))
+        message = rejected("analyze", "mine.py:Mine", *look[2:])
+        assert f"the parameter {name!r} has the name of an option of freqrobust analyze" in message
