@@ -30,7 +30,7 @@ class SpectrumResult(AnalysisResult):
 class Spectra(Analysis):
     """Mean Fourier amplitude of images, of each shift's difference and of each attack's perturbation.
 
-    Perturbations are those of the highest loss that the attack finds, for every sample.  (Yin et al. 2019, figs. 2, 8)
+    Perturbations are those of the highest loss that the attack finds, for every sample.  (Yin et al. 2019)
     """
 
     attacks: list[str] = Field(
