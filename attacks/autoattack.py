@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 LIBRARY = "pyautoattack"
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
+#: Draws over which the version for randomised models averages.
+RAND_DRAWS = 20
 #: Classes that the loss of a part needs: the DLR loss the third largest logit, its targeted form the fourth.
 FEWEST_CLASSES = {"apgd-dlr": 3, "apgd-t": 4}
 
@@ -52,6 +54,15 @@ class AutoAttack(_Bounded):
     version: Literal["standard", "plus", "rand"] = Field(
         "standard", description="plus: more parts and restarts; rand: for randomised models, with averaged gradients"
     )
+
+    @property
+    def averages_draws(self) -> bool:  # type: ignore[override]
+        """The version for randomised models does."""
+        return self.version == "rand"
+
+    def eot_used(self, eot: int) -> int:
+        """That of the version for randomised models is fixed."""
+        return RAND_DRAWS if self.averages_draws else eot
 
     def perturb(
         self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 class FGSM(Attack):
     """x' = clip(x + eps * sign(grad CE(x))): one full step, no random start.  (Goodfellow et al. 2015, eq. 2)
 
-    With ``norm=l2`` the step is along the normalised gradient (fast gradient method).
+    With ``norm=l2`` the step is along the normalised gradient (fast gradient method). With ``norm=l1`` the pixels with
+    the largest gradients go to their wall until the budget is spent, where a linear loss is largest in ball and box.
     """
+
+    averages_draws: ClassVar[bool] = True
 
     eps: Number = Field(8 / 255, ge=0, description="budget, in the norm's unit; 8/255 is accepted")
     norm: StepNorm = Field("linf", description="norm of the budget")
@@ -34,7 +37,9 @@ class FGSM(Attack):
     ) -> torch.Tensor:
         from freqrobust.ascent import loss_and_gradient
         from freqrobust.losses import cross_entropy
-        from freqrobust.perturbation import project, steepest
+        from freqrobust.perturbation import farthest_l1, project, steepest
 
         _, _, gradient = loss_and_gradient(model, images, labels, None, cross_entropy, context.eot)
+        if self.norm == "l1":
+            return farthest_l1(gradient, images, self.eps)
         return project(images + self.eps * steepest(gradient, self.norm), images, self.norm, self.eps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -31,7 +31,8 @@ class Replay(Attack):
         description="a folder written by --save-adversarial, or one of its files", examples=["adversarial"]
     )
 
-    needs_gradient = False
+    needs_gradient: ClassVar[bool] = False
+    positional: ClassVar[str | None] = "dir"
 
     @model_validator(mode="after")
     def _readable(self) -> Any:

@@ -78,6 +78,15 @@ class _Member(Attack):
             check_eps(threat.norm, threat.eps)
         return self
 
+    @property
+    def averages_draws(self) -> bool:  # type: ignore[override]
+        """Those with an ``eot_iter`` above 1 do."""
+        return getattr(self, "eot_iter", 1) > 1
+
+    def eot_used(self, eot: int) -> int:
+        """Its own number, where it averages by itself."""
+        return getattr(self, "eot_iter") if self.averages_draws else eot  # noqa: B009
+
     def threat(self) -> Threat | None:
         """The budget, where the attack has one."""
         fields = type(self).model_fields

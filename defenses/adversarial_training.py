@@ -25,7 +25,7 @@ class AdversarialTraining(Defense):
     eps: Number = Field(8 / 255, ge=0, description="budget of the training attack")
     norm: StepNorm = Field("linf", description="norm of the budget")
     steps: int = Field(7, ge=1, description="gradient steps of the training attack")
-    step_size: Number | None = Field(None, gt=0, description="length of a step; default 2.5 * eps / steps")
+    step_size: Number | None = Field(None, gt=0, description="length of a step; default as that of pgd")
     epochs: int = Field(10, ge=1, description="passes over the training data")
     lr: float = Field(0.03, gt=0, description="peak learning rate")
     train_batch: int = Field(128, ge=1, description="images per training step")
@@ -40,7 +40,10 @@ class AdversarialTraining(Defense):
 
     def resolved_params(self) -> dict[str, float]:
         """The parameters whose defaults depend on others."""
-        return {"step_size": self.step_size if self.step_size is not None else 2.5 * self.eps / self.steps}
+        from freqrobust.attacks.pgd import PGD
+
+        attack = PGD(eps=self.eps, norm=self.norm, steps=self.steps, step_size=self.step_size)
+        return {"step_size": attack.resolved_params()["step_size"]}
 
     def apply(self, model: nn.Module, context: DefenseContext) -> nn.Module:
         import copy

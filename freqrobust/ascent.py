@@ -1,7 +1,8 @@
-"""Projected gradient ascent: the one loop behind FGSM and PGD.
+"""Projected gradient ascent: the one loop behind all attacks that follow a gradient.
 
 A step is ``x <- project(x + step_size * steepest(grad loss(x)))``, projected onto the intersection of the
-eps-ball and [0, 1] (Goodfellow et al. 2015, eq. 2; Madry et al. 2018, eq. 1).
+eps-ball and [0, 1] (Goodfellow et al. 2015, eq. 2; Madry et al. 2018, eq. 1). What a step and the projection
+are is up to the space that is climbed in (``freqrobust.regions``).
 """
 
 from __future__ import annotations
@@ -13,19 +14,17 @@ import torch
 from torch import nn
 
 from freqrobust.losses import Loss, loss_function, margin
-from freqrobust.perturbation import per_sample, project, steepest
-from freqrobust.plugin import StepNorm as Norm
+from freqrobust.perturbation import per_sample
+from freqrobust.regions import Space
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor, "torch.Tensor | None"], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Ascent:
-    """What a climb maximises, and how far it may go."""
+    """What a climb maximises, where it may go, and for how long."""
 
-    norm: Norm
-    eps: float
-    step_size: float
+    space: Space
     steps: int
     loss: Loss
     eot: int = 1
@@ -33,55 +32,6 @@ class Ascent:
     @property
     def loss_function(self) -> LossFunction:
         return loss_function(self.loss)  # type: ignore[return-value]
-
-    def region(self, origin: torch.Tensor) -> Region:
-        """Where examples of these images may lie."""
-        if self.norm == "linf":
-            return Region(self, origin, (origin - self.eps).clamp_(0, 1), (origin + self.eps).clamp_(0, 1))
-        return Region(self, origin)
-
-
-@dataclass(frozen=True)
-class Region:
-    """The eps-ball around ``origin (N, C, H, W)`` within [0, 1]; for Linf the box is worked out once."""
-
-    ascent: Ascent
-    origin: torch.Tensor
-    low: torch.Tensor | None = None
-    high: torch.Tensor | None = None
-
-    def step(self, x: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        """One step uphill, and back into the region."""
-        a = self.ascent
-        moved = x.add(steepest(gradient, a.norm), alpha=a.step_size)
-        if self.low is not None and self.high is not None:
-            return torch.clamp(moved, self.low, self.high)
-        return project(moved, self.origin, a.norm, a.eps)
-
-    def keep(self, which: torch.Tensor) -> Region:
-        """The region of some of the samples."""
-        low, high = (part[which] if part is not None else None for part in (self.low, self.high))
-        return Region(self.ascent, self.origin[which], low, high)
-
-
-def random_start(
-    origin: torch.Tensor, norm: Norm, eps: float, unit: torch.Tensor, direction: torch.Tensor | None
-) -> torch.Tensor:
-    """A point drawn uniformly from the eps-ball around ``origin``, clipped to [0, 1].
-
-    Args:
-        origin: images ``(N, C, H, W)``.
-        norm: the ball.
-        eps: its radius.
-        unit: uniform noise in [0, 1): shaped like ``origin`` for Linf, ``(N,)`` for L2.
-        direction: standard normal noise shaped like ``origin``, for L2 only.
-    """
-    if norm == "linf":
-        return project(origin + (2 * unit - 1) * eps, origin, norm, eps)
-    assert direction is not None
-    dimension = origin[0].numel()
-    delta = direction / per_sample(direction.flatten(1).norm(dim=1), direction)
-    return project(origin + delta * (eps * per_sample(unit, origin) ** (1 / dimension)), origin, norm, eps)
 
 
 def loss_and_gradient(
@@ -125,18 +75,18 @@ def climb_until_broken(
     ascent: Ascent,
     slack: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Climb, and leave each sample at its first misclassification.
+    """Climb from the points ``start``, and leave each sample at its first misclassification.
 
     Returns:
         The examples, and which of them were seen to be broken. The last step's results are not predicted
         again: whoever needs to know has to predict them.
     """
     loss = ascent.loss_function
-    region = ascent.region(origin)
-    result = start.clone()
+    region = ascent.space.region(origin)
+    point, x = start, region.image(start)
+    result = x.clone()
     broken = torch.zeros(len(start), dtype=torch.bool, device=start.device)
     active = torch.arange(len(start), device=start.device)
-    x = start
     for _ in range(ascent.steps):
         logits, _, gradient = loss_and_gradient(model, x, labels, targets, loss, ascent.eot)
         fooled = is_fooled(logits, labels, slack)
@@ -144,12 +94,13 @@ def climb_until_broken(
             result[active[fooled]] = x[fooled]
             broken[active[fooled]] = True
             keep = ~fooled
-            active, x, gradient, labels = active[keep], x[keep], gradient[keep], labels[keep]
+            active, point, gradient, labels = active[keep], point[keep], gradient[keep], labels[keep]
             region = region.keep(keep)
             targets = targets[keep] if targets is not None else None
             if len(active) == 0:
                 return result, broken
-        x = region.step(x, gradient)
+        point = region.step(point, gradient)
+        x = region.image(point)
     result[active] = x
     return result, broken
 
@@ -162,18 +113,18 @@ def climb_to_maximum(
     targets: torch.Tensor | None,
     ascent: Ascent,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Climb, and return the highest-loss example over the start and all steps, with its loss ``(N,)``."""
+    """Climb from the points ``start``; the highest-loss example over these and all steps, with its loss ``(N,)``."""
     loss = ascent.loss_function
-    region = ascent.region(origin)
-    best = start
-    best_loss = torch.full((len(start),), float("-inf"), device=start.device)
-    x = start
+    region = ascent.space.region(origin)
+    point, x = start, region.image(start)
+    best = best_loss = None
     for _ in range(ascent.steps):
         _, values, gradient = loss_and_gradient(model, x, labels, targets, loss, ascent.eot)
-        best, best_loss = _better(best, best_loss, x, values)
-        x = region.step(x, gradient)
+        best, best_loss = better(best, best_loss, x, values)
+        point = region.step(point, gradient)
+        x = region.image(point)
     values = expected_loss(model, x, labels, targets, loss, ascent.eot)
-    return _better(best, best_loss, x, values)
+    return better(best, best_loss, x, values)
 
 
 def expected_loss(
@@ -190,8 +141,14 @@ def expected_loss(
     return torch.stack(found).mean(dim=0)
 
 
-def _better(
-    best: torch.Tensor, best_loss: torch.Tensor, x: torch.Tensor, values: torch.Tensor
+def better(
+    best: torch.Tensor | None, best_loss: torch.Tensor | None, x: torch.Tensor, values: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """Per sample, what has the higher loss: the best so far, if there is any, or ``x`` with the loss ``values``.
+
+    A loss that is not a number is lower than any other.
+    """
+    if best is None or best_loss is None:
+        return x, values.masked_fill(values.isnan(), float("-inf"))
     higher = values > best_loss
     return torch.where(per_sample(higher, x), x, best), torch.where(higher, values, best_loss)

@@ -11,15 +11,18 @@ import numpy as np
 import torch
 
 from freqrobust import __version__
+from freqrobust.corruptions import Reference, summaries
 from freqrobust.data import ImageData
 from freqrobust.devices import describe
-from freqrobust.measurement import Outcome
+from freqrobust.diagnosis import Examined, verdict
+from freqrobust.measurement import EOT, Outcome, holds
 from freqrobust.models import record
 from freqrobust.plugin import Attack, Threat
 from freqrobust.registry import Selection
 from freqrobust.results import (
     Cell,
     DataRecord,
+    Diagnosis,
     Difference,
     EnvironmentRecord,
     PerturbationRecord,
@@ -33,10 +36,16 @@ from freqrobust.session import CLEAN, VOTES, Measured, Run
 from freqrobust.statistics import by_chance, paired_difference, wilson
 from freqrobust.victim import Precision
 
+#: Share of the predictions of one class from which on they count as constant.
+CONSTANT = 0.99
 
-def assemble(run: Run, measured: list[Measured], warnings: list[Warned]) -> Report:
+
+def assemble(
+    run: Run, measured: list[Measured], warnings: list[Warned], mce_reference: Reference | None = None
+) -> Report:
     cells: list[Cell] = []
     worst: list[WorstCase] = []
+    diagnostics: list[Diagnosis] = []
     threats = _threats(run.chosen)
     reference = next((m for m in measured if not m.chain.parts), None)
     base: dict[str, np.ndarray] = {}
@@ -52,8 +61,10 @@ def assemble(run: Run, measured: list[Measured], warnings: list[Warned]) -> Repo
                 if one is reference:
                     base[f"worst {row.threat}"] = row.right()
         warnings.extend(_warnings(run, one))
+        if one.examined is not None:
+            diagnostics.append(_diagnosis(run, one, one.examined))
     failed = any(cell.status == "failed" for cell in cells)
-    return Report(
+    report = Report(
         freqrobust_version=__version__,
         created=now(),
         seed=run.seed,
@@ -63,8 +74,11 @@ def assemble(run: Run, measured: list[Measured], warnings: list[Warned]) -> Repo
         environment=environment_record(run.device, run.precision),
         cells=cells,
         worst_case=worst,
+        diagnostics=diagnostics,
         warnings=warnings,
     )
+    report.corruptions = summaries(report, mce_reference)
+    return report
 
 
 def now() -> str:
@@ -130,6 +144,12 @@ def _cells(run: Run, one: Measured, base: dict[str, np.ndarray] | None) -> list[
             if knowledge == "adaptive" and isinstance(attack, Attack) and attack.needs_gradient
             else None,
             "votes": VOTES if one.chain.stochastic else None,
+            "eot": attack.eot_used(EOT)
+            if isinstance(attack, Attack)
+            and attack.kind == "adversarial"
+            and one.chain.stochastic
+            and knowledge == "adaptive"
+            else None,
             "n": len(labels),
         }
         if isinstance(outcome, str):
@@ -140,6 +160,7 @@ def _cells(run: Run, one: Measured, base: dict[str, np.ndarray] | None) -> list[
             "outcomes": pack(outcome.right),
             "inherited": outcome.inherited,
             "breakdown": outcome.breakdown or None,
+            "notes": outcome.notes or None,
             "seconds": outcome.seconds,
             "forwards": outcome.forwards,
             "backwards": outcome.backwards,
@@ -196,12 +217,11 @@ def _worst(one: Measured, threats: list[Threat], base: dict[str, np.ndarray] | N
         and isinstance(selection.plugin, Attack)
         and selection.plugin.kind == "adversarial"
     ]
+    found = one.examined.found if one.examined is not None else []
     for threat in threats:
         if not any(t is not None and t.norm == threat.norm and t.eps <= threat.eps for t, _ in adversarial):
             continue  # no attack was measured inside this threat: nothing is known about it
-        right = one.clean.right.copy()
-        for _, outcome in adversarial:
-            right &= ~outcome.fits(threat)
+        right = holds(one.clean, [*(outcome for _, outcome in adversarial), *found], threat)
         named = ThreatRecord(norm=threat.norm, eps=threat.eps)
         rows.append(
             WorstCase(
@@ -231,18 +251,48 @@ def _warnings(run: Run, one: Measured) -> list[Warned]:
             found.append(Warned(code="cell-failed", message=f"{selection.spec} failed: {outcome}{note}", defense=name))
         else:
             found += [Warned(code=code, message=message, defense=name) for code, message in outcome.warnings]
-    chance = chance_of(one.clean.predictions, run.data.labels.numpy())
-    low, _ = wilson(int(one.clean.right.sum()), len(run.data))
-    if low <= chance:
-        accuracy = one.clean.right.mean()
+    near = _near_chance(run, one)
+    if near is not None:
         found.append(
-            Warned(
-                code="near-chance-accuracy",
-                message=f"clean accuracy {accuracy:.1%} is no better than chance ({chance:.1%}); robust accuracies mean nothing",
-                defense=name,
-            )
+            Warned(code="near-chance-accuracy", message=f"{near}; robust accuracies mean nothing", defense=name)
         )
     return found
+
+
+def _near_chance(run: Run, one: Measured) -> str | None:
+    """Why the clean accuracy says that the model predicts nothing, when it does."""
+    chance = chance_of(one.clean.predictions, run.data.labels.numpy())
+    low, _ = wilson(int(one.clean.right.sum()), len(run.data))
+    if low > chance:
+        return None
+    return f"clean accuracy {one.clean.right.mean():.1%} is no better than chance ({chance:.1%})"
+
+
+def _constant(one: Measured) -> str | None:
+    """Why predictions do not depend on the images, when they do not."""
+    classes, counts = np.unique(one.clean.predictions, return_counts=True)
+    share = counts.max() / counts.sum()
+    return f"{share:.1%} of the predictions are class {classes[counts.argmax()]}" if share >= CONSTANT else None
+
+
+def _diagnosis(run: Run, one: Measured, examined: Examined) -> Diagnosis:
+    labels = run.data.labels
+    several = len(labels.unique()) > 1  # of one class alone, constant predictions may well be right
+    name, sentence = verdict(examined, _near_chance(run, one) or (_constant(one) if several else None))
+    return Diagnosis(
+        defense=one.chain.name,
+        defense_spec=one.chain.spec,
+        defense_params=one.chain.params,
+        verdict=name,
+        sentence=sentence,
+        depth=examined.depth,
+        threat=ThreatRecord(norm=examined.threat.norm, eps=examined.threat.eps) if examined.threat else None,
+        n=examined.n,
+        seconds=round(sum(outcome.seconds for outcome in examined.found), 4),
+        forwards=sum(outcome.forwards for outcome in examined.found),
+        backwards=sum(outcome.backwards for outcome in examined.found),
+        checks=examined.checks,
+    )
 
 
 def git_commit() -> str | None:

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from freqrobust import cli_gate
+
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 
 
@@ -86,6 +88,10 @@ def build(arguments: list[str]) -> tuple[Any, list[str]]:
     app.command("eval", help=EVAL_HELP)(eval_command(fields if arguments[:1] == ["eval"] else {}))
     app.command("analyze", help=ANALYZE_HELP)(analyze_command(fields if arguments[:1] == ["analyze"] else {}))
     app.command("verify", help=VERIFY_HELP)(verify_command())
+    app.command("compare", help=cli_gate.COMPARE_HELP)(cli_gate.compare)
+    app.command("check", help=cli_gate.CHECK_HELP)(cli_gate.check)
+    app.command("init", help=cli_gate.INIT_HELP)(cli_gate.init)
+    app.command("report", help=REPORT_HELP)(report_)
     app.command("list")(list_)
     return app, arguments
 
@@ -215,32 +221,38 @@ def escape(text: str) -> str:
     return text.replace("[", "\\[")
 
 
-MODEL, DATA, RUN, OUTPUT = "Model", "Data", "What to run", "Output"
+MODEL, DATA, RUN, GATE, OUTPUT = "Model", "Data", "What to run", "Gate", "Output"
 
 
 def eval_(
     *,
     model: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             help="A checkpoint (.pt .pth .th .ckpt .safetensors .pt2), torchvision:NAME, timm:NAME, "
-            "robustbench:NAME, module:callable or file.py:callable.",
+            "robustbench:NAME, module:callable or file.py:callable. May be repeated.",
             rich_help_panel=MODEL,
             metavar="SPEC",
         ),
     ] = None,
     arch: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
-            help="Architecture of a state dict: auto, a name, file.py:factory or module:factory.", rich_help_panel=MODEL
+            help="Architecture of a state dict: auto (the default), a name, file.py:factory or module:factory. "
+            "Once for all models, or once for each.",
+            rich_help_panel=MODEL,
+            metavar="ARCH",
         ),
-    ] = "auto",
+    ] = None,
     normalize: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
-            help="auto, none, a preset (imagenet, cifar10, half, ...) or m1,m2,m3/s1,s2,s3.", rich_help_panel=MODEL
+            help="auto (the default), none, a preset (imagenet, cifar10, half, ...) or m1,m2,m3/s1,s2,s3. "
+            "Once for all models, or once for each.",
+            rich_help_panel=MODEL,
+            metavar="NORM",
         ),
-    ] = "auto",
+    ] = None,
     trust_checkpoint: Annotated[
         bool,
         typer.Option(
@@ -251,7 +263,7 @@ def eval_(
         str | None,
         typer.Option(
             help="digits, cifar10, cifar100, mnist, fashion_mnist, svhn, imagenet, a file .npz, folder:DIR, "
-            "robustbench:cifar10c, module:callable or file.py:callable.",
+            "cifar10c:DIR,name=fog,severity=3 (cifar100c, imagenetc), robustbench:cifar10c, module:callable or file.py:callable.",
             rich_help_panel=DATA,
             metavar="SPEC",
         ),
@@ -290,6 +302,13 @@ def eval_(
     no_baseline: Annotated[
         bool, typer.Option("--no-baseline", metavar="", help="Leave the undefended model out.", rich_help_panel=RUN)
     ] = False,
+    diagnose: Annotated[
+        bool,
+        typer.Option(
+            "--diagnose",
+            help="Run other attacks to see whether the robust accuracies are to be believed; without it only quick checks.",
+        ),
+    ] = False,
     no_oblivious: Annotated[
         bool,
         typer.Option(
@@ -307,6 +326,28 @@ def eval_(
         str, typer.Option(help="fp32 or bf16, for the attacks' passes.", rich_help_panel=RUN)
     ] = "fp32",
     seed: Annotated[int, typer.Option(help="All randomness is keyed by it.", rich_help_panel=RUN)] = 0,
+    fail_under: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Exit with code 1 where an accuracy is lower: pgd>=0.45, smooth/worst>=0.3. May be repeated.",
+            rich_help_panel=GATE,
+            metavar="CELL>=SHARE",
+        ),
+    ] = None,
+    confident: Annotated[
+        bool,
+        typer.Option(
+            "--confident", metavar="", help="Judge on the low end of the 95 % interval.", rich_help_panel=GATE
+        ),
+    ] = False,
+    mce_reference: Annotated[
+        str | None,
+        typer.Option(
+            help="The report of the model that corruption errors are divided by, or alexnet.",
+            rich_help_panel=RUN,
+            metavar="REPORT",
+        ),
+    ] = None,
     run_dir: Annotated[
         str | None,
         typer.Option(
@@ -317,6 +358,15 @@ def eval_(
     ] = None,
     json: Annotated[
         str | None, typer.Option(help="Write the JSON report here as well.", rich_help_panel=OUTPUT, metavar="FILE")
+    ] = None,
+    report: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Write a report of another form as well, such as html=out.html, markdown=out.md or junit=out.xml; "
+            "- is standard output. May be repeated.",
+            rich_help_panel=OUTPUT,
+            metavar="REPORT=FILE",
+        ),
     ] = None,
     save_model: Annotated[
         str | None,
@@ -339,13 +389,19 @@ def eval_(
     options: Any = None,
 ) -> int:
     """Run one evaluation; the exit code."""
+    from freqrobust.gate import Gate, parse_threshold
     from freqrobust.run import Request, execute
 
+    if confident and not fail_under:
+        from freqrobust.errors import SpecError
+
+        raise SpecError("--confident needs a --fail-under: there is nothing to judge")
+    gate = Gate(map(parse_threshold, fail_under), confident=confident) if fail_under else None
     return execute(
         Request(
-            model=model,
-            arch=arch,
-            normalize=normalize,
+            models=model or [],
+            arch=arch or [],
+            normalize=normalize or [],
             trust=trust_checkpoint,
             data=data,
             data_dir=data_dir,
@@ -359,17 +415,30 @@ def eval_(
             suite=suite,
             baseline=not no_baseline,
             oblivious=not no_oblivious,
+            diagnose=diagnose,
             batch_size=batch_size,
             device=device,
             precision=precision,
             seed=seed,
+            mce_reference=mce_reference,
             run_dir=run_dir,
             json=json,
+            reports=report or [],
             save_model=save_model,
             save_adversarial=save_adversarial,
             quiet=quiet,
+            gate=gate,
         )
     )
+
+
+def single(flag: str, given: list[str] | None, default: str | None) -> str | None:
+    """The one value of an option that ``eval`` may be given several times."""
+    if given and len(given) > 1:
+        from freqrobust.errors import SpecError
+
+        raise SpecError(f"{flag} is given {len(given)} times; here it takes one value")
+    return given[0] if given else default
 
 
 VERIFY_HELP = (
@@ -413,6 +482,8 @@ def verify_command() -> Any:
         from freqrobust.verify import execute
 
         del values["debug"]
+        for name, default in (("model", None), ("arch", "auto"), ("normalize", "auto")):
+            values[name] = single(_flag(name), values[name], default)
         return execute(directory=directory, defense=defense, json_file=values.pop("json"), **values)
 
     own = inspect.signature(command, eval_str=True)
@@ -420,6 +491,33 @@ def verify_command() -> Any:
     parameters = [own.parameters["directory"], own.parameters["defense"], *(shared[name] for name in VERIFIED_WITH)]
     command.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
     return command
+
+
+REPORT_HELP = (
+    "Show results again, in any form, without measuring anything. Several are compared: a leaderboard.\n\n"
+    "Forms: table (the default), html, markdown, junit, csv, latex, json, and those of other packages: "
+    "see freqrobust list reports."
+)
+
+
+def report_(
+    runs: Annotated[
+        list[str], typer.Argument(help="Reports in JSON, or the folders of runs.", metavar="RUN...", show_default=False)
+    ],
+    wanted: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--as",
+            help="The form and where it goes, such as html=out.html; - is standard output.",
+            metavar="REPORT=FILE",
+        ),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", metavar="", help="Show tracebacks.")] = False,
+) -> int:
+    """Render reports; the exit code."""
+    from freqrobust.reporting import execute
+
+    return execute(runs, wanted or [])
 
 
 def list_(

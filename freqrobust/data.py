@@ -28,6 +28,8 @@ TORCHVISION_DATASETS = {
     "imagenet": ("ImageNet", 1000),
 }
 DATASETS = ["digits", *TORCHVISION_DATASETS]
+#: Prefixes of the published corruption files.
+CORRUPTED = ("cifar10c", "cifar100c", "imagenetc")
 
 
 @dataclass(frozen=True)
@@ -211,8 +213,9 @@ def load_data(
 
     Args:
         spec: ``digits``, a torchvision dataset (``cifar10 cifar100 mnist fashion_mnist svhn imagenet``), an
-            ``.npz`` with ``images`` and ``labels``, ``folder:DIR``, ``robustbench:cifar10c``, ``module:callable`` or
-            ``file.py:callable``.
+            ``.npz`` with ``images`` and ``labels``, ``folder:DIR``, published corruption files
+            (``cifar10c:DIR,name=fog,severity=3``, ``cifar100c:``, ``imagenetc:``), ``robustbench:cifar10c``,
+            ``module:callable`` or ``file.py:callable``.
         data_dir: where torchvision datasets lie (downloaded there when missing).
         split: ``test`` or ``train``.
         limit: class-stratified subset of that size, drawn with ``seed``.
@@ -243,6 +246,10 @@ def _load(spec: str, data_dir: str | os.PathLike[str] | None, split: str, choice
         from freqrobust.robustbench_data import load_corrupted
 
         return load_corrupted(spec, data_dir, choice)
+    if spec.partition(":")[0] in CORRUPTED and ":" in spec:
+        from freqrobust.corruption_files import load_published
+
+        return load_published(spec, choice)
     if spec.startswith("folder:"):
         return _folder(Path(spec.removeprefix("folder:")), spec, choice)
     if spec.endswith(".npz"):
@@ -256,7 +263,8 @@ def _load(spec: str, data_dir: str | os.PathLike[str] | None, split: str, choice
         return as_data(call(found, spec) if callable(found) else found, spec)
     raise DataError(
         f"unknown data {spec!r}{near_miss(spec, DATASETS)} (known: {', '.join(DATASETS)}, a file .npz, folder:DIR, "
-        f"robustbench:cifar10c, module:callable, file.py:callable)"
+        f"{':DIR,name=...,severity=..., '.join(CORRUPTED)}:DIR,name=...,severity=..., robustbench:cifar10c, "
+        f"module:callable, file.py:callable)"
     )
 
 
@@ -322,15 +330,24 @@ def _torchvision(name: str, data_dir: str | os.PathLike[str] | None, split: str,
 
 
 def _folder(path: Path, spec: str, choice: Choice) -> ImageData:
+    dataset = image_folder(path)
+    return from_samples(dataset, spec, len(dataset.classes), choice)
+
+
+def image_folder(path: Path) -> Any:
+    """torchvision's ``ImageFolder`` of ``path/CLASS/IMAGE``, undecoded.
+
+    Raises:
+        DataError: there are no images of that form.
+    """
     import torchvision
 
     if not path.is_dir():
         raise DataError(f"{path} is not a folder (expected {path}/CLASS/IMAGE)")
     try:
-        dataset = torchvision.datasets.ImageFolder(str(path))
+        return torchvision.datasets.ImageFolder(str(path))
     except (FileNotFoundError, OSError) as error:
         raise DataError(f"{path}: {error}") from error
-    return from_samples(dataset, spec, len(dataset.classes), choice)
 
 
 def from_samples(dataset: Any, spec: str, classes: int | None = None, choice: Choice | None = None) -> ImageData:

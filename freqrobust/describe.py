@@ -157,6 +157,7 @@ def _simple(name: str) -> Iterable[tuple[str, str]]:
         ),
         ("FILE.npz", "images (uint8 NHWC or NHW, or float NCHW in [0, 1]) and labels"),
         ("folder:DIR", "DIR/CLASS/IMAGE"),
+        ("cifar10c:DIR,name=NAME,severity=S", "published CIFAR-10-C files; cifar100c and imagenetc too"),
         ("module:callable", "returns (images, labels) or a dataset; file.py:callable too"),
     ]
 

@@ -29,3 +29,7 @@ class DataError(FreqRobustError):
 
 class JournalError(FreqRobustError):
     """A run directory cannot be used."""
+
+
+class GateError(FreqRobustError):
+    """A gate cannot decide: two reports cannot be compared, or what it judges was not measured."""

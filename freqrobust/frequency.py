@@ -18,8 +18,10 @@ Shape = Literal["circle", "square"]
 
 def distances(height: int, width: int, shape: Shape = "circle") -> torch.Tensor:
     """Distance of every frequency from DC, float64 ``(H, W)``, in the order of ``torch.fft.fft2`` (DC first)."""
-    rows = torch.fft.fftfreq(height, 1 / height, dtype=torch.float64).abs()[:, None]
-    columns = torch.fft.fftfreq(width, 1 / width, dtype=torch.float64).abs()[None, :]
+    rows = (
+        torch.fft.fftfreq(height, 1 / height, dtype=torch.float64).abs().round()[:, None]
+    )  # whole numbers, all but rounding
+    columns = torch.fft.fftfreq(width, 1 / width, dtype=torch.float64).abs().round()[None, :]
     return torch.maximum(rows, columns) if shape == "square" else torch.sqrt(rows**2 + columns**2)
 
 
@@ -88,10 +90,10 @@ def conjugate(u: int, v: int, height: int, width: int) -> tuple[int, int]:
     return mirrored(u, height), mirrored(v, width)
 
 
-def fourier_basis(height: int, width: int, u: int, v: int) -> torch.Tensor:
+def fourier_basis(height: int, width: int, u: int, v: int, phase: float = 0.0) -> torch.Tensor:
     """The real image ``(H, W)`` of L2 norm 1 whose Fourier transform is zero but at ``(u, v)`` and its conjugate.
 
-    It is ``cos(2 pi (u y / H + v x / W))``, normalised (Yin et al. 2019, sec. 3).
+    It is ``cos(2 pi (u y / H + v x / W) + phase)``, normalised (Yin et al. 2019, sec. 3).
 
     Raises:
         ValueError: the frequency is above the Nyquist frequency of that size.
@@ -100,6 +102,6 @@ def fourier_basis(height: int, width: int, u: int, v: int) -> torch.Tensor:
         raise ValueError(f"frequency ({u}, {v}) does not exist at {height} x {width}")
     rows = torch.arange(height, dtype=torch.float64)[:, None] * (u / height)
     columns = torch.arange(width, dtype=torch.float64)[None, :] * (v / width)
-    wave = torch.cos(2 * torch.pi * (rows + columns))
+    wave = torch.cos(2 * torch.pi * (rows + columns) + phase)
     unit: torch.Tensor = (wave / wave.norm()).float()
     return unit

@@ -10,17 +10,18 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from freqrobust import suites
+from freqrobust import corruptions, suites
 from freqrobust.assembly import assemble
 from freqrobust.context import Progress, Silent
 from freqrobust.data import ImageData, as_data
 from freqrobust.devices import auto_batch_size, full_precision, resolve_device
+from freqrobust.diagnosis import Depth
 from freqrobust.errors import DataError, FreqRobustError, ModelError, SpecError
 from freqrobust.journal import Journal
+from freqrobust.many import Models, as_network, for_each_model
 from freqrobust.models import (
     Classifier,
     frozen,
-    load_model,
     misfit,
 )
 from freqrobust.plugin import Attack, Defense
@@ -33,8 +34,9 @@ from freqrobust.session import Run
 from freqrobust.victim import Precision, check_logits
 
 
+@for_each_model
 def evaluate(
-    model: nn.Module | str | os.PathLike[str],
+    model: Models,
     data: Any,
     *,
     attacks: Iterable[str | Attack | Selection] | None = None,
@@ -42,11 +44,13 @@ def evaluate(
     defenses: Iterable[str | Defense | DefenseChain | Sequence[Defense]] = (),
     baseline: bool = True,
     oblivious: bool = True,
+    diagnose: Depth | None = "quick",
     train_data: Any = None,
     batch_size: int | Literal["auto"] = "auto",
     device: str | torch.device = "auto",
     precision: Precision = "fp32",
     seed: int = 0,
+    mce_reference: str | os.PathLike[str] | Report | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
@@ -56,7 +60,8 @@ def evaluate(
     Prints nothing, and writes nothing unless ``run_dir`` or ``cache_dir`` is given.
 
     Args:
-        model: an ``nn.Module`` from images in [0, 1] ``(N, C, H, W)`` to logits ``(N, K)``, or a model spec.
+        model: an ``nn.Module`` from images in [0, 1] ``(N, C, H, W)`` to logits ``(N, K)``, or a model spec; or
+            several of them in a sequence, or in a mapping from names: one report, all on the same samples.
         data: ``(images, labels)``, a map-style dataset, an :class:`ImageData` or a data spec.
         attacks: attack specs or objects; instead of ``suite``.
         suite: a suite's name or file; ``standard`` when ``attacks`` is not given either.
@@ -64,11 +69,15 @@ def evaluate(
         baseline: measure the undefended model too.
         oblivious: also show each defended model the examples made on the undefended one, for every adversarial
             attack: how robust the defense looks to an attack that does not know of it.
+        diagnose: check whether the robust accuracies are to be believed: ``"quick"`` takes three forward passes and
+            one backward pass of 200 samples, ``"full"`` runs other attacks on them as well; None: not at all.
         train_data: what training-time defenses learn from, in any form that ``data`` takes.
         batch_size: images per batch; results do not depend on it.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         precision: of the attacks' passes; predictions are always made in fp32.
         seed: all randomness is keyed by it.
+        mce_reference: the report, or its file, of the model that corruption errors are divided by; ``alexnet`` for
+            the published errors, which are also the default where the complete ImageNet-C files are evaluated.
         run_dir: journal of finished cells; the same call resumes from it.
         cache_dir: where trained defenses are kept; by default the ``run_dir``.
         progress: told what happens.
@@ -93,7 +102,11 @@ def evaluate(
     if isinstance(attacks, str | Attack):
         attacks = [attacks]
     chosen = parse_attacks(attacks if attacks is not None else suites.resolve(suite or "standard", images.shape))
-    network = model if isinstance(model, nn.Module) else load_model(model, data=images, device=where)
+    for selection in chosen:
+        if isinstance(selection.plugin, Attack):
+            selection.plugin.check_data(images)
+    reference = _reference(mce_reference, images, chosen)
+    network = as_network(model, images, where)
     home = next((p.device for p in network.parameters()), None)
     network = network.to(where)
     try:
@@ -101,6 +114,7 @@ def evaluate(
             warnings = warn_about(network, stuck)
             warnings += check_fit(network, images, where)
             size = auto_batch_size(network, images.shape, where) if batch_size == "auto" else int(batch_size)
+            folder = Path(run_dir) if run_dir is not None else None
             run = Run(
                 network=network,
                 data=images,
@@ -111,17 +125,27 @@ def evaluate(
                 seed=seed,
                 batch_size=size,
                 adaptive=batch_size == "auto",
-                journal=Journal(Path(run_dir) if run_dir is not None else None),
+                journal=Journal(folder),
+                checked=Journal(folder, "checks"),
                 cache_dir=_first_path(cache_dir, run_dir),
                 watch=watch,
             )
-            measured = run.all(chains, oblivious)
+            measured = run.all(chains, oblivious, diagnose)
     finally:
         if home is not None and home != where:
             network.to(home)
-    for path in run.journal.damaged:
+    for path in [*run.journal.damaged, *run.checked.damaged]:
         warnings.append(Warned(code="damaged-journal", message=f"{path} was damaged and has been measured again"))
-    return assemble(run, measured, warnings)
+    return assemble(run, measured, warnings, reference)
+
+
+def _reference(
+    given: str | os.PathLike[str] | Report | None, data: ImageData, chosen: list[Selection]
+) -> corruptions.Reference | None:
+    wanted = [selection.params for selection in chosen if selection.name == corruptions.ATTACK]
+    if given is None:
+        return corruptions.alexnet() if corruptions.applies_alexnet(data, wanted) else None
+    return corruptions.read_reference(given, data, wanted)
 
 
 def _first_path(*paths: str | os.PathLike[str] | None) -> Path | None:
@@ -138,17 +162,22 @@ def parse_chains(
     """
     if isinstance(defenses, str | Defense):
         defenses = [defenses]
-    chains = parse_defenses(defenses)
-    if baseline and all(chain.parts for chain in chains):
-        chains.insert(0, DefenseChain())
+    chains = with_baseline(parse_defenses(defenses), baseline)
     if not chains:
         raise SpecError("without the baseline there has to be a defense")
-    chains.sort(key=lambda chain: len(chain.parts) > 0)  # the undefended model first; the rest as given
     for chain in chains:
         for part in chain.parts:
             if isinstance(part.plugin, Defense) and part.plugin.needs_train_data and training is None:
                 raise SpecError(f"{part.spec} needs training data: give --train-data (in Python: train_data=...)")
     return chains
+
+
+def with_baseline(chains: Sequence[DefenseChain], baseline: bool) -> list[DefenseChain]:
+    """What is measured: the undefended model first, where it is wanted, and the rest as given."""
+    chains = list(chains)
+    if baseline and all(chain.parts for chain in chains):
+        chains.insert(0, DefenseChain())
+    return sorted(chains, key=lambda chain: len(chain.parts) > 0)
 
 
 def warn_about(network: nn.Module, stuck: list[str]) -> list[Warned]:

@@ -88,20 +88,26 @@ def check_writable(path: Path) -> None:
 
 
 class Journal:
-    """Finished cells, by identity. With ``root=None`` nothing is kept."""
+    """Finished pieces of work, by identity. With ``root=None`` nothing is kept.
 
-    def __init__(self, root: Path | None) -> None:
+    Args:
+        root: the run directory.
+        folder: the kind of pieces, a folder of the run directory.
+    """
+
+    def __init__(self, root: Path | None, folder: str = "cells") -> None:
         self.root = root
+        self.folder = folder
         self.damaged: list[str] = []
         if root is not None:
             try:
-                (root / "cells").mkdir(parents=True, exist_ok=True)
+                (root / folder).mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise JournalError(f"cannot use the run directory {root}: {error.strerror or error}") from error
 
     def _path(self, key: str) -> Path:
         assert self.root is not None
-        return self.root / "cells" / f"{key}.json"
+        return self.root / self.folder / f"{key}.json"
 
     def load(self, key: str) -> dict[str, Any] | None:
         """The piece of that identity, or None when there is none that can be trusted."""

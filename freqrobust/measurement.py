@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from freqrobust.devices import is_out_of_memory
 from freqrobust.errors import PluginError
 from freqrobust.perturbation import TOLERANCE, allowance, norms
 from freqrobust.plugin import Attack, Norm, Threat
+from freqrobust.preparation import prepared
 from freqrobust.registry import Selection
 from freqrobust.results import pack, unpack
 from freqrobust.victim import Victim
@@ -42,6 +43,7 @@ class Outcome:
         inherited: samples handed over as broken by a smaller eps.
         breakdown: samples broken by each part of the attack, where it counts them.
         signs: of the last perturbation of every sample that held, as packed bits; for the next eps of a sweep.
+        notes: what the attack says about itself.
     """
 
     right: np.ndarray
@@ -54,6 +56,7 @@ class Outcome:
     warnings: list[tuple[str, str]] = field(default_factory=list)
     breakdown: dict[str, int] = field(default_factory=dict)
     signs: np.ndarray | None = None
+    notes: list[str] = field(default_factory=list)
 
     def fits(self, threat: Threat) -> np.ndarray:
         """Samples with a successful example inside the threat, ``(n,)``."""
@@ -75,6 +78,7 @@ class Outcome:
             "warnings": self.warnings,
             "breakdown": self.breakdown,
             "signs": _encode(self.signs) if self.signs is not None else None,
+            "notes": self.notes,
         }
 
     @classmethod
@@ -91,7 +95,16 @@ class Outcome:
             warnings=[(code, message) for code, message in piece["warnings"]],
             breakdown=piece["breakdown"],
             signs=_decode(piece["signs"], "u1").reshape(piece["n"], -1) if piece["signs"] is not None else None,
+            notes=piece["notes"],
         )
+
+
+def holds(clean: Outcome, outcomes: Iterable[Outcome], threat: Threat) -> np.ndarray:
+    """Samples that are right and that no example inside the threat breaks, ``(n,)``."""
+    right = clean.right.copy()
+    for outcome in outcomes:
+        right &= ~outcome.fits(threat)
+    return right
 
 
 def _encode(values: np.ndarray) -> str:
@@ -112,8 +125,11 @@ class Bench:
         self.adaptive = adaptive  # halve the batch when memory runs out
         self.watch = watch
 
-    def each(self, positions: torch.Tensor, work: Callable[[torch.Tensor], None]) -> None:
-        """Call ``work`` with the positions of each batch, smaller ones from where memory runs out."""
+    def each(self, positions: torch.Tensor, work: Callable[[torch.Tensor], None], quiet: bool = False) -> None:
+        """Call ``work`` with the positions of each batch, smaller ones from where memory runs out.
+
+        With ``quiet`` this is not counted as progress.
+        """
         done = 0
         while done < len(positions):
             chunk = positions[done : done + self.batch_size]
@@ -132,10 +148,11 @@ class Bench:
                 self.watch.say(f"memory ran out; going on with batches of {self.batch_size}")
                 continue
             done += len(chunk)
-            self.watch.advance(len(chunk))
+            if not quiet:
+                self.watch.advance(len(chunk))
 
 
-class _Timer:
+class Timer:
     """Seconds and passes spent on a cell."""
 
     def __init__(self, victim: Victim) -> None:
@@ -154,7 +171,7 @@ class _Timer:
 
 def measure_clean(victim: Victim, bench: Bench) -> Outcome:
     """The clean pass, once a defense."""
-    timer = _Timer(victim)
+    timer = Timer(victim)
     n = len(bench.data)
     predictions = np.zeros(n, dtype=np.int32)
     softmax_like = True
@@ -190,6 +207,7 @@ def measure(
     lower: Outcome | None,
     seed: int,
     sweeping: bool = False,
+    among: np.ndarray | None = None,
 ) -> Outcome:
     """One attack against one defended model.
 
@@ -201,6 +219,7 @@ def measure(
         lower: the same attack at the next smaller eps of its sweep, whose broken samples are handed over.
         seed: the seed of the run.
         sweeping: a larger eps follows, which wants to know where this one ended.
+        among: the samples that an adversarial attack may try, ``(n,)``; the others stay as they are.
 
     Raises:
         PluginError: the attack broke its contract.
@@ -209,22 +228,24 @@ def measure(
     assert isinstance(attack, Attack)
     if attack.kind == "shift":
         return _shift(selection, attack, victim, bench, seed)
-    return _adversarial(selection, attack, victim, bench, clean, lower, seed, sweeping)
+    return _adversarial(selection, attack, victim, bench, clean, lower, seed, sweeping, among)
 
 
 def _shift(selection: Selection, attack: Attack, victim: Victim, bench: Bench, seed: int) -> Outcome:
-    timer = _Timer(victim)
+    timer = Timer(victim)
     n = len(bench.data)
     predictions = np.zeros(n, dtype=np.int32)
+    everyone = torch.arange(n)
+    whole = prepared(attack, selection.spec, victim, bench, everyone, AttackContext(everyone, seed, "decide"))
 
     def work(chunk: torch.Tensor) -> None:
         images, labels, ids = bench.data.batch(chunk, bench.device)
-        changed = run_attack(selection, attack, victim, images, labels, AttackContext(ids, seed, "decide"))
+        changed = run_attack(selection, attack, victim, images, labels, whole.batch(ids))
         classes, _ = victim.predict(changed, ids, selection.spec)
         predictions[chunk.numpy()] = classes.cpu().numpy()
 
-    bench.each(torch.arange(n), work)
-    outcome = timer.close(Outcome(predictions == bench.data.labels.numpy(), predictions))
+    bench.each(everyone, work)
+    outcome = timer.close(Outcome(predictions == bench.data.labels.numpy(), predictions, notes=whole.notes))
     _warn_non_finite(outcome, victim)
     return outcome
 
@@ -238,8 +259,9 @@ def _adversarial(
     lower: Outcome | None,
     seed: int,
     sweeping: bool,
+    among: np.ndarray | None,
 ) -> Outcome:
-    timer = _Timer(victim)
+    timer = Timer(victim)
     n = len(bench.data)
     predictions = clean.predictions.copy()
     examples = {norm: np.full(n, np.inf, dtype=np.float32) for norm in NORMS}
@@ -251,17 +273,19 @@ def _adversarial(
             examples[norm][handed_over] = lower.examples[norm][handed_over]
     # randomness may break a sample that is right by majority only just, so there every sample is attacked
     tried = np.ones(n, dtype=bool) if victim.stochastic else clean.right & ~handed_over
+    tried &= among if among is not None else True
     goal: Literal["decide", "maximize"] = "maximize" if victim.stochastic else "decide"
     right = clean.right & ~handed_over
-    tally: dict[str, int] = {}
+    some = torch.from_numpy(np.flatnonzero(tried))
+    whole = AttackContext(some, seed, goal, eot=EOT if victim.stochastic else 1, slack=victim.slack)
+    whole = prepared(attack, selection.spec, victim, bench, some, whole)
     signs = _room_for_signs(attack, bench) if sweeping else None
 
     def work(chunk: torch.Tensor) -> None:
         images, labels, ids = bench.data.batch(chunk, bench.device)
         where = chunk.numpy()
         hint = _unpack_signs(lower.signs[where], images) if lower is not None and lower.signs is not None else None
-        context = AttackContext(ids, seed, goal, tally, EOT if victim.stochastic else 1, hint, victim.slack)
-        changed = run_attack(selection, attack, victim, images, labels, context)
+        changed = run_attack(selection, attack, victim, images, labels, whole.batch(ids, hint))
         classes, _ = victim.predict(changed, ids, selection.spec)
         broken = (classes != labels).cpu().numpy()
         if signs is not None:
@@ -272,8 +296,9 @@ def _adversarial(
         for norm in NORMS:
             examples[norm][where[broken]] = norms(changed - images, norm).cpu().numpy()[broken]
 
-    bench.each(torch.from_numpy(np.flatnonzero(tried)), work)
-    outcome = Outcome(right, predictions, examples, inherited=int(handed_over.sum()), breakdown=tally, signs=signs)
+    bench.each(some, work)
+    outcome = Outcome(right, predictions, examples, inherited=int(handed_over.sum()), signs=signs)
+    outcome.breakdown, outcome.notes = whole.tally, whole.notes
     outcome = timer.close(outcome)
     view = victim.view
     if attack.needs_gradient and view.zero_gradients > ZERO_GRADIENT_SHARE * view.first_gradients:
@@ -291,9 +316,17 @@ def _adversarial(
 
 
 def measure_transfer(
-    selection: Selection, source: Victim, bench: Bench, targets: list[tuple[Victim, Outcome]], seed: int
+    selection: Selection,
+    source: Victim,
+    bench: Bench,
+    targets: list[tuple[Victim, Outcome]],
+    seed: int,
+    among: np.ndarray | None = None,
 ) -> list[Outcome]:
-    """Examples made on one model (``maximize``, all samples), shown to others.
+    """Examples made on one model (``maximize``, whether it gets the sample right or not), shown to others.
+
+    They are made for every sample that one of the others gets right, as no example changes anything for the rest;
+    for all samples where examples depend on what else is in their batch.
 
     Args:
         selection: the attack.
@@ -301,6 +334,7 @@ def measure_transfer(
         bench: the samples.
         targets: the models that predict them, each with its own clean pass.
         seed: the seed of the run.
+        among: the samples that may be tried, ``(n,)``; the others stay as they are.
 
     Returns:
         One outcome a target. Each counts its own predictions and the passes that made the examples.
@@ -310,7 +344,7 @@ def measure_transfer(
     """
     attack = selection.plugin
     assert isinstance(attack, Attack)
-    made, timers = _Timer(source), [_Timer(victim) for victim, _ in targets]
+    made, timers = Timer(source), [Timer(victim) for victim, _ in targets]
     n = len(bench.data)
     outcomes = [
         Outcome(
@@ -318,11 +352,13 @@ def measure_transfer(
         )
         for _, clean in targets
     ]
+    everyone = torch.arange(n)
+    whole = AttackContext(everyone, seed, "maximize", eot=EOT if source.stochastic else 1)
+    whole = prepared(attack, selection.spec, source, bench, everyone, whole)
 
     def work(chunk: torch.Tensor) -> None:
         images, labels, ids = bench.data.batch(chunk, bench.device)
-        context = AttackContext(ids, seed, "maximize", {}, EOT if source.stochastic else 1)
-        changed = run_attack(selection, attack, source, images, labels, context)
+        changed = run_attack(selection, attack, source, images, labels, whole.batch(ids))
         where = chunk.numpy()
         lengths = {norm: norms(changed - images, norm).cpu().numpy() for norm in NORMS}
         for (victim, clean), outcome in zip(targets, outcomes, strict=True):
@@ -333,10 +369,13 @@ def measure_transfer(
             for norm in NORMS:
                 outcome.examples[norm][where[broken]] = lengths[norm][broken]
 
-    bench.each(torch.arange(n), work)
+    tried = np.any([clean.right for _, clean in targets], axis=0) | (not attack.batch_invariant)
+    tried &= among if among is not None else True
+    bench.each(torch.from_numpy(np.flatnonzero(tried)), work)
     crafted = made.close(Outcome(outcomes[0].right, outcomes[0].predictions))
     for timer, outcome in zip(timers, outcomes, strict=True):
         timer.close(outcome)
+        outcome.notes = whole.notes
         outcome.forwards += crafted.forwards
         outcome.backwards += crafted.backwards
     return outcomes
@@ -375,7 +414,8 @@ def run_attack(
     Raises:
         PluginError: wrong type, shape or range, not finite, or outside of the budget.
     """
-    with victim.attacked(context.ids, selection.spec) as view, torch.set_grad_enabled(attack.needs_gradient):
+    draws = 1 if attack.averages_draws else context.eot
+    with victim.attacked(context.ids, selection.spec, draws) as view, torch.set_grad_enabled(attack.needs_gradient):
         changed = attack.perturb(view, images.clone(), labels.clone(), context)
     name = selection.spec
     if not isinstance(changed, torch.Tensor):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 from freqrobust.plugin import Norm, StepNorm
@@ -41,8 +43,11 @@ def length(delta: torch.Tensor) -> torch.Tensor:
     return found
 
 
-def steepest(gradient: torch.Tensor, norm: StepNorm) -> torch.Tensor:
-    """The direction of length 1 (in ``norm``) along which a linear function of this gradient grows most."""
+def steepest(gradient: torch.Tensor, norm: Literal["linf", "l2"]) -> torch.Tensor:
+    """The direction of length 1 (in ``norm``) along which a linear function of this gradient grows most.
+
+    For L1 see :func:`farthest_l1`: there the box matters for the direction.
+    """
     if norm == "linf":
         return gradient.sign()
     # scaled first: squares of small gradients would underflow
@@ -53,12 +58,63 @@ def steepest(gradient: torch.Tensor, norm: StepNorm) -> torch.Tensor:
 def project(images: torch.Tensor, origin: torch.Tensor, norm: StepNorm, eps: float) -> torch.Tensor:
     """The image in [0, 1] and in the eps-ball around ``origin`` that a step lands on.
 
-    For Linf this is the exact projection. For L2 the perturbation is scaled into the ball and then clipped
-    to [0, 1]; clipping only shortens it, as the origin lies in [0, 1].
+    For Linf and L1 this is the exact projection onto the intersection of ball and box. For L2 the perturbation is
+    scaled into the ball and then clipped to [0, 1]; clipping only shortens it, as the origin lies in [0, 1].
     """
     if norm == "linf":
         return torch.minimum(torch.maximum(images, origin - eps), origin + eps).clamp_(0, 1)
     delta = images - origin
+    if norm == "l1":
+        return move(origin, _nearest_l1(delta, origin, eps))
     scale = (eps / length(delta).clamp_min(1e-12)).clamp_max(1.0)
     delta = delta * per_sample(scale.to(delta.dtype), delta)
     return (origin + delta).clamp_(0, 1)
+
+
+def _nearest_l1(delta: torch.Tensor, origin: torch.Tensor, eps: float) -> torch.Tensor:
+    """The nearest perturbation with L1 norm at most ``eps`` that keeps ``origin`` in [0, 1], in float64.
+
+    With ``room_i`` the way from the origin to the wall that ``delta_i`` points at, it is
+    ``sign(delta_i) * min(max(|delta_i| - s, 0), room_i)`` for the smallest ``s >= 0`` that meets the budget (Croce and
+    Hein 2021, "Mind the box"). Its norm is piecewise linear in ``s``,
+    ``sum_i max(|delta_i| - s, 0) - max(|delta_i| - room_i - s, 0)``, so that ``s`` follows from sorting where it bends.
+    """
+    wanted = delta.flatten(1).to(_precise(delta))
+    start = origin.flatten(1).to(wanted.dtype)
+    size, room = wanted.abs(), torch.where(wanted > 0, 1 - start, start)
+    # beyond the larger of two walls nothing bends; negative s is not looked for
+    bends, order = torch.cat([size, size - room], dim=1).clamp_min(0).sort(dim=1, descending=True, stable=True)
+    slopes = torch.cat([torch.ones_like(size), -torch.ones_like(size)], dim=1).gather(1, order)
+    slope, weight = slopes.cumsum(dim=1), (slopes * bends).cumsum(dim=1)
+    below = weight - bends * slope < eps  # the norm at each bend; grows as s falls
+    last = (below.sum(dim=1, keepdim=True) - 1).clamp_min(0)
+    fall = slope.gather(1, last)
+    shift = torch.where(fall > 0, (weight.gather(1, last) - eps) / fall.clamp_min(1), bends.gather(1, last))
+    inside = torch.minimum(size, room).sum(dim=1, keepdim=True) <= eps
+    shift = torch.where(inside, 0, shift.clamp_min(0))
+    return (wanted.sign() * torch.minimum((size - shift).clamp_min(0), room)).view_as(delta)
+
+
+def farthest_l1(gradient: torch.Tensor, origin: torch.Tensor, eps: float, most: float = 1.0) -> torch.Tensor:
+    """The image in the L1 ball around ``origin`` and in [0, 1] at which a linear function of this gradient is largest.
+
+    Pixels move in the order of ``|gradient|``, each to its wall, until the budget is spent (Croce and Hein 2021, "Mind
+    the box"). With ``most < 1`` no pixel moves farther than that: more of them share the budget.
+    """
+    slope, start = gradient.flatten(1), origin.flatten(1).to(_precise(origin))
+    room = torch.where(slope > 0, 1 - start, start).clamp_max(most) * (slope != 0)
+    order = slope.abs().argsort(dim=1, descending=True, stable=True)
+    wanted = room.gather(1, order)
+    moved = torch.minimum(wanted, (eps - wanted.cumsum(dim=1) + wanted).clamp_min(0))
+    delta = torch.zeros_like(room).scatter_(1, order, moved) * slope.sign()
+    return move(origin, delta.view_as(origin))
+
+
+def move(origin: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
+    """``origin + delta`` in the origin's precision, rounded towards the origin.
+
+    Rounding to the nearest would lengthen the sum of many small changes beyond an L1 budget.
+    """
+    moved = (origin.to(delta.dtype) + delta).to(origin.dtype).clamp_(0, 1)
+    too_far = (moved.to(delta.dtype) - origin.to(delta.dtype)).abs() > delta.abs()
+    return torch.where(too_far, torch.nextafter(moved, origin), moved)

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
     from freqrobust.analysis import AnalysisContext
     from freqrobust.analysis_results import AnalysisResult, AnalysisTable
-    from freqrobust.context import AttackContext, DefenseContext
+    from freqrobust.context import AttackContext, DefenseContext, Samples
     from freqrobust.data import ImageData
     from freqrobust.results import Report
 
 Norm = Literal["linf", "l2", "l1"]
 #: The norms that gradient steps are defined for.
-StepNorm = Literal["linf", "l2"]
+StepNorm = Literal["linf", "l2", "l1"]
 
 #: Options of `freqrobust eval` itself; a defense may not have a field of that name.
 RESERVED_OPTIONS = frozenset(
@@ -50,10 +50,12 @@ RESERVED_OPTIONS = frozenset(
         "no_baseline",
         "oblivious",
         "no_oblivious",
+        "diagnose",
         "batch_size",
         "device",
         "precision",
         "seed",
+        "mce_reference",
         "run_dir",
         "json",
         "quiet",
@@ -62,6 +64,8 @@ RESERVED_OPTIONS = frozenset(
         "save_model",
         "save_adversarial",
         "report",
+        "fail_under",
+        "confident",
         "help",
     ]
 )
@@ -104,6 +108,18 @@ class Threat(NamedTuple):
     norm: Norm
     eps: float
 
+    def __str__(self) -> str:
+        """``linf 8/255``."""
+        return f"{self.norm} {self.eps_text}"
+
+    @property
+    def eps_text(self) -> str:
+        """``8/255`` for a pixel quantity that is a whole or half number of 255ths, else a decimal number."""
+        in_255 = self.eps * 255
+        if self.norm == "linf" and abs(in_255 * 2 - round(in_255 * 2)) < 1e-6:
+            return f"{in_255:g}/255"
+        return f"{self.eps:g}"
+
 
 def fraction(value: Any) -> Any:
     """Read ``"8/255"`` as a number; leave everything else to the next validator."""
@@ -130,6 +146,8 @@ class Plugin(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
     reserved_fields: ClassVar[frozenset[str]] = frozenset()
+    #: the parameter that may be given without its name, as in ``replay:DIR``
+    positional: ClassVar[str | None] = None
     #: the command whose options the fields are
     command: ClassVar[str] = "eval"
 
@@ -221,6 +239,10 @@ class Attack(Plugin):
     needs_gradient: ClassVar[bool] = True
     #: the result for a sample does not depend on which other samples share its batch
     batch_invariant: ClassVar[bool] = True
+    #: averages over ``context.eot`` draws of a random model by itself; otherwise every pass it makes is such a mean
+    averages_draws: ClassVar[bool] = False
+    #: in a sweep, a sample that a smaller budget broke counts as broken at a larger one, and is not tried again
+    nested: ClassVar[bool] = True
     reserved_fields: ClassVar[frozenset[str]] = frozenset({"seed"})
 
     def perturb(
@@ -233,6 +255,26 @@ class Attack(Plugin):
         All randomness comes from ``context``.
         """
         raise PluginError(f"{type(self).__name__} does not implement perturb()")
+
+    def eot_used(self, eot: int) -> int:
+        """Draws of a random model over which it averages, when the harness asks for ``eot``."""
+        return eot
+
+    def check_data(self, data: ImageData) -> None:
+        """Refuse data that the attack cannot take, before anything is measured; by default nothing is refused.
+
+        Raises:
+            SpecError, DataError: one line that says what does not fit, and why.
+        """
+
+    def prepare(self, samples: Samples, context: AttackContext) -> Any:
+        """Look at all samples before any of them is perturbed; for most attacks there is nothing to do.
+
+        Called once for a model, with the samples that :meth:`perturb` will be called with, batch by batch. What it
+        returns is there as ``context.prepared``. It may depend on the samples and on the seed, not on their order nor
+        on the size of the batches.
+        """
+        return None
 
     def threat(self) -> Threat | None:
         """The declared budget; by default the fields ``norm`` and ``eps`` where both exist."""
@@ -309,11 +351,18 @@ class InputDefense(Defense):
 
 
 class Reporter(Plugin):
-    """Something that shows a report. Subclasses implement :meth:`render`."""
+    """Something that shows a report. Subclasses implement :meth:`render`, and :meth:`render_many` where they can."""
+
+    #: modules that rendering imports, each with what to install for it; looked for before a long run
+    requires: ClassVar[Mapping[str, str]] = {}
 
     def render(self, report: Report, target: IO[str]) -> None:
         """Write ``report`` to the open text file ``target``."""
         raise PluginError(f"{type(self).__name__} does not implement render()")
+
+    def render_many(self, reports: Mapping[str, Report], target: IO[str]) -> None:
+        """Write several reports, by name, as one: a comparison of all that they measured."""
+        raise PluginError(f"{type(self).__name__} shows one report at a time")
 
 
 class Analysis(Plugin):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -71,6 +71,7 @@ class PublishedRecord(_Part):
 
 
 class ModelRecord(_Part):
+    name: str | None = Field(None, description="as the user named it")
     spec: str
     arch: str
     sha256: str
@@ -189,8 +190,10 @@ class Cell(_Counted):
     status: Literal["ok", "failed"] = "ok"
     error: str | None = None
     votes: int | None = Field(None, description="majority votes per sample, for stochastic defenses")
+    eot: int | None = Field(None, description="draws of a stochastic defense that the harness had the attack average")
     inherited: int = 0
     breakdown: dict[str, int] | None = Field(None, description="samples broken by each part of the attack")
+    notes: list[str] | None = Field(None, description="what the attack says about itself")
     difference: Difference | None = None
     by_chance: float | None = None
     agreement: float | None = Field(None, description="share predicted as on the clean image")
@@ -212,26 +215,156 @@ class WorstCase(_Counted):
 
 
 class Check(_Part):
+    """One question asked of a robust accuracy. It fails when ``measured`` is above ``threshold``."""
+
     name: str
     status: Literal["passed", "failed", "not applicable", "information"]
-    measured: float | None = None
+    measured: float | None = Field(None, description="samples, or a share of them where the unit says so")
     threshold: float | None = None
-    reason: str | None = None
+    unit: Literal["samples", "share"] | None = None
+    n: int | None = Field(None, description="samples that were looked at")
+    threat: ThreatRecord | None = None
+    attack: str | None = Field(None, description="the spec of the attack that was tried")
+    beyond: int | None = Field(None, description="samples that it broke and no attack of the report had broken")
+    reason: str | None = Field(None, description="what the check says, or why it does not apply")
     source: str
 
 
 class Diagnosis(_Part):
+    """Whether to believe the robust accuracy of one defense."""
+
     model: int = 0
     defense: str
+    defense_spec: str
     defense_params: dict[str, Any]
     verdict: Literal["believable", "doubtful", "overestimated", "not meaningful"]
     sentence: str
+    depth: Literal["quick", "full"] = "quick"
+    threat: ThreatRecord | None = Field(None, description="at which the checks were made")
+    n: int = Field(0, description="samples that were looked at")
+    seconds: float = 0.0
+    forwards: int = 0
+    backwards: int = 0
     checks: list[Check]
+
+
+class SequentialRecord(_Part):
+    """How far a threshold was measured before it was decided."""
+
+    seen: int = Field(description="samples measured")
+    of: int = Field(description="samples there are")
+    looks: int = Field(description="times that the threshold was looked at")
+    false_pass: float = Field(description="at most this chance of passing where all samples would fail")
+    false_fail: float = Field(description="at most this chance of failing where all samples would pass")
+    passes: int = Field(description="forward and backward passes spent, in images")
+    passes_all: int = Field(description="passes that all samples would have taken, in proportion to those spent")
+
+
+class _Judged(_Part):
+    """One row of a gate: something measured against something required."""
+
+    name: str = Field(description="the cell: defense / attack; with several models, the model before it")
+    model: int = 0
+    passed: bool | None = Field(None, description="null: shown as information, not judged")
+    measured: float | None = None
+    required: float | None = None
+    p_value: float | None = None
+    p_adjusted: float | None = Field(None, description="corrected by Holm over the declared gate cells")
+    text: str = Field(description="what was found, in one line")
+
+
+class RegressionRow(_Judged):
+    """A change from the baseline. ``measured`` is the drop of the accuracy as a share, ``required`` the largest allowed."""
+
+    kind: Literal["regression"] = "regression"
+    test: Literal["mcnemar", "sign-flip"] = "mcnemar"
+    n: int
+    baseline: float | None = Field(None, description="accuracy of the baseline; of a sweep, the mean over its eps")
+    new: float | None = Field(None, description="accuracy now; of a sweep, the mean over its eps")
+    lost: int = Field(0, description="samples right before and wrong now; of a sweep, those that break earlier")
+    gained: int = Field(0, description="samples wrong before and right now; of a sweep, those that break later")
+    detectable: float | None = Field(None, description="smallest drop that is found with the comparison's power")
+    churn: float | None = Field(None, description="share of samples assumed to improve all the same, for detectable")
+
+
+class ThresholdRow(_Judged):
+    """An accuracy that has to be reached. ``measured`` is the accuracy, or the low end of its interval if confident."""
+
+    kind: Literal["threshold"] = "threshold"
+    n: int
+    accuracy: float | None = None
+    ci95: Interval | None = None
+    confident: bool = False
+    sequential: SequentialRecord | None = None
+
+
+class Comparison(_Part):
+    """A report against its baseline: rows worst first, those judged before the others."""
+
+    baseline: str = Field(description="where the baseline came from")
+    models: list[str] = Field([], description="what was compared with what, a line a pair of models")
+    passed: bool
+    alpha: float
+    max_drop: float
+    power: float = 0.8
+    rows: list[RegressionRow]
+    notes: list[str] = Field([], description="in what else the two reports differ")
+
+
+class GateRecord(_Part):
+    """What a gate decided, and why."""
+
+    passed: bool
+    comparison: Comparison | None = None
+    thresholds: list[ThresholdRow] = []
+
+    @model_validator(mode="after")
+    def _agree(self) -> Any:
+        failed = [row.name for row in self.rows if row.passed is False]
+        if self.passed == bool(failed):
+            raise ValueError(f"the gate says passed = {self.passed}, but {len(failed)} of its rows failed")
+        return self
+
+    @property
+    def rows(self) -> list[RegressionRow | ThresholdRow]:
+        """Everything that was judged or shown: thresholds, then changes from the baseline."""
+        return [*self.thresholds, *(self.comparison.rows if self.comparison is not None else [])]
+
+
+class CorruptionRow(_Part):
+    """One corruption over its severities."""
+
+    name: str
+    accuracies: dict[str, float] = Field(description="by severity, 1 to 5")
+    accuracy: float | None = Field(description="mean over the severities")
+    ce: float | None = Field(None, description="corruption error: mean error over the reference's")
+    relative_ce: float | None = Field(None, description="the same of the errors above the clean error")
+
+
+class CorruptionSummary(_Part):
+    """Means over corruptions and severities, of one defense and one way of making the corruptions."""
+
+    model: int = 0
+    defense: str
+    defense_spec: str
+    defense_params: dict[str, Any]
+    part: Literal["common", "extra"] = Field(description="of the 15 of the benchmark, or of the 4 for validation")
+    source: Literal["generated", "files"] = Field(description="made on the fly, or read from the published files")
+    constants: Literal["cifar", "imagenet"] | None = Field(None, description="of generated ones")
+    eight_bit: bool = True
+    complete: bool = Field(description="all corruptions of the part at all five severities")
+    n: int
+    rows: list[CorruptionRow]
+    mean_accuracy: float | None = Field(description="mean over the corruptions of their means over the severities")
+    mce: float | None = Field(None, description="mean corruption error against the reference, 1 = as bad")
+    relative_mce: float | None = None
+    reference: str | None = Field(None, description="alexnet, or the reference report")
 
 
 class Warned(_Part):
     code: str
     message: str
+    model: int = 0
     defense: str | None = None
 
 
@@ -286,13 +419,14 @@ class Report(_Part):
     environment: EnvironmentRecord
     cells: list[Cell]
     worst_case: list[WorstCase] = []
+    corruptions: list[CorruptionSummary] = []
     diagnostics: list[Diagnosis] = []
     analyses: list[AnalysisRecord] = []
-    gate: dict[str, Any] | None = None
+    gate: GateRecord | None = None
     warnings: list[Warned] = []
 
-    def cell(self, attack: str, defense: str = "none", knowledge: str = "adaptive") -> Cell:
-        """The one cell of that attack and defense, each given by its name or by its spec.
+    def cell(self, attack: str, defense: str = "none", knowledge: str = "adaptive", model: int = 0) -> Cell:
+        """The one cell of that attack and defense, each given by its name or by its spec, of the first model or another.
 
         Raises:
             KeyError: none or several match.
@@ -303,6 +437,7 @@ class Report(_Part):
             if attack in (c.attack_spec, c.attack)
             and defense in (c.defense_spec, c.defense)
             and c.knowledge == knowledge
+            and c.model == model
         ]
         exact = [c for c in found if c.attack_spec == attack and c.defense_spec == defense] or found
         if len(exact) != 1:
@@ -337,15 +472,34 @@ def _read(cls: type[_Read], path: str | Path) -> _Read:
         raise ReportError(f"{path}: {error.strerror or error}") from error
     except ValueError as error:
         raise ReportError(f"{path} is not JSON: {error}") from error
-    version = values.get("schema_version") if isinstance(values, dict) else None
-    if version != SCHEMA_VERSION:
-        raise ReportError(f"{path}: expected a report of schema version {SCHEMA_VERSION}, but got {version!r}")
+    values = _current(values, path)
     try:
         return cls.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ReportError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from error
+
+
+#: What turns a report of a version into one of the next. There has been one version so far.
+_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+def _current(values: Any, path: str | Path) -> dict[str, Any]:
+    """A report of the current schema version, from that or an older one.
+
+    Raises:
+        ReportError: it has no version, or a newer one.
+    """
+    version = values.get("schema_version") if isinstance(values, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool) or version > SCHEMA_VERSION:
+        newer = "; it was written by a newer freqrobust: upgrade to read it" if isinstance(version, int) else ""
+        raise ReportError(f"{path}: expected a report of schema version {SCHEMA_VERSION}, but got {version!r}{newer}")
+    for step in range(version, SCHEMA_VERSION):
+        if step not in _MIGRATIONS:
+            raise ReportError(f"{path}: expected a report of schema version {SCHEMA_VERSION}, but got {version!r}")
+        values = {**_MIGRATIONS[step](values), "schema_version": step + 1}
+    return dict(values)
 
 
 def schema() -> str:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from freqrobust.data import Choice, ImageData, cache_root, check, from_samples
+from freqrobust.corruption_files import load_arrays
+from freqrobust.data import Choice, ImageData, cache_root, from_samples
 from freqrobust.errors import DataError, SpecError
 from freqrobust.registry import near_miss
-from freqrobust.robustbench_bridge import PREFIX, line, options, package
+from freqrobust.robustbench_bridge import PREFIX, options, package
 
 #: Folders of corrupted data as RobustBench lays them out, and the number of classes.
 CORRUPTED = {
@@ -60,37 +57,7 @@ def load_corrupted(spec: str, data_dir: str | os.PathLike[str] | None, choice: C
         if len(wanted) != 1:
             raise SpecError(f"{spec!r}: name one corruption, for example {PREFIX}{name}:corruptions={known[0]}")
         return from_samples(_image_folder(folder / wanted[0] / severity, spec), spec, classes, choice)
-    return _arrays(folder, wanted, int(severity), spec, classes, choice)
-
-
-def _arrays(folder: Path, corruptions: list[str], severity: int, spec: str, classes: int, choice: Choice) -> ImageData:
-    """CIFAR-C: ``CORRUPTION.npy`` uint8 ``(5 * n, 32, 32, 3)``, mild first, and ``labels.npy``."""
-    labels = torch.from_numpy(np.array(_array(folder / "labels.npy", 1)).astype(np.int64))
-    stacks = [_array(folder / f"{name}.npy", 4) for name in corruptions]
-    for name, stack in zip(corruptions, stacks, strict=True):
-        if len(stack) % SEVERITIES or len(labels) not in (len(stack), len(stack) // SEVERITIES):
-            raise DataError(f"{spec}: {name}.npy holds {len(stack)} images, but labels.npy {len(labels)} labels")
-    n = min(len(stack) for stack in stacks) // SEVERITIES
-    labels = labels[:n].repeat_interleave(len(stacks))
-    index = choice.index(labels)
-    taken = torch.arange(len(labels)) if index is None else index
-    offset = (severity - 1) * n
-    images = np.empty((len(taken), *stacks[0].shape[1:]), dtype=np.uint8)
-    which, position = taken.numpy() % len(stacks), taken.numpy() // len(stacks)
-    for i, stack in enumerate(stacks):
-        images[which == i] = stack[offset + position[which == i]]
-    data = check(torch.from_numpy(images), labels[taken], spec, classes)
-    return data if index is None else replace(data, ids=index, subset=True)
-
-
-def _array(path: Path, dims: int) -> np.ndarray:
-    try:
-        found: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or line(error)}") from error
-    if found.ndim != dims or (dims == 4 and found.dtype != np.uint8):
-        raise DataError(f"{path}: expected {dims} dimensions, images as uint8, but got {found.dtype} {found.shape}")
-    return found
+    return load_arrays(folder, wanted, int(severity), spec, classes, choice)
 
 
 class _Pairs:

@@ -14,6 +14,7 @@ from freqrobust.errors import SpecError
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+    from freqrobust.gate import Gate
     from freqrobust.registry import DefenseChain, Selection
 
 
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 class Request:
     """What was asked for, in the words of the command line."""
 
-    model: str | None
-    arch: str
-    normalize: str
+    models: Sequence[str]
+    arch: Sequence[str]
+    normalize: Sequence[str]
     trust: bool
     data: str | None
     data_dir: str | None
@@ -37,54 +38,62 @@ class Request:
     suite: str | None
     baseline: bool
     oblivious: bool
+    diagnose: bool
     batch_size: str
     device: str
     precision: str
     seed: int
+    mce_reference: str | None
     run_dir: str | None
     json: str | None
+    reports: Sequence[str]
     save_model: str | None
     save_adversarial: str | None
     quiet: bool
+    gate: Gate | None = None
 
 
 def execute(request: Request) -> int:
     """Evaluate, write the report, print the table.
 
     Returns:
-        The exit code: 0, 3 when cells failed, 130 when interrupted.
+        The exit code: 0, 1 when the gate failed, 3 when cells failed, 130 when interrupted.
 
     Raises:
         FreqRobustError: bad input.
     """
+    from freqrobust.assembly import data_record
     from freqrobust.data import cache_root, load_data
-    from freqrobust.demo import demo_model
     from freqrobust.devices import resolve_device
-    from freqrobust.harness import evaluate
+    from freqrobust.harness import evaluate, with_baseline
     from freqrobust.journal import check_writable
-    from freqrobust.models import load_model
     from freqrobust.registry import parse_attacks, parse_defenses, reports
+    from freqrobust.reporting import STDOUT, check_outputs, parse_outputs, write_outputs
     from freqrobust.saved import adversarial, save_adversarial
     from freqrobust.suites import resolve
+    from freqrobust.targets import planned
 
     if request.attacks is not None and request.suite is not None:
         raise SpecError("give either --attack or --suite, not both")
     if not request.baseline and not request.defenses:
         raise SpecError("--no-baseline needs a --defense: there would be nothing to measure")
     batch_size = parse_batch_size(request.batch_size)
+    wanted = wanted_models(request)
     device = resolve_device(request.device)
     chains = parse_defenses(request.defenses, request.options)
     saved = _defense_to_save(request, chains)
     attacks = parse_attacks(request.attacks) if request.attacks is not None else None
+    outputs = parse_outputs(request.reports, "--report")
     for target in (request.json, request.save_model):
         if target is not None:
             check_writable(Path(target))
+    check_outputs(outputs, "--report", [target for target in (request.json, request.save_model) if target is not None])
     if request.save_adversarial is not None:
         check_writable(Path(request.save_adversarial) / "examples.npz")
 
     cache = cache_root()
     watch = Screen(request.quiet)
-    demo = request.model is None or request.model == "demo"
+    demo = all(one.spec == "demo" for one in wanted)
     subset: dict[str, Any] = {"limit": request.limit, "first": request.first, "seed": request.seed}
     data = load_data(
         request.data or ("digits" if demo else missing_data()),
@@ -94,42 +103,40 @@ def execute(request: Request) -> int:
     )
     train = request.train_data or ("digits" if demo else None)
     train_data = load_data(train, data_dir=request.data_dir, split="train") if train is not None else None
-    if demo:
-        if request.model is None:
-            watch.say("no --model given: this is the embedded demo, a small CNN on 8 x 8 handwritten digits")
-        model = demo_model(cache, watch).to(device)
-    else:
-        assert request.model is not None
-        model = load_model(
-            request.model, arch=request.arch, normalize=request.normalize, trust=request.trust, data=data, device=device
-        )
-    watch.say(f"model: {model.arch} ({model.spec})")
-    watch.say(f"normalisation: {model.chosen}, source: {model.chosen.source}")
-    for warning in filter(None, (model.note, model.chosen.warning)):
-        watch.say(f"warning: {warning}")
+    if not request.models:
+        watch.say("no --model given: this is the embedded demo, a small CNN on 8 x 8 handwritten digits")
+    models = [_load(one, request.trust, data, device, cache, watch) for one in wanted]
     watch.say(f"data: {data.spec}, {len(data)} images {'x'.join(map(str, data.shape))}, {data.classes} classes")
     if attacks is None:
         attacks = parse_attacks(resolve(request.suite or "standard", data.shape))
     if request.save_adversarial is not None:
         adversarial(attacks)
+    if request.gate is not None:
+        request.gate.prepare(
+            planned(with_baseline(chains, request.baseline), attacks, request.oblivious), data_record(data)
+        )
     run_dir = (
-        Path(request.run_dir) if request.run_dir is not None else default_run_dir(request, model, data, chains, attacks)
+        Path(request.run_dir)
+        if request.run_dir is not None
+        else default_run_dir(request, models, data, chains, attacks)
     )
     check_writable(run_dir / "report.json")
     try:
         with watch:
-            report = evaluate(
-                model,
+            report = (request.gate.measure if request.gate is not None else evaluate)(
+                models,
                 data,
                 attacks=attacks,
                 defenses=chains,
                 baseline=request.baseline,
                 oblivious=request.oblivious,
+                diagnose="full" if request.diagnose else "quick",
                 train_data=train_data,
                 batch_size=batch_size,
                 device=device,
                 precision=request.precision,  # type: ignore[arg-type]
                 seed=request.seed,
+                mce_reference=request.mce_reference,
                 run_dir=run_dir,
                 cache_dir=cache,
                 progress=watch,
@@ -141,16 +148,19 @@ def execute(request: Request) -> int:
         )
         return 130
     report.to_json(run_dir / "report.json")
+    if request.gate is not None:  # the report is on disk, also where it turns out that it cannot be judged
+        request.gate.judge(report)
+        report.to_json(run_dir / "report.json")
     if request.json is not None:
         report.to_json(request.json)
     if saved is not None and request.save_model is not None:
-        _save(request, model, saved, train_data, device, cache, watch)
+        _save(request, models[0], saved, train_data, device, cache, watch)
     unsaved: list[str] = []
     if request.save_adversarial is not None:
         try:
             with watch:
                 unsaved = save_adversarial(
-                    model,
+                    models[0],
                     data,
                     attacks=attacks,
                     defenses=chains,
@@ -172,10 +182,68 @@ def execute(request: Request) -> int:
             )
             return 130
     if not request.quiet:
-        reporter: Any = reports.get("table")()
-        reporter.render(report, sys.stdout)
+        if all(output.target != STDOUT for output in outputs):
+            reporter: Any = reports.get("table")()
+            reporter.render(report, sys.stdout)
         watch.say(f"report: {run_dir / 'report.json'}")
+    for path in write_outputs(outputs, {run_dir.name: report}):
+        watch.say(f"written: {path}")
+    if report.gate is not None and not report.gate.passed:
+        return 1
     return 3 if report.status == "partial" or unsaved else 0
+
+
+@dataclass(frozen=True)
+class WantedModel:
+    """One ``--model``, with its architecture and normalisation."""
+
+    spec: str
+    arch: str
+    normalize: str
+
+
+def wanted_models(request: Request) -> list[WantedModel]:
+    """Every ``--model`` with the ``--arch`` and ``--normalize`` that are its own, or those of all.
+
+    Raises:
+        SpecError: the numbers of options do not fit, or a model is given twice.
+    """
+    specs = list(request.models) or ["demo"]
+    columns = []
+    for flag, given in (("--arch", request.arch), ("--normalize", request.normalize)):
+        values = list(given) or ["auto"]
+        if len(values) not in (1, len(specs)):
+            raise SpecError(
+                f"{flag} should be given once for all models or once for each of the {len(specs)}, "
+                f"but is given {len(values)} times"
+            )
+        columns.append(values * len(specs) if len(values) == 1 else values)
+    found = [WantedModel(*row) for row in zip(specs, *columns, strict=True)]
+    twice = next((one for one in found if found.count(one) > 1), None)
+    if twice is not None:
+        raise SpecError(f"--model {twice.spec} is given twice, with the same --arch and --normalize")
+    if len(found) > 1:
+        for flag, value in (("--save-model", request.save_model), ("--save-adversarial", request.save_adversarial)):
+            if value is not None:
+                raise SpecError(f"{flag} takes one --model, but there are {len(found)}")
+    return found
+
+
+def _load(wanted: WantedModel, trust: bool, data: Any, device: Any, cache: Path, watch: Screen) -> Any:
+    from freqrobust.demo import demo_model
+    from freqrobust.models import load_model
+
+    if wanted.spec == "demo":
+        model = demo_model(cache, watch).to(device)
+    else:
+        model = load_model(
+            wanted.spec, arch=wanted.arch, normalize=wanted.normalize, trust=trust, data=data, device=device
+        )
+    watch.say(f"model: {model.arch} ({model.spec})")
+    watch.say(f"normalisation: {model.chosen}, source: {model.chosen.source}")
+    for warning in filter(None, (model.note, model.chosen.warning)):
+        watch.say(f"warning: {warning}")
+    return model
 
 
 def missing_data() -> str:
@@ -230,23 +298,29 @@ def _save(
 
 
 def default_run_dir(
-    request: Request, model: Any, data: Any, chains: list[DefenseChain], attacks: list[Selection]
+    request: Request, models: Sequence[Any], data: Any, chains: list[DefenseChain], attacks: list[Selection]
 ) -> Path:
     """A folder under ``runs/`` named by content, so that the same command finds it again."""
     from freqrobust.journal import identity
     from freqrobust.models import fingerprint
 
+    prints = [fingerprint(model) for model in models]
     content = {
-        "model": fingerprint(model),
+        "model": prints[0] if len(prints) == 1 else prints,
         "data": data.sha256,
         "defenses": [chain.spec for chain in chains],
         "attacks": [selection.spec for selection in attacks],
-        "baseline": [request.baseline, request.oblivious],
+        "baseline": request.baseline,
         "train_data": request.train_data,
         "seed": request.seed,
         "precision": request.precision,
     }
-    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(request.model or "demo").stem)[:40].strip("-.") or "model"
+    if request.gate is not None and request.gate.early:
+        content["stopped_early"] = [request.gate.confident, [threshold.text for threshold in request.gate.thresholds]]
+    first = Path(request.models[0] if request.models else "demo").stem
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", first)[:40].strip("-.") or "model"
+    if len(prints) > 1:
+        stem += f"-and-{len(prints) - 1}-more"
     return Path("runs") / f"{stem}-{identity(content)[:12]}"
 
 

@@ -33,6 +33,7 @@ from freqrobust.measurement import EOT, run_attack
 from freqrobust.models import frozen, load_model, record
 from freqrobust.perturbation import TOLERANCE
 from freqrobust.plugin import Attack, Defense
+from freqrobust.preparation import prepared
 from freqrobust.registry import DefenseChain, Selection, parse_attacks, parse_defenses
 from freqrobust.results import DataRecord, ModelRecord, ThreatRecord
 from freqrobust.session import DefenseRun, Run
@@ -249,7 +250,21 @@ def session(
         with frozen(network):
             size = auto_batch_size(network, data.shape, where) if batch_size == "auto" else batch_size
             auto = batch_size == "auto"
-            yield Run(network, data, training, [], where, precision, seed, size, auto, Journal(None), cache_dir, watch)
+            yield Run(
+                network,
+                data,
+                training,
+                [],
+                where,
+                precision,
+                seed,
+                size,
+                auto,
+                Journal(None),
+                Journal(None),
+                cache_dir,
+                watch,
+            )
     finally:
         if home is not None and home != where:
             network.to(home)
@@ -261,17 +276,19 @@ def _examples(made: DefenseRun, selection: Selection) -> SavedSet:
     assert isinstance(attack, Attack)
     images = torch.empty(data.images.shape)
     predictions = torch.empty(len(data), dtype=torch.int64)
+    everyone = torch.arange(len(data))
+    whole = AttackContext(everyone, run.seed, "maximize", eot=EOT if victim.stochastic else 1)
 
     def work(chunk: torch.Tensor) -> None:
         clean, labels, ids = data.batch(chunk, run.device)
-        context = AttackContext(ids, run.seed, "maximize", eot=EOT if victim.stochastic else 1)
-        changed = run_attack(selection, attack, victim, clean, labels, context)
+        changed = run_attack(selection, attack, victim, clean, labels, whole.batch(ids))
         images[chunk] = changed.cpu()
         predictions[chunk] = victim.predict(changed, ids, selection.spec)[0].cpu()
 
     label = f"saving {made.chain.spec} / {selection.spec}"
     run.watch.begin(label, len(data))
-    made.bench.each(torch.arange(len(data)), work)
+    whole = prepared(attack, selection.spec, victim, made.bench, everyone, whole)
+    made.bench.each(everyone, work)
     run.watch.end(f"{label}: {int((predictions != data.labels).sum())} of {len(data)} misclassified")
     threat = attack.threat()
     meta = Meta(

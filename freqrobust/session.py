@@ -14,6 +14,7 @@ from freqrobust import __version__
 from freqrobust.context import DefenseContext, Progress
 from freqrobust.data import ImageData
 from freqrobust.defending import copy_of, defend
+from freqrobust.diagnosis import Depth, Examined, examine
 from freqrobust.errors import FreqRobustError, JournalError, PluginError
 from freqrobust.journal import Journal, engine_hash, identity
 from freqrobust.measurement import Bench, Outcome, measure, measure_clean, measure_transfer
@@ -36,6 +37,7 @@ class Measured:
     cells: list[tuple[Selection, Outcome | str]] = field(default_factory=list)  # a string says why it failed
     error: str | None = None
     oblivious: list[tuple[Selection, Outcome | str]] = field(default_factory=list)
+    examined: Examined | None = None
 
 
 @dataclass
@@ -52,6 +54,7 @@ class Run:
     batch_size: int
     adaptive: bool
     journal: Journal
+    checked: Journal  # what a diagnosis found
     cache_dir: Path | None
     watch: Progress
 
@@ -61,7 +64,7 @@ class Run:
         self.engine = engine_hash()
 
     def key(
-        self, chain: DefenseChain, selection: Selection | None, lower: list[float] | None, oblivious: bool = False
+        self, chain: DefenseChain, selection: Selection | None, lower: list[float] | None, purpose: str = "adaptive"
     ) -> str:
         """The identity of a cell: all that its numbers depend on; ``lower`` is its place in a sweep."""
         needs_training = any(defense.needs_train_data for defense in chain.defenses)
@@ -76,7 +79,7 @@ class Run:
                 "data": self.data.sha256,
                 "attack": [selection.name, selection.params, selection.code] if selection is not None else CLEAN,
                 "lower_eps": lower,
-                "knowledge": "oblivious" if oblivious else "adaptive",
+                "purpose": purpose,
                 "seed": self.seed,
                 "precision": self.precision,
                 "device": self.device.type,
@@ -85,25 +88,32 @@ class Run:
             }
         )
 
-    def all(self, chains: list[DefenseChain], oblivious: bool) -> list[Measured]:
-        """All cells of all defenses; the oblivious ones last, as they need several models at once."""
-        if not oblivious:
-            return [DefenseRun(self, chain).measure() for chain in chains]  # one model at a time
+    def all(self, chains: list[DefenseChain], oblivious: bool, depth: Depth | None) -> list[Measured]:
+        """All cells of all defenses; then those that need several models, and what the diagnosis adds."""
         runs = [DefenseRun(self, chain) for chain in chains]
-        measured = [run.measure() for run in runs]
         source = next((run for run in runs if not run.chain.parts), DefenseRun(self, DefenseChain()))
+        measured = []
+        for run in runs:
+            measured.append(run.measure())
+            if not (oblivious or depth == "full"):
+                run.examine(measured[-1], depth, source)
+                run.forget()  # one model at a time
+        if not (oblivious or depth == "full"):
+            return measured
         targets = [(r, m) for r, m in zip(runs, measured, strict=True) if r.chain.parts and m.error is None]
-        for selection in self.chosen:
+        for selection in self.chosen if oblivious else []:
             attack = selection.plugin
             if isinstance(attack, Attack) and attack.kind == "adversarial" and targets:
                 self._transfer(selection, source, targets)
+        for run, one in zip(runs, measured, strict=True):
+            run.examine(one, depth, source)
         return measured
 
     def _transfer(self, selection: Selection, source: DefenseRun, targets: list[tuple[DefenseRun, Measured]]) -> None:
         """Show examples made on the undefended model to the defended ones."""
         missing: list[tuple[DefenseRun, Measured, str]] = []
         for run, measured in targets:
-            key = self.key(run.chain, selection, None, oblivious=True)
+            key = self.key(run.chain, selection, None, purpose="oblivious")
             piece = self.journal.load(key)
             if piece is not None:
                 measured.oblivious.append((selection, Outcome.from_piece(piece)))
@@ -112,15 +122,22 @@ class Run:
         if not missing:
             return
         label = f"{selection.spec}, made on the undefended model"
+        ready: list[tuple[DefenseRun, Measured, str]] = []
+        for run, measured, key in missing:
+            try:
+                run.victim()
+                ready.append((run, measured, key))
+            except Exception as error:  # the other defenses' cells are kept
+                measured.oblivious.append((selection, reason_of(run.chain.name, error)))
+        if not ready:
+            return
+        missing = ready
         try:
             victims = [(run.victim(), measured.clean) for run, measured, _ in missing]
-            source.victim()
             self.watch.begin(label, len(self.data))
             outcomes = measure_transfer(selection, source.victim(), source.bench, victims, self.seed)
-        except (KeyboardInterrupt, SystemExit):
-            raise
         except Exception as error:  # the other cells are kept
-            reason = _reason(selection.name, error)
+            reason = reason_of(selection.name, error)
             self.watch.end(f"{label}: failed: {reason}")
             for _, measured, _ in missing:
                 measured.oblivious.append((selection, reason))
@@ -148,11 +165,9 @@ class DefenseRun:
         n = len(run.data)
         try:
             clean = self.cell(None, None, lambda: measure_clean(self.victim(), self.bench))
-        except (KeyboardInterrupt, SystemExit):
-            raise
         except Exception as error:  # whatever a defense does, the other cells are kept
             nothing = Outcome(np.zeros(n, dtype=bool), np.zeros(n, dtype=np.int32))
-            reason = _reason(self.chain.name, error)
+            reason = reason_of(self.chain.name, error)
             run.watch.say(f"{self.chain.spec}: failed: {reason}")
             return Measured(self.chain, nothing, [(s, reason) for s in run.chosen], reason)
         found: dict[int, Outcome | str] = {}
@@ -168,6 +183,21 @@ class DefenseRun:
                     handed.append(_eps(selection))
         return Measured(self.chain, clean, [(s, found[i]) for i, s in enumerate(run.chosen)])
 
+    def examine(self, measured: Measured, depth: Depth | None, source: DefenseRun) -> None:
+        """Ask whether the robust accuracies are to be believed; the answer goes into ``measured``."""
+        if depth is None or measured.error is not None:
+            return
+        outcomes = [*measured.cells, *measured.oblivious]
+        try:
+            measured.examined = examine(self, measured.clean, outcomes, depth, source if self.chain.parts else None)
+        except Exception as error:  # the cells are kept
+            measured.examined = Examined(depth, failed=reason_of(self.chain.name, error))
+            self.run.watch.say(f"{self.chain.spec}: the diagnosis failed: {measured.examined.failed}")
+
+    def forget(self) -> None:
+        """Let go of the model."""
+        self._victim = None
+
     def attacked(
         self, selection: Selection, clean: Outcome, lower: Outcome | None, handed: list[float] | None
     ) -> Outcome | str:
@@ -177,10 +207,8 @@ class DefenseRun:
                 handed,
                 lambda: measure(selection, self.victim(), self.bench, clean, lower, self.run.seed, handed is not None),
             )
-        except (KeyboardInterrupt, SystemExit):
-            raise
         except Exception as error:  # whatever a plugin does, the other cells are kept
-            reason = _reason(selection.name, error)
+            reason = reason_of(selection.name, error)
             self.run.watch.end(f"{self.chain.spec} / {selection.spec}: failed: {reason}")
             return reason
 
@@ -212,7 +240,8 @@ class DefenseRun:
             assert isinstance(attack, Attack)
             threat = attack.threat()
             key = f"{index}"
-            if threat is not None and "eps" in type(attack).model_fields and not self.chain.stochastic:
+            swept = attack.nested and not self.chain.stochastic
+            if swept and threat is not None and "eps" in type(attack).model_fields:
                 given = {k: v for k, v in attack.model_dump().items() if k in selection.given and k != "eps"}
                 key = f"{selection.name} {selection.code} {threat.norm} {sorted(given.items())}"
             groups.setdefault(key, []).append(index)
@@ -261,7 +290,7 @@ class DefenseRun:
         return self._victim
 
 
-def _reason(name: str, error: Exception) -> str:
+def reason_of(name: str, error: Exception) -> str:
     """Why a cell failed, in one line."""
     text = " ".join(str(error).split())
     return text if isinstance(error, FreqRobustError) else f"{name}: {type(error).__name__}: {text}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from freqrobust.corruptions import ATTACK, COMMON, EXTRA, SEVERITIES
 from freqrobust.errors import SpecError
 from freqrobust.registry import near_miss
 
@@ -43,21 +44,44 @@ def frequency(shape: tuple[int, ...]) -> list[str]:
     return _filters(shape, RADII)
 
 
+def corruptions(shape: tuple[int, ...]) -> list[str]:
+    """The 15 common corruptions at 5 severities; corruptions:files=DIR reads the published files."""
+    return _corruptions(COMMON)
+
+
+def corruptions_extra(shape: tuple[int, ...]) -> list[str]:
+    """The 4 validation corruptions at 5 severities; takes parameters as corruptions does."""
+    return _corruptions(EXTRA)
+
+
+def _corruptions(names: tuple[str, ...]) -> list[str]:
+    return [f"{ATTACK}:name={name},severity={severity}" for name in names for severity in SEVERITIES]
+
+
 SUITES: dict[str, Callable[[tuple[int, ...]], list[str]]] = {
     "standard": standard,
     "quick": quick,
     "frequency": frequency,
+    "corruptions": corruptions,
+    "corruptions-extra": corruptions_extra,
 }
+#: Suites of one attack, which take its parameters: ``corruptions:files=DIR``.
+_WITH_PARAMETERS = ("corruptions", "corruptions-extra")
 
 
 def resolve(name: str, shape: tuple[int, ...]) -> list[str]:
     """The attack specs of a suite, or of a text file with one spec a line (``#`` starts a comment).
+
+    A suite of one attack takes its parameters: ``corruptions:constants=imagenet`` adds them to every spec.
 
     Raises:
         SpecError: no such suite or file, or an empty one.
     """
     if name in SUITES:
         return SUITES[name](shape)
+    head, _, params = name.partition(":")
+    if head in _WITH_PARAMETERS and params:
+        return [f"{spec},{params}" for spec in SUITES[head](shape)]
     path = Path(name).expanduser()
     if not path.is_file():
         raise SpecError(f"unknown suite {name!r}{near_miss(name, SUITES)} ({', '.join(SUITES)}, or a file of specs)")

@@ -22,6 +22,7 @@ class AttackView(nn.Module):
     """The model as attacks see it: passes are counted, and zero gradients noticed.
 
     Attributes:
+        draws: of a random model, over which each pass is averaged.
         forwards: images that went forward.
         backwards: images whose gradient came back.
         first_gradients: images whose first gradient of a batch was looked at.
@@ -44,6 +45,7 @@ class AttackView(nn.Module):
         """Start counting again."""
         self.forwards = self.backwards = self.first_gradients = 0
         self.look = True
+        self.draws = 1
         # kept on the device: reading them after every pass would stall a GPU
         self._zero = torch.zeros((), dtype=torch.int64, device=self.device)
         self._non_finite = torch.zeros((), dtype=torch.int64, device=self.device)
@@ -57,19 +59,22 @@ class AttackView(nn.Module):
         return int(self._non_finite)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.forwards += len(x)
+        self.forwards += self.draws * len(x)
         if x.requires_grad and torch.is_grad_enabled():
             x = x.view_as(x)
             x.register_hook(self._gradient)
         reduced = torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
         with reduced:
-            logits = self.model(x)
-        logits = logits.float()
+            logits = self.model(x).float()
+            for _ in range(1, self.draws):
+                logits = logits + self.model(x).float()
+        if self.draws > 1:
+            logits = logits / self.draws
         self._non_finite += (~torch.isfinite(logits.detach()).all(dim=1)).sum()
         return logits  # type: ignore[no-any-return]
 
     def _gradient(self, gradient: torch.Tensor) -> None:
-        self.backwards += len(gradient)
+        self.backwards += self.draws * len(gradient)
         if self.look:  # once a batch: looking at every gradient would cost several percent of an attack
             self.look = False
             self.first_gradients += len(gradient)
@@ -142,11 +147,15 @@ class Victim:
         return torch.where(counts.sum(dim=1) > 0, counts.argmax(dim=1), -1), first
 
     @contextmanager
-    def attacked(self, ids: torch.Tensor, stream: str) -> Iterator[AttackView]:
+    def attacked(self, ids: torch.Tensor, stream: str, draws: int = 1) -> Iterator[AttackView]:
         """The view for one batch of an attack; stochastic modules draw keyed noise for these samples."""
         with noise.sample_scope(ids, seed=self.seed, stream=f"{stream} attack"):
             self.view.look = True
-            yield self.view
+            self.view.draws = draws
+            try:
+                yield self.view
+            finally:
+                self.view.draws = 1
 
 
 def _classes(logits: torch.Tensor) -> torch.Tensor:

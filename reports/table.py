@@ -6,15 +6,38 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
+from freqrobust.reports.comparing import Comparing
+from freqrobust.reports.text import (
+    accuracy,
+    conditions,
+    describe_normalization,
+    describe_published,
+    difference,
+    digits,
+    one_line,
+    points,
+)
 from pydantic import Field
 
-from freqrobust.plugin import Reporter
+from freqrobust.gate_table import print_gate
+from freqrobust.results import Cell
+from freqrobust.summary import (
+    Entry,
+    Measure,
+    at_chance,
+    attacks,
+    entry_labels,
+    false_security,
+    headline,
+    model_labels,
+    where,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    from freqrobust.results import Cell, PublishedRecord, Report, ThreatRecord, WorstCase
+    from freqrobust.results import Check, CorruptionSummary, Diagnosis, ModelRecord, Report, WorstCase
 
 #: Width of what goes to a file or a pipe.
 PIPED_WIDTH = 160
@@ -66,12 +89,42 @@ class _Grid:
         return chunks
 
 
-class Table(Reporter):
+class Table(Comparing):
     """Accuracy in percent with its 95 % interval, and the paired difference from the undefended model."""
 
     width: int | None = Field(None, ge=40, description="columns; default: the terminal's, or 160 when piped")
 
     def render(self, report: Report, target: IO[str]) -> None:
+        _Printer(report, self._console(target), plain=not target.isatty()).print()
+
+    def render_many(self, reports: Mapping[str, Report], target: IO[str]) -> None:
+        from rich.text import Text
+
+        board, console = self.board(reports), self._console(target)
+        _say(console, f"Leaderboard: {board.by}, accuracy in percent, 95 % interval", style="bold")
+        label = max(18, console.width // 4)
+        room = console.width - 2 - min(label, max(len(s.name) for s in board.standings)) - 10
+        fitting = max(1, room // 18)
+        for start in range(0, len(board.labels), fitting):
+            table = _new_table(plain=not target.isatty())
+            table.add_column("rank", justify="right", no_wrap=True)
+            table.add_column("", overflow="fold", max_width=label)
+            labels = board.labels[start : start + fitting]
+            for column in labels:
+                table.add_column(Text(column), justify="right", min_width=14, overflow="fold")
+            for standing in board.standings:
+                name = standing.name + (f" ({standing.verdict})" if standing.verdict else "")
+                texts = [standing.rank_text, name]
+                for column in labels:
+                    one = standing.measures.get(column)
+                    texts.append(accuracy(one, digits(reports[standing.report])) if one is not None else "-")
+                table.add_row(*(Text(breakable(one_line(text))) for text in texts))
+            console.print(table)
+            console.print()
+        for note in board.notes:
+            _say(console, note)
+
+    def _console(self, target: IO[str]) -> Console:
         import os
 
         from rich.console import Console
@@ -81,8 +134,7 @@ class Table(Reporter):
         if width is None and not terminal:
             columns = os.environ.get("COLUMNS", "")
             width = int(columns) if columns.isdigit() and int(columns) >= 40 else PIPED_WIDTH
-        console = Console(file=target, width=width, highlight=False, emoji=False, markup=False)
-        _Printer(report, console, plain=not terminal).print()
+        return Console(file=target, width=width, highlight=False, emoji=False, markup=False)
 
 
 class _Printer:
@@ -90,93 +142,145 @@ class _Printer:
         self.report = report
         self.console = console
         self.plain = plain
-        self.digits = 1 if report.data.n >= 2000 else 0
-        self.defenses = list(dict.fromkeys(cell.defense_spec for cell in report.cells))
+        self.digits = digits(report)
+        self.labels = {entry: one_line(label) for entry, label in entry_labels(report).items()}
         self.notes: dict[str, None] = {}
+        self.folded = [summary for summary in report.corruptions if sum(len(r.accuracies) for r in summary.rows) > 1]
 
     def print(self) -> None:
         report = self.report
-        model, data = report.models[0], report.data
-        self.console.print(
-            f"{model.arch} ({model.spec}) on {data.spec} [{data.split}], n = {data.n}, seed {report.seed}, "
-            f"{report.environment.device}, {report.environment.precision}",
-            style="bold",
-        )
-        self.console.print(f"normalisation: {describe_normalization(report)}")
-        if model.published is not None:
-            self.console.print(f"published: {describe_published(model.published)}")
+        if len(report.models) == 1:
+            model = report.models[0]
+            _say(self.console, f"{model.arch} ({model.spec}) on {conditions(report)}", style="bold")
+            self._describe(model)
+        else:
+            _say(self.console, f"{len(report.models)} models on {conditions(report)}", style="bold")
+            for label, model in zip(model_labels(report), report.models, strict=True):
+                _say(self.console, f"{label}: {model.arch} ({model.spec})")
+                self._describe(model, "  ")
         self.console.print()
         self._show(self._headline())
-        self._show(self._cells())
+        every = self._cells()
+        if every:
+            self._show(self._grid("Every cell: accuracy in percent, 95 % interval", every))
+        for summary in self.folded:
+            self._show(self._corruptions(summary))
         unaware = self._unaware()
         if unaware is not None:
             self._show(unaware)
+        self._verdicts()
         for note in self.notes:
-            self.console.print(note)
+            _say(self.console, note)
         for warning in report.warnings:
-            where = f"{warning.defense}: " if warning.defense else ""
-            self.console.print(f"warning: {where}{warning.message} ({warning.code})", style="yellow")
+            _say(self.console, f"warning: {where(report, warning)}{warning.message} ({warning.code})", style="yellow")
+        if report.gate is not None and report.gate.rows:
+            if self.notes or report.warnings:
+                self.console.print()
+            print_gate(report.gate, self.console, plain=self.plain)
 
     def _headline(self) -> _Grid:
-        found: dict[str, Sequence[Cell | WorstCase]] = {"clean": [c for c in self.report.cells if c.attack == "clean"]}
-        radius = headline_radius(self.report)
-        low = [c for c in self.report.cells if _is_lfc(c, radius)]
-        if low:
-            found[f"LFC, radius {radius:g}"] = low
-        for threat in threats(self.report):
-            found[f"worst case {threat_text(threat)}"] = [w for w in self.report.worst_case if w.threat == threat]
-        return self._grid("Headline: accuracy in percent, 95 % interval", found)
+        grid = self._grid("Headline: accuracy in percent, 95 % interval", headline(self.report))
+        for summary in self.folded:
+            for row, entry in _corruption_headline(summary, self.report).items():
+                if row not in grid.rows:
+                    grid.rows.append(row)
+                grid.entries[row, self._label(summary)] = entry
+        return grid
 
-    def _cells(self) -> _Grid:
-        found: dict[str, list[Cell | WorstCase]] = {}
-        for cell in self.report.cells:
-            if cell.knowledge == "adaptive":
-                found.setdefault(cell.attack_spec, []).append(cell)
-        return self._grid("Every cell: accuracy in percent, 95 % interval", found)
+    def _cells(self) -> list[Measure]:
+        """Every attack but those that a table by corruption and severity shows."""
+        found = [m for m in attacks(self.report) if not all(self._is_folded(cell) for cell in m.found.values())]
+        return [] if self.folded and [m.label for m in found] == ["clean"] else found  # the headline has it
 
-    def _grid(self, title: str, found: Mapping[str, Sequence[Cell | WorstCase]]) -> _Grid:
-        entries = {(row, one.defense_spec): self._entry(one) for row, several in found.items() for one in several}
-        return _Grid(title, list(found), self.defenses, entries)
+    def _is_folded(self, cell: Cell | WorstCase) -> bool:
+        if not isinstance(cell, Cell) or cell.attack != "corruption" or cell.accuracy is None:
+            return False
+        name, severity = cell.attack_params["name"], str(cell.attack_params["severity"])
+        return any(severity in row.accuracies for s in self.folded for row in s.rows if row.name == name)
+
+    def _label(self, one: CorruptionSummary | Diagnosis) -> str:
+        return self.labels[Entry(one.model, one.defense_spec)]
+
+    def _corruptions(self, summary: CorruptionSummary) -> _Grid:
+        """One row a corruption, one column a severity."""
+        columns = [*sorted({s for row in summary.rows for s in row.accuracies}), "mean"]
+        columns += ["CE"] if summary.reference is not None else []
+        entries: dict[tuple[str, str], _Entry] = {}
+        for row in summary.rows:
+            values = {**row.accuracies, "mean": row.accuracy, "CE": row.ce}
+            entries |= {(row.name, column): _plain(values.get(column)) for column in columns}
+        for column in columns[: columns.index("mean")]:
+            known = [row.accuracies[column] for row in summary.rows if column in row.accuracies]
+            if len(known) == len(summary.rows):
+                entries["mean", column] = _plain(sum(known) / len(known))
+        entries["mean", "mean"], entries["mean", "CE"] = _plain(summary.mean_accuracy), _plain(summary.mce)
+        title = f"Corruptions ({_made_by(summary)}), {self._label(summary)}: accuracy in percent by severity"
+        return _Grid(title, [*(row.name for row in summary.rows), "mean"], columns, entries)
+
+    def _describe(self, model: ModelRecord, indent: str = "") -> None:
+        _say(self.console, f"normalisation: {describe_normalization(model)}", indent=indent)
+        if model.published is not None:
+            _say(self.console, f"published: {describe_published(model.published)}", indent=indent)
+
+    def _grid(self, title: str, measures: Sequence[Measure]) -> _Grid:
+        entries = {
+            (one_line(measure.label), self.labels[entry]): self._entry(one)
+            for measure in measures
+            for entry, one in measure.found.items()
+        }
+        return _Grid(title, [one_line(measure.label) for measure in measures], list(self.labels.values()), entries)
 
     def _entry(self, one: Cell | WorstCase) -> _Entry:
-        if one.accuracy is None or one.ci95 is None:
-            self.notes[
-                f"failed: {one.defense_spec} / {getattr(one, 'attack_spec', '')}: {getattr(one, 'error', '')}"
-            ] = None
+        name = self.labels[Entry(one.model, one.defense_spec)]
+        if one.accuracy is None:
+            self.notes[f"failed: {name} / {getattr(one, 'attack_spec', '')}: {getattr(one, 'error', '')}"] = None
             return _Entry({"": "failed"}, failed=True)
-        low, high = one.ci95
+        for note in getattr(one, "notes", None) or []:
+            self.notes[f"{name} / {getattr(one, 'attack_spec', '')}: {note}"] = None
         mark = ""
-        chance = getattr(one, "by_chance", None)
-        if chance is not None and low <= chance:
+        if at_chance(one):
             mark = "~"
             self.notes["~ no better than chance (what independent predictions and labels would give)"] = None
-        value = f"{100 * one.accuracy:.1f}{mark} {self._interval(low, high)}"
-        parts = {"": value}
+        parts = {"": accuracy(one, self.digits, mark)}
         if one.difference is not None:
-            low, high = one.difference.ci95
-            parts["against none"] = f"{100 * one.difference.points:+.1f} {self._interval(low, high)}"
+            parts["against none"] = difference(one.difference, self.digits)
         return _Entry(parts)
 
     def _unaware(self) -> _Grid | None:
         """Adaptive and oblivious accuracy side by side; None when there are no oblivious cells."""
-        adaptive = {(c.attack_spec, c.defense_spec): c for c in self.report.cells if c.knowledge == "adaptive"}
         entries: dict[tuple[str, str], _Entry] = {}
-        for cell in self.report.cells:
-            key = (cell.attack_spec, cell.defense_spec)
-            if cell.knowledge != "oblivious" or key not in adaptive:
-                continue
-            aware, unaware = self._entry(adaptive[key]), self._entry(cell)
+        for pair in false_security(self.report):
+            aware, unaware = self._entry(pair.adaptive), self._entry(pair.oblivious)
             parts = {"": aware.parts[""], "unaware": unaware.parts[""]}
-            if cell.accuracy is not None and (accuracy := adaptive[key].accuracy) is not None:
-                parts["gap"] = f"{100 * (cell.accuracy - accuracy):+.1f}"
+            if pair.gap is not None:
+                parts["gap"] = points(pair.gap)
+            key = (one_line(pair.adaptive.attack_spec), self.labels[pair.entry])
             entries[key] = _Entry(parts, aware.failed or unaware.failed)
         if not entries:
             return None
         rows, columns = (list(dict.fromkeys(key[i] for key in entries)) for i in (0, 1))
         return _Grid("False security: examples made on the undefended model (unaware)", rows, columns, entries)
 
-    def _interval(self, low: float, high: float) -> str:
-        return f"[{100 * low:.{self.digits}f}, {100 * high:.{self.digits}f}]".replace("-0,", "0,").replace("-0]", "0]")
+    def _verdicts(self) -> None:
+        """A sentence a defense, and what each check said where other attacks were run."""
+        from rich.text import Text
+
+        if not self.report.diagnostics:
+            return
+        checked = [d for d in self.report.diagnostics if d.depth == "full"]
+        if checked:
+            rows = list(dict.fromkeys(check.name for d in checked for check in d.checks))
+            names = [self._label(d) for d in checked]
+            entries = {
+                (c.name, name): _check_entry(c) for d, name in zip(checked, names, strict=True) for c in d.checks
+            }
+            self._show(_Grid("Checks: what was measured, and the most that passes", rows, names, entries))
+        self.console.print("Are the robust accuracies to be believed?", style="bold")
+        for diagnosis in self.report.diagnostics:
+            style = {"believable": "green", "doubtful": "yellow"}.get(diagnosis.verdict, "red")
+            line = Text(f"{self._label(diagnosis)}: ").append(diagnosis.verdict, style=style)
+            self.console.print(line.append(one_line(diagnosis.sentence.removeprefix(diagnosis.verdict))))
+        self.console.print()
 
     def _show(self, grid: _Grid) -> None:
         """Defenses side by side, or one below the other where that takes fewer tables."""
@@ -188,15 +292,9 @@ class _Printer:
             self.console.print()
 
     def _table(self, grid: _Grid, columns: list[str]) -> RichTable:
-        from rich import box
-        from rich.table import Table as RichTable
         from rich.text import Text
 
-        table = RichTable(
-            box=box.ASCII2 if self.plain else box.SIMPLE_HEAD,
-            pad_edge=False,
-            show_edge=False,
-        )
+        table = _new_table(self.plain)
         label = grid.label_width(self.console.width)
         table.add_column("", overflow="fold", min_width=min(label, 16), max_width=label)
         widths = {column: grid.widths(column) for column in columns}
@@ -214,70 +312,60 @@ class _Printer:
         return table
 
 
-def breakable(spec: str) -> str:
-    """A spec that a table may break after its commas and colons, rather than inside a word."""
-    return spec.replace(",", ", ").replace(":", ": ", 1) if len(spec) > 26 else spec
+def _check_entry(check: Check) -> _Entry:
+    """``passed 1 (3)``: measured, and the most that passes."""
+    if check.measured is None or check.threshold is None:
+        return _Entry({"": {"not applicable": "n/a", "information": "noted"}.get(check.status, check.status)})
+    numbers = [f"{100 * v:.0f} %" if check.unit == "share" else f"{v:g}" for v in (check.measured, check.threshold)]
+    return _Entry({"": f"{check.status} {numbers[0]} ({numbers[1]})"}, failed=check.status == "failed")
 
 
-def threats(report: Report) -> list[ThreatRecord]:
-    """The threats of the worst cases, in order, each once."""
-    found: list[ThreatRecord] = []
-    for row in report.worst_case:
-        if row.threat not in found:
-            found.append(row.threat)
+def _say(console: Console, text: str, style: str | None = None, indent: str = "") -> None:
+    """Text of a report, which may hold what would control the terminal."""
+    console.print(indent + one_line(text), style=style)
+
+
+def _new_table(plain: bool) -> RichTable:
+    from rich import box
+    from rich.table import Table as RichTable
+
+    return RichTable(box=box.ASCII2 if plain else box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+
+
+def _plain(share: float | None) -> _Entry:
+    """A share in percent, without an interval."""
+    return _Entry({"": f"{100 * share:.1f}" if share is not None else "-"})
+
+
+def _made_by(summary: CorruptionSummary) -> str:
+    """Where the corrupted images come from: ``generated, cifar constants`` or ``files``."""
+    if summary.source == "files":
+        return "published files"
+    return f"generated, {summary.constants} constants" + ("" if summary.eight_bit else ", not truncated to 8 bits")
+
+
+def _corruption_headline(summary: CorruptionSummary, report: Report) -> dict[str, _Entry]:
+    """Mean accuracy over the corruptions, with the difference from the undefended model, and mCE."""
+    cells = sum(len(row.accuracies) for row in summary.rows)
+    what = f"{'extra ' if summary.part == 'extra' else ''}corruptions, {summary.source}, mean of {cells}"
+    mean = _plain(summary.mean_accuracy)
+    none = [
+        other
+        for other in report.corruptions
+        if other.defense_spec == "none"
+        and other.model == summary.model
+        and (other.part, _made_by(other)) == (summary.part, _made_by(summary))
+    ]
+    if summary.defense_spec != "none" and none and None not in (summary.mean_accuracy, none[0].mean_accuracy):
+        points = 100 * (float(summary.mean_accuracy or 0) - float(none[0].mean_accuracy or 0))
+        mean = _Entry({**mean.parts, "against none": f"{points:+.1f}"})
+    found = {what: mean}
+    if summary.reference is not None and summary.mce is not None:
+        found[f"mCE against {summary.reference}"] = _plain(summary.mce)
+        found["relative mCE"] = _plain(summary.relative_mce)
     return found
 
 
-def threat_text(threat: ThreatRecord) -> str:
-    """``linf 8/255``."""
-    in_255 = threat.eps * 255
-    if threat.norm == "linf" and abs(in_255 * 2 - round(in_255 * 2)) < 1e-6:
-        return f"{threat.norm} {in_255:g}/255"
-    return f"{threat.norm} {threat.eps:g}"
-
-
-def headline_radius(report: Report) -> float:
-    """The radius of the headline's LFC, for this report's image size."""
-    from freqrobust.suites import HEADLINE_RADIUS, scaled_radius
-
-    return scaled_radius(HEADLINE_RADIUS, tuple(report.data.shape))
-
-
-def _is_lfc(cell: Cell, radius: float) -> bool:
-    params = cell.attack_params
-    return (
-        cell.attack == "lfc"
-        and params.get("radius") == radius
-        and params.get("shape") == "circle"
-        and not params.get("clip")
-    )
-
-
-def describe_normalization(report: Report) -> str:
-    """The normalisation and where it came from, in words."""
-    record = report.models[0].normalize
-    if record.source == "none" and not record.mean:
-        return "inside the model given"
-    numbers = f"mean {', '.join(f'{m:g}' for m in record.mean)}, std {', '.join(f'{s:g}' for s in record.std)}"
-    preset = f"{record.preset} ({numbers})" if record.preset else numbers
-    sources = {
-        "given": "as given",
-        "checkpoint": "from the checkpoint",
-        "architecture": "what this architecture's published weights use",
-        "trial": "the best of those tried",
-        "none": "none needed",
-    }
-    scores = ", ".join(f"{name} {score:.1%}" for name, score in record.scores.items())
-    return f"{preset}, {sources[record.source]}" + (f"; tried: {scores}" if scores else "")
-
-
-def describe_published(published: PublishedRecord) -> str:
-    """What the model's source reports for it, in words."""
-    threat = " ".join(part for part in (published.threat_model, published.eps) if part)
-    figures = {
-        "clean": published.clean,
-        f"AutoAttack ({threat})": published.autoattack,
-        "corruptions": published.corruptions,
-    }
-    text = ", ".join(f"{name} {share:.2%}" for name, share in figures.items() if share is not None)
-    return f"{text} ({published.source}, on its whole test set)"
+def breakable(spec: str) -> str:
+    """A spec that a table may break after its commas and colons, rather than inside a word."""
+    return spec.replace(",", ", ").replace(":", ": ", 1) if len(spec) > 26 else spec

@@ -18,7 +18,7 @@ Rejected = Callable[..., str]
     ("arguments", "expected"),
     [
         ("--attack fgms", "unknown attack 'fgms'; did you mean 'fgsm'?"),
-        ("--attack quantum", "(attacks: autoattack, bandpass, fgsm, hfc, lfc, pgd, "),
+        ("--attack quantum", "(attacks: autoattack, bandpass, corruption, "),
         ("--attack smooth", "unknown attack 'smooth'"),
         ("--attack=", "empty attack spec"),
         ("--attack fgsm:epz=0.1", "fgsm: unknown parameter 'epz'; did you mean 'eps'? (parameters: eps, norm)"),

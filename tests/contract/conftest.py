@@ -62,7 +62,7 @@ def replayed(trained: nn.Module, digits: ImageData, tmp_path_factory: pytest.Tem
 def make(replayed: Path) -> Callable[..., Any]:
     """``make(registry, name, **given)``: the plugin with its required parameters at the example its field shows."""
 
-    def build(registry: Registry, name: str, **given: Any) -> Plugin:
+    def build(registry: Registry, name: str, /, **given: Any) -> Plugin:
         cls = registry.get(name)
         params: dict[str, Any] = {key: value for key, value in CHEAP.items() if key in cls.model_fields}
         params |= QUICK.get(name, {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import product
+from typing import get_args
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 from freqrobust import evaluate
 from freqrobust.context import AttackContext
+from freqrobust.corruptions import COMMON, EXTRA
 from freqrobust.models import state_hash
 from freqrobust.perturbation import TOLERANCE, norms
 from freqrobust.registry import attacks
@@ -28,9 +30,28 @@ VARIANTS = {
         {"target": "next", "steps": 5},
         {"target": "random", "steps": 5},
         {"step_size": 1.0, "steps": 3},
+        {"norm": "l1", "eps": 2.0, "steps": 5},
+        {"norm": "l1", "eps": 2.0, "steps": 4, "restarts": 2, "sparsity": 0.2},
     ],
+    "fgsm": [{"norm": "l1", "eps": 2.0}],
+    "noise": [{"distribution": "gaussian", "norm": "l2"}, {"distribution": "sign", "norm": "l1"}, {"draws": 1}],
+    "lowfreq-pgd": [
+        {"radius": 3, "steps": 5},
+        {"radius": 3, "low": 1, "shape": "square", "restarts": 2, "steps": 3},
+        {"radius": 3, "norm": "l2", "eps": 0.5, "steps": 5, "random_start": False},
+    ],
+    "fourier": [{"norm": "l2", "eps": 1.0}, {"radius": 2, "directions": 5}],
     "lfc": [{"shape": "square"}, {"clip": True}],
     "hfc": [{"shape": "square"}, {"keep_mean": True}],
+    "corruption": [
+        {"name": name, "severity": severity} for name in COMMON + EXTRA for severity in (2, 5) if name != "saturate"
+    ]
+    + [{"name": "glass_blur", "constants": "imagenet", "severity": 1}, {"name": "snow", "eight_bit": False}],
+    "fourier-noise": [{"l2": 1.0, "clip": True}],
+    "filtered-noise": [{"low": 2}, {"high": 3, "shape": "square"}],
+    "critical-band": [{"grayscale": False}],
+    "hybrid": [{"shape": "square", "clip": True}],
+    "phase-swap": [{"keep": "amplitude"}],
 }
 CASES = [pytest.param(name, {}, id=name) for name in NAMES] + [
     pytest.param(name, given, id=f"{name}-{'-'.join(map(str, given.values()))}")
@@ -39,17 +60,42 @@ CASES = [pytest.param(name, {}, id=name) for name in NAMES] + [
 ]
 #: Where a budget is small all of their parts run to the end, which takes minutes; tests/zoo does it for few samples.
 ENSEMBLES = {"autoattack"}
-BUDGETS = [("linf", 1 / 255), ("linf", 0.3), ("l2", 0.05), ("l2", 2.0), ("l2", 30.0)]
+BUDGETS = [("linf", 1 / 255), ("linf", 0.3), ("l2", 0.05), ("l2", 2.0), ("l2", 30.0), ("l1", 0.5), ("l1", 12.0)]
 
 
-def perturb(attack, model, data, *, ids=None, seed=0, goal="decide", size=64):
+class AllOf:
+    """The samples of a dataset for ``Attack.prepare``, in any order."""
+
+    def __init__(self, model, data, order) -> None:
+        self.model, self.data, self.order = model, data, order
+        self.ids, self.shape = data.ids[order], data.shape
+
+    def gather(self, rows, work):
+        images, labels, _ = self.data.batch(self.order[rows], torch.device("cpu"))
+        return torch.cat([work(self.model, images[w], labels[w], w) for w in torch.arange(len(rows)).split(50)])
+
+
+def prepare(attack, model, data, order=None, seed=0, goal="decide"):
+    samples = AllOf(model, data, torch.arange(len(data)) if order is None else order)
+    return attack.prepare(samples, AttackContext(samples.ids, seed, goal))
+
+
+def perturb(attack, model, data, *, ids=None, seed=0, goal="decide", size=64, prepared=None):
     ids = torch.arange(len(data)) if ids is None else ids
+    prepared = prepare(attack, model, data, None, seed, goal) if prepared is None else prepared
     found = []
     for part in ids.split(size):
         images, labels, keys = data.batch(part, torch.device("cpu"))
         with torch.set_grad_enabled(attack.needs_gradient):
-            found.append(attack.perturb(model, images, labels, AttackContext(keys, seed, goal)).detach())
+            context = AttackContext(keys, seed, goal, prepared=prepared)
+            found.append(attack.perturb(model, images, labels, context).detach())
     return torch.cat(found)
+
+
+def takes(name: str, norm: str) -> bool:
+    """Whether the attack knows that norm."""
+    field = attacks.get(name).model_fields.get("norm")
+    return field is not None and norm in get_args(field.annotation)
 
 
 def bounded(name: str) -> bool:
@@ -80,7 +126,7 @@ def test_returns_images_like_those_it_got(make, network, digits, name, given, go
         pytest.param(name, norm, eps, id=f"{name}-{norm}-{eps:.3g}")
         for name in NAMES
         for norm, eps in BUDGETS
-        if bounded(name) and not (name in ENSEMBLES and eps < 0.1)
+        if bounded(name) and takes(name, norm) and not (name in ENSEMBLES and eps < 0.1)
     ],
 )
 def test_budget_holds(make, network, digits, name, norm, eps) -> None:
@@ -96,11 +142,11 @@ def test_budget_holds(make, network, digits, name, norm, eps) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "eps" in attacks.get(name).model_fields])
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 @pytest.mark.parametrize("goal", ["decide", "maximize"])
 def test_without_a_budget_nothing_changes(make, network, digits, name, norm, goal) -> None:
-    given = {"norm": norm} if "norm" in attacks.get(name).model_fields else {}
-    for more in [{}, *(v for v in VARIANTS.get(name, []) if "eps" not in v)]:
+    given = {"norm": norm} if takes(name, norm) else {}
+    for more in [{}, *(v for v in VARIANTS.get(name, []) if not {"eps", "norm"} & set(v))]:
         attack = make(attacks, name, eps=0, **given, **more)
         images, _, _ = digits.batch(torch.arange(len(digits)), torch.device("cpu"))
         assert torch.equal(perturb(attack, network, digits, goal=goal), images)
@@ -131,7 +177,7 @@ class FirstSeen(nn.Module):
 
 
 @pytest.mark.parametrize(("name", "given"), CASES)
-def test_starts_do_not_depend_on_the_batch_nor_on_the_order(make, digits, name, given) -> None:
+def test_starts_do_not_depend_on_the_batch_nor_on_the_order(make, network, digits, name, given) -> None:
     """The first images that the model sees are the same bits, for any split and any order of the samples."""
     attack = make(attacks, name, **given)
     if not attack.batch_invariant:
@@ -139,9 +185,10 @@ def test_starts_do_not_depend_on_the_batch_nor_on_the_order(make, digits, name, 
 
     def seen(order: torch.Tensor, size: int) -> torch.Tensor:
         found = torch.zeros(len(digits), *digits.shape)
+        prepared = prepare(attack, network, digits, order)
         for part in order.split(size):
             spy = FirstSeen(digits.labels[part])
-            changed = perturb(attack, spy, digits, ids=part)
+            changed = perturb(attack, spy, digits, ids=part, prepared=prepared)
             found[part] = changed if spy.first is None else spy.first
         return found
 

@@ -153,3 +153,38 @@ def test_worst_case_is_at_most_every_cell(network, digits, votes_for) -> None:
         cells = [c for c in report.cells if c.defense == votes_for and c.threat == row.threat]
         assert cells
         assert all(row.correct <= cell.correct for cell in cells)
+
+
+class Twice(Attack):
+    """Keeps how far two calls of the model are apart."""
+
+    apart: ClassVar[list[float]] = []
+
+    def perturb(self, model, images, labels, context):
+        self.apart.append(float((model(images) - model(images)).std()))
+        return images
+
+
+class TwiceItself(Twice):
+    """The same, and says that it averages by itself."""
+
+    averages_draws: ClassVar[bool] = True
+
+
+def test_attacks_that_do_not_average_are_shown_averages(network, digits) -> None:
+    """The mean of ten draws scatters less than one draw, by about the square root of ten."""
+    Twice.apart.clear()
+    reports = [run(network, digits, 64, [attack()], baseline=False) for attack in (Twice, TwiceItself)]
+    averaged, single = Twice.apart
+    assert single / averaged == pytest.approx(10**0.5, rel=0.2)
+    first, second = (report.cells[1] for report in reports)
+    assert first.forwards - second.forwards == 2 * 9 * 64
+    assert first.eot == 10
+
+
+def test_the_report_says_over_how_many_draws(network, digits) -> None:
+    report = run(network, digits, 64, ["pgd:eps=0.1,steps=1", "pgd:eps=0.1,steps=1,eot=3", "lfc:radius=3"])
+    draws = {(c.defense, c.attack_spec): c.eot for c in report.cells}
+    assert draws["Jitter", "pgd:eps=0.1,steps=1"] == 10
+    assert draws["Jitter", "pgd:eps=0.1,steps=1,eot=3"] == 3
+    assert {draws[key] for key in draws if key[0] == "none" or key[1] in ("clean", "lfc:radius=3")} == {None}

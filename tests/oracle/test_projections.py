@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from freqrobust import noise
-from freqrobust.ascent import random_start
 from freqrobust.perturbation import TOLERANCE, norms, project, steepest
+from freqrobust.regions import random_start
 
 NORMS = ["linf", "l2"]
 

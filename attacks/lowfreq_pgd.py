@@ -1,0 +1,61 @@
+"""Projected gradient descent within a band of frequencies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from freqrobust.attacks.climbing import Climb
+from pydantic import Field, model_validator
+
+from freqrobust.errors import PluginError
+from freqrobust.plugin import Number
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from freqrobust.context import AttackContext
+    from freqrobust.regions import Space
+
+
+class LowFrequencyPGD(Climb):
+    """PGD whose perturbation holds only frequencies with low <= distance < radius.  (Guo et al. 2019; Maiya et al. 2021)
+
+    The perturbation lies in the band and in the budget exactly; then ``image + perturbation`` is clipped to [0, 1],
+    which leaves the band a little where pixels are near black or white (see ``freqrobust.regions.Band``). ``step_size``
+    defaults to ``2.5 * eps / steps``; a random start is filtered Gaussian noise of a random length.
+    """
+
+    norm: Literal["linf", "l2"] = Field("linf", description="norm of the budget")
+    step_size: Number | None = Field(None, gt=0, description="length of a step; default 2.5 * eps / steps")
+    radius: float = Field(gt=0, description="frequencies below this distance from DC, cycles per image", examples=["8"])
+    low: float = Field(0.0, ge=0, description="and not below this one: low > 0 makes it a band")
+    shape: Literal["circle", "square"] = Field(
+        "circle", description="circle: Euclidean distance from DC; square: largest coordinate"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Any:
+        if self.radius <= self.low:
+            raise ValueError(f"parameter 'radius' ({self.radius:g}) should be greater than 'low' ({self.low:g})")
+        return self
+
+    def space(self) -> Space:
+        """The perturbations of the band, within the budget."""
+        from freqrobust.regions import Band
+
+        step = self.resolved_params()["step_size"]
+        return Band(self.norm, self.eps, step, self.low, self.radius, self.shape)
+
+    def perturb(
+        self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
+    ) -> torch.Tensor:
+        from freqrobust.frequency import band_mask
+
+        height, width = images.shape[-2:]
+        if not bool(band_mask(height, width, self.low, self.radius, self.shape).any()):
+            raise PluginError(
+                f"lowfreq-pgd: images of {height} x {width} have no frequency at a distance "
+                f"of {self.low:g} <= distance < {self.radius:g}"
+            )
+        return super().perturb(model, images, labels, context)

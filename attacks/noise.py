@@ -1,0 +1,95 @@
+"""Random noise with the budget of an attack: what no attack may fall behind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from freqrobust.plugin import Attack, Norm, Number, check_eps
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from freqrobust.context import AttackContext
+
+
+class Noise(Attack):
+    """The worst of several draws of random noise with a given budget: a control for attacks.
+
+    Pixels are drawn independently: from [-1, 1] (``uniform``), standard normal (``gaussian``), or -1 and 1 (``sign``).
+    For L2 and L1 the draw is then scaled to the norm ``eps``. For Linf it is multiplied by ``eps``, and what a Gaussian
+    has beyond ``eps`` is cut off (about a third of the pixels). At last the image is brought into [0, 1], which only
+    shortens the change.
+    """
+
+    needs_gradient: ClassVar[bool] = False
+    averages_draws: ClassVar[bool] = True
+    nested: ClassVar[bool] = False
+
+    eps: Number = Field(8 / 255, ge=0, description="budget, in the norm's unit; 8/255 is accepted")
+    norm: Norm = Field("linf", description="norm of the budget")
+    distribution: Literal["uniform", "gaussian", "sign"] = Field("uniform", description="how pixels are drawn")
+    draws: int = Field(10, ge=1, description="draws per sample; it is broken if one of them breaks it")
+
+    @model_validator(mode="after")
+    def _eps_in_pixels(self) -> Any:
+        check_eps(self.norm, self.eps)
+        return self
+
+    def perturb(
+        self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
+    ) -> torch.Tensor:
+        if context.goal == "maximize":
+            return self._highest_loss(model, images, labels, context)
+        return self._first_success(model, images, labels, context)
+
+    def draw(self, images: torch.Tensor, context: AttackContext, number: int) -> torch.Tensor:
+        """The images with the noise of one draw, inside of the budget and of [0, 1]."""
+        from freqrobust.perturbation import norms, per_sample, project
+
+        stream, shape = f"noise {self.distribution} {number}", images.shape[1:]
+        if self.distribution == "gaussian":
+            drawn = context.normal(shape, stream)
+        else:
+            drawn = 2 * context.uniform(shape, stream) - 1
+        if self.distribution == "sign":
+            drawn = (drawn >= 0).to(drawn.dtype) * 2 - 1
+        if self.norm != "linf":
+            drawn = drawn / per_sample(norms(drawn, self.norm).clamp_min(1e-12), drawn)
+        return project(images + self.eps * drawn, images, self.norm, self.eps)
+
+    def _first_success(
+        self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
+    ) -> torch.Tensor:
+        import torch
+
+        from freqrobust.ascent import is_fooled
+
+        found = images.clone()
+        active = torch.arange(len(images), device=images.device)
+        for number in range(self.draws):
+            changed = self.draw(images[active], context.subset(active), number)
+            found[active] = changed
+            if number + 1 < self.draws:  # whoever counts predicts the last one
+                with torch.no_grad():
+                    fooled = is_fooled(model(changed), labels[active], context.slack)
+                active = active[~fooled]
+                if len(active) == 0:
+                    break
+        return found
+
+    def _highest_loss(
+        self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
+    ) -> torch.Tensor:
+        from freqrobust.ascent import better, expected_loss
+        from freqrobust.losses import cross_entropy
+
+        best = best_loss = None
+        for number in range(self.draws):
+            changed = self.draw(images, context, number)
+            loss = expected_loss(model, changed, labels, None, cross_entropy, context.eot)
+            best, best_loss = better(best, best_loss, changed, loss)
+        assert best is not None
+        return best

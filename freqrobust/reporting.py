@@ -1,0 +1,190 @@
+"""Reports written where the user says: ``--report html=out.html``, and ``freqrobust report`` later."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from freqrobust.errors import FreqRobustError, PluginError, SpecError
+from freqrobust.journal import check_writable, write_atomically
+from freqrobust.plugin import Reporter
+from freqrobust.registry import Selection, reports
+from freqrobust.results import Report
+from freqrobust.summary import distinct
+
+#: The target that stands for standard output.
+STDOUT = "-"
+_VALUE = r"(?:\[[^\]]*\]|[^,=\[\]]+)"
+_PARAMS = rf":[A-Za-z_]\w*={_VALUE}(?:,[A-Za-z_]\w*={_VALUE})*"
+#: A registered name with parameters; a file or a module with its class, and parameters.
+_NAMED = re.compile(rf"(?P<spec>[^:=]+(?:{_PARAMS})?)=(?P<target>.+)", re.DOTALL)
+_FOUND = re.compile(rf"(?P<spec>[^=]+?:[A-Za-z_]\w*(?:{_PARAMS})?)=(?P<target>.+)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Output:
+    """One report to write: the reporter, and a file or ``-``."""
+
+    selection: Selection
+    target: str
+
+    @property
+    def reporter(self) -> Reporter:
+        assert isinstance(self.selection.plugin, Reporter)
+        return self.selection.plugin
+
+
+def parse_outputs(texts: Iterable[str], flag: str) -> list[Output]:
+    """Read ``SPEC=TARGET``, such as ``html=out.html`` or ``html:theme=dark=out.html``.
+
+    Raises:
+        SpecError: no target, no such reporter or parameter; names ``flag``.
+    """
+    return [_parse(text, flag) for text in texts]
+
+
+def _parse(text: str, flag: str) -> Output:
+    head = re.split(r"[:=]", text, maxsplit=1)[0]
+    match = (_NAMED if head in reports.names() else _FOUND).fullmatch(text) or _NAMED.fullmatch(text)
+    if match is None:
+        known = head if head in reports.names() else "html"
+        raise SpecError(f"{flag} should be REPORT=FILE, for example {known}=out, but got {text!r}")
+    selections = reports.parse(match["spec"])
+    if len(selections) != 1:
+        raise SpecError(f"{flag} {match['spec']} stands for {len(selections)} reports; give one parameter value each")
+    return Output(selections[0], match["target"])
+
+
+def check_outputs(
+    outputs: Sequence[Output], flag: str, taken: Iterable[str | Path] = (), several: bool = False
+) -> None:
+    """Raise early if a report could not be written at the end.
+
+    Args:
+        outputs: what is to be written.
+        flag: the option, for the message.
+        taken: files that a report must not replace.
+        several: more than one report is to be shown together.
+
+    Raises:
+        FreqRobustError: a file cannot be written or is given twice, a library is missing, or a reporter
+            shows only one report at a time.
+    """
+    used = {Path(path).resolve(): str(path) for path in taken}
+    for output in outputs:
+        for module, brought_by in output.reporter.requires.items():
+            if find_spec(module) is None:
+                raise SpecError(
+                    f"the report {output.selection.name!r} needs {module}, which is not installed: "
+                    f"pip install '{brought_by}'"
+                )
+        if several and not _shows_several(type(output.reporter)):
+            able = ", ".join(name for name in reports.names() if _shows_several(reports.get(name)))
+            raise SpecError(
+                f"the report {output.selection.name!r} shows one report at a time; these show several: {able}"
+            )
+        path = Path() if output.target == STDOUT else Path(output.target).resolve()
+        if path in used:
+            where = "standard output" if output.target == STDOUT else output.target
+            raise SpecError(f"{flag}: {where} is already taken, by another report or as input")
+        used[path] = output.target
+        if output.target != STDOUT:
+            check_writable(Path(output.target))
+
+
+def _shows_several(cls: type[object]) -> bool:
+    return issubclass(cls, Reporter) and cls.render_many is not Reporter.render_many
+
+
+def write_outputs(outputs: Sequence[Output], found: Mapping[str, Report]) -> list[str]:
+    """Write every report; one that fails does not keep the others from being written.
+
+    Args:
+        outputs: what to write.
+        found: the reports by their names; one is shown by itself, several together.
+
+    Returns:
+        The files written.
+
+    Raises:
+        FreqRobustError: the first failure, once the others are written.
+    """
+    written: list[str] = []
+    failures: list[FreqRobustError] = []
+    for output in outputs:
+        try:
+            text = rendered(output, found)
+            if output.target == STDOUT:
+                _print(text)
+            else:
+                write_atomically(Path(output.target), text)
+                written.append(output.target)
+        except FreqRobustError as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    return written
+
+
+def rendered(output: Output, found: Mapping[str, Report]) -> str:
+    """The text of one report.
+
+    Raises:
+        PluginError: the reporter failed.
+    """
+    target = sys.stdout if output.target == STDOUT and output.selection.name == "table" else io.StringIO()
+    try:
+        if len(found) == 1:
+            output.reporter.render(next(iter(found.values())), target)
+        else:
+            output.reporter.render_many(found, target)
+    except FreqRobustError:
+        raise
+    except Exception as error:  # a plugin may fail in any way
+        reason = " ".join(str(error).split())
+        raise PluginError(f"the report {output.selection.name!r} failed: {type(error).__name__}: {reason}") from error
+    return target.getvalue() if isinstance(target, io.StringIO) else ""
+
+
+def _print(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+    except UnicodeEncodeError:  # a terminal or a locale without the characters
+        encoding = sys.stdout.encoding or "ascii"
+        sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+
+
+def read_reports(paths: Sequence[str]) -> dict[str, Report]:
+    """Reports by short, distinct names; a folder stands for the ``report.json`` in it.
+
+    Raises:
+        ReportError: one cannot be read.
+        SpecError: one is given twice.
+    """
+    files = [Path(path) / "report.json" if Path(path).is_dir() else Path(path) for path in paths]
+    for index, file in enumerate(files):
+        if file.resolve() in [other.resolve() for other in files[:index]]:
+            raise SpecError(f"{paths[index]} is given twice")
+    found = [Report.from_json(file) for file in files]
+    short = [file.resolve().parent.name if file.name == "report.json" else file.stem for file in files]
+    return dict(zip(distinct(short, [str(path) for path in paths]), found, strict=True))
+
+
+def execute(paths: Sequence[str], wanted: Sequence[str], flag: str = "--as") -> int:
+    """One ``freqrobust report``; the exit code.
+
+    Raises:
+        FreqRobustError: bad input.
+    """
+    outputs = parse_outputs(wanted or [f"table={STDOUT}"], flag)
+    found = read_reports(paths)
+    inputs = [Path(path) / "report.json" if Path(path).is_dir() else Path(path) for path in paths]
+    check_outputs(outputs, flag, inputs, several=len(found) > 1)
+    for path in write_outputs(outputs, found):
+        print(f"written: {path}", file=sys.stderr)
+    return 0

@@ -1,0 +1,111 @@
+"""The report as a table for other programs: one row a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import IO, TYPE_CHECKING
+
+from freqrobust.reports.text import one_line
+
+from freqrobust.plugin import Reporter
+from freqrobust.summary import model_labels
+
+if TYPE_CHECKING:
+    from freqrobust.results import Cell, Report, WorstCase
+
+#: What a spreadsheet takes for the beginning of a formula, the full-width forms too.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
+class CSVReport(Reporter):
+    """One row a cell and a worst case (RFC 4180), for spreadsheets and data frames; rates are shares."""
+
+    def render(self, report: Report, target: IO[str]) -> None:
+        self.render_many({"": report}, target)
+
+    def render_many(self, reports: Mapping[str, Report], target: IO[str]) -> None:
+        rows = [row for name, report in reports.items() for row in _rows(name, report)]
+        if not any(row["report"] for row in rows):
+            for row in rows:
+                del row["report"]
+        header = list(rows[0])
+        target.write(_line(header))
+        for row in rows:
+            target.write(_line(row[key] for key in header))
+
+
+def _line(values: Iterable[object]) -> str:
+    return ",".join(map(field, values)) + "\r\n"
+
+
+def field(value: object) -> str:
+    """A field: numbers bare, text in quotes, and with an apostrophe before what would be run as a formula.
+
+    Text is always quoted, as some spreadsheets also split fields at semicolons.
+
+    Example:
+        >>> print(field(0.25), field(None), field("=1+1"))
+        0.25  "'=1+1"
+    """
+    if value is None:
+        return ""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return repr(value)
+    text = one_line(value)
+    if text.startswith(_FORMULA):
+        text = "'" + text
+    return '"' + text.replace('"', '""') + '"'
+
+
+def _rows(name: str, report: Report) -> list[dict[str, object]]:
+    labels = model_labels(report)
+    every: list[Cell | WorstCase] = [*report.cells, *report.worst_case]
+    return [{"report": name, **_common(report, labels, one), **_own(one)} for one in every]
+
+
+def _common(report: Report, labels: list[str], one: Cell | WorstCase) -> dict[str, object]:
+    return {
+        "model": labels[one.model],
+        "arch": report.models[one.model].arch,
+        "data": report.data.spec,
+        "split": report.data.split,
+        "seed": report.seed,
+        "defense": one.defense_spec,
+    }
+
+
+def _own(one: Cell | WorstCase) -> dict[str, object]:
+    from freqrobust.results import Cell
+
+    cell = one if isinstance(one, Cell) else None
+    low, high = one.ci95 or (None, None)
+    points, ends = (one.difference.points, one.difference.ci95) if one.difference else (None, (None, None))
+    examples = cell.perturbation if cell else None
+    return {
+        "attack": cell.attack_spec if cell else "worst case",
+        "kind": cell.kind if cell else "worst case",
+        "norm": one.threat.norm if one.threat else None,
+        "eps": one.threat.eps if one.threat else None,
+        "radius": cell.attack_params.get("radius") if cell else None,
+        "knowledge": cell.knowledge if cell else None,
+        "status": cell.status if cell else "ok",
+        "n": one.n,
+        "correct": one.correct if one.accuracy is not None else None,
+        "accuracy": one.accuracy,
+        "ci95_low": low,
+        "ci95_high": high,
+        "difference": points,
+        "difference_ci95_low": ends[0],
+        "difference_ci95_high": ends[1],
+        "by_chance": cell.by_chance if cell else None,
+        "agreement": cell.agreement if cell else None,
+        "gradients": cell.gradients if cell else None,
+        "votes": cell.votes if cell else None,
+        "inherited": cell.inherited if cell else None,
+        "linf_max": examples.linf_max if examples else None,
+        "l2_mean": examples.l2_mean if examples else None,
+        "seconds": cell.seconds if cell else None,
+        "forwards": cell.forwards if cell else None,
+        "backwards": cell.backwards if cell else None,
+        "error": cell.error if cell else None,
+    }

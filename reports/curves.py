@@ -1,0 +1,215 @@
+"""Curves of accuracy, as geometry that a template draws: lines, bands, axes, and what hovering says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from freqrobust.reports.text import interval, one_line, percent
+
+from freqrobust.results import Cell, Report, WorstCase
+from freqrobust.summary import Entry, eps_text, threats
+
+#: Size of the drawing, in the units of its view box, and the margins of what is inside the axes.
+WIDTH, HEIGHT = 400, 256
+LEFT, RIGHT, TOP, BOTTOM = 34, 12, 12, 40
+#: Colours that a style sheet has for lines, and lines that one drawing can hold.
+COLOURS, MOST = 8, 16
+_CLOSEST_TICKS = 26
+_NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
+
+
+class Point(NamedTuple):
+    """One measured accuracy: where, how its place is called, and the ends of its interval; all as shares."""
+
+    x: float
+    name: str
+    y: float
+    low: float
+    high: float
+
+
+@dataclass
+class Curve:
+    """One line: what it is of, its points by growing x, and its number, which is its colour in every drawing."""
+
+    label: str
+    points: list[Point]
+    number: int = 0
+
+
+class Mark(NamedTuple):
+    """A tick or a marker, in the units of the view box."""
+
+    at: float
+    label: str
+
+
+class Line(NamedTuple):
+    """A drawn curve."""
+
+    label: str
+    colour: int
+    dashed: bool
+    path: str
+    band: str
+    markers: list[str]
+
+
+@dataclass
+class Chart:
+    """A drawing of several curves over one axis.
+
+    Attributes:
+        stops: for every x, where it is, what it is called, and for every line its text or an empty one.
+    """
+
+    title: str
+    axis: str
+    lines: list[Line]
+    x_ticks: list[Mark]
+    y_ticks: list[Mark]
+    stops: list[tuple[float, str, list[str]]]
+    left_out: int = 0
+    width: int = WIDTH
+    height: int = HEIGHT
+    bottom: float = HEIGHT - BOTTOM
+    left: float = LEFT
+    right: float = WIDTH - RIGHT
+
+
+class Named(NamedTuple):
+    """An entry of one report, with the name that its curves get."""
+
+    name: str
+    report: Report
+    entry: Entry
+
+
+def charts(entries: Sequence[Named]) -> list[Chart]:
+    """Accuracy against eps for every norm, and against the radius of each frequency filter."""
+    found = [_draw(title, axis, curves) for title, axis, curves in (*_over_eps(entries), *_over_radius(entries))]
+    return [chart for chart in found if chart is not None]
+
+
+def _over_eps(entries: Sequence[Named]) -> Iterable[tuple[str, str, list[Curve]]]:
+    norms = dict.fromkeys(
+        t.norm for report in {id(n.report): n.report for n in entries}.values() for t in threats(report)
+    )
+    for norm in norms:
+        curves = [Curve(n.name, _worst_cases(n, norm), number) for number, n in enumerate(entries)]
+        shown = _NORMS.get(norm, norm)
+        unit = ", in 255ths" if norm == "linf" else ""
+        yield f"Worst case against {shown} eps", f"eps ({shown}{unit})", curves
+
+
+def _worst_cases(named: Named, norm: str) -> list[Point]:
+    """Clean accuracy at eps 0, then the worst case of each threat."""
+    rows = [w for w in named.report.worst_case if w.threat.norm == norm and (w.model, w.defense_spec) == named.entry]
+    clean = [c for c in _cells(named) if c.attack == "clean"]
+    scale = 255 if norm == "linf" else 1
+    points = [_point(0.0, "clean", c) for c in clean]
+    points += [_point(w.threat.eps * scale, f"eps {eps_text(w.threat)}", w) for w in rows]
+    return sorted(p for p in points if p is not None) if rows else []
+
+
+def _over_radius(entries: Sequence[Named]) -> Iterable[tuple[str, str, list[Curve]]]:
+    for attack, title in (("lfc", "Low frequencies only (LFC)"), ("hfc", "High frequencies only (HFC)")):
+        curves = []
+        for number, named in enumerate(entries):
+            cells = [c for c in _cells(named) if c.attack == attack and _plain_filter(c)]
+            points = [
+                _point(float(c.attack_params["radius"]), f"radius {c.attack_params['radius']:g}", c) for c in cells
+            ]
+            curves.append(Curve(named.name, sorted(p for p in points if p is not None), number))
+        yield title, "radius, in cycles per image", curves
+
+
+def _plain_filter(cell: Cell) -> bool:
+    params = cell.attack_params
+    radius = params.get("radius")
+    return isinstance(radius, int | float) and params.get("shape") == "circle" and not params.get("clip")
+
+
+def _cells(named: Named) -> list[Cell]:
+    return [
+        c
+        for c in named.report.cells
+        if (c.model, c.defense_spec) == named.entry and c.knowledge == "adaptive" and c.status == "ok"
+    ]
+
+
+def _point(x: float, name: str, one: Cell | WorstCase) -> Point | None:
+    if one.accuracy is None or one.ci95 is None:
+        return None
+    return Point(x, name, one.accuracy, *one.ci95)
+
+
+def _draw(title: str, axis: str, curves: Sequence[Curve]) -> Chart | None:
+    """The drawing; None where no curve has two points."""
+    every = [c for c in curves if len({p.x for p in c.points}) > 1]
+    shown = every[:MOST]
+    if not shown:
+        return None
+    names: Mapping[float, str] = {p.x: p.name for curve in shown for p in curve.points}
+    xs = sorted(names)
+    lowest, highest = xs[0], xs[-1]
+
+    def across(x: float) -> float:
+        return round(LEFT + (x - lowest) / (highest - lowest) * (WIDTH - LEFT - RIGHT), 2)
+
+    lines = [_line(curve, across) for curve in shown]
+    known = [{p.x: p for p in curve.points} for curve in shown]
+    stops = [(across(x), names[x], [_said(points.get(x)) for points in known]) for x in xs]
+    return Chart(
+        title,
+        axis,
+        lines,
+        x_ticks=_x_ticks(xs, across),
+        y_ticks=[Mark(_down(share / 4), f"{share * 25}") for share in range(5)],
+        stops=stops,
+        left_out=len(every) - len(shown),
+    )
+
+
+def _said(point: Point | None) -> str:
+    return f"{percent(point.y)} {interval((point.low, point.high), 0)}" if point is not None else ""
+
+
+def _down(share: float) -> float:
+    return round(TOP + (1 - share) * (HEIGHT - TOP - BOTTOM), 2)
+
+
+def _line(curve: Curve, across: Callable[[float], float]) -> Line:
+    places = [(across(p.x), _down(p.y), _down(p.low), _down(p.high)) for p in curve.points]
+    path = "M" + "L".join(f"{x:g},{y:g}" for x, y, _, _ in places)
+    upper = "L".join(f"{x:g},{high:g}" for x, _, _, high in places)
+    lower = "L".join(f"{x:g},{low:g}" for x, _, low, _ in reversed(places))
+    markers = [_marker(curve.number, x, y) for x, y, _, _ in places]
+    return Line(
+        one_line(curve.label), curve.number % COLOURS, curve.number >= COLOURS, path, f"M{upper}L{lower}Z", markers
+    )
+
+
+def _marker(number: int, x: float, y: float) -> str:
+    """A dot, a square, a diamond or a triangle, so that lines are told apart without their colours."""
+    r = 3
+    shapes = [
+        f"M{x - r:g},{y:g}a{r},{r} 0 1,0 {2 * r},0a{r},{r} 0 1,0 {-2 * r},0Z",
+        f"M{x - r:g},{y - r:g}h{2 * r}v{2 * r}h{-2 * r}Z",
+        f"M{x:g},{y - r - 1:g}l{r + 1},{r + 1}l{-r - 1},{r + 1}l{-r - 1},{-r - 1}Z",
+        f"M{x:g},{y - r - 1:g}l{r + 1},{2 * r + 1}h{-2 * r - 2}Z",
+    ]
+    return shapes[number % len(shapes)]
+
+
+def _x_ticks(xs: Sequence[float], across: Callable[[float], float]) -> list[Mark]:
+    """A tick at every measured x, without those that would run into each other; the last is always there."""
+    ticks: list[Mark] = []
+    for x in xs:
+        while x == xs[-1] and ticks and across(x) - ticks[-1].at < _CLOSEST_TICKS:
+            ticks.pop()
+        if not ticks or across(x) - ticks[-1].at >= _CLOSEST_TICKS:
+            ticks.append(Mark(across(x), f"{x:.4g}"))
+    return ticks

@@ -1,0 +1,146 @@
+"""The report as JUnit XML: what continuous integration shows as test results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Literal
+from xml.etree import ElementTree
+
+from freqrobust.reports.text import accuracy, conditions, difference, digits, one_line
+
+from freqrobust.plugin import Reporter
+from freqrobust.summary import Entry, diagnosed, entry_labels, where
+
+if TYPE_CHECKING:
+    from freqrobust.results import Cell, Report
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One test case: what it is about, how it ended, and why."""
+
+    group: str
+    name: str
+    seconds: float
+    outcome: Literal["passed", "failure", "error", "skipped"]
+    text: str
+    kind: str = ""
+
+
+class JUnit(Reporter):
+    """A test case for each cell, threshold, change from the baseline and check, in the JUnit form that CI systems read.
+
+    A cell passes when it could be measured: only thresholds, regressions and checks can fail. What is shown
+    as information counts as skipped.
+    """
+
+    def render(self, report: Report, target: IO[str]) -> None:
+        self.render_many({"freqrobust": report}, target)
+
+    def render_many(self, reports: Mapping[str, Report], target: IO[str]) -> None:
+        suites = [_suite(name, report) for name, report in reports.items()]
+        totals = {key: str(sum(int(s.get(key, "0")) for s in suites)) for key in ("tests", "failures", "errors")}
+        seconds = sum(float(s.get("time", "0")) for s in suites)
+        root = ElementTree.Element("testsuites", {"name": "freqrobust", "time": f"{seconds:.3f}", **totals})
+        root.extend(suites)
+        ElementTree.indent(root)
+        target.write('<?xml version="1.0" encoding="UTF-8"?>\n')
+        target.write(ElementTree.tostring(root, encoding="unicode"))
+        target.write("\n")
+
+
+def _suite(name: str, report: Report) -> ElementTree.Element:
+    cases = [*_cells(report), *_gate(report), *_checks(report)]
+    count = {outcome: sum(case.outcome == outcome for case in cases) for outcome in ("failure", "error", "skipped")}
+    suite = ElementTree.Element(
+        "testsuite",
+        {
+            "name": one_line(name),
+            "tests": str(len(cases)),
+            "failures": str(count["failure"]),
+            "errors": str(count["error"]),
+            "skipped": str(count["skipped"]),
+            "time": f"{sum(case.seconds for case in cases):.3f}",
+            "timestamp": report.created.removesuffix("Z"),
+        },
+    )
+    properties = ElementTree.SubElement(suite, "properties")
+    for key, value in _properties(report):
+        ElementTree.SubElement(properties, "property", {"name": key, "value": one_line(value)})
+    for case in cases:
+        suite.append(_element(case))
+    if report.warnings:
+        lines = [one_line(f"warning: {where(report, w)}{w.message} ({w.code})") for w in report.warnings]
+        ElementTree.SubElement(suite, "system-err").text = "\n".join(lines)
+    return suite
+
+
+def _properties(report: Report) -> Iterator[tuple[str, str]]:
+    yield "conditions", conditions(report)
+    yield "status", report.status
+    for model in report.models:
+        yield "model", f"{model.arch} ({model.spec}), sha256 {model.sha256}"
+    yield "data sha256", report.data.sha256
+    yield "freqrobust", report.freqrobust_version
+    yield "torch", report.environment.torch
+    yield "git", report.environment.git or "not in a repository"
+
+
+def _element(case: _Case) -> ElementTree.Element:
+    attributes = {"classname": one_line(case.group), "name": one_line(case.name), "time": f"{case.seconds:.3f}"}
+    element = ElementTree.Element("testcase", attributes)
+    text = one_line(case.text)
+    if case.outcome == "passed":
+        ElementTree.SubElement(element, "system-out").text = text
+    else:
+        kind = {"type": case.kind} if case.kind else {}
+        found = ElementTree.SubElement(element, case.outcome, {"message": text, **kind})
+        found.text = text
+    return element
+
+
+def _group(part: str, label: str) -> str:
+    """A class name; dots inside a label would be taken for packages."""
+    return f"freqrobust.{part}.{label.replace('.', '_')}"
+
+
+def _cells(report: Report) -> Iterator[_Case]:
+    labels = entry_labels(report)
+    for cell in report.cells:
+        group = _group("cells", labels[Entry(cell.model, cell.defense_spec)])
+        name = cell.attack_spec if cell.knowledge == "adaptive" else f"{cell.attack_spec} (unaware)"
+        if cell.status == "failed":
+            yield _Case(group, name, cell.seconds, "error", cell.error or "failed", "cell-failed")
+        else:
+            yield _Case(group, name, cell.seconds, "passed", _found(cell, digits(report)))
+
+
+def _found(cell: Cell, decimals: int) -> str:
+    text = f"accuracy {accuracy(cell, decimals)} %, {cell.correct} of {cell.n}"
+    return f"{text}; against none {difference(cell.difference, decimals)}" if cell.difference is not None else text
+
+
+def _gate(report: Report) -> Iterator[_Case]:
+    for row in report.gate.rows if report.gate is not None else []:
+        group = _group("gate", row.kind)
+        outcome: Literal["passed", "failure", "skipped"] = (
+            "skipped" if row.passed is None else "passed" if row.passed else "failure"
+        )
+        yield _Case(group, row.name, 0.0, outcome, row.text, row.kind)
+
+
+def _checks(report: Report) -> Iterator[_Case]:
+    for one in report.diagnostics:
+        group = _group("diagnostics", diagnosed(report, one))
+        for check in one.checks:
+            numbers = [
+                f"{what} {value:g}"
+                for what, value in (("measured", check.measured), ("threshold", check.threshold))
+                if value is not None
+            ]
+            text = "; ".join(filter(None, [", ".join(numbers), check.reason, check.source]))
+            outcome: Literal["passed", "failure", "skipped"] = (
+                "passed" if check.status == "passed" else "failure" if check.status == "failed" else "skipped"
+            )
+            yield _Case(group, check.name, 0.0, outcome, f"{check.status}: {text}", "check")

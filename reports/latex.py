@@ -1,0 +1,186 @@
+"""The headline as a LaTeX table, in the form papers use: a defense a row, a measure a column."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Literal
+
+from freqrobust.reports.comparing import Comparing
+from freqrobust.reports.text import conditions, digits, interval, one_line, percent, title
+from pydantic import Field
+
+from freqrobust.statistics import Z95
+from freqrobust.summary import Entry, Measure, attacks, entry_labels, eps_text, headline
+
+if TYPE_CHECKING:
+    from freqrobust.results import Cell, Report, ThreatRecord, WorstCase
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "#": r"\#",
+    "$": r"\$",
+    "%": r"\%",
+    "&": r"\&",
+    "_": r"\_",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "'": r"\textquotesingle{}",
+    "`": r"\textasciigrave{}",
+    "[": r"{[}",
+    "]": r"{]}",
+    "*": r"{*}",
+}
+_NORMS = {"linf": r"$\ell_\infty$", "l2": r"$\ell_2$", "l1": r"$\ell_1$"}
+
+
+def escape(text: object) -> str:
+    """Text that LaTeX sets as it is, without ligatures; what is not ASCII becomes its code point.
+
+    Example:
+        >>> escape("a_b & 50%")
+        'a\\\\_b \\\\& 50\\\\%'
+    """
+    line = one_line(text)
+    shown = "".join(_SPECIAL.get(c, c if c.isascii() else f"{{[}}U+{ord(c):04X}{{]}}") for c in line)
+    return re.sub(r"([-,])(?=\1)", r"\1{}", shown)  # dashes and quotes that several characters become
+
+
+class LaTeX(Comparing):
+    """The headline for a paper: defenses as rows; clean, LFC, attacks and worst cases as columns (booktabs)."""
+
+    interval: bool = Field(False, description="show the 95 % interval below each number")
+    bold: bool = Field(True, description="set the best of a column in bold, with all that cannot be told from it")
+    threats: Literal["largest", "all"] = Field("largest", description="show the largest eps of each norm, or all")
+    caption: str | None = Field(None, description="caption of the table; default: what was measured")
+    label: str = Field("tab:robustness", pattern=r"^[A-Za-z0-9:.-]+$", description="label of the table")
+    document: bool = Field(False, description="a whole document rather than a table to include")
+
+    def render(self, report: Report, target: IO[str]) -> None:
+        names = entry_labels(report)
+        columns = _columns(report, self.threats)
+        lines = self._rows(names, columns, digits(report))
+        heads = [escape("Model and defense" if len(report.models) > 1 else "Defense"), *map(_head, columns)]
+        self._write(heads, lines, _caption(self.caption, title(report), [conditions(report)]), target)
+
+    def render_many(self, reports: Mapping[str, Report], target: IO[str]) -> None:
+        board = self.board(reports)
+        found = {m.label: m for report in reports.values() for m in headline(report)}
+        columns = _shown([found[label] for label in board.labels], self.threats, keep=board.by)
+        lines = []
+        for standing in board.standings:
+            decimals = digits(reports[standing.report])
+            numbers = [standing.measures.get(column.label) for column in columns]
+            cells = [self._number(one, decimals, best=False) for one in numbers]
+            lines.append([escape(standing.rank_text).replace("-", "--"), escape(standing.name), *cells])
+        heads = ["Rank", "Model and defense", *map(_head, columns)]
+        self._write(heads, lines, _caption(self.caption, "leaderboard", board.notes), target)
+
+    def _rows(self, names: Mapping[Entry, str], columns: Sequence[Measure], decimals: int) -> list[list[str]]:
+        best = [_best(column) if self.bold else set[Entry]() for column in columns]
+        return [
+            [
+                escape(name),
+                *(self._number(c.found.get(entry), decimals, entry in b) for c, b in zip(columns, best, strict=True)),
+            ]
+            for entry, name in names.items()
+        ]
+
+    def _number(self, one: Cell | WorstCase | None, decimals: int, best: bool) -> str:
+        if one is None:
+            return "--"
+        if one.accuracy is None or one.ci95 is None:
+            return "failed"
+        text = percent(one.accuracy)
+        text = rf"\textbf{{{text}}}" if best else text
+        return f"{text} {{\\scriptsize {{{interval(one.ci95, decimals)}}}}}" if self.interval else text
+
+    def _write(self, heads: list[str], rows: list[list[str]], caption: str, target: IO[str]) -> None:
+        left = sum(not head.startswith("{") for head in heads)
+        table = [
+            "% needs \\usepackage{booktabs}",
+            "\\begin{table}",
+            "  \\centering",
+            f"  \\caption{{{caption}}}",
+            f"  \\label{{{self.label}}}",
+            f"  \\begin{{tabular}}{{{'l' * left}{'r' * (len(heads) - left)}}}",
+            "    \\toprule",
+            f"    {' & '.join(heads)} \\\\",
+            "    \\midrule",
+            *(f"    {' & '.join(row)} \\\\" for row in rows),
+            "    \\bottomrule",
+            "  \\end{tabular}",
+            "\\end{table}",
+        ]
+        if self.document:
+            packages = ["\\usepackage[T1]{fontenc}", "\\usepackage{textcomp}", "\\usepackage{booktabs}"]
+            table = ["\\documentclass{article}", *packages, "\\begin{document}", *table, "\\end{document}"]
+        target.write("\n".join(table) + "\n")
+
+
+def _caption(given: str | None, what: str, lines: Sequence[str]) -> str:
+    text = given if given is not None else f"Accuracy in percent, {what}: {'; '.join(lines)}."
+    return escape(text)
+
+
+def _columns(report: Report, threats: str) -> list[Measure]:
+    """Clean, LFC, then threat by threat the attacks of that budget and their worst case."""
+    measures = headline(report)
+    columns = [m for m in measures if m.threat is None]
+    for measure in _shown([m for m in measures if m.threat is not None], threats):
+        columns += [_named(m, measure.threat) for m in attacks(report) if _has(m, measure.threat)]
+        columns.append(measure)
+    return columns
+
+
+def _shown(measures: Sequence[Measure], threats: str, keep: str | None = None) -> list[Measure]:
+    """Without the smaller eps of each norm, unless all are asked for."""
+    largest: dict[str, float] = {}
+    for one in measures:
+        if one.threat is not None:
+            largest[one.threat.norm] = max(one.threat.eps, largest.get(one.threat.norm, 0.0))
+    return [
+        m
+        for m in measures
+        if threats == "all" or m.threat is None or m.threat.eps == largest[m.threat.norm] or m.label == keep
+    ]
+
+
+def _has(measure: Measure, threat: ThreatRecord | None) -> bool:
+    return any(one.threat == threat for one in measure.found.values())
+
+
+def _named(measure: Measure, threat: ThreatRecord | None) -> Measure:
+    """A column of one attack, headed by its name and its budget."""
+    one = next(iter(measure.found.values()))
+    return Measure(getattr(one, "attack", measure.label).upper(), measure.found, threat)
+
+
+def _head(column: Measure) -> str:
+    """In braces, so that a head that begins with a bracket is not taken for an option."""
+    label, threat = column.label, column.threat
+    if threat is None:
+        return f"{{{escape(label[:1].upper() + label[1:])}}}"
+    name = "Worst" if label.startswith("worst case") else label
+    return f"{{{escape(name)}, {_NORMS.get(threat.norm, escape(threat.norm))} {escape(eps_text(threat))}}}"
+
+
+def _best(column: Measure) -> set[Entry]:
+    """The entries with the highest accuracy of a column, and those that the samples cannot tell from it.
+
+    None where that is all of them.
+    """
+    from freqrobust.leaderboard import compare
+
+    known = {entry: one for entry, one in column.found.items() if one.accuracy is not None}
+    if len(known) < 2:
+        return set()
+    top = max(known.values(), key=lambda one: one.accuracy or 0.0)
+    best = {entry for entry, one in known.items() if one is top or compare(top, one, Z95)[0] <= 0}
+    return best if len(best) < len(known) else set()

@@ -1,0 +1,268 @@
+"""The report as Markdown for a pull request's comment: the headline first, the rest folded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
+
+from freqrobust.reports.comparing import Comparing
+from freqrobust.reports.text import (
+    accuracy,
+    conditions,
+    describe_normalization,
+    describe_published,
+    difference,
+    digits,
+    one_line,
+    points,
+    readings,
+    title,
+)
+from pydantic import Field
+
+from freqrobust.summary import (
+    Measure,
+    at_chance,
+    attacks,
+    diagnosed,
+    entry_labels,
+    false_security,
+    headline,
+    statements,
+    where,
+)
+
+if TYPE_CHECKING:
+    from freqrobust.results import Cell, Report, WorstCase
+
+#: Longest comment that GitHub takes, in characters.
+COMMENT = 65_536
+_PLAIN = re.compile(r"[A-Za-z0-9 .,:;=/()'\"+%-]*")
+_MARKS = {"good": "**passed**", "doubtful": "**doubtful**", "bad": "**attention**"}
+
+
+def escape(text: object) -> str:
+    """Text that Markdown shows as it is: no markup, no table cells, no HTML, nobody mentioned.
+
+    What could mean something is written as its code point, which Markdown never takes for structure.
+
+    Example:
+        >>> escape("a|b <b> @all")
+        'a&#124;b &#60;b&#62; &#64;&#8203;all'
+    """
+    line = re.sub(r"(?<=[A-Za-z0-9])_(?=[A-Za-z0-9])", "\0", one_line(text))  # inside a word it means nothing
+    return "".join("_" if c == "\0" else c if _PLAIN.fullmatch(c) or not c.isascii() else _entity(c) for c in line)
+
+
+def _entity(character: str) -> str:
+    code = f"&#{ord(character)};"
+    return f"{code}&#8203;" if character == "@" else code  # a space of no width, or it notifies somebody
+
+
+def code(text: object) -> str:
+    """A spec or a name, set as code."""
+    line = one_line(text)
+    if line.strip() == line and line and re.fullmatch(r"[^`|\\]+", line):
+        return f"`{line}`"
+    return f"<code>{escape(line)}</code>"
+
+
+@dataclass(frozen=True)
+class _Section:
+    """A folded part: its heading, and its blocks, which are left out from the last on where there is no room."""
+
+    heading: str
+    lines: list[str]
+
+    def text(self, room: int) -> str | None:
+        """The section in so many characters, with as many lines as fit; None where not even the first do."""
+        start, end = f"<details>\n<summary>{self.heading}</summary>\n\n", "\n</details>\n"
+        body = "\n".join(self.lines) + "\n"
+        if len(start) + len(body) + len(end) <= room:
+            return start + body + end
+        cut = "\n(shortened: it would not fit into a comment)\n"
+        kept, used = 0, len(start) + len(end) + len(cut)
+        while kept < len(self.lines) and used + len(self.lines[kept]) + 1 <= room:
+            used += len(self.lines[kept]) + 1
+            kept += 1
+        return start + "\n".join(self.lines[:kept]) + "\n" + cut + end if kept > 2 else None
+
+
+class Markdown(Comparing):
+    """Markdown for a comment on a pull request: verdict and headline first, everything else folded."""
+
+    max_chars: int = Field(COMMENT, ge=1000, description="characters that it may take; details are cut to fit")
+
+    def render(self, report: Report, target: IO[str]) -> None:
+        lines = [f"### Robustness of {escape(title(report))}", ""]
+        lines += [escape(conditions(report)), ""]
+        lines += _verdicts(report)
+        lines += _grid(report, headline(report), entries_down=True)
+        self._write(lines, _sections(report), target)
+
+    def render_many(self, reports: Mapping[str, Report], target: IO[str]) -> None:
+        board = self.board(reports)
+        lines = [f"### Robustness leaderboard: {escape(board.by)}", ""]
+        lines += _row(["rank", "model and defense", *map(escape, board.labels)])
+        lines += _rule(2, len(board.labels))
+        for standing in board.standings:
+            decimals = digits(reports[standing.report])
+            numbers = [
+                accuracy(standing.measures[label], decimals) if label in standing.measures else "-"
+                for label in board.labels
+            ]
+            name = code(standing.name) + (f" ({escape(standing.verdict)})" if standing.verdict else "")
+            lines += _row([standing.rank_text, name, *numbers])
+        lines += ["", *(f"- {escape(note)}" for note in board.notes)]
+        sections = [
+            _Section(f"{escape(name)}: {section.heading}", section.lines)
+            for name, report in reports.items()
+            for section in _sections(report)
+        ]
+        self._write(lines, sections, target)
+
+    def _write(self, lines: Sequence[str], sections: Sequence[_Section], target: IO[str]) -> None:
+        text = "\n".join(lines) + "\n"
+        left = f"\n{len(sections)} parts are left out: they would not fit into a comment\n"
+        room = self.max_chars - len(left)
+        if len(text) > room:
+            text = text[: text.rfind("\n", 0, room)] + "\n"
+        missing = 0
+        for section in sections:
+            part = section.text(room - len(text) - 1)
+            if part is None:
+                missing += 1
+            else:
+                text += "\n" + part
+        if missing:
+            text += f"\n{missing} parts are left out: they would not fit into a comment\n"
+        target.write(text)
+
+
+def _row(cells: Sequence[str]) -> list[str]:
+    return [f"| {' | '.join(cells)} |"]
+
+
+def _rule(left: int, right: int) -> list[str]:
+    return _row([*["---"] * left, *["---:"] * right])
+
+
+def _verdicts(report: Report) -> list[str]:
+    found = [f"- {_MARKS[one.level]}: {escape(one.text)}" for one in statements(report)]
+    if report.warnings:
+        found.append(f"- {len(report.warnings)} warnings, see below")
+    return [*found, ""] if found else []
+
+
+def _number(one: Cell | WorstCase | None, decimals: int) -> str:
+    if one is None:
+        return "-"
+    text = accuracy(one, decimals, "&#126;" if at_chance(one) else "")
+    return f"{text}<br>{difference(one.difference, decimals)}" if one.difference is not None else text
+
+
+def _grid(report: Report, measures: Sequence[Measure], entries_down: bool) -> list[str]:
+    """A table of all entries and measures, in percent."""
+    names, decimals = entry_labels(report), digits(report)
+    numbers = {(e, m.label): _number(m.found.get(e), decimals) for e in names for m in measures}
+    if entries_down:
+        lines = _row(["", *(escape(m.label) for m in measures)]) + _rule(1, len(measures))
+        for entry, name in names.items():
+            lines += _row([code(name), *(numbers[entry, m.label] for m in measures)])
+    else:
+        lines = _row(["", *map(code, names.values())]) + _rule(1, len(names))
+        for measure in measures:
+            lines += _row([code(measure.label), *(numbers[entry, measure.label] for entry in names)])
+    shown = [one for measure in measures for one in measure.found.values()]
+    note = "Accuracy in percent with its 95 % interval."
+    if any(one.difference is not None for one in shown):
+        note += " Below it, the paired difference from the undefended model."
+    if any(map(at_chance, shown)):
+        note += " &#126; is no better than chance."
+    return [*lines, "", note]
+
+
+def _sections(report: Report) -> list[_Section]:
+    sections = [*_gate(report)]
+    if report.warnings:
+        lines = [f"- {escape(f'{where(report, w)}{w.message} ({w.code})')}" for w in report.warnings]
+        sections.append(_Section(f"Warnings ({len(lines)})", lines))
+    sections += _diagnostics(report)
+    sections += _analyses(report)
+    cells = attacks(report)
+    failed = [
+        f"- {code(c.defense_spec)} / {code(c.attack_spec)} failed: {escape(c.error)}"
+        for c in report.cells
+        if c.status == "failed"
+    ]
+    sections.append(_Section(f"Every cell ({len(cells)} attacks)", _grid(report, cells, entries_down=False) + failed))
+    pairs = false_security(report)
+    if pairs:
+        names, decimals = entry_labels(report), digits(report)
+        lines = _row(["", "attack", "knows the defense", "does not", "gap"]) + _rule(2, 3)
+        for pair in pairs:
+            gap = points(pair.gap) if pair.gap is not None else "-"
+            numbers = [accuracy(one, decimals) for one in (pair.adaptive, pair.oblivious)]
+            lines += _row([code(names[pair.entry]), code(pair.adaptive.attack_spec), *numbers, gap])
+        sections.append(_Section("False security: examples made on the undefended model", lines))
+    sections.append(_Section("Provenance", _provenance(report)))
+    return sections
+
+
+def _gate(report: Report) -> list[_Section]:
+    if report.gate is None or not report.gate.rows:
+        return []
+    lines = _row(["", "cell", "what was found"]) + _rule(3, 0)
+    for row in report.gate.rows:
+        mark = {True: "passed", False: "**failed**", None: "information"}[row.passed]
+        lines += _row([mark, code(row.name), escape(row.text)])
+    if report.gate.comparison is not None:
+        lines += ["", *(f"- {escape(note)}" for note in report.gate.comparison.notes)]
+    return [_Section(f"Gate ({len(report.gate.rows)} rows)", lines)]
+
+
+def _diagnostics(report: Report) -> list[_Section]:
+    found = []
+    for one in report.diagnostics:
+        lines = [escape(one.sentence), "", *_row(["check", "", "measured", "threshold", "why", "source"]), *_rule(6, 0)]
+        for check in one.checks:
+            status = f"**{check.status}**" if check.status == "failed" else check.status
+            numbers = ["-" if value is None else f"{value:.4g}" for value in (check.measured, check.threshold)]
+            lines += _row([escape(check.name), status, *numbers, escape(check.reason or ""), escape(check.source)])
+        found.append(_Section(f"Diagnostics of {escape(diagnosed(report, one))}: {one.verdict}", lines))
+    return found
+
+
+def _analyses(report: Report) -> list[_Section]:
+    found = []
+    for record in report.analyses:
+        lines = [f"- {escape(line)}" for line in readings(record)]
+        for table in record.tables:
+            lines += ["", f"**{escape(table.title)}**", "", *_row([escape(c) for c in table.columns])]
+            lines += _rule(len(table.columns), 0)
+            lines += [line for row in table.rows for line in _row([escape(value) for value in row])]
+        if record.picture is not None:
+            lines += ["", "Its picture is in the HTML report."]
+        found.append(_Section(f"Analysis: {escape(record.spec)}", lines))
+    return found
+
+
+def _provenance(report: Report) -> list[str]:
+    environment = report.environment
+    rows = [("created", report.created), ("freqrobust", report.freqrobust_version)]
+    for model in report.models:
+        rows.append(("model", f"{model.arch} ({model.spec}), {model.parameters} parameters, sha256 {model.sha256}"))
+        rows.append(("normalisation", describe_normalization(model)))
+        if model.published is not None:
+            rows.append(("published", describe_published(model.published)))
+    rows += [
+        ("data", f"{report.data.spec} [{report.data.split}], n = {report.data.n}, sha256 {report.data.sha256}"),
+        ("samples", "all" if report.data.ids == "all" else "a subset, its ids are in the JSON report"),
+        ("seed", str(report.seed)),
+        ("device", f"{environment.device}, {environment.precision}"),
+        ("versions", f"python {environment.python}, torch {environment.torch}"),
+        ("git", environment.git or "not in a repository"),
+    ]
+    return [*_row(["", ""]), *_rule(2, 0), *(line for key, value in rows for line in _row([key, escape(value)]))]

@@ -1,0 +1,306 @@
+"""Verdicts: defenses that are known to deceive are found out, and those that do not are left alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from freqrobust import Attack, InputDefense, evaluate, noise
+from freqrobust.context import Silent
+from freqrobust.diagnosis import SAMPLES, SAMPLES_STOCHASTIC, Examined, grey, verdict
+from freqrobust.errors import SpecError
+from freqrobust.plugin import Norm, Threat
+from freqrobust.registry import attacks
+from freqrobust.results import Check
+
+SPEC = "pgd:eps=0.1,steps=10"
+
+
+class Rounds(InputDefense):
+    """Has a gradient of zero and does not say so."""
+
+    def transform(self, images):
+        return (images * 8).round() / 8
+
+
+class Noisy(InputDefense):
+    """Draws from torch's generator and does not say so."""
+
+    def transform(self, images):
+        return images + 0.1 * torch.randn_like(images)
+
+
+class Centred(InputDefense):
+    """Lets the samples of a batch see each other."""
+
+    def transform(self, images):
+        return images - images.mean(dim=0, keepdim=True) + 0.5
+
+
+class Jitter(InputDefense):
+    """Random, and says so."""
+
+    stochastic: ClassVar[bool] = True
+
+    def transform(self, images):
+        return images + 0.1 * noise.scoped_normal(images)
+
+
+class Lazy(Attack):
+    """Says that it attacks, and returns what it was given."""
+
+    eps: float = 0.1
+    norm: Norm = "linf"
+
+    def perturb(self, model, images, labels, context):
+        return images
+
+
+def run(network, digits, specs=(SPEC,), depth="quick", **options):
+    return evaluate(
+        network, digits, attacks=list(specs), device="cpu", batch_size=32, diagnose=depth, oblivious=False, **options
+    )
+
+
+def of(report, defense):
+    return next(d for d in report.diagnostics if d.defense == defense)
+
+
+def check(diagnosis, name):
+    return next(c for c in diagnosis.checks if c.name == name)
+
+
+@pytest.mark.parametrize("depth", ["quick", "full"])
+def test_honest_models_are_believed(network, digits, depth) -> None:
+    report = run(network, digits, ["pgd:eps=[0.05,0.1,0.2],steps=20"], depth, defenses=["lowpass:radius=3"])
+    for diagnosis in report.diagnostics:
+        assert diagnosis.verdict == "believable", diagnosis.sentence
+        assert diagnosis.sentence.startswith("believable")
+        assert diagnosis.depth == depth
+    assert [d.defense for d in report.diagnostics] == ["none", "lowpass"]
+
+
+def test_hidden_gradients(network, digits) -> None:
+    quick = of(run(network, digits, defenses=[Rounds()]), "Rounds")
+    assert quick.verdict == "doubtful"
+    assert check(quick, "zero gradients").measured == 1
+    full = run(network, digits, [SPEC], "full", defenses=[Rounds()])
+    found = of(full, "Rounds")
+    assert found.verdict == "overestimated"
+    assert found.sentence.startswith("overestimated: transfer (pgd:steps=20) broke ")
+    assert check(found, "transfer").status == "failed"
+    assert check(found, "large eps").status == "failed"
+
+
+def test_what_the_checks_break_counts_in_the_worst_case(network, digits) -> None:
+    full = run(network, digits, [SPEC], "full", defenses=[Rounds()])
+    worst = next(w for w in full.worst_case if w.defense == "Rounds")
+    broken = check(of(full, "Rounds"), "transfer").beyond
+    assert broken > 3
+    assert worst.correct <= full.cell("pgd", "Rounds").correct - broken
+    assert not (worst.right() & ~full.cell("pgd", "Rounds").right()).any()
+
+
+@pytest.mark.parametrize("defense", [Noisy, Centred])
+def test_outputs_that_change_between_calls_or_batches(network, digits, defense) -> None:
+    found = of(run(network, digits, defenses=[defense()]), defense.__name__)
+    repeats = check(found, "repeatability")
+    assert (repeats.status, repeats.threshold) == ("failed", 0)
+    assert repeats.measured > found.n / 2
+    assert found.verdict in ("doubtful", "not meaningful")
+
+
+def test_declared_randomness_is_no_fault(network, digits) -> None:
+    found = of(run(network, digits, defenses=[Jitter()]), "Jitter")
+    assert check(found, "repeatability").status == "not applicable"
+    assert found.verdict == "believable"
+    assert found.n == SAMPLES_STOCHASTIC
+
+
+class Linear(nn.Module):
+    """Two classes; the logit difference is linear, so that the robust accuracy is known in closed form."""
+
+    def __init__(self, pixels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(pixels, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, x):
+        score = (x.flatten(1) - 0.5) @ self.weight
+        return torch.stack([-score, score], dim=1)
+
+
+def test_a_weak_attack_is_found_out_by_the_number_known_in_closed_form() -> None:
+    images = 0.3 + 0.4 * torch.rand(120, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    model = Linear(16)
+    score = (images.flatten(1) - 0.5) @ model.weight.detach()
+    labels = (score > 0).long()
+    eps = 0.04  # every pixel stays inside of [0, 1]
+    breakable = int((score.abs() < eps * model.weight.detach().abs().sum()).sum())
+    report = run(model, (images, labels), [Lazy(eps=eps)], "full")
+    found = report.diagnostics[0]
+    assert breakable > 10
+    assert check(found, "plain PGD").beyond == breakable
+    assert (
+        found.sentence == f"overestimated: plain PGD (pgd:steps=20) broke {breakable} more of 120 samples at linf 0.04"
+    )
+    assert report.worst_case[0].correct == 120 - breakable
+    assert check(found, "single step").measured == 0
+    assert check(found, "large eps").status == "passed"
+
+
+def test_near_chance_and_constant_predictions_mean_nothing(network, digits) -> None:
+    class Blank(InputDefense):
+        """Every image is the same."""
+
+        def transform(self, images):
+            return torch.zeros_like(images) + 0 * images
+
+    found = of(run(network, digits, defenses=[Blank()]), "Blank")
+    assert found.verdict == "not meaningful"
+    assert "no better than chance" in found.sentence
+    mostly = digits.labels == digits.labels[0]
+    images, labels = digits.images[mostly], digits.labels[mostly].clone()
+    labels[0] = (labels[0] + 1) % 10  # two classes of labels, one of predictions
+    constant = run(network, (images, labels)).diagnostics[0]
+    assert constant.verdict == "not meaningful"
+
+
+def test_the_quick_part_takes_three_forward_passes_and_one_backward_pass(network, digits) -> None:
+    found = run(network, digits).diagnostics[0]
+    assert (found.n, found.forwards, found.backwards) == (64, 3 * 64, 64)
+    assert found.n <= SAMPLES
+
+
+def test_softmax_and_inner_gradients_are_information(network, digits) -> None:
+    class Softmax(nn.Module):
+        def forward(self, x):
+            return network(x).softmax(dim=1)
+
+    class Searches(InputDefense):
+        """Differentiates while it predicts."""
+
+        def transform(self, images):
+            with torch.enable_grad():
+                x = images.detach().requires_grad_(True)
+                torch.autograd.grad((x**2).sum(), x)
+            return images
+
+    assert check(run(Softmax(), digits).diagnostics[0], "softmax outputs").status == "information"
+    found = of(run(network, digits, defenses=[Searches()]), "Searches")
+    assert check(found, "gradients inside forward").status == "information"
+    assert found.verdict == "believable"
+
+
+def test_nothing_is_said_where_no_budget_was_measured(network, digits) -> None:
+    assert run(network, digits, ["lfc:radius=3"]).diagnostics == []
+    assert run(network, digits, depth=None).diagnostics == []
+
+
+def test_the_threat_is_the_largest_at_which_something_holds(network, digits) -> None:
+    report = run(network, digits, ["pgd:eps=[0.02,0.1,0.5],steps=10", "pgd:norm=l2,eps=0.5"])
+    right = {cell.threat.eps: cell.correct for cell in report.cells if cell.threat and cell.threat.norm == "linf"}
+    expected = max(eps for eps, correct in right.items() if correct > 0.05 * 64)
+    assert report.diagnostics[0].threat.eps == expected
+    assert report.diagnostics[0].threat.norm == "linf"
+
+
+def test_checks_do_not_see_what_a_sweep_hands_over(network, digits) -> None:
+    alone = run(network, digits, ["pgd:eps=0.1,steps=20"], "full").diagnostics[0]
+    swept = run(network, digits, ["pgd:eps=[0.05,0.1],steps=20"], "full").diagnostics[0]
+    assert alone.threat == swept.threat
+    for name in ("single step", "growing eps", "large eps", "black box"):
+        assert check(alone, name).measured == check(swept, name).measured
+
+
+class Listening(Silent):
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+
+    def begin(self, label, total) -> None:
+        self.begun.append(label)
+
+
+def test_they_are_resumed_like_any_cell(network, digits, tmp_path) -> None:
+    first = run(network, digits, [SPEC], "full", run_dir=tmp_path)
+    watch = Listening()
+    second = run(network, digits, [SPEC], "full", run_dir=tmp_path, progress=watch)
+    assert watch.begun == []
+    assert second.diagnostics == first.diagnostics
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_the_batch_size_does_not_matter(network, digits, size) -> None:
+    names = ("single step", "plain PGD", "noise", "zero gradients", "repeatability")
+    found = [
+        evaluate(network, digits, attacks=[SPEC], device="cpu", batch_size=b, diagnose="full").diagnostics[0]
+        for b in (size, 32)
+    ]
+    assert [check(found[0], n).measured for n in names] == [check(found[1], n).measured for n in names]
+
+
+def test_an_attack_that_is_not_installed_is_not_applicable(network, digits, monkeypatch) -> None:
+    original = attacks.get
+
+    def get(name):
+        if name == "square":
+            raise SpecError("square needs pyautoattack: pip install 'freqrobust[zoo]'")
+        return original(name)
+
+    monkeypatch.setattr(attacks, "get", get)
+    found = check(run(network, digits, [SPEC], "full").diagnostics[0], "black box")
+    assert found.status == "not applicable"
+    assert "freqrobust[zoo]" in found.reason
+
+
+def test_a_diagnosis_that_fails_keeps_the_cells(network, digits, monkeypatch) -> None:
+    def fails(*args):
+        raise RuntimeError("no more")
+
+    monkeypatch.setattr("freqrobust.session.examine", fails)
+    report = run(network, digits)
+    assert report.cell("pgd").status == "ok"
+    assert report.diagnostics[0].verdict == "doubtful"
+    assert "no more" in report.diagnostics[0].sentence
+
+
+def test_every_check_says_what_it_is(network, digits) -> None:
+    found = run(network, digits, [SPEC], "full", defenses=[Rounds()])
+    for diagnosis in found.diagnostics:
+        assert max(Counter(c.name for c in diagnosis.checks).values()) == 1
+        for one in diagnosis.checks:
+            assert one.source
+            assert one.reason
+            if one.status in ("passed", "failed"):
+                assert (one.measured > one.threshold) == (one.status == "failed")
+
+
+def made(beyond: int, status="passed") -> Check:
+    return Check(name="black box", status=status, measured=beyond, threshold=3, beyond=beyond, source="x", reason="y")
+
+
+@pytest.mark.parametrize(
+    ("n", "beyond", "expected"),
+    [(200, 3, "believable"), (200, 4, "overestimated"), (500, 5, "believable"), (500, 6, "overestimated")],
+)
+def test_more_than_one_percent_and_more_than_three(n, beyond, expected) -> None:
+    examined = Examined("full", Threat("linf", 8 / 255), n, 100, [made(beyond)])
+    assert verdict(examined, None)[0] == expected
+    assert verdict(examined, "chance")[0] == "not meaningful"
+
+
+def test_a_failed_check_that_costs_nothing_further_is_doubt() -> None:
+    examined = Examined("full", Threat("linf", 8 / 255), 200, 100, [made(0, "failed")])
+    assert verdict(examined, None) == ("doubtful", "doubtful: black box: y")
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_every_image_can_become_grey(norm) -> None:
+    images = np.concatenate([np.zeros((1, 12)), np.ones((1, 12)), np.random.default_rng(0).random((50, 12))])
+    order = {"linf": np.inf, "l2": 2, "l1": 1}[norm]
+    lengths = np.linalg.norm(images - 0.5, ord=order, axis=1)
+    assert lengths.max() == pytest.approx(grey(norm, 12))

@@ -1,0 +1,302 @@
+"""Two reports in, a comparison out: what is paired, what is judged, and what is said."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from freqrobust.compare import CHURN, Rules, compare, expected_drop
+from freqrobust.errors import GateError, SpecError
+from freqrobust.statistics import detectable_drop, holm, mcnemar, sign_flip
+from freqrobust.summary import headline_radius
+
+N = 200
+
+
+def shifted(lost: int, gained: int, right: int = 150) -> tuple[np.ndarray, np.ndarray]:
+    """Outcomes before and after, with so many lost and gained."""
+    before = np.arange(N) < right
+    after = before.copy()
+    after[:lost] = False
+    after[right : right + gained] = True
+    return before, after
+
+
+@pytest.fixture
+def pair(make_report):
+    """Two reports from ``{cell: (before, after)}``."""
+
+    def make(cells, **changes):
+        old, new = ({name: found[i] for name, found in cells.items()} for i in (0, 1))
+        return make_report(old, N), make_report(new, N, **changes)
+
+    return make
+
+
+def row(comparison, name):
+    return next(r for r in comparison.rows if r.name == name)
+
+
+def test_what_is_judged_and_how(pair) -> None:
+    cells = {
+        "clean": shifted(12, 2),
+        "lfc:radius=12": shifted(5, 5),
+        "lfc:radius=4": shifted(40, 0),
+        "pgd:eps=8/255": shifted(30, 4),
+    }
+    found = compare(*pair(cells), name="before.json")
+    assert not found.passed
+    judged = ["none / worst-linf-8/255", "none / clean", "none / lfc:radius=12"]
+    assert [r.name for r in found.rows] == [*judged, "none / lfc:radius=4", "none / pgd:eps=8/255"]
+    assert [r.passed for r in found.rows] == [False, False, True, None, None]
+    p_values = [mcnemar(30, 4), mcnemar(12, 2), mcnemar(5, 5)]
+    assert [r.p_value for r in found.rows[:3]] == pytest.approx(p_values)
+    assert [r.p_adjusted for r in found.rows[:3]] == pytest.approx(holm(p_values))
+    clean = row(found, "none / clean")
+    assert (clean.lost, clean.gained, clean.n) == (12, 2, N)
+    assert (clean.baseline, clean.new) == (0.75, 0.70)
+    assert clean.measured == pytest.approx(0.05)
+    assert clean.required == 0.01
+    assert clean.churn == CHURN  # two of 200 improved
+    assert clean.detectable == detectable_drop(N, 0.05 / 3, CHURN, 0.8)
+    assert row(found, "none / lfc:radius=12").churn == 5 / N
+    assert row(found, "none / lfc:radius=4").p_adjusted is None
+    assert found.models == ["resnet20 (net0.pt) -> resnet20 (net0.pt)"]
+    assert found.notes == []
+
+
+def test_a_drop_has_to_be_both_significant_and_large(pair) -> None:
+    small_but_sure = pair({"clean": shifted(5, 0)})
+    assert compare(*small_but_sure, Rules(("clean",), max_drop=0.02)).rows[0].p_adjusted == pytest.approx(1 / 32)
+    assert not compare(*small_but_sure, Rules(("clean",), max_drop=0.02)).passed  # 2.5 points
+    assert compare(*small_but_sure, Rules(("clean",), max_drop=0.025)).passed  # no more than allowed
+    assert compare(*small_but_sure, Rules(("clean",), alpha=0.03)).passed
+    large_but_unsure = pair({"clean": shifted(30, 20)})
+    assert compare(*large_but_unsure, Rules(("clean",))).passed
+    better = pair({"clean": shifted(0, 30)})
+    assert compare(*better, Rules(("clean",))).passed
+
+
+def test_more_gate_cells_make_each_stricter(pair) -> None:
+    cells = {"clean": shifted(7, 1), **{f"lfc:radius={r}": shifted(0, 0) for r in (4, 8, 12, 16)}}
+    assert mcnemar(7, 1) < 0.05 < 5 * mcnemar(7, 1)
+    assert not compare(*pair(cells), Rules(("clean",))).passed
+    assert compare(*pair(cells), Rules(("clean", "lfc"))).passed
+
+
+def test_limits_of_single_cells(pair) -> None:
+    cells = {"clean": shifted(20, 0), "pgd:eps=8/255": shifted(20, 0), "lfc:radius=4": shifted(20, 0)}
+    allowed = Rules(("clean",), max_drops=(("clean", 0.2), ("pgd", 0.05)))
+    found = compare(*pair(cells), allowed)
+    assert row(found, "none / clean").passed
+    assert row(found, "none / pgd:eps=8/255").passed is False  # declared by its own limit
+    assert row(found, "none / lfc:radius=4").passed is None
+    later = Rules(("clean",), max_drops=(("clean", 0.01), ("clean", 0.2)))
+    assert compare(*pair(cells), later).passed
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        (("clena",), "gate cell 'clena' names no cell; did you mean 'clean'?"),
+        (("smooth/clean",), "gate cell 'smooth/clean' names no cell"),
+    ],
+)
+def test_gate_cells_that_are_not_there(pair, rules, said) -> None:
+    with pytest.raises(SpecError, match=said.replace("?", r"\?")):
+        compare(*pair({"clean": shifted(0, 0)}), Rules(rules))
+
+
+def test_limits_that_name_nothing(pair) -> None:
+    with pytest.raises(SpecError, match="max-drop 'pgd' names no cell"):
+        compare(*pair({"clean": shifted(0, 0)}), Rules(max_drops=(("pgd", 0.1),)))
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"), [({"alpha": 0.0}, "alpha"), ({"alpha": 1.0}, "alpha"), ({"max_drop": 3.0}, "mean 0.03")]
+)
+def test_rules_out_of_range(rules, said) -> None:
+    with pytest.raises(SpecError, match=said):
+        Rules(**rules)
+
+
+def test_the_sweep_sees_below_the_floor(pair) -> None:
+    """At no single eps anything moves much, and at the largest the accuracy is zero before and after."""
+    generator = np.random.default_rng(0)
+    breaking = generator.integers(0, 6, size=N)  # of the levels 1/255 to 6/255, how many are survived
+    earlier = np.maximum(breaking - (generator.random(N) < 0.12), 0)
+    specs = [f"pgd:eps={k}/255,steps=5" for k in range(1, 7)]
+    cells = {"clean": shifted(0, 0)}
+    cells |= {spec: (breaking > k, earlier > k) for k, spec in enumerate(specs)}
+    found = compare(*pair(cells), Rules(("clean", "sweep")))
+    sweep = row(found, "none / sweep-pgd:steps=5")
+    difference = breaking - earlier
+    assert sweep.test == "sign-flip"
+    assert sweep.p_value == pytest.approx(sign_flip({1: int(difference.sum()), 0: N - int(difference.sum())}))
+    assert (sweep.lost, sweep.gained) == (int(difference.sum()), 0)
+    assert sweep.baseline == pytest.approx(breaking.mean() / 6)
+    assert sweep.measured == pytest.approx(difference.mean() / 6)
+    assert sweep.passed is False
+    assert sweep.detectable is None
+    assert not (breaking > 5).any()
+
+
+def test_a_sweep_counts_up_to_the_first_break(pair) -> None:
+    """A sample that holds again at a larger eps is broken all the same."""
+    holds = {1: [1, 1, 0], 2: [0, 1, 0], 3: [1, 1, 0]}  # three samples at eps 1, 2, 3 /255
+    before = {f"fgsm:eps={k}/255": np.resize(np.array(v, bool), N) for k, v in holds.items()}
+    after = {spec: np.zeros(N, dtype=bool) for spec in before}
+    cells = {spec: (before[spec], after[spec]) for spec in before}
+    sweep = row(compare(*pair(cells), Rules(("sweep",))), "none / sweep-fgsm")
+    survived = np.resize([1, 3, 0], N)
+    assert sweep.baseline == pytest.approx(survived.mean() / 3)
+
+
+def test_oblivious_cells_are_paired_with_oblivious_ones(pair) -> None:
+    cells = {
+        "clean": shifted(0, 0),
+        "smooth|clean": shifted(0, 0),
+        "smooth|fgsm": shifted(0, 0, right=20),
+        "smooth|fgsm@oblivious": shifted(60, 0),
+    }
+    found = compare(*pair(cells))
+    assert row(found, "smooth / fgsm@oblivious").passed is None
+    assert row(found, "smooth / fgsm@oblivious").lost == 60
+    assert row(found, "smooth / fgsm").lost == 0
+    assert not compare(*pair(cells), Rules(("smooth/fgsm@oblivious",))).passed
+
+
+def test_the_same_attack_with_other_parameters_is_another_cell(make_report) -> None:
+    old = make_report({"clean": 100, "pgd:eps=8/255,steps=10": 50}, N)
+    new = make_report({"clean": 100, "pgd:eps=8/255,steps=20": 40}, N)
+    found = compare(old, new)
+    assert [r.name for r in found.rows] == ["none / clean"]
+    assert found.notes == [
+        "cells missing in the new report: none / pgd:eps=8/255,steps=10",
+        "cells not in it: none / pgd:eps=8/255,steps=20",
+        "none / worst-linf-8/255 is over other attacks in each report, and is not compared",
+    ]
+    with pytest.raises(GateError, match="worst-linf-8/255 is over other attacks in each report"):
+        compare(old, new, Rules(("clean", "worst")))
+    with pytest.raises(GateError, match=r"strict: .* differ: cells missing"):
+        compare(old, new, Rules(strict=True))
+
+
+def test_a_stronger_attack_in_the_new_report_is_no_regression(make_report) -> None:
+    """The worst case is then taken over the attacks that both have."""
+    old = make_report({"clean": 150, "fgsm:eps=8/255": 100}, N)
+    new = make_report({"clean": 150, "fgsm:eps=8/255": 99, "pgd:eps=8/255": 0}, N)
+    found = compare(old, new)
+    worst = row(found, "none / worst-linf-8/255")
+    assert (worst.baseline, worst.new, worst.lost) == (0.5, 0.495, 1)
+    assert found.passed
+    assert "none / worst-linf-8/255 is over the attacks that both reports have" in found.notes
+
+
+def test_failed_cells(make_report) -> None:
+    """One that is information is said; one that is judged cannot be."""
+    good, bad = (
+        make_report({"clean": 100, "fgsm": 50}, N),
+        make_report({"clean": 100, "fgsm": None}, N, status="partial"),
+    )
+    for old, new, where in ((good, bad, "the new report"), (bad, good, "the baseline")):
+        found = compare(old, new, Rules(("clean",)))
+        assert [r.name for r in found.rows] == ["none / clean"]
+        assert f"none / fgsm failed in {where}" in found.notes
+        with pytest.raises(GateError, match=f"the gate cell none / fgsm failed in {where}: it broke"):
+            compare(old, new, Rules(("fgsm",)))
+
+
+def test_conditions_that_differ_are_said_and_with_strict_an_error(make_report) -> None:
+    old = make_report({"clean": 100}, N)
+    environment = {"python": "3.12", "torch": "3", "device": "cuda", "precision": "bf16"}
+    new = make_report({"clean": 100}, N, seed=1, freqrobust_version="9", environment=environment)
+    notes = compare(old, new).notes
+    assert notes == [
+        "seed: 0 before, 1 now",
+        "freqrobust: 0.1.0 before, 9 now",
+        "torch: 2 before, 3 now",
+        "device: cpu before, cuda now",
+        "precision: fp32 before, bf16 now",
+    ]
+    with pytest.raises(GateError, match="seed: 0 before, 1 now"):
+        compare(old, new, Rules(strict=True))
+    assert compare(old, old, Rules(strict=True)).passed
+
+
+def test_another_normalisation_is_said(make_report) -> None:
+    old, new = make_report({"clean": 100}, N), make_report({"clean": 100}, N)
+    new.models[0].normalize.mean, new.models[0].normalize.std = [0.5], [0.25]
+    assert compare(old, new).notes == ["normalisation: none before, 0.5/0.25 now"]
+
+
+def test_other_data_cannot_be_compared(make_report) -> None:
+    old, new = make_report({"clean": 100}, N), make_report({"clean": 100}, N)
+    other = new.model_copy(update={"data": new.data.model_copy(update={"sha256": "e" * 64})})
+    with pytest.raises(GateError, match=r"made on other data \(the images, labels or chosen samples differ\)"):
+        compare(old, other, name="b.json")
+    shorter = make_report({"clean": 10}, 50)
+    shorter.data.sha256 = "f" * 64
+    with pytest.raises(GateError, match=r"n = 200, is not test\.npz \[test\], n = 50"):
+        compare(old, shorter)
+
+
+def test_reports_of_sequential_checks_cannot_be_compared(make_report) -> None:
+    old, new = make_report({"clean": 100}, N), make_report({"clean": 100}, N)
+    early = new.model_copy(update={"cells": make_report({"clean": 30}, 50).cells})
+    for pair in ((old, early), (early, old)):
+        with pytest.raises(GateError, match="sequential check"):
+            compare(*pair)
+
+
+def test_nothing_in_common(make_report) -> None:
+    old, new = make_report({"lfc:radius=3": 100}, N), make_report({"lfc:radius=3": 100}, N)
+    with pytest.raises(GateError, match="no gate cell in common"):
+        compare(old, new)
+    assert compare(old, new, Rules(("lfc",))).passed
+
+
+def test_every_defense_is_judged(pair) -> None:
+    cells = {"clean": shifted(0, 0), "smooth|clean": shifted(40, 0)}
+    found = compare(*pair(cells))
+    assert row(found, "none / clean").passed
+    assert row(found, "smooth / clean").passed is False
+    assert compare(*pair(cells), Rules(("clean",))).passed  # named without a defense: the undefended model
+
+
+def test_several_models(make_report) -> None:
+    """By spec where the same ones are there, in whatever order; else one by one."""
+    old, new = make_report({"clean": 100}, N, models=2), make_report({"clean": 100}, N, models=2)
+    new.models.reverse()
+    worse = make_report({"clean": 60}, N).cells[0]
+    new.cells[0] = worse.model_copy(update={"model": 0})  # that is net1 now
+    found = compare(old, new)
+    assert {r.name: r.passed for r in found.rows} == {"net1: none / clean": False, "net0: none / clean": True}
+    assert found.models == ["resnet20 (net1.pt) -> resnet20 (net1.pt)", "resnet20 (net0.pt) -> resnet20 (net0.pt)"]
+    one = make_report({"clean": 100}, N)
+    assert "number of models: 2 before, 1 now" in compare(old, one).notes
+
+
+def test_the_verdict_is_a_part_of_the_report(pair, tmp_path) -> None:
+    from freqrobust import Report
+    from freqrobust.results import GateRecord
+
+    old, new = pair({"clean": shifted(40, 0), "pgd:eps=8/255": shifted(4, 4)})
+    comparison = compare(old, new)
+    new.gate = GateRecord(passed=comparison.passed, comparison=comparison)
+    new.to_json(tmp_path / "r.json")
+    assert Report.from_json(tmp_path / "r.json").gate == new.gate
+
+
+def test_what_will_be_seen_is_known_before() -> None:
+    assert expected_drop(500, 4, 0.05) == detectable_drop(500, 0.0125, CHURN, 0.8)
+    assert expected_drop(3, 4, 0.05) is None
+
+
+def test_headline_radius_is_that_of_the_gate(make_report) -> None:
+    report = make_report(
+        {"clean": 10, "lfc:radius=12": 10, "lfc:radius=12,shape=square": 10, "lfc:radius=12,clip=true": 9}, N
+    )
+    assert headline_radius(report) == 12
+    judged = [r.name for r in compare(report, report).rows if r.passed is not None]
+    assert judged == ["none / clean", "none / lfc:radius=12"]

@@ -1,0 +1,165 @@
+"""The pytest plugin, in test sessions of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+MODEL = """
+import pytest, torch
+from torch import nn
+
+class Net(nn.Module):
+    calls = 0
+    def __init__(self, noise=0.0):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(16, 4)
+        with torch.no_grad():
+            self.linear.weight += noise * torch.randn(4, 16)
+    def forward(self, x):
+        Net.calls += 1
+        return self.linear(x.flatten(1))
+
+torch.manual_seed(1)
+IMAGES = torch.rand(120, 1, 4, 4)
+LABELS = Net()(IMAGES).argmax(1)
+OPTIONS = dict(attacks=["pgd:eps=[0.01,0.1],steps=2"], device="cpu")
+"""
+
+
+@pytest.fixture
+def session(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
+    """Run a test file in a process of its own; warnings are errors there too."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def run(body: str, *options: str) -> pytest.RunResult:
+        pytester.makepyfile(test_it=MODEL + body)
+        return pytester.runpytest_subprocess("-W", "error", "-p", "no:xdist", "-p", "no:cacheprovider", *options)
+
+    return run
+
+
+def test_accuracy(session) -> None:
+    result = session("""
+def test_reached(freqrobust_eval):
+    result = freqrobust_eval(Net(), (IMAGES, LABELS), **OPTIONS)
+    assert result.report.cell("clean").accuracy == 1.0
+    result.assert_accuracy("clean", at_least=1.0)
+    result.assert_accuracy("clean", at_least=0.95, confident=True)
+
+def test_not_reached(freqrobust_eval):
+    freqrobust_eval(Net(), (IMAGES, LABELS), **OPTIONS).assert_accuracy("pgd", at_least=0.999)
+
+def test_not_with_confidence(freqrobust_eval):
+    freqrobust_eval(Net(), (IMAGES, LABELS), **OPTIONS).assert_accuracy("clean", at_least=0.99, confident=True)
+
+def test_no_such_cell(freqrobust_eval):
+    freqrobust_eval(Net(), (IMAGES, LABELS), **OPTIONS).assert_accuracy("pdg", at_least=0.1)
+
+def test_no_share(freqrobust_eval):
+    freqrobust_eval(Net(), (IMAGES, LABELS), **OPTIONS).assert_accuracy("pgd", at_least=45)
+""")
+    result.assert_outcomes(passed=1, failed=4)
+    result.stdout.fnmatch_lines(["*Thresholds: accuracy in percent*", "*pgd*0.1*FAIL*", "*gate: FAILED: 2 of 2*"])
+    result.stdout.fnmatch_lines(["*low end 99*FAIL*"])
+    result.stdout.fnmatch_lines(["*threshold 'pdg' names no cell; did you mean 'pgd'?*"])
+    result.stdout.fnmatch_lines(["*did you mean 0.45?*"])
+    assert "pytest_plugin.py" not in result.stdout.str()  # what failed is the test, not the plugin
+
+
+def test_baseline(session, pytester: pytest.Pytester) -> None:
+    body = """
+import os
+def test_robust(freqrobust_eval):
+    noise = float(os.environ.get("NOISE", "0"))
+    freqrobust_eval(Net(noise), (IMAGES, LABELS), **OPTIONS).assert_no_regression("baseline.json", cells=["clean", "worst"])
+"""
+    missing = session(body)
+    missing.assert_outcomes(failed=1)
+    missing.stdout.fnmatch_lines(["*no baseline baseline.json yet: run pytest --freqrobust-update-baselines once*"])
+    assert not (pytester.path / "baseline.json").exists()
+    written = session(body, "--freqrobust-update-baselines")
+    written.assert_outcomes(passed=1)
+    written.stdout.fnmatch_lines(["*freqrobust: baseline written: baseline.json*"])
+    before = (pytester.path / "baseline.json").read_bytes()
+    session(body).assert_outcomes(passed=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NOISE", "0.3")
+        worse = session(body)
+    worse.assert_outcomes(failed=1)
+    worse.stdout.fnmatch_lines(["*Against baseline.json*worst first*", "*clean*100.0*FAIL*", "*gate: FAILED*"])
+    assert (pytester.path / "baseline.json").read_bytes() == before
+    (pytester.path / "baseline.json").write_bytes(before[:100])
+    broken = session(body)
+    broken.assert_outcomes(failed=1)
+    broken.stdout.fnmatch_lines(["*baseline.json is not JSON*"])
+
+
+def test_equal_arguments_are_evaluated_once(session) -> None:
+    session("""
+def test_first(freqrobust_eval):
+    net = Net()
+    result = freqrobust_eval(net, (IMAGES, LABELS), **OPTIONS)
+    calls = Net.calls
+    assert freqrobust_eval(net, (IMAGES.clone(), LABELS), **OPTIONS) is result
+    assert freqrobust_eval(Net(), (IMAGES, LABELS), **OPTIONS) is result
+    assert Net.calls == calls
+    assert freqrobust_eval(net, (IMAGES, LABELS), **OPTIONS, seed=1) is not result
+    assert freqrobust_eval(net, (IMAGES[:50], LABELS[:50]), **OPTIONS) is not result
+    with torch.no_grad():
+        net.linear.bias += 1
+    assert freqrobust_eval(net, (IMAGES, LABELS), **OPTIONS) is not result
+    pytest.calls = Net.calls
+
+def test_second(freqrobust_eval):
+    freqrobust_eval(Net(), (IMAGES, LABELS), **OPTIONS)
+    assert Net.calls == pytest.calls
+""").assert_outcomes(passed=2)
+
+
+def test_the_plugin_is_there_and_costs_nothing(session) -> None:
+    """It is loaded by its entry point, and brings neither torch nor the engine into a session that does not use it."""
+    code = """
+import sys
+def test_cheap(pytestconfig):
+    assert pytestconfig.pluginmanager.has_plugin("freqrobust")
+    heavy = ["torch", "numpy", "pydantic", "rich", "freqrobust.harness", "freqrobust.results"]
+    assert [name for name in heavy if name in sys.modules] == []
+"""
+    program = "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    from pathlib import Path
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as folder:
+        Path(folder, "test_cheap.py").write_text(code)
+        # plugins of others that this environment happens to have may import what they like
+        options = [
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:xdist",
+            "-p",
+            "no:hypothesispytest",
+            "-p",
+            "no:anyio",
+            "test_cheap.py",
+        ]
+        done = subprocess.run(
+            [sys.executable, "-c", program, *options],
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout
+
+
+def test_help_names_the_option(pytester: pytest.Pytester) -> None:
+    result = pytester.runpytest_subprocess("--help")
+    result.stdout.fnmatch_lines(["robustness of image classifiers:", "*--freqrobust-update-baselines*"])
