@@ -41,11 +41,10 @@ def inputs(images: int) -> tuple[nn.Module, ImageData]:
 
 def passes(model: nn.Module, data: ImageData, count: int) -> None:
     """``count`` images through the model, in batches, and nothing else."""
-    batches = [data.batch(chunk, torch.device("cpu"))[0] for chunk in torch.arange(len(data)).split(BATCH)]
+    batch = data.batch(torch.arange(BATCH) % len(data), torch.device("cpu"))[0]
     with torch.no_grad():
-        for _ in range(count // len(data)):
-            for batch in batches:
-                model(batch)
+        for start in range(0, count, BATCH):
+            model(batch[: count - start])
 
 
 def speed(images: int, repeats: int) -> dict[str, Any]:

@@ -20,6 +20,7 @@ __all__ = [
     "AnalysisContext",
     "AnalysisRecord",
     "AnalysisResult",
+    "AnalysisTable",
     "Attack",
     "AttackContext",
     "Defense",
@@ -39,7 +40,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from freqrobust.analysis import AnalysisContext
-    from freqrobust.analysis_results import AnalysisResult
+    from freqrobust.analysis_results import AnalysisResult, AnalysisTable
     from freqrobust.context import AttackContext, DefenseContext
     from freqrobust.data import ImageData, load_data
     from freqrobust.errors import FreqRobustError
@@ -54,6 +55,7 @@ _HOMES = {
     "AnalysisContext": "analysis",
     "AnalysisRecord": "results",
     "AnalysisResult": "analysis_results",
+    "AnalysisTable": "analysis_results",
     "Attack": "plugin",
     "AttackContext": "context",
     "Defense": "plugin",

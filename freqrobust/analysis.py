@@ -16,6 +16,7 @@ from freqrobust.data import ImageData
 from freqrobust.errors import SpecError
 from freqrobust.measurement import EOT, Bench, run_attack
 from freqrobust.plugin import Attack
+from freqrobust.preparation import prepared
 from freqrobust.registry import Selection, near_miss
 from freqrobust.victim import Victim
 
@@ -100,13 +101,19 @@ class AnalysisContext:
         """Predicted classes ``(N,)`` and the logits ``(N, K)`` of the first vote."""
         return self.victim.predict(images, ids, stream)
 
-    def changed(self, attack: Selection, images: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        """The images after an attack, of the highest loss it finds (``maximize``), or after a shift."""
+    def attacker(self, attack: Selection) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
+        """``(images, labels, ids) -> images`` after an attack, of the highest loss it finds, or after a shift."""
         plugin = attack.plugin
         assert isinstance(plugin, Attack)
-        draws = EOT if self.victim.stochastic else 1
-        context = AttackContext(ids, self.seed, "maximize", eot=draws)
-        return run_attack(attack, plugin, self.victim, images, labels, context)
+        plugin.check_data(self.data)
+        everyone = torch.arange(len(self.data))
+        whole = AttackContext(everyone, self.seed, "maximize", eot=EOT if self.victim.stochastic else 1)
+        whole = prepared(plugin, attack.spec, self.victim, self.bench, everyone, whole)
+
+        def changed(images: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+            return run_attack(attack, plugin, self.victim, images, labels, whole.batch(ids))
+
+        return changed
 
     def gradient(self, images: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor, stream: str) -> torch.Tensor:
         """Gradient of each sample's cross-entropy in its image ``(N, C, H, W)``; the mean of several draws where

@@ -60,5 +60,5 @@ class SpectrumRecord(BaseModel):
     )
     radius: float = Field(description="where the high frequencies begin, in cycles per image")
     above: float = Field(description="share of the energy at or above the radius")
-    low: float = Field(description="mean amplitude over the frequencies below the radius, without DC")
-    high: float = Field(description="mean amplitude over the frequencies at or above the radius")
+    low: float = Field(description="mean energy per frequency below the radius, without DC")
+    high: float = Field(description="mean energy per frequency at or above the radius")

@@ -31,6 +31,8 @@ def _type_text(annotation: Any) -> str:
         return "|".join(map(str, get_args(annotation)))
     if annotation is bool:
         return "true|false"
+    if get_origin(annotation) is list:
+        return f"list of {_type_text(get_args(annotation)[0])}"
     inner = [a for a in get_args(annotation) if a is not type(None)]
     if inner and get_origin(annotation) not in (list, tuple, set, dict):
         return _type_text(inner[0])
@@ -43,7 +45,7 @@ def field_default(cls: type[Plugin], key: str) -> str:
     if field.is_required():
         return "required"
     value = field.default
-    if value is None:
+    if value is None or value == []:
         return "see text"
     if isinstance(value, bool):
         return str(value).lower()

@@ -184,10 +184,23 @@ def render(tables: Sequence[AnalysisTable], target: IO[str]) -> None:
     console = Console(file=target, width=None if terminal else 200, highlight=False, emoji=False, markup=False)
     for one in tables:
         table = Table(
-            box=box.SIMPLE_HEAD if terminal else box.ASCII2, pad_edge=False, show_edge=False, title_justify="left"
+            box=box.SIMPLE_HEAD if terminal else box.ASCII2,
+            pad_edge=False,
+            show_edge=False,
+            padding=(0, 1, 0, 0) if terminal else (0, 1),
         )
-        for number, column in enumerate(one.columns):
-            table.add_column(Text(column), justify="left" if number == 0 else "right", overflow="fold")
+        widths = [
+            min(max(map(len, [*column.split(), *(row[number] for row in one.rows)]), default=1), 12)
+            for number, column in enumerate(one.columns)
+        ]
+        fits = sum(widths) + 2 * len(widths) <= console.width
+        for number, (column, width) in enumerate(zip(one.columns, widths, strict=True)):
+            table.add_column(
+                Text(column),
+                justify="left" if number == 0 else "right",
+                min_width=width if fits else None,
+                overflow="fold",
+            )
         for row in one.rows:
             table.add_row(*map(Text, row))
         console.print(one.title, style="bold")

@@ -64,8 +64,8 @@ class Spectrum:
         """Take in ``(N, C, H, W)``."""
         wide = images if images.device.type == "mps" else images.double()
         amplitude = torch.fft.fftshift(torch.fft.fft2(wide, norm="ortho").abs(), dim=(-2, -1))
-        self.amplitudes += amplitude.sum(dim=(0, 1)).double().cpu()
-        self.energies += amplitude.square().sum(dim=(0, 1)).double().cpu()
+        self.amplitudes += amplitude.sum(dim=(0, 1)).cpu().double()
+        self.energies += amplitude.square().sum(dim=(0, 1)).cpu().double()
         self.maps += images.shape[0] * images.shape[1]
         self.samples += images.shape[0]
 
@@ -83,7 +83,7 @@ class Spectrum:
         self, source: str, kind: Literal["images", "shift", "adversarial", "gradient"], radius: float
     ) -> SpectrumRecord:
         """The spectrum as a part of a result."""
-        low, high = band_means(self.amplitude, radius)
+        low, high = band_means(self.energy, radius)
         return SpectrumRecord(
             source=source,
             kind=kind,

@@ -146,41 +146,59 @@ class Energy(Analysis):
         ]
 
     def draw(self, results: Sequence[AnalysisResult]) -> Figure:
-        from freqrobust.pictures import COLOURS, LINES, MARKERS, stacked, wrapped
+        from freqrobust.pictures import stacked
 
         found = [one for one in results if isinstance(one, EnergyResult)]
         shown = [one for one in found if one.label != one.reference] or found
+        return stacked((2.9 + 0.12 * len(shown), lambda part: _scatter(part, shown)))
 
-        def scatter(part: SubFigure | Figure) -> None:
-            axes = part.subplots()
-            for number, one in enumerate(shown):
-                colour = COLOURS[number % len(COLOURS)]
-                x = [100 * point.high_share for point in one.points]
-                y = [100 * point.change for point in one.points]
-                marker = MARKERS[number % len(MARKERS)]
-                label = wrapped(one.label, 40)
-                axes.plot(x, y, marker, color=colour, label=label, alpha=0.8, markeredgewidth=0)
-                if one.line is not None:
-                    ends = [min(x), max(x)]
-                    fitted = [100 * one.line.intercept + one.line.slope * end for end in ends]
-                    style = LINES[number % len(LINES)]
-                    axes.plot(ends, fitted, style, color=colour, label=f"slope {100 * one.line.slope:+.1f}")
-            axes.axhline(0, color="0.5", linewidth=0.6, linestyle=":")
-            for point in shown[0].points:
-                axes.annotate(
-                    point.shift,
-                    (100 * point.high_share, 100 * point.change),
-                    xytext=(2, 2),
-                    textcoords="offset points",
-                    fontsize=4.5,
-                    color="0.35",
-                )
-            axes.set_xlabel(f"energy at {shown[0].radius:g} cycles per image and above (%)")
-            axes.set_ylabel(f"accuracy change against\n{wrapped(shown[0].reference, 30)} (points)")
-            axes.set_xlim(-3, 103)
-            part.legend(loc="outside upper center", ncols=2, fontsize=6)
 
-        return stacked((2.6 + 0.1 * len(shown), scatter))
+def _scatter(part: SubFigure | Figure, shown: Sequence[EnergyResult]) -> None:
+    """A point a shift and a line a model; the names of the shifts above, each led to its share of energy."""
+    from freqrobust.pictures import COLOURS, LINES, MARKERS, wrapped
+
+    axes = part.subplots()
+    for number, one in enumerate(shown):
+        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        x = [100 * point.high_share for point in one.points]
+        y = [100 * point.change for point in one.points]
+        if one.line is None:
+            axes.plot(x, y, marker, color=colour, label=one.label)
+            continue
+        ends = [min(x), max(x)]
+        fitted = [100 * one.line.intercept + one.line.slope * end for end in ends]
+        style = LINES[number % len(LINES)]
+        label = wrapped(f"{one.label}: slope {100 * one.line.slope:+.0f} points", 60)
+        axes.plot(x, y, marker, color=colour, alpha=0.8, markeredgewidth=0)
+        axes.plot(ends, fitted, style, color=colour)
+        axes.plot([], [], style, marker=marker, color=colour, label=label)
+    axes.axhline(0, color="0.5", linewidth=0.6, linestyle=":")
+    axes.set_xlabel(f"energy at {shown[0].radius:g} cycles per image and above (%)")
+    axes.set_ylabel(f"accuracy change against\n{wrapped(shown[0].reference, 30)} (points)")
+    axes.set_xlim(-3, 103)
+    axes.margins(y=0.08)
+    points = sorted(shown[0].points, key=lambda point: point.high_share)
+    for place, point in enumerate(points):
+        axes.annotate(
+            point.shift,
+            (100 * point.high_share, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=((place + 0.5) / len(points), 1.08),
+            textcoords="axes fraction",
+            rotation=90,
+            ha="center",
+            va="bottom",
+            fontsize=6,
+            arrowprops={
+                "arrowstyle": "-",
+                "linewidth": 0.4,
+                "color": "0.5",
+                "shrinkA": 1,
+                "shrinkB": 0,
+                "relpos": (0.5, 0),
+            },
+        )
+    part.legend(*axes.get_legend_handles_labels(), loc="outside lower center", fontsize=6)
 
 
 def fit(x: Sequence[float], y: Sequence[float]) -> FittedLine | None:
@@ -223,13 +241,14 @@ def _measure(
     n = len(context.data)
     right: dict[tuple[str, int], int] = {}
     energies: dict[tuple[str, int], torch.Tensor] = {}
+    attackers = {name: [context.attacker(attack) for attack in group] for name, group in groups.items()}
 
     def work(images: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor, chunk: torch.Tensor) -> None:
         found = {("", 0): int((victim.predict(images, ids, "clean")[0] == labels).sum())}
         changes = {}
         for name, group in groups.items():
             for number, attack in enumerate(group):
-                changed = context.changed(attack, images, labels, ids)
+                changed = attackers[name][number](images, labels, ids)
                 found[name, number] = int((victim.predict(changed, ids, attack.spec)[0] == labels).sum())
                 if radius is not None:
                     spectrum = Spectrum(*images.shape[-2:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -75,12 +76,12 @@ class HeatMap(Analysis):
         waves = directions(height, width)
         sweep = _Sweep(self, context, norm, waves)
         layer = context.layer(self.layer) if self.layer is not None else None
-        for block in torch.arange(len(data)).split(context.bench.batch_size):
-            if layer is None:
-                sweep.over(block, None)
-            else:
-                with output_of(layer) as outputs:
-                    sweep.over(block, outputs)
+
+        def work(block: torch.Tensor) -> None:
+            with output_of(layer) if layer is not None else nullcontext() as outputs:
+                sweep.over(block, outputs)
+
+        context.bench.each(torch.arange(len(data)), work)
         error = sweep.wrong / len(data)
         split = split_radius(data.shape)
         low, high = (_mean(error, waves, where) for where in ((0.5, split), (split, math.inf)))
@@ -143,11 +144,14 @@ class _Sweep:
 
         context = self.context
         images, labels, ids = context.data.batch(block, context.device)
-        self.clean_wrong += int((context.classes(images, ids, "heat map clean") != labels).sum())
+        clean_wrong = int((context.classes(images, ids, "heat map clean") != labels).sum())
         clean = _drain(outputs)
+        self.clean_wrong += clean_wrong
         size = len(block)
 
         def work(pairs: torch.Tensor) -> None:
+            if outputs is not None:
+                outputs.clear()  # of a pass during which memory ran out
             which, sample = pairs // size, (pairs % size).to(images.device)
             own = ids[sample]
             changed = self._changed(images[sample], own, which)

@@ -113,7 +113,7 @@ def measure(name: str, weight: torch.Tensor) -> LayerRecord:
     from freqrobust.analysis import LOW_SHARE
     from freqrobust.spectra import band_means, share_above
 
-    kernels = weight.detach().double().cpu()
+    kernels = weight.detach().cpu().double()
     rough = kernels.diff(dim=-1).abs().sum() + kernels.diff(dim=-2).abs().sum()
     size = [max(POINTS, side) for side in kernels.shape[-2:]]
     energy = torch.fft.fft2(kernels, s=size).abs().square().sum(dim=(0, 1))

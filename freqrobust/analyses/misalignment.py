@@ -74,7 +74,7 @@ class MisalignmentResult(AnalysisResult):
 
 
 class Misalignment(Analysis):
-    """How many samples low (LFC) and high frequencies (HFC) alone are enough for.  (Wang et al., CVPR 2020, table 1)
+    """How many samples low (LFC) and high frequencies (HFC) alone are enough for.  (Wang et al., CVPR 2020, fig. 1)
 
     Each count comes with what chance would give, and each prediction with its agreement with the clean one: an HFC
     accuracy of 10 % on ten classes is nothing. The gallery shows samples that are right in HFC, where a person sees

@@ -67,7 +67,7 @@ class Sensitivity(Analysis):
             numbers = [f"{100 * found.above:.1f}", f"{found.low:.3g}", f"{found.high:.3g}"]
             rows.append([one.label, *numbers, str(one.reading)])
         radius = next((r.spectrum.radius for r in results if isinstance(r, SensitivityResult)), 0.0)
-        columns = ["", f"energy from {radius:g} on, %", "mean below", "mean above", "depends on"]
+        columns = ["", f"energy from {radius:g} on, %", "energy per frequency below", "above", "depends on"]
         return [AnalysisTable(title="Fourier sensitivity: amplitude of the input gradient", columns=columns, rows=rows)]
 
     def draw(self, results: Sequence[AnalysisResult]) -> Figure:

@@ -30,7 +30,7 @@ class SpectrumResult(AnalysisResult):
 class Spectra(Analysis):
     """Mean Fourier amplitude of images, of each shift's difference and of each attack's perturbation.
 
-    Perturbations are those of the highest loss that the attack finds, for every sample.  (Yin et al. 2019, figs. 2, 8)
+    Perturbations are those of the highest loss that the attack finds, for every sample.  (Yin et al. 2019)
     """
 
     attacks: list[str] = Field(
@@ -95,7 +95,7 @@ class Spectra(Analysis):
                 numbers = [f"{100 * one.above:.1f}", f"{one.low:.3g}", f"{one.high:.3g}"]
                 rows.append([one.source, owner, *numbers])
         radius = next((s.radius for r in results if isinstance(r, SpectrumResult) for s in r.spectra), 0.0)
-        columns = ["spectrum of", "model", f"energy from {radius:g} on, %", "mean below", "mean above"]
+        columns = ["spectrum of", "model", f"energy from {radius:g} on, %", "energy per frequency below", "above"]
         return [AnalysisTable(title="Mean Fourier amplitude (unitary DFT)", columns=columns, rows=rows)]
 
     def draw(self, results: Sequence[AnalysisResult]) -> Figure | None:
@@ -141,9 +141,10 @@ def _difference(context: AnalysisContext, name: str, attack: Selection, kind: st
     from freqrobust.spectra import Spectrum
 
     total = Spectrum(*context.data.shape[1:])
+    changed = context.attacker(attack)
 
     def work(images: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor, chunk: torch.Tensor) -> None:
-        total.add(context.changed(attack, images, labels, ids) - images)
+        total.add(changed(images, labels, ids) - images)
 
     context.each_batch(f"spectrum of {name}", work)
     return total.record(name, "adversarial" if kind == "adversarial" else "shift", radius)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import json
 import sys
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from freqrobust.cli_analyze import analyze_command
+from freqrobust.plugin import ANALYZE_OPTIONS
 from freqrobust.registry import analyses
 from freqrobust.results import Report
 
@@ -181,3 +184,131 @@ def test_an_analysis_brings_its_options(command: Callable[..., Any], monkeypatch
 @pytest.mark.parametrize("name", analyses.names())
 def test_every_analysis_is_listed(name: str, command: Callable[..., Any]) -> None:
     assert f"\n  {name}  " in command("list", "analyses").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("misalignment --radii -1", "misalignment: parameter 'radii' should be greater than or equal to 0"),
+        ("misalignment --radii 1,x", "misalignment: parameter 'radii' should be a valid number"),
+        ("misalignment --radii [1", "the brackets do not match"),
+        ("misalignment --gallery 1000", "misalignment: parameter 'gallery' should be less than or equal to 32"),
+        ("misalignment --gallery-radius 0", "misalignment: parameter 'gallery_radius' should be greater than 0"),
+        ("misalignment --shape round", "misalignment: parameter 'shape' should be 'circle' or 'square'"),
+        ("spectrum --attacks lfc:radius=2", "lfc:radius=2 is a shift; give it as one of the shifts"),
+        ("spectrum --attacks fgms", "unknown attack 'fgms'; did you mean 'fgsm'?"),
+        ("spectrum --shifts fgsm", "fgsm is adversarial; expected a shift, such as a corruption or lfc:radius=8"),
+        ("spectrum --radius 0", "spectrum: parameter 'radius' should be greater than 0"),
+        (
+            "spectrum --shifts none --attacks none --radius loud",
+            "spectrum: parameter 'radius' should be a valid number",
+        ),
+        ("energy", "energy compares with a naturally trained model: give it as --reference or as first --model"),
+        ("energy --reference missing.pt", "missing.pt"),
+        ("energy --severities 6", "energy: parameter 'severities' should be less than or equal to 5"),
+        ("energy --shifts pgd --reference demo", "pgd is adversarial; expected a shift"),
+        ("sensitivity --unit perhaps", "sensitivity: parameter 'unit' should be a valid boolean"),
+        ("kernels --filters 0", "kernels: parameter 'filters' should be greater than or equal to 1"),
+        ("radius-curve --per-class perhaps", "radius-curve: parameter 'per_class' should be a valid boolean"),
+    ],
+)
+def test_bad_parameters(arguments: str, expected: str, look: list[str], rejected: Rejected) -> None:
+    name, *given = arguments.split()
+    assert expected in rejected("analyze", name, *look[2:], *given)
+
+
+def test_a_model_without_convolutions_has_no_kernels(
+    digits: Path, write: Callable[[str, str], str], rejected: Rejected
+) -> None:
+    write(
+        "flat.py", "from torch import nn\n\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
+    message = rejected("analyze", "kernels", "--model", "flat.py:build", "--data", digits)
+    assert message == "flat.py:build has no convolution with a kernel larger than 1x1"
+
+
+def test_a_layer_that_takes_no_part(digits: Path, write: Callable[[str, str], str], rejected: Rejected) -> None:
+    code = """
+from torch import nn
+
+class Half(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.used, self.unused = nn.Linear(64, 10), nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.used(x.flatten(1))
+"""
+    write("half.py", code)
+    arguments = ["analyze", "heatmap", "--model", "half.py:Half", "--data", str(digits), "--first", "3", "--layer"]
+    assert rejected(*arguments, "unused") == "the layer takes no part in the model's predictions"
+
+
+def test_every_analysis_on_the_demo(command: Callable[..., Any]) -> None:
+    """What a person sees first: each with its defaults, against a defended model."""
+    for name in analyses.names():
+        given = ["--attacks", "fgsm:eps=0.1", "--shifts", "frequency"] if name == "spectrum" else []
+        given = ["--shifts", "frequency"] if name == "energy" else given
+        result = command("analyze", name, "--first", "8", "--defense", "smooth", "--out", f"{name}.svg", *given)
+        assert result.code == 0, result.err
+        assert "demo" in result.out, name
+        assert "smooth" in result.out, name
+        assert "<svg" in Path(f"{name}.svg").read_text(encoding="utf-8")
+
+
+MINE = """
+from freqrobust import Analysis, AnalysisResult, AnalysisTable
+
+class Brightest(AnalysisResult):
+    brightest: float
+
+class Mine(Analysis):
+    times: float = 1.0
+
+    def run(self, model, data, context):
+        BODY
+        return Brightest(brightest=self.times * float(data.images.max()))
+
+    def tables(self, results):
+        return [AnalysisTable(title="Mine", columns=["", "max"], rows=[[r.label, f"{r.brightest:g}"] for r in results])]
+"""
+
+
+def test_an_analysis_from_a_file(
+    look: list[str], command: Callable[..., Any], write: Callable[[str, str], str]
+) -> None:
+    write("mine.py", MINE.replace("BODY", ""))
+    result = command("analyze", "mine.py:Mine", *look[2:], "--times", "2", "--json", "mine.json")
+    assert result.code == 0, result.err
+    assert "digits" in result.out
+    found = json.loads(Path("mine.json").read_text(encoding="utf-8"))
+    assert found["spec"] == "Mine:times=2"
+    assert found["results"][0]["brightest"] == 2 * 255
+    picture = command("analyze", "mine.py:Mine", *look[2:], "--out", "mine.png")
+    assert (picture.code, picture.error) == (2, "freqrobust: Mine draws no picture")
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (MINE.replace("BODY", "return 7"), "Mine.run() should return an AnalysisResult, but got int"),
+        (MINE.replace("BODY", "1 / 0"), "Mine failed on digits: ZeroDivisionError: division by zero"),
+        (MINE.replace("BODY", "return Brightest(brightest=float('nan'))"), "Mine failed on digits: ValidationError"),
+        (MINE.replace("def run", "def ran"), "mine.py:Mine does not implement run()"),
+        ("from freqrobust import InputDefense as Mine", "expected a subclass of freqrobust.Analysis"),
+    ],
+)
+def test_bad_plugin(
+    source: str, expected: str, look: list[str], rejected: Rejected, write: Callable[[str, str], str]
+) -> None:
+    write("mine.py", source)
+    assert expected in rejected("analyze", "mine.py:Mine", *look[2:])
+
+
+def test_core_options_cannot_be_fields(look: list[str], rejected: Rejected, write: Callable[[str, str], str]) -> None:
+    names = set(inspect.signature(analyze_command({})).parameters)
+    assert {"out", "into", "model", "seed"} <= names <= ANALYZE_OPTIONS
+    for name in sorted(names - {"json"}):
+        write("mine.py", MINE.replace("times", name).replace("BODY", ""))
+        message = rejected("analyze", "mine.py:Mine", *look[2:])
+        assert f"the parameter {name!r} has the name of an option of freqrobust analyze" in message

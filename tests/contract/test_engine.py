@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import freqrobust
-from freqrobust.registry import attacks, defenses, reports
+from freqrobust.registry import analyses, attacks, defenses, reports
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,7 +23,7 @@ else:
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE = sorted((ROOT / "freqrobust").glob("*.py"))
-PLUGIN_PACKAGES = ("freqrobust.attacks", "freqrobust.defenses", "freqrobust.reports")
+PLUGIN_PACKAGES = ("freqrobust.analyses", "freqrobust.attacks", "freqrobust.defenses", "freqrobust.reports")
 MODULES = sorted(
     f"{package}.{module.name}"
     for package in ("freqrobust", *PLUGIN_PACKAGES)
@@ -64,7 +64,7 @@ def test_the_walk_would_notice(source) -> None:
 @pytest.mark.parametrize("path", ENGINE, ids=lambda path: path.stem)
 def test_the_engine_imports_no_plugin(path) -> None:
     found = imported(ast.parse(path.read_text(encoding="utf-8")))
-    objects = {"freqrobust.registry.attacks", "freqrobust.registry.defenses", "freqrobust.registry.reports"}
+    objects = {f"freqrobust.registry.{kind}" for kind in ("analyses", "attacks", "defenses", "reports")}
     assert not sorted(module for module in found - objects if names_plugin(module))
 
 
@@ -75,8 +75,10 @@ def python(code: str, **options: object) -> subprocess.CompletedProcess[str]:
 def test_importing_is_cheap() -> None:
     """Neither the package nor what help texts need brings torch."""
     code = "import sys, freqrobust, freqrobust.plugin, freqrobust.registry, freqrobust.describe, freqrobust.cli"
-    plugins = "from freqrobust.registry import attacks, defenses, reports"
-    load = "[r.get(n) for r in (attacks, defenses, reports) for n in r.names() if not n.startswith('example_')]"
+    plugins = "from freqrobust.registry import analyses, attacks, defenses, reports"
+    load = (
+        "[r.get(n) for r in (analyses, attacks, defenses, reports) for n in r.names() if not n.startswith('example_')]"
+    )
     done = python(
         f"{code}\n{plugins}\n{load}\nprint([m for m in ('torch', 'torchvision', 'sklearn') if m in sys.modules])"
     )
@@ -100,7 +102,7 @@ def test_folders_of_plugins_refuse_to_be_imported_by_their_bare_name(folder) -> 
     assert f"import freqrobust.{folder} instead" in done.stderr
 
 
-@pytest.mark.parametrize("registry", [attacks, defenses, reports], ids=lambda registry: registry.kind)
+@pytest.mark.parametrize("registry", [analyses, attacks, defenses, reports], ids=lambda registry: registry.kind)
 def test_entry_points_are_those_of_the_project_file(registry) -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"][registry.group]
     installed = {e.name: e.value for e in entry_points(group=registry.group) if e.value.startswith("freqrobust.")}
@@ -112,13 +114,10 @@ def test_entry_points_are_those_of_the_project_file(registry) -> None:
 
 def test_packages_are_all_declared() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    below = {
-        f"{package}.{found.name}"
-        for package in PLUGIN_PACKAGES
-        for found in pkgutil.iter_modules(importlib.import_module(package).__path__)
-        if found.ispkg
-    }
-    assert set(settings["packages"]) == {"freqrobust", *PLUGIN_PACKAGES, *below} == set(settings["package-dir"])
+    folders = settings["package-dir"]
+    assert set(settings["packages"]) == set(folders) >= {"freqrobust", *PLUGIN_PACKAGES}
+    found = {path.parent for folder in folders.values() for path in (ROOT / folder).rglob("__init__.py")}
+    assert found == {ROOT / folder for folder in folders.values()}
 
 
 @pytest.mark.parametrize("module", ["freqrobust", *MODULES])

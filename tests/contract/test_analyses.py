@@ -1,0 +1,144 @@
+"""What every registered analysis keeps to, third-party ones too."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from freqrobust import AnalysisRecord, ImageData, analyze
+from freqrobust.models import state_hash
+from freqrobust.plugin import Analysis
+from freqrobust.registry import analyses, parse_attacks
+
+#: What would take too long otherwise, and what needs several models.
+PARAMS: dict[str, dict[str, Any]] = {
+    "energy": {"shifts": ["lfc:radius=2", "hfc:radius=2", "lfc:radius=3"]},
+    "spectrum": {"shifts": ["lfc:radius=2"], "attacks": ["pgd:eps=0.1,steps=2"]},
+    "misalignment": {"radii": [1, 2, 3], "gallery": 1},
+    "radius-curve": {"per_class": True},
+}
+NAMES = analyses.names()
+
+
+def build(name: str) -> Analysis:
+    made = analyses.get(name).build(name, PARAMS.get(name, {}))
+    assert isinstance(made, Analysis)
+    return made
+
+
+def look(name: str, network: nn.Module, data: ImageData, **options: Any) -> AnalysisRecord:
+    given: dict[str, Any] = {"defenses": ["smooth:rho=0.5"], "device": "cpu", "picture": "png", **options}
+    return analyze(network, data, build(name), **given)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def few(digits: ImageData) -> ImageData:
+    return digits.first(20)
+
+
+def content(record: AnalysisRecord) -> Any:
+    """All that is measured."""
+    found = json.loads(record.dumps())
+    for one in found["results"]:
+        del one["seconds"]
+    return found["results"], found["tables"]
+
+
+def close(a: Any, b: Any) -> bool:
+    """Equal up to the last digits of floating-point numbers."""
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-6)
+    if isinstance(a, dict):
+        return set(a) == set(b) and all(close(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(close, a, b))
+    return bool(a == b)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_record_is_complete_and_comes_back(name: str, network: nn.Module, few: ImageData, tmp_path: Any) -> None:
+    before = state_hash(network)
+    record = look(name, network, few)
+    assert state_hash(network) == before
+    assert [one.defense for one in record.results] == ["none", "smooth"]
+    assert all(one.label and one.sentence for one in record.results)
+    assert record.tables
+    assert all(len(row) == len(table.columns) for table in record.tables for row in table.rows)
+    assert record.picture is not None
+    assert record.params.keys() == analyses.get(name).model_fields.keys()
+    record.to_json(tmp_path / "record.json")
+    text = (tmp_path / "record.json").read_text(encoding="utf-8")
+    numbers = record.model_copy(update={"picture": None}).dumps()
+    assert "NaN" not in numbers
+    assert "Infinity" not in numbers
+    assert AnalysisRecord.from_json(tmp_path / "record.json").dumps() == text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_again_and_whatever_the_batch_size(name: str, network: nn.Module, few: ImageData) -> None:
+    first, second = look(name, network, few), look(name, network, few)
+    assert content(first) == content(second)
+    assert first.picture == second.picture
+    results, _ = content(look(name, network, few, batch_size=7, picture=None))
+    expected, _ = content(first)
+    for a, b in zip(results, expected, strict=True):
+        for text in ("sentence",):
+            del a[text], b[text]
+        assert close(a, b)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_random_and_hard_defenses(name: str, network: nn.Module, few: ImageData) -> None:
+    """Votes and averaged gradients are keyed; straight-through gradients are enough."""
+    given = {"defenses": ["gaussian-noise:sigma=0.1", "bit-depth:bits=2"], "picture": None}
+    first, second = (look(name, network, few.first(5), **given) for _ in range(2))
+    assert content(first) == content(second)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_memory_that_runs_out_changes_nothing(
+    name: str, network: nn.Module, few: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch of which only a part fits is repeated in halves, and nothing is counted twice."""
+    expected, _ = content(look(name, network, few, picture=None))
+    forward: Callable[..., Any] = type(network).forward
+
+    def limited(self: nn.Module, x: torch.Tensor) -> Any:
+        if len(x) > 8:
+            raise torch.OutOfMemoryError("out of memory")
+        return forward(self, x)
+
+    monkeypatch.setattr(type(network), "forward", limited)
+    monkeypatch.setattr("freqrobust.saved.auto_batch_size", lambda *_: 16)
+    found, _ = content(look(name, network, few, picture=None))
+    for a, b in zip(found, expected, strict=True):
+        for key in ("sentence", "forwards", "backwards"):
+            del a[key], b[key]
+        assert close(a, b)
+
+
+def test_parameters_of_lists_of_specs_survive_their_text() -> None:
+    (one,) = analyses.parse("spectrum:attacks=[[pgd:eps=0.1,steps=2],fgsm:eps=0.1]")
+    assert one.params["attacks"] == ["pgd:eps=0.1,steps=2", "fgsm:eps=0.1"]
+    (same,) = analyses.parse("spectrum", {"attacks": ["pgd:eps=0.1,steps=2", "fgsm:eps=0.1"]})
+    assert same.params == one.params
+    (again,) = analyses.parse(same.spec)
+    assert again.params == one.params
+    assert len(parse_attacks(one.params["attacks"])) == 2
+    for given in (["0,2.5,4"], ["0", "2.5", "4"], ["[0,2.5,4]"]):
+        (listed,) = analyses.parse("misalignment", {"radii": given})
+        assert listed.params["radii"] == [0, 2.5, 4]
