@@ -282,11 +282,11 @@ class _Examination:
         piece = run.checked.load(key)
         if piece is None:
             self.run.victim()  # made before the clock starts
-            label = selection.spec if selection is not None else "noise, gradients, repeatability"
-            run.watch.begin(f"{self.run.chain.spec} / diagnosis: {label}", int(among.sum()))
+            label = f"checking {self.run.chain.spec}, {selection.spec if selection is not None else 'quick checks'}"
+            run.watch.begin(label, int(among.sum()))
             piece = work()
             run.checked.store(key, piece)
-            run.watch.end(f"{self.run.chain.spec} / diagnosis: {label}: done")
+            run.watch.end(label)
         return piece
 
     def _compare(

@@ -215,7 +215,8 @@ class _Printer:
             if len(known) == len(summary.rows):
                 entries["mean", column] = _plain(sum(known) / len(known))
         entries["mean", "mean"], entries["mean", "CE"] = _plain(summary.mean_accuracy), _plain(summary.mce)
-        title = f"Corruptions ({_made_by(summary)}), {self._label(summary)}: accuracy in percent by severity"
+        whose = f"defense {summary.defense_spec}" if len(self.report.models) == 1 else self._label(summary)
+        title = f"Corruptions ({_made_by(summary)}), {whose}: accuracy in percent by severity"
         return _Grid(title, [*(row.name for row in summary.rows), "mean"], columns, entries)
 
     def _describe(self, model: ModelRecord, indent: str = "") -> None:

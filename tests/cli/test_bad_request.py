@@ -29,7 +29,7 @@ Rejected = Callable[..., str]
         ("--attack fgsm:eps=8/0", "cannot divide by zero"),
         ("--attack fgsm:eps=nan", "fgsm: parameter 'eps' should be a finite number"),
         ("--attack fgsm:eps=-1/255", "fgsm: parameter 'eps' should be greater than or equal to 0"),
-        ("--attack fgsm:norm=l7", "fgsm: parameter 'norm' should be 'linf' or 'l2', but got 'l7'"),
+        ("--attack fgsm:norm=l7", "fgsm: parameter 'norm' should be 'linf', 'l2' or 'l1', but got 'l7'"),
         ("--attack fgsm:eps", "expected key=value, but got 'eps'"),
         ("--attack fgsm:eps=0.1,eps=0.2", "parameter 'eps' is given twice"),
         ("--attack pgd:steps=0", "pgd: parameter 'steps' should be greater than or equal to 1, but got '0'"),

@@ -73,7 +73,7 @@ def test_sweeps_multiply_in_the_order_they_are_written() -> None:
         ("pgd:eps=1/0", "cannot divide by zero"),
         ("pgd:eps=nan", "parameter 'eps'"),
         ("pgd:eps=inf,norm=l2", "parameter 'eps'"),
-        ("pgd:norm=l1", "parameter 'norm' should be 'linf' or 'l2'"),
+        ("pgd:norm=l3", "parameter 'norm' should be 'linf', 'l2' or 'l1'"),
         ("pgd:eps=[1/255,2/255", "brackets do not match"),
         ("pgd:eps=[1/255,]", "is not a list"),
         ("pgd:restarts=3,random_start=false", "restarts > 1 need random_start=true"),
