@@ -101,7 +101,7 @@ SPECS = [
 @pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize("defense", [None, "lowpass:radius=3", "smooth:rho=0.2"])
 def test_the_report_counts_what_the_model_sees(network, digits, spec, defense) -> None:
-    """The spy's count with the attack, less its count without, is that of the attack's cells."""
+    """The spy's count with the attack, less its count without, is that of the attack's cells and of the checks."""
 
     def counted(attacks: list[str]) -> tuple[Tally, Any]:
         model = Counted(network)
@@ -111,7 +111,7 @@ def test_the_report_counts_what_the_model_sees(network, digits, spec, defense) -
 
     without, _ = counted([])
     tally, report = counted([spec])
-    cells = [cell for cell in report.cells if cell.attack != "clean"]
+    cells = [*(cell for cell in report.cells if cell.attack != "clean"), *report.diagnostics]
     assert tally.forwards - without.forwards == sum(cell.forwards for cell in cells)
     assert tally.backwards - without.backwards == sum(cell.backwards for cell in cells)
     assert sum(cell.forwards for cell in cells) > 0
