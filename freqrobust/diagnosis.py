@@ -446,8 +446,9 @@ def verdict(examined: Examined, meaningless: str | None) -> tuple[Verdict, str]:
         return "overestimated", f"overestimated: {worst.name}{attack} broke {worst.beyond} more {at}"
     failed = [c for c in examined.checks if c.status == "failed"]
     if failed:
-        reasons = "; ".join(f"{c.name}: {c.reason}" for c in failed)
-        return "doubtful", f"doubtful: {reasons}"
+        first, *others = failed
+        also = f"; also failed: {', '.join(c.name for c in others)}" if others else ""
+        return "doubtful", f"doubtful: {first.name}: {first.reason}{also}"
     what = f"{examined.held} {at} held, and no check found fault"
     if examined.depth == "quick":
         return "believable", f"believable as far as quick checks tell: {what} (--diagnose runs the others)"

@@ -114,9 +114,9 @@ class Threat(NamedTuple):
 
     @property
     def eps_text(self) -> str:
-        """``8/255`` for a pixel quantity that is a whole or half number of 255ths, else a decimal number."""
+        """``8/255`` for a pixel quantity up to a quarter that is a whole or half number of 255ths, else a decimal number."""
         in_255 = self.eps * 255
-        if self.norm == "linf" and abs(in_255 * 2 - round(in_255 * 2)) < 1e-6:
+        if self.norm == "linf" and in_255 <= 64 and abs(in_255 * 2 - round(in_255 * 2)) < 1e-6:
             return f"{in_255:g}/255"
         return f"{self.eps:g}"
 
