@@ -44,10 +44,8 @@ def direct(model: nn.Module, data: ImageData, eps: float) -> tuple[torch.Tensor,
     images, labels, _ = data.batch(torch.arange(len(data)), torch.device("cpu"))
     counting = Counting(model)
     with frozen(model):
-        attack = pyautoattack.AutoAttack(
-            counting, norm="Linf", eps=eps, version="standard", seed=0, device="cpu"
-        )
-        found = attack.run_standard_evaluation(images=images, labels=labels, batch_size=len(data))[0]
+        attack = pyautoattack.AutoAttack(counting, norm="Linf", eps=eps, version="standard", seed=0, device="cpu")
+        found = attack.run_standard_evaluation(images, labels, batch_size=len(data))[0]
         with torch.no_grad():
             return model(found).argmax(dim=1) == labels, counting.forwards
 
