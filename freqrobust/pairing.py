@@ -111,6 +111,8 @@ def conditions(old: Report, new: Report, partners: Mapping[int, int]) -> list[st
         "device": (old.environment.device, new.environment.device),
         "precision": (old.environment.precision, new.environment.precision),
     }
+    if {d.depth for d in old.diagnostics} != {d.depth for d in new.diagnostics}:  # what it breaks is in the worst case
+        found["diagnosis"] = (_depth(old), _depth(new))
     if len(old.models) != len(new.models):
         found["number of models"] = (len(old.models), len(new.models))
     for n, b in partners.items():
@@ -118,6 +120,10 @@ def conditions(old: Report, new: Report, partners: Mapping[int, int]) -> list[st
         if (before.mean, before.std) != (after.mean, after.std):
             found["normalisation"] = (_normalization(before), _normalization(after))
     return [f"{what}: {before} before, {after} now" for what, (before, after) in found.items() if before != after]
+
+
+def _depth(report: Report) -> str:
+    return ", ".join(sorted({diagnosis.depth for diagnosis in report.diagnostics})) or "none"
 
 
 def _normalization(record: NormalizeRecord) -> str:

@@ -7,6 +7,7 @@ import pytest
 
 from freqrobust.compare import CHURN, Rules, compare, expected_drop
 from freqrobust.errors import GateError, SpecError
+from freqrobust.results import Diagnosis
 from freqrobust.statistics import detectable_drop, holm, mcnemar, sign_flip
 from freqrobust.summary import headline_radius
 
@@ -222,6 +223,24 @@ def test_conditions_that_differ_are_said_and_with_strict_an_error(make_report) -
     with pytest.raises(GateError, match="seed: 0 before, 1 now"):
         compare(old, new, Rules(strict=True))
     assert compare(old, old, Rules(strict=True)).passed
+
+
+def test_checks_that_only_one_report_ran_are_said(make_report) -> None:
+    """What a diagnosis breaks counts in the worst case, so that one cannot be held against none."""
+    old, new = make_report({"clean": 100}, N), make_report({"clean": 100}, N)
+    found = Diagnosis(
+        defense="none",
+        defense_spec="none",
+        defense_params={},
+        verdict="believable",
+        sentence="",
+        depth="full",
+        checks=[],
+    )
+    new.diagnostics = [found]
+    assert "diagnosis: none before, full now" in compare(old, new, Rules()).notes
+    old.diagnostics = [found]
+    assert not [note for note in compare(old, new, Rules()).notes if "diagnosis" in note]
 
 
 def test_another_normalisation_is_said(make_report) -> None:
