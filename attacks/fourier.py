@@ -87,9 +87,8 @@ class Fourier(Attack):
             return None
         halves = _halves(samples.ids, context)
         if min(map(len, halves)) == 0:
-            raise PluginError(
-                "fourier chooses its wave on one half of the samples to judge it on the other: it needs two"
-            )
+            context.note("one sample alone is left as it is: there is no other half to choose its wave on")
+            return Chosen({int(i): 0 for i in samples.ids}, torch.zeros(2, *samples.shape))
         directions = self._directions(samples.shape, context.seed)
         patterns = []
         for index, half in enumerate(halves):

@@ -30,6 +30,8 @@ WRAPPERS = ("MultiAttack", "LGV")
 #: Set here and not by the user: the run's seed, the model given, silence.
 OURS = ("self", "model", "device", "seed", "verbose")
 #: Attacks without a parameter ``norm`` that have a budget: its norm and the parameter that holds it.
+#: Draws over which AutoAttack's version for randomised models averages by itself.
+RAND_DRAWS = 20
 BUDGETS: dict[str, tuple[Norm, str]] = {
     **dict.fromkeys(
         [
@@ -80,12 +82,12 @@ class _Member(Attack):
 
     @property
     def averages_draws(self) -> bool:  # type: ignore[override]
-        """Those with an ``eot_iter`` above 1 do."""
-        return getattr(self, "eot_iter", 1) > 1
+        """Those with an ``eot_iter`` above 1 do, and AutoAttack's version for randomised models."""
+        return getattr(self, "eot_iter", 1) > 1 or getattr(self, "version", None) == "rand"
 
     def eot_used(self, eot: int) -> int:
         """Its own number, where it averages by itself."""
-        return getattr(self, "eot_iter") if self.averages_draws else eot  # noqa: B009
+        return getattr(self, "eot_iter", RAND_DRAWS) if self.averages_draws else eot
 
     def threat(self) -> Threat | None:
         """The budget, where the attack has one."""

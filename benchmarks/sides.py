@@ -108,10 +108,10 @@ def ours_maximize(task: Task, size: int) -> Found:
         victim = Victim(task.model, task.model, task.images[:4], device=CPU)
         ids = torch.arange(len(task.images)).split(size)
         for some, (images, labels) in zip(ids, task.chunks(size), strict=True):
-            clean, _ = victim.predict(images, some, "clean")
+            clean, _ = victim.predict(images, some)
             with victim.attacked(some, task.spec) as view:
                 found = attack.perturb(view, images, labels, AttackContext(some, 0, "maximize"))
-            predicted, _ = victim.predict(found, some, task.spec)
+            predicted, _ = victim.predict(found, some)
             right.append((clean == labels) & (predicted == labels))
         passes = victim.forwards + victim.view.forwards, victim.view.backwards
     return Found(float(torch.cat(right).float().mean()), *passes)

@@ -93,13 +93,13 @@ class AnalysisContext:
         """Call ``work(images, labels, ids, positions)`` for all samples; ``positions`` are on the CPU."""
         self.each(what, len(self.data), lambda chunk: work(*self.data.batch(chunk, self.device), chunk))
 
-    def classes(self, images: torch.Tensor, ids: torch.Tensor, stream: str) -> torch.Tensor:
+    def classes(self, images: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """Predicted classes ``(N,)``: the majority of the votes where the defense is random."""
-        return self.victim.predict(images, ids, stream)[0]
+        return self.victim.predict(images, ids)[0]
 
-    def logits(self, images: torch.Tensor, ids: torch.Tensor, stream: str) -> tuple[torch.Tensor, torch.Tensor]:
+    def logits(self, images: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Predicted classes ``(N,)`` and the logits ``(N, K)`` of the first vote."""
-        return self.victim.predict(images, ids, stream)
+        return self.victim.predict(images, ids)
 
     def attacker(self, attack: Selection) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
         """``(images, labels, ids) -> images`` after an attack, of the highest loss it finds, or after a shift."""
@@ -115,12 +115,12 @@ class AnalysisContext:
 
         return changed
 
-    def gradient(self, images: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor, stream: str) -> torch.Tensor:
+    def gradient(self, images: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """Gradient of each sample's cross-entropy in its image ``(N, C, H, W)``; the mean of several draws where
         the defense is random."""
         draws = EOT if self.victim.stochastic else 1
         total = torch.zeros_like(images)
-        with self.victim.attacked(ids, stream) as view:
+        with self.victim.attacked(ids, "gradient") as view:
             for _ in range(draws):
                 x = images.clone().requires_grad_(True)
                 with torch.enable_grad():

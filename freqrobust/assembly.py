@@ -261,6 +261,8 @@ def _warnings(run: Run, one: Measured) -> list[Warned]:
 
 def _near_chance(run: Run, one: Measured) -> str | None:
     """Why the clean accuracy says that the model predicts nothing, when it does."""
+    if len(run.data.labels.unique()) == 1:
+        return None  # of one class alone, constant predictions may well be right
     chance = chance_of(one.clean.predictions, run.data.labels.numpy())
     low, _ = wilson(int(one.clean.right.sum()), len(run.data))
     if low > chance:

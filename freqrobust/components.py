@@ -40,11 +40,11 @@ def predict_components(context: AnalysisContext, radii: Sequence[float], shape: 
 
     def work(images: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor, chunk: torch.Tensor) -> None:
         where = chunk.numpy()
-        clean[where] = context.classes(images, ids, "clean").cpu().numpy()
+        clean[where] = context.classes(images, ids).cpu().numpy()
         for row, radius in enumerate(radii):
-            for kind, into, part in (("lfc", low, low_pass), ("hfc", high, high_pass)):
+            for into, part in ((low, low_pass), (high, high_pass)):
                 changed = part(images, radius, shape)
-                into[row, where] = context.classes(changed, ids, f"{kind} {radius:g}").cpu().numpy()
+                into[row, where] = context.classes(changed, ids).cpu().numpy()
 
     context.each_batch(f"LFC and HFC at {len(radii)} radii", work)
     return Components(tuple(radii), context.data.labels.numpy(), clean, low, high)

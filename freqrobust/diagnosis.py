@@ -11,10 +11,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from unittest.mock import patch
 
 import numpy as np
@@ -41,6 +41,10 @@ SAMPLES, SAMPLES_STOCHASTIC = 200, 50
 FURTHER, FURTHER_SHARE = 3, 0.01
 #: Share of margin gradients that may be exactly zero.
 ZERO_SHARE = 0.05
+#: Warnings of a cell whose attack saw no gradient.
+BLIND = ("zero-gradients", "no-gradients")
+#: Fewer samples than this tell nothing: so few cannot exceed what a check allows by much.
+FEWEST = 20
 #: How far outputs may differ between two calls, as a share of the largest logit: rounding differs.
 SAME = 1e-3
 #: Share of the samples that should still hold at the threat that is looked at, where there is such a threat.
@@ -52,6 +56,9 @@ TRAMER = "Tramer et al. 2020"
 CROCE = "Croce and Hein 2020"
 
 
+Measurements = Sequence["tuple[Selection, Outcome | str]"]
+
+
 @dataclass
 class Examined:
     """What the checks of one defense found.
@@ -60,7 +67,7 @@ class Examined:
         depth: how much was asked for.
         threat: at which the checks were made.
         n: samples that were looked at.
-        held: how many of them no attack of the report had broken at that threat.
+        held: how many of them nothing broke at that threat, neither the report's attacks nor the checks.
         found: what the checks broke, for the worst case, and the passes they took.
         failed: why there are no checks.
     """
@@ -77,7 +84,8 @@ class Examined:
 def examine(
     run: DefenseRun,
     clean: Outcome,
-    measured: Iterable[tuple[Selection, Outcome | str]],
+    adaptive: Measurements,
+    oblivious: Measurements,
     depth: Depth,
     source: DefenseRun | None,
 ) -> Examined | None:
@@ -86,41 +94,62 @@ def examine(
     Args:
         run: the defense.
         clean: its clean pass.
-        measured: its cells, whatever their knowledge.
-        depth: ``quick`` takes three forward passes and one backward pass per sample; ``full`` runs other attacks.
+        adaptive: its cells, made by attacks that know the defense.
+        oblivious: its cells, made by attacks that do not.
+        depth: ``quick`` takes three forward passes and one backward pass per sample, more of a stochastic defense, whose
+            predictions are votes; ``full`` runs other attacks.
         source: the undefended model, to transfer examples from; None when the defense is none.
 
     Returns:
         None when no attack with a budget was measured.
     """
-    known = [(s.plugin.threat(), o) for s, o in measured if isinstance(o, Outcome) and isinstance(s.plugin, Attack)]
-    outcomes = [o for _, o in known]
+    aware, unaware = _budgeted(adaptive), _budgeted(oblivious)
+    outcomes = [o for part in (adaptive, oblivious) for _, o in part if isinstance(o, Outcome)]
     count = SAMPLES_STOCHASTIC if run.chain.stochastic else SAMPLES
     n = len(clean.right)
     sample = np.zeros(n, dtype=bool)
     sample[noise.permutation(n, seed=run.run.seed, stream="diagnosis").numpy()[:count]] = True
-    threat = _choose([t for t, _ in known if t is not None], clean, outcomes, sample)
+    by_gradients = [one for one in aware if one.attack.needs_gradient]
+    threats = {one.threat for one in by_gradients or [*aware, *unaware]}
+    threat = _choose(threats, clean, outcomes, sample)
     if threat is None:
         return None
-    reported = holds(clean, outcomes, threat)
-    work = _Examination(run, clean, sample, reported, threat)
+    work = _Examination(run, clean, sample, holds(clean, outcomes, threat), threat)
     work.quick()
+    work.what_was_run([o for o in by_gradients if o.threat.norm == threat.norm and o.threat.eps <= threat.eps])
+    others = sorted({one.threat.norm for one in [*aware, *unaware]} - {threat.norm})
+    if others:
+        work.inform(
+            "other norms", f"{threat.norm} was examined; {' and '.join(others)} was measured, not examined", CARLINI
+        )
     if depth == "full":
         work.full(source)
-    return Examined(
-        depth,
-        threat,
-        int(sample.sum()),
-        int((reported & sample).sum()),
-        work.checks,
-        work.found,
-    )
+    left = holds(clean, [*outcomes, *work.found], threat)
+    return Examined(depth, threat, int(sample.sum()), int((left & sample).sum()), work.checks, work.found)
 
 
-def _choose(threats: list[Threat], clean: Outcome, outcomes: list[Outcome], sample: np.ndarray) -> Threat | None:
+class _Budgeted(NamedTuple):
+    """One attack with a budget above 0, and what it found."""
+
+    attack: Attack
+    threat: Threat
+    outcome: Outcome
+
+
+def _budgeted(measured: Measurements) -> list[_Budgeted]:
+    found = []
+    for selection, outcome in measured:
+        attack = selection.plugin
+        threat = attack.threat() if isinstance(attack, Attack) else None
+        if isinstance(attack, Attack) and threat is not None and threat.eps > 0 and isinstance(outcome, Outcome):
+            found.append(_Budgeted(attack, threat, outcome))
+    return found
+
+
+def _choose(threats: set[Threat], clean: Outcome, outcomes: list[Outcome], sample: np.ndarray) -> Threat | None:
     """The largest threat at which enough samples hold for another attack to show something; else the smallest."""
-    ordered = sorted(set(threats), key=lambda t: (NORMS.index(t.norm), -t.eps))
-    ordered = [t for t in ordered if t.norm == ordered[0].norm and t.eps > 0]
+    ordered = sorted(threats, key=lambda t: (NORMS.index(t.norm), -t.eps))
+    ordered = [t for t in ordered if t.norm == ordered[0].norm]
     enough = HEADROOM * sample.sum()
     for threat in ordered:
         if (holds(clean, outcomes, threat) & sample).sum() > enough:
@@ -154,26 +183,24 @@ class _Examination:
         self._zero_gradients(piece)
         self._compare("noise", "noise at the full budget", noisy, self.reported, ATHALYE)
         if piece["softmax"]:
-            self._inform(
+            self.inform(
                 "softmax outputs", "the model returns probabilities: the margin of logits would not saturate", CARLINI
             )
         if piece["differentiates"]:
-            self._inform(
+            self.inform(
                 "gradients inside forward", "the model differentiates while it predicts (test-time optimisation)", CROCE
             )
 
     def _repeatability(self, piece: dict[str, Any]) -> None:
         about: dict[str, Any] = {"name": "repeatability", "source": CROCE, "n": self.n, "unit": "samples"}
-        if self.run.chain.stochastic:
-            reason = "declared stochastic: attacked with expectation over its draws and judged by majority"
-            self.checks.append(Check(**about, status="not applicable", reason=reason))
-            return
         changed = piece["changed"]
-        reason = "outputs are the same in another call and another batch"
-        if changed:
-            reason = (
-                "outputs change from call to call, or with the batch; a random defense has to say stochastic = True"
-            )
+        if self.run.chain.stochastic:
+            same = "outputs are the same for the same draws; declared stochastic, and judged by majority"
+            other = "outputs change for the same draws: randomness has to come from freqrobust.noise"
+        else:
+            same = "outputs are the same in another call and another batch"
+            other = "outputs change from call to call, or with the batch; a random defense has to say stochastic = True"
+        reason = other if changed else same
         status = "failed" if changed else "passed"
         self.checks.append(Check(**about, status=status, measured=changed, threshold=0, reason=reason))
 
@@ -187,6 +214,18 @@ class _Examination:
         status = "failed" if share > ZERO_SHARE else "passed"
         self.checks.append(Check(**about, status=status, measured=share, threshold=ZERO_SHARE, reason=reason))
 
+    def what_was_run(self, by_gradients: list[_Budgeted]) -> None:
+        """Did an attack by gradients run within the threat, and did it see any?"""
+        about: dict[str, Any] = {"name": "attacks by gradients", "source": CARLINI, "threat": self.record}
+        blind = [one for one in by_gradients if any(code in BLIND for code, _ in one.outcome.warnings)]
+        reason = f"{len(by_gradients)} attacks of the report followed gradients"
+        if not by_gradients:
+            reason = "no attack of the report followed gradients of the defended model"
+        elif blind:
+            reason = f"{len(blind)} of {len(by_gradients)} attacks of the report met gradients of zero, or none"
+        status = "failed" if blind or not by_gradients else "passed"
+        self.checks.append(Check(**about, status=status, reason=reason))
+
     # -- the full part --------------------------------------------------------------------------------------
 
     def full(self, source: DefenseRun | None) -> None:
@@ -196,19 +235,26 @@ class _Examination:
             for name in ("single step", "black box", "transfer", "more steps", "growing eps"):
                 self._not_applicable(name, iterative)
             return
-        held = iterative.right
-        self._compare("plain PGD", "20 steps, nothing inherited", iterative, self.reported, CARLINI, "pgd", steps=20)
-        self._against("single step", "a single step against an iterative attack", held, ATHALYE, "fgsm")
+        spec, plain = iterative
+        self._compare("plain PGD", "20 steps, nothing inherited", plain, self.reported, CARLINI, spec)
         queries = 100 if self.run.chain.stochastic else 500
+        held = plain.right
+        self._against("single step", "one step against 20", held, ATHALYE, "fgsm")
         self._against("black box", "scores alone against gradients", held, ATHALYE, "square", queries=queries)
         self._transfer(source, held)
-        for name, about, source_text, params in (
-            ("more steps", "five times the steps", CARLINI, {"steps": 100}),
-            ("more restarts", "five starts", CARLINI, {"steps": 20, "restarts": 5}),
-            ("another loss", "the margin instead of the cross-entropy", TRAMER, {"steps": 20, "loss": "margin"}),
-        ):
-            self._against(name, about, self.reported, source_text, "pgd", **params)
-        self._growth(iterative)
+        self._against("more steps", "100 steps against 20", held, CARLINI, "pgd", steps=100)
+        self._against("more restarts", "5 starts against 1", held, CARLINI, "pgd", steps=20, restarts=5)
+        about = "the margin against the cross-entropy"
+        self._against("another loss", about, held, TRAMER, "pgd", steps=20, loss="margin")
+        self._growth(plain)
+        self._together()
+
+    def _together(self) -> None:
+        """Everything that the checks broke, against everything that the report's attacks broke."""
+        left = holds(self.clean, self.found, self.threat)
+        beyond = int((~left & self.reported & self.sample).sum())
+        reason = f"all checks together broke {beyond} of {self.n} samples beyond the report"
+        self._judge("all together", beyond, reason, CARLINI, beyond)
 
     def _against(self, name: str, about: str, reference: np.ndarray, source: str, attack: str, **params: Any) -> None:
         """Another attack, on the samples that hold by the reference."""
@@ -216,16 +262,18 @@ class _Examination:
         if isinstance(tried, str):
             self._not_applicable(name, tried)
         else:
-            self._compare(name, about, tried, reference, source, attack, **params)
+            self._compare(name, about, tried[1], reference, source, tried[0])
 
     def _transfer(self, source: DefenseRun | None, held: np.ndarray) -> None:
         if source is None:
             self._not_applicable("transfer", "there is no undefended model to make examples on")
             return
         tried = self._attack("pgd", held & self.sample, source, steps=20)
-        assert isinstance(tried, Outcome)
+        if isinstance(tried, str):
+            self._not_applicable("transfer", tried)
+            return
         about = "examples made on the undefended model against adaptive ones"
-        self._compare("transfer", about, tried, held, ATHALYE, "pgd", steps=20)
+        self._compare("transfer", about, tried[1], held, ATHALYE, tried[0])
 
     def _growth(self, iterative: Outcome) -> None:
         """The same attack at half, once and twice the budget, and at one that reaches mid-grey from every image."""
@@ -233,8 +281,10 @@ class _Examination:
         steps = {eps: iterative}
         for other in {eps / 2, min(2 * eps, most), most} - {eps}:
             tried = self._attack("pgd", self.sample, eps=other, steps=20)
-            assert isinstance(tried, Outcome)
-            steps[other] = tried
+            if isinstance(tried, str):
+                self._not_applicable("growing eps", tried)
+                return
+            steps[other] = tried[1]
         lost = 0
         ordered = sorted(steps)
         for small, large in itertools.pairwise(ordered):
@@ -249,14 +299,17 @@ class _Examination:
 
     # -- tools ----------------------------------------------------------------------------------------------
 
-    def _attack(self, name: str, among: np.ndarray, source: DefenseRun | None = None, **params: Any) -> Outcome | str:
-        """Run an attack on some of the samples; why not, where it cannot be run."""
+    def _attack(
+        self, name: str, among: np.ndarray, source: DefenseRun | None = None, **params: Any
+    ) -> tuple[str, Outcome] | str:
+        """Run an attack on some of the samples: its spec and what it found; or why it could not be run."""
         given = {"eps": self.threat.eps, "norm": self.threat.norm, **params}
         try:
             plugin = attacks.get(name).build(name, given)
         except SpecError as error:
             return str(error)
-        selection = Selection(name, plugin, {key: f"{value}" for key, value in given.items()})
+        shown = {**given, "eps": Threat(self.threat.norm, given["eps"]).eps_text}
+        selection = Selection(name, plugin, {key: f"{value}" for key, value in shown.items()})
         run = self.run
 
         def work() -> dict[str, Any]:
@@ -268,9 +321,12 @@ class _Examination:
             return found.to_piece()
 
         purpose = "transfer" if source is not None else "attack"
-        outcome = Outcome.from_piece(self._remembered(purpose, selection, among, work))
+        try:
+            outcome = Outcome.from_piece(self._remembered(purpose, selection, among, work))
+        except Exception as error:  # the other checks are kept
+            return f"{selection.spec} failed: {type(error).__name__}: {' '.join(str(error).split())}"
         self.found.append(outcome)
-        return outcome
+        return selection.spec, outcome
 
     def _remembered(
         self, purpose: str, selection: Selection | None, among: np.ndarray, work: Callable[[], dict[str, Any]]
@@ -285,20 +341,19 @@ class _Examination:
             label = f"checking {self.run.chain.spec}, {selection.spec if selection is not None else 'quick checks'}"
             run.watch.begin(label, int(among.sum()))
             piece = work()
-            run.checked.store(key, piece)
+            run.keep(run.checked, key, piece)
             run.watch.end(label)
         return piece
 
     def _compare(
-        self, name: str, about: str, tried: Outcome, reference: np.ndarray, source: str, attack: str = "", **params: Any
+        self, name: str, about: str, tried: Outcome, reference: np.ndarray, source: str, attack: str | None = None
     ) -> None:
         """Fail when an attack broke many samples that hold by the reference."""
         broken = ~tried.right & self.clean.right & self.sample
         further = int((broken & reference).sum())
         beyond = int((broken & self.reported).sum())
         reason = f"{about}: {further} of {self.n} samples further"
-        spec = ",".join(f"{k}={v}" for k, v in params.items())
-        self._judge(name, further, reason, source, beyond, f"{attack}:{spec}" if spec else attack or None)
+        self._judge(name, further, reason, source, beyond, attack)
 
     def _judge(
         self, name: str, measured: int, reason: str, source: str, beyond: int | None = None, attack: str | None = None
@@ -322,7 +377,7 @@ class _Examination:
     def _not_applicable(self, name: str, why: str) -> None:
         self.checks.append(Check(name=name, status="not applicable", reason=why, threat=self.record, source=ATHALYE))
 
-    def _inform(self, name: str, what: str, source: str) -> None:
+    def inform(self, name: str, what: str, source: str) -> None:
         self.checks.append(Check(name=name, status="information", reason=what, source=source))
 
 
@@ -352,20 +407,20 @@ def _look(work: _Examination) -> dict[str, Any]:
             logits, gradient = _margin_gradient(view, images, labels)
         flat = gradient.flatten(1)
         nothing = (flat.abs().amax(dim=1) == 0) | ~torch.isfinite(flat).all(dim=1)
-        counts["gradients"] += int(right.sum())
-        counts["zero"] += int((nothing & right).sum())
-        softmax &= bool(((logits >= 0).all(dim=1) & ((logits.sum(dim=1) - 1).abs() < 1e-4)).all())
-        if not victim.stochastic:
-            with _watched() as calls:
-                again = _in_other_batches(victim, images)
-            differentiates |= bool(calls)
-            counts["changed"] += int((~_same(logits, again, max(SAME, victim.slack))).sum())
+        with _watched() as calls:
+            again = _in_other_batches(victim, images, ids)
         noisy = _with_noise(images, AttackContext(ids, seed), threat)
-        classes, _ = victim.predict(noisy, ids, "diagnosis noise")
+        classes, _ = victim.predict(noisy, ids)
         broken = ((classes != labels) & right).cpu().numpy()
         outcome.right[where] &= ~broken
         for norm in NORMS:
             outcome.examples[norm][where[broken]] = norms(noisy - images, norm).cpu().numpy()[broken]
+        # counted last: a batch that memory ran out for is looked at again
+        softmax &= bool(((logits >= 0).all(dim=1) & ((logits.sum(dim=1) - 1).abs() < 1e-4)).all())
+        differentiates |= bool(calls)
+        counts["gradients"] += int(right.sum())
+        counts["zero"] += int((nothing & right).sum())
+        counts["changed"] += int((~_same(logits, again, max(SAME, victim.slack))).sum())
 
     bench.each(torch.from_numpy(np.flatnonzero(work.sample)), look)
     return {"noise": timer.close(outcome).to_piece(), **counts, "softmax": softmax, "differentiates": differentiates}
@@ -389,17 +444,21 @@ def _margin_gradient(
     return logits.detach(), gradient if gradient is not None else torch.zeros_like(images)
 
 
-def _in_other_batches(victim: Victim, images: torch.Tensor) -> torch.Tensor:
-    """The same predictions, made for the second half first and for each half apart."""
+def _in_other_batches(victim: Victim, images: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """The same predictions, of the same draws, made for the second half first and for each half apart."""
     half = len(images) // 2
-    second = victim.logits(images[half:])
-    return torch.cat([victim.logits(images[:half]), second]) if half else second
+    found: list[torch.Tensor] = []
+    for part in (slice(half, None), slice(0, half)):
+        if len(images[part]):
+            with victim.drawing(ids[part], "diagnosis"):
+                found.insert(0, victim.logits(images[part]))
+    return torch.cat(found)
 
 
 def _same(a: torch.Tensor, b: torch.Tensor, share: float) -> torch.Tensor:
     """Rows of logits that agree, ``(N,)``; NaN agrees with NaN."""
-    near = (a - b).abs() <= share * b.abs().amax(dim=1, keepdim=True).nan_to_num()
-    return (near | (a == b) | (a.isnan() & b.isnan())).all(dim=1)
+    largest = torch.where(torch.isfinite(b), b.abs(), 0).amax(dim=1, keepdim=True)
+    return (((a - b).abs() <= share * largest) | (a == b) | (a.isnan() & b.isnan())).all(dim=1)
 
 
 @contextmanager
@@ -445,6 +504,8 @@ def verdict(examined: Examined, meaningless: str | None) -> tuple[Verdict, str]:
         attack = f" ({worst.attack})" if worst.attack else ""
         return "overestimated", f"overestimated: {worst.name}{attack} broke {worst.beyond} more {at}"
     failed = [c for c in examined.checks if c.status == "failed"]
+    if examined.n < FEWEST and not failed:
+        return "doubtful", f"doubtful: {examined.n} samples are too few to tell"
     if failed:
         first, *others = failed
         also = f"; also failed: {', '.join(c.name for c in others)}" if others else ""

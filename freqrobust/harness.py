@@ -134,6 +134,9 @@ def evaluate(
     finally:
         if home is not None and home != where:
             network.to(home)
+    if diagnose == "full" and all(one.examined is None for one in measured):
+        message = "nothing was diagnosed: no attack with a budget (norm and eps above 0) was measured"
+        warnings.append(Warned(code="not-diagnosed", message=message))
     for path in [*run.journal.damaged, *run.checked.damaged]:
         warnings.append(Warned(code="damaged-journal", message=f"{path} was damaged and has been measured again"))
     return assemble(run, measured, warnings, reference)

@@ -179,7 +179,7 @@ def measure_clean(victim: Victim, bench: Bench) -> Outcome:
     def work(chunk: torch.Tensor) -> None:
         nonlocal softmax_like
         images, _, ids = bench.data.batch(chunk, bench.device)
-        classes, logits = victim.predict(images, ids, "clean")
+        classes, logits = victim.predict(images, ids)
         predictions[chunk.numpy()] = classes.cpu().numpy()
         softmax_like &= bool(((logits >= 0).all(dim=1) & ((logits.sum(dim=1) - 1).abs() < 1e-4)).all())
 
@@ -189,14 +189,15 @@ def measure_clean(victim: Victim, bench: Bench) -> Outcome:
         outcome.warnings.append(
             ("softmax-outputs", "the outputs are probabilities, not logits: gradients may vanish; remove the softmax")
         )
-    _warn_non_finite(outcome, victim)
+    _warn_non_finite(outcome, victim, "clean")
     return outcome
 
 
-def _warn_non_finite(outcome: Outcome, victim: Victim) -> None:
+def _warn_non_finite(outcome: Outcome, victim: Victim, what: str) -> None:
     count = victim.non_finite + victim.view.non_finite
     if count:
-        outcome.warnings.append(("non-finite-logits", f"{count} predictions were not finite; NaN counts as wrong"))
+        message = f"{what}: {count} predictions were not finite; NaN counts as wrong"
+        outcome.warnings.append(("non-finite-logits", message))
 
 
 def measure(
@@ -241,12 +242,12 @@ def _shift(selection: Selection, attack: Attack, victim: Victim, bench: Bench, s
     def work(chunk: torch.Tensor) -> None:
         images, labels, ids = bench.data.batch(chunk, bench.device)
         changed = run_attack(selection, attack, victim, images, labels, whole.batch(ids))
-        classes, _ = victim.predict(changed, ids, selection.spec)
+        classes, _ = victim.predict(changed, ids)
         predictions[chunk.numpy()] = classes.cpu().numpy()
 
     bench.each(everyone, work)
     outcome = timer.close(Outcome(predictions == bench.data.labels.numpy(), predictions, notes=whole.notes))
-    _warn_non_finite(outcome, victim)
+    _warn_non_finite(outcome, victim, selection.spec)
     return outcome
 
 
@@ -286,7 +287,7 @@ def _adversarial(
         where = chunk.numpy()
         hint = _unpack_signs(lower.signs[where], images) if lower is not None and lower.signs is not None else None
         changed = run_attack(selection, attack, victim, images, labels, whole.batch(ids, hint))
-        classes, _ = victim.predict(changed, ids, selection.spec)
+        classes, _ = victim.predict(changed, ids)
         broken = (classes != labels).cpu().numpy()
         if signs is not None:
             signs[where] = np.packbits(_upwards(changed, images).flatten(1).cpu().numpy(), axis=1)
@@ -311,7 +312,7 @@ def _adversarial(
         )
     if attack.needs_gradient and tried.any() and view.backwards == 0:
         outcome.warnings.append(("no-gradients", f"{selection.spec}: no gradient reached the images"))
-    _warn_non_finite(outcome, victim)
+    _warn_non_finite(outcome, victim, selection.spec)
     return outcome
 
 
@@ -362,7 +363,7 @@ def measure_transfer(
         where = chunk.numpy()
         lengths = {norm: norms(changed - images, norm).cpu().numpy() for norm in NORMS}
         for (victim, clean), outcome in zip(targets, outcomes, strict=True):
-            classes, _ = victim.predict(changed, ids, f"{selection.spec} transferred")
+            classes, _ = victim.predict(changed, ids)
             broken = (classes != labels).cpu().numpy() & clean.right[where]
             outcome.predictions[where] = classes.cpu().numpy()
             outcome.right[where] &= ~broken
@@ -375,6 +376,7 @@ def measure_transfer(
     crafted = made.close(Outcome(outcomes[0].right, outcomes[0].predictions))
     for timer, outcome in zip(timers, outcomes, strict=True):
         timer.close(outcome)
+        _warn_non_finite(outcome, timer.victim, f"{selection.spec}, made on another model")
         outcome.notes = whole.notes
         outcome.forwards += crafted.forwards
         outcome.backwards += crafted.backwards

@@ -280,7 +280,7 @@ class Registry:
         name, cls, text, origin = self.find(spec.strip())
         keys: list[str] = []
         choices: list[list[str]] = []
-        for key, value in parse_params(text, spec, cls.positional):
+        for key, value in parse_params(text, spec, cls.positional, cls.model_fields):
             if key in keys:
                 raise SpecError(f"{spec!r}: parameter {key!r} is given twice")
             keys.append(key)
@@ -379,11 +379,16 @@ def split_chain(spec: str) -> list[str]:
     return _split(spec, "+", lambda rest: bool(re.match(r"\s*[A-Za-z_./~]", rest)))
 
 
-def parse_params(text: str, spec: str, positional: str | None = None) -> list[tuple[str, str]]:
-    """``"eps=8/255,steps=20"`` to pairs of text; the first may be a bare value, that of ``positional``."""
+def parse_params(
+    text: str, spec: str, positional: str | None = None, known: Iterable[str] = ()
+) -> list[tuple[str, str]]:
+    """``"eps=8/255,steps=20"`` to pairs of text; the first may be a bare value, that of ``positional``.
+
+    A bare value may hold ``=``, as long as it does not begin with the name of a ``known`` parameter.
+    """
     pairs = []
     for number, item in enumerate(_split(text, ",") if text.strip() else []):
-        if positional is not None and number == 0 and "=" not in item:
+        if positional is not None and number == 0 and item.partition("=")[0].strip() not in known:
             pairs.append((positional, item.strip()))
             continue
         key, equals, value = (part.strip() for part in item.partition("="))

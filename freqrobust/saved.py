@@ -283,7 +283,7 @@ def _examples(made: DefenseRun, selection: Selection) -> SavedSet:
         clean, labels, ids = data.batch(chunk, run.device)
         changed = run_attack(selection, attack, victim, clean, labels, whole.batch(ids))
         images[chunk] = changed.cpu()
-        predictions[chunk] = victim.predict(changed, ids, selection.spec)[0].cpu()
+        predictions[chunk] = victim.predict(changed, ids)[0].cpu()
 
     label = f"saving {made.chain.spec} / {selection.spec}"
     run.watch.begin(label, len(data))

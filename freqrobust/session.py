@@ -109,6 +109,13 @@ class Run:
             run.examine(one, depth, source)
         return measured
 
+    def keep(self, journal: Journal, key: str, piece: dict[str, Any]) -> None:
+        """Put a piece on disk; a full disk takes nothing from what was measured."""
+        try:
+            journal.store(key, piece)
+        except JournalError as error:
+            self.watch.say(f"warning: {error}")
+
     def _transfer(self, selection: Selection, source: DefenseRun, targets: list[tuple[DefenseRun, Measured]]) -> None:
         """Show examples made on the undefended model to the defended ones."""
         missing: list[tuple[DefenseRun, Measured, str]] = []
@@ -143,7 +150,7 @@ class Run:
                 measured.oblivious.append((selection, reason))
             return
         for (_, measured, key), outcome in zip(missing, outcomes, strict=True):
-            self.journal.store(key, outcome.to_piece())
+            self.keep(self.journal, key, outcome.to_piece())
             measured.oblivious.append((selection, outcome))
         shown = ", ".join(
             f"{run.chain.spec} {o.right.mean():.1%}" for (run, _, _), o in zip(missing, outcomes, strict=True)
@@ -187,9 +194,9 @@ class DefenseRun:
         """Ask whether the robust accuracies are to be believed; the answer goes into ``measured``."""
         if depth is None or measured.error is not None:
             return
-        outcomes = [*measured.cells, *measured.oblivious]
+        origin = source if self.chain.parts else None
         try:
-            measured.examined = examine(self, measured.clean, outcomes, depth, source if self.chain.parts else None)
+            measured.examined = examine(self, measured.clean, measured.cells, measured.oblivious, depth, origin)
         except Exception as error:  # the cells are kept
             measured.examined = Examined(depth, failed=reason_of(self.chain.name, error))
             self.run.watch.say(f"{self.chain.spec}: the diagnosis failed: {measured.examined.failed}")
@@ -225,10 +232,7 @@ class DefenseRun:
         self.victim()  # made before the clock of the cell starts
         run.watch.begin(label, len(run.data))
         outcome: Outcome = work()
-        try:
-            run.journal.store(key, outcome.to_piece())
-        except JournalError as error:  # a full disk takes nothing from what was measured
-            run.watch.say(f"warning: {error}")
+        run.keep(run.journal, key, outcome.to_piece())
         run.watch.end(f"{label}: {_percent(outcome)}")
         return outcome
 
@@ -279,7 +283,7 @@ class DefenseRun:
             seed=run.seed,
         )
         try:
-            self._victim.predict(probe, ids, "probe")
+            self._victim.predict(probe, ids)
         except FreqRobustError:
             raise
         except Exception as error:

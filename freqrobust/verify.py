@@ -156,11 +156,11 @@ def _verified(
 
         def work(chunk: torch.Tensor) -> None:
             images, _, ids = data.batch(chunk, run.device)
-            found["exact"][chunk] = victim.predict(images, ids, meta.attack)[0].cpu()
+            found["exact"][chunk] = victim.predict(images, ids)[0].cpu()
             rounded = (images * _LEVELS).round() / _LEVELS
-            found["rounded"][chunk] = victim.predict(rounded, ids, meta.attack)[0].cpu()
+            found["rounded"][chunk] = victim.predict(rounded, ids)[0].cpu()
             if clean is not None:
-                found["clean"][chunk] = victim.predict(clean.batch(chunk, run.device)[0], ids, "clean")[0].cpu()
+                found["clean"][chunk] = victim.predict(clean.batch(chunk, run.device)[0], ids)[0].cpu()
 
         one.bench.each(torch.arange(n), work)
         now = record(run.network, run.model_print)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
 
 import torch
@@ -128,15 +128,19 @@ class Victim:
         self.non_finite += int((~torch.isfinite(found).all(dim=1)).sum())
         return found  # type: ignore[no-any-return]
 
-    def predict(self, images: torch.Tensor, ids: torch.Tensor, stream: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Predicted classes ``(N,)`` (the majority of the votes where there are several) and the first logits."""
+    def predict(self, images: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Predicted classes ``(N,)`` (the majority of the votes where there are several) and the first logits.
+
+        A sample's votes are the same draws for every image shown in its place, and none of those an attack sees: so
+        that what breaks it is the image, and not another draw.
+        """
         if not self.stochastic:
             logits = self.logits(images)
             return _classes(logits), logits
         first = None
         counts = None
         for vote in range(self.votes):
-            with noise.sample_scope(ids, seed=self.seed, stream=f"{stream} vote {vote}"):
+            with noise.sample_scope(ids, seed=self.seed, stream=f"vote {vote}"):
                 logits = self.logits(images)
             if first is None or counts is None:
                 first, counts = logits, torch.zeros_like(logits, dtype=torch.int64)
@@ -146,10 +150,14 @@ class Victim:
         assert counts is not None
         return torch.where(counts.sum(dim=1) > 0, counts.argmax(dim=1), -1), first
 
+    def drawing(self, ids: torch.Tensor, stream: str) -> AbstractContextManager[None]:
+        """Where stochastic modules draw what an attack of that stream sees."""
+        return noise.sample_scope(ids, seed=self.seed, stream=f"{stream} attack")
+
     @contextmanager
     def attacked(self, ids: torch.Tensor, stream: str, draws: int = 1) -> Iterator[AttackView]:
         """The view for one batch of an attack; stochastic modules draw keyed noise for these samples."""
-        with noise.sample_scope(ids, seed=self.seed, stream=f"{stream} attack"):
+        with self.drawing(ids, stream):
             self.view.look = True
             self.view.draws = draws
             try:

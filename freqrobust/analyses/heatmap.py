@@ -144,7 +144,7 @@ class _Sweep:
 
         context = self.context
         images, labels, ids = context.data.batch(block, context.device)
-        clean_wrong = int((context.classes(images, ids, "heat map clean") != labels).sum())
+        clean_wrong = int((context.classes(images, ids) != labels).sum())
         clean = _drain(outputs)
         self.clean_wrong += clean_wrong
         size = len(block)
@@ -155,7 +155,7 @@ class _Sweep:
             which, sample = pairs // size, (pairs % size).to(images.device)
             own = ids[sample]
             changed = self._changed(images[sample], own, which)
-            wrong = context.classes(changed, own, "heat map") != labels[sample]
+            wrong = context.classes(changed, own) != labels[sample]
             change = _drain(outputs)
             if clean is not None and change is not None:
                 first = clean[sample]

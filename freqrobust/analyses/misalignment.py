@@ -127,10 +127,9 @@ class Misalignment(Analysis):
             images, labels, ids = context.data.batch(torch.tensor([position]), context.device)
             parts = [images, low_pass(images, radius, self.shape), high_pass(images, radius, self.shape)]
             classes = [int(found.clean[position]), int(found.low[row, position]), int(found.high[row, position])]
-            streams = ["clean", f"lfc {radius:g}", f"hfc {radius:g}"]
             confidences = [
-                float(torch.softmax(context.logits(part, ids, stream)[1][0], dim=0)[c]) if c >= 0 else 0.0
-                for part, c, stream in zip(parts, classes, streams, strict=True)
+                float(torch.softmax(context.logits(part, ids)[1][0], dim=0)[c]) if c >= 0 else 0.0
+                for part, c in zip(parts, classes, strict=True)
             ]
             result.gallery.append(
                 Example(id=int(ids[0]), label=int(labels[0]), predictions=classes, confidences=confidences)

@@ -46,7 +46,7 @@ class Sensitivity(Analysis):
         total = Spectrum(*data.shape[1:])
 
         def work(images: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor, chunk: torch.Tensor) -> None:
-            gradient = context.gradient(images, labels, ids, "sensitivity")
+            gradient = context.gradient(images, labels, ids)
             if self.unit:
                 gradient = gradient / per_sample(length(gradient).clamp_min(1e-30), gradient)
             total.add(gradient)

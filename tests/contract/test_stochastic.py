@@ -96,7 +96,7 @@ def test_right_is_a_majority_of_votes_which_the_report_tells(network, digits) ->
     counts = torch.zeros(64, 10)
     images, labels, ids = digits.batch(torch.arange(64), torch.device("cpu"))
     for vote in range(VOTES):
-        with noise.sample_scope(ids, seed=0, stream=f"clean vote {vote}"), torch.no_grad():
+        with noise.sample_scope(ids, seed=0, stream=f"vote {vote}"), torch.no_grad():
             drawn = network(Jitter().transform(images)).argmax(dim=1)
         counts[torch.arange(64), drawn] += 1
     assert report.cell("clean", "Jitter").right().tolist() == (counts.argmax(dim=1) == labels).tolist()
@@ -188,3 +188,12 @@ def test_the_report_says_over_how_many_draws(network, digits) -> None:
     assert draws["Jitter", "pgd:eps=0.1,steps=1"] == 10
     assert draws["Jitter", "pgd:eps=0.1,steps=1,eot=3"] == 3
     assert {draws[key] for key in draws if key[0] == "none" or key[1] in ("clean", "lfc:radius=3")} == {None}
+
+
+def test_an_image_that_is_not_changed_is_not_broken(network, digits) -> None:
+    """Votes are the same draws for the clean and the attacked image, whatever the attack."""
+    attacks = ["pgd:eps=0,steps=1", "fgsm:eps=0", "noise:eps=0"]
+    report = run(network, digits, 64, attacks, defenses=[Jitter(sigma=1.0)], diagnose=None)
+    cells = [cell for cell in report.cells if cell.defense == "Jitter"]
+    assert {cell.outcomes for cell in cells} == {cells[0].outcomes}
+    assert {w.outcomes for w in report.worst_case if w.defense == "Jitter"} == {cells[0].outcomes}

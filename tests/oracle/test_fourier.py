@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -183,8 +185,10 @@ def test_transferred_waves_are_those_of_the_undefended_model() -> None:
 def test_what_cannot_work_is_said_in_one_line() -> None:
     attack = attacks.parse("fourier")[0].plugin
     one = smooth_images(1)
-    with pytest.raises(PluginError, match="chooses its wave on one half of the samples"):
-        attack.prepare(Whole(nn.Identity(), one), AttackContext(one.ids))
+    context = AttackContext(one.ids)
+    alone = replace(context, prepared=attack.prepare(Whole(nn.Identity(), one), context))
+    assert torch.equal(attack.perturb(nn.Identity(), one.images, one.labels, alone), one.images)
+    assert context.notes == ["one sample alone is left as it is: there is no other half to choose its wave on"]
     with pytest.raises(PluginError, match=r"prepare\(\) has to see the samples"):
         attack.perturb(nn.Identity(), one.images, one.labels, AttackContext(one.ids))
     with pytest.raises(SpecError, match="'norm' should be 'linf' or 'l2'"):
