@@ -25,7 +25,7 @@ class Margins(Analysis):
         total: list[float] = []
 
         def work(images: Any, labels: Any, ids: Any, positions: Any) -> None:
-            _, logits = context.logits(images, ids, "margins")
+            _, logits = context.logits(images, ids)
             own = logits.gather(1, labels[:, None])[:, 0]
             others = logits.scatter(1, labels[:, None], float("-inf")).amax(dim=1)
             total.extend((own - others).clamp_min(self.least).tolist())
