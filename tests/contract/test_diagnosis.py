@@ -366,3 +366,11 @@ def test_randomness_that_is_declared_but_not_keyed(network, digits) -> None:
     found = of(run(network, digits, defenses=[Unkeyed()]), "Unkeyed")
     assert check(found, "repeatability").status == "failed"
     assert "freqrobust.noise" in check(found, "repeatability").reason
+
+
+def test_outputs_that_change_come_before_everything_else() -> None:
+    changing = Check(
+        name="repeatability", status="failed", measured=9, threshold=0, source="x", reason="outputs change"
+    )
+    examined = Examined("full", Threat("linf", 8 / 255), 200, 100, [made(50, "failed"), changing])
+    assert verdict(examined, None) == ("doubtful", "doubtful: outputs change")
