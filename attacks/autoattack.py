@@ -48,8 +48,8 @@ class _Bounded(Attack):
 class AutoAttack(_Bounded):
     """An ensemble without parameters to tune: APGD-CE, targeted APGD-DLR, targeted FAB, Square.  (Croce and Hein 2020)
 
-    Each part gets the samples that the parts before it left right, and the report counts what each part broke.
-    With fewer than 4 classes the parts whose loss is defined are run, and the counts say that this is not the
+    Each part gets the samples that the parts before it left right, and the report counts what each part misclassified.
+    With fewer than 4 classes the parts whose loss is defined are run, and a note says that this is not the
     standard attack. It is seeded anew for every batch, as the original is.
     """
 
@@ -93,7 +93,7 @@ class AutoAttack(_Bounded):
             for part in parts:
                 context.count(part, 0)
             if left_out:
-                context.count(f"not {self.version}: {classes} classes, without {' '.join(left_out)}", 0)
+                context.note(f"not {self.version}: {classes} classes, without {', '.join(left_out)}")
             for part in parts:
                 if len(active) == 0:
                     break

@@ -94,6 +94,9 @@ def generators(seed: int, device: torch.device) -> Iterator[None]:
 def isolated(name: str, model: nn.Module, seed: int, device: torch.device) -> Iterator[None]:
     """Run code of a library: seeded, silent, with gradients, and with the modes of the model put back.
 
+    Its warnings about what it computes go to the harness, which puts them into the report; those for its developers
+    are ignored.
+
     Raises:
         PluginError: whatever the library raises, with the name of the attack; but a lack of memory, and
             what this project raises itself, pass unchanged.
@@ -112,6 +115,8 @@ def isolated(name: str, model: nn.Module, seed: int, device: torch.device) -> It
             torch.enable_grad(),
         ):
             warnings.simplefilter("ignore")
+            for category in (UserWarning, RuntimeWarning):
+                warnings.simplefilter("default", category)
             yield
     except FreqRobustError:
         raise

@@ -14,7 +14,7 @@ from freqrobust import __version__
 from freqrobust.corruptions import Reference, summaries
 from freqrobust.data import ImageData
 from freqrobust.devices import describe
-from freqrobust.diagnosis import Examined, verdict
+from freqrobust.diagnosis import Examined
 from freqrobust.measurement import EOT, Outcome, holds
 from freqrobust.models import record
 from freqrobust.plugin import Attack, Threat
@@ -34,6 +34,7 @@ from freqrobust.results import (
 )
 from freqrobust.session import CLEAN, VOTES, Measured, Run
 from freqrobust.statistics import by_chance, paired_difference, wilson
+from freqrobust.verdict import verdict
 from freqrobust.victim import Precision
 
 #: Share of the predictions of one class from which on they count as constant.
@@ -221,7 +222,8 @@ def _worst(one: Measured, threats: list[Threat], base: dict[str, np.ndarray] | N
     for threat in threats:
         if not any(t is not None and t.norm == threat.norm and t.eps <= threat.eps for t, _ in adversarial):
             continue  # no attack was measured inside this threat: nothing is known about it
-        right = holds(one.clean, [*(outcome for _, outcome in adversarial), *found], threat)
+        reported = holds(one.clean, [outcome for _, outcome in adversarial], threat)
+        right = reported & holds(one.clean, found, threat)
         named = ThreatRecord(norm=threat.norm, eps=threat.eps)
         rows.append(
             WorstCase(
@@ -232,6 +234,7 @@ def _worst(one: Measured, threats: list[Threat], base: dict[str, np.ndarray] | N
                 n=len(right),
                 correct=int(right.sum()),
                 outcomes=pack(right),
+                by_checks=int((reported & ~right).sum()),
                 difference=_difference(right, base.get(f"worst {named}")) if base is not None else None,
             )
         )
@@ -248,9 +251,19 @@ def _warnings(run: Run, one: Measured) -> list[Warned]:
             attack = selection.plugin
             counted = isinstance(attack, Attack) and attack.kind == "adversarial"
             note = "; it is missing from the worst case" if counted else ""
-            found.append(Warned(code="cell-failed", message=f"{selection.spec} failed: {outcome}{note}", defense=name))
+            found.append(
+                Warned(
+                    code="cell-failed",
+                    message=f"{selection.spec} failed: {outcome}{note}",
+                    defense=name,
+                    attack=selection.spec,
+                )
+            )
         else:
-            found += [Warned(code=code, message=message, defense=name) for code, message in outcome.warnings]
+            found += [
+                Warned(code=code, message=message, defense=name, attack=selection.spec)
+                for code, message in outcome.warnings
+            ]
     near = _near_chance(run, one)
     if near is not None:
         found.append(

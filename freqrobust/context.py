@@ -80,8 +80,9 @@ class AttackContext:
         self.tally[part] = self.tally.get(part, 0) + broken
 
     def note(self, line: str) -> None:
-        """Say something in the report, beside the attack's numbers."""
-        self.notes.append(line)
+        """Add a line to the report, beside the attack's numbers; the same line of several batches is added once."""
+        if line not in self.notes:  # every batch may say it
+            self.notes.append(line)
 
     def uniform(self, shape: Sequence[int], stream: str) -> torch.Tensor:
         """Uniform noise in [0, 1), ``(N, *shape)``, the same for a sample in every batch."""

@@ -1,27 +1,28 @@
-"""Whether the robust accuracy of a defense is to be believed.
+"""Checks of a robust accuracy.
 
-An attack that finds nothing says something about the model only when the attack works. The checks are the
+An attack that finds no example says something about the model only when the attack works. The checks are the
 symptoms of gradients that are masked (Athalye, Carlini, Wagner 2018, sec. 3.1) and of attacks that stopped too
 early (Carlini et al. 2019, "On evaluating adversarial robustness"), each a comparison at one threat, on the same
-samples, without what an eps sweep hands over.
+samples, without what an eps sweep hands over. The quick ones are here, those that run other attacks in
+``diagnosis_checks``.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
-from unittest.mock import patch
 
 import numpy as np
 import torch
 
 from freqrobust import noise
 from freqrobust.context import AttackContext
+from freqrobust.diagnosis_checks import ATHALYE, CARLINI, CROCE, FULL_CHECKS, Finding, FullCheck, NotApplicable
 from freqrobust.errors import SpecError
 from freqrobust.losses import margin
 from freqrobust.measurement import NORMS, Outcome, Timer, holds, measure, measure_transfer
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 Depth = Literal["quick", "full"]
 #: Samples that are looked at; fewer for stochastic defenses, whose attacks average over draws.
 SAMPLES, SAMPLES_STOCHASTIC = 200, 50
-#: Further samples that another attack may break before a check fails: so many, or this share.
+#: Additional samples that another attack may misclassify before a check fails: so many, or this share.
 FURTHER, FURTHER_SHARE = 3, 0.01
 #: Share of margin gradients that may be exactly zero.
 ZERO_SHARE = 0.05
@@ -49,14 +50,8 @@ BLIND = ("zero-gradients", "no-gradients")
 FEWEST = 20
 #: How far outputs may differ between two calls, as a share of the largest logit: rounding differs.
 SAME = 1e-3
-#: Share of the samples that should still hold at the threat that is looked at, where there is such a threat.
+#: Share of the samples that should be robust at the threat that is examined, where there is such a threat.
 HEADROOM = 0.05
-
-ATHALYE = "Athalye, Carlini, Wagner 2018, sec. 3.1"
-CARLINI = "Carlini et al. 2019"
-TRAMER = "Tramer et al. 2020"
-CROCE = "Croce and Hein 2020"
-
 
 Measurements = Sequence["tuple[Selection, Outcome | str]"]
 
@@ -69,18 +64,23 @@ class Examined:
         depth: how much was asked for.
         threat: at which the checks were made.
         n: samples that were looked at.
-        held: how many of them nothing broke at that threat, neither the report's attacks nor the checks.
-        found: what the checks broke, for the worst case, and the passes they took.
+        robust: how many of them are robust at that threat, to the report's attacks and to the checks.
+        found: what the checks misclassified, for the worst case, and the passes they took.
         failed: why there are no checks.
     """
 
     depth: Depth
     threat: Threat | None = None
     n: int = 0
-    held: int = 0
+    robust: int = 0
     checks: list[Check] = field(default_factory=list)
     found: list[Outcome] = field(default_factory=list)
     failed: str | None = None
+
+
+def allowed(n: int) -> float:
+    """How many of ``n`` samples a check may count before it fails."""
+    return max(FURTHER_SHARE * n, FURTHER)
 
 
 def examine(
@@ -116,18 +116,18 @@ def examine(
     threat = _choose(threats, clean, outcomes, sample)
     if threat is None:
         return None
-    work = _Examination(run, clean, sample, holds(clean, outcomes, threat), threat)
+    work = Examination(run, clean, sample, holds(clean, outcomes, threat), threat, source)
     work.quick()
     work.what_was_run([o for o in by_gradients if o.threat.norm == threat.norm and o.threat.eps <= threat.eps])
     others = sorted({one.threat.norm for one in [*aware, *unaware]} - {threat.norm})
     if others:
-        work.inform(
-            "other norms", f"{threat.norm} was examined; {' and '.join(others)} was measured, not examined", CARLINI
-        )
+        names = " and ".join(norm.capitalize() for norm in others)
+        reason = f"{threat.norm.capitalize()} was examined; {names} was measured but not examined"
+        work.inform("other norms", reason, CARLINI)
     if depth == "full":
-        work.full(source)
-    left = holds(clean, [*outcomes, *work.found], threat)
-    return Examined(depth, threat, int(sample.sum()), int((left & sample).sum()), work.checks, work.found)
+        work.full()
+    robust = holds(clean, [*outcomes, *work.found], threat)
+    return Examined(depth, threat, int(sample.sum()), int((robust & sample).sum()), work.checks, work.found)
 
 
 class _Budgeted(NamedTuple):
@@ -149,7 +149,7 @@ def _budgeted(measured: Measurements) -> list[_Budgeted]:
 
 
 def _choose(threats: set[Threat], clean: Outcome, outcomes: list[Outcome], sample: np.ndarray) -> Threat | None:
-    """The largest threat at which enough samples hold for another attack to show something; else the smallest."""
+    """The largest threat at which enough samples are robust for another attack to find more; else the smallest."""
     ordered = sorted(threats, key=lambda t: (NORMS.index(t.norm), -t.eps))
     ordered = [t for t in ordered if t.norm == ordered[0].norm]
     enough = HEADROOM * sample.sum()
@@ -160,19 +160,34 @@ def _choose(threats: set[Threat], clean: Outcome, outcomes: list[Outcome], sampl
 
 
 @dataclass
-class _Examination:
+class Examination:
+    """The checks of one defense at one threat, while they are made.
+
+    Attributes:
+        run: the defense.
+        clean: its clean pass.
+        sample: the samples that are examined, ``(n,)``.
+        reported: those that are robust to all attacks of the report at this threat, ``(n,)``.
+        source: the undefended model, to transfer examples from; None when the defense is none.
+        found: what the attacks of the checks misclassified.
+    """
+
     run: DefenseRun
     clean: Outcome
     sample: np.ndarray
     reported: np.ndarray
     threat: Threat
+    source: DefenseRun | None = None
     checks: list[Check] = field(default_factory=list)
     found: list[Outcome] = field(default_factory=list)
+    _tried: dict[tuple[str, bool, bytes], Outcome | NotApplicable] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.n = int(self.sample.sum())
-        self.allowed = max(FURTHER_SHARE * self.n, FURTHER)
+        self.allowed = allowed(self.n)
         self.record = ThreatRecord(norm=self.threat.norm, eps=self.threat.eps)
+        self.pixels = math.prod(self.run.run.data.shape)
+        self.stochastic = self.run.chain.stochastic
 
     # -- the quick part -------------------------------------------------------------------------------------
 
@@ -183,25 +198,25 @@ class _Examination:
         self.found.append(noisy)
         self._repeatability(piece)
         self._zero_gradients(piece)
-        self._compare("noise", "noise at the full budget", noisy, self.reported, ATHALYE)
+        additional = self.misclassified(noisy)
+        reason = self.additional("random noise at the full budget", additional)
+        self._judge("noise", ATHALYE, Finding(additional, reason, additional))
         if piece["softmax"]:
-            self.inform(
-                "softmax outputs", "the model returns probabilities: the margin of logits would not saturate", CARLINI
-            )
+            reason = "the model returns probabilities instead of logits, on which losses can saturate"
+            self.inform("softmax outputs", reason, CARLINI)
         if piece["differentiates"]:
-            self.inform(
-                "gradients inside forward", "the model differentiates while it predicts (test-time optimisation)", CROCE
-            )
+            reason = "the model computes gradients while it predicts (test-time optimisation)"
+            self.inform("gradients inside forward", reason, CROCE)
 
     def _repeatability(self, piece: dict[str, Any]) -> None:
         about: dict[str, Any] = {"name": REPEATABILITY, "source": CROCE, "n": self.n, "unit": "samples"}
         changed = piece["changed"]
         if self.run.chain.stochastic:
-            same = "outputs are the same for the same draws; declared stochastic, and judged by majority"
-            other = "outputs change for the same draws: randomness has to come from freqrobust.noise"
+            same = "outputs are the same for the same random draws; predictions are majority votes"
+            other = "outputs change for the same random draws; a stochastic defense has to draw from freqrobust.noise"
         else:
-            same = "outputs are the same in another call and another batch"
-            other = "outputs change from call to call, or with the batch; a random defense has to say stochastic = True"
+            same = "outputs are the same in another call and in other batches"
+            other = "outputs change between calls or with the batch; a random defense has to set stochastic = True"
         reason = other if changed else same
         status = "failed" if changed else "passed"
         self.checks.append(Check(**about, status=status, measured=changed, threshold=0, reason=reason))
@@ -209,7 +224,7 @@ class _Examination:
     def _zero_gradients(self, piece: dict[str, Any]) -> None:
         about: dict[str, Any] = {"name": "zero gradients", "source": CARLINI, "n": piece["gradients"], "unit": "share"}
         if not piece["gradients"]:
-            self.checks.append(Check(**about, status="not applicable", reason="no sample is right on the clean image"))
+            self.checks.append(Check(**about, status="not applicable", reason="no clean image is classified correctly"))
             return
         share = piece["zero"] / piece["gradients"]
         reason = f"{piece['zero']} of {piece['gradients']} gradients of the margin loss are zero or not finite"
@@ -217,103 +232,74 @@ class _Examination:
         self.checks.append(Check(**about, status=status, measured=share, threshold=ZERO_SHARE, reason=reason))
 
     def what_was_run(self, by_gradients: list[_Budgeted]) -> None:
-        """Did an attack by gradients run within the threat, and did it see any?"""
-        about: dict[str, Any] = {"name": "attacks by gradients", "source": CARLINI, "threat": self.record}
+        """Did a gradient-based attack run within the threat, and did it receive gradients?"""
+        about: dict[str, Any] = {"name": "gradient-based attacks", "source": CARLINI, "threat": self.record}
         blind = [one for one in by_gradients if any(code in BLIND for code, _ in one.outcome.warnings)]
-        reason = f"{len(by_gradients)} attacks of the report followed gradients"
+        reason = f"{len(by_gradients)} attacks of the report use gradients of the defended model"
         if not by_gradients:
-            reason = "no attack of the report followed gradients of the defended model"
+            reason = "no attack of the report uses gradients of the defended model"
         elif blind:
-            reason = f"{len(blind)} of {len(by_gradients)} attacks of the report met gradients of zero, or none"
+            reason = f"{len(blind)} of {len(by_gradients)} attacks of the report received no gradients, or zeros"
         status = "failed" if blind or not by_gradients else "passed"
         self.checks.append(Check(**about, status=status, reason=reason))
 
     # -- the full part --------------------------------------------------------------------------------------
 
-    def full(self, source: DefenseRun | None) -> None:
+    def full(self) -> None:
         """Other attacks at the same budget, and other budgets."""
-        iterative = self._attack("pgd", self.sample, steps=20)
-        if isinstance(iterative, str):
-            for name in ("single step", "black box", "transfer", "more steps", "growing eps"):
-                self._not_applicable(name, iterative)
-            return
-        spec, plain = iterative
-        self._compare("plain PGD", "20 steps, nothing inherited", plain, self.reported, CARLINI, spec)
-        queries = 100 if self.run.chain.stochastic else 500
-        held = plain.right
-        self._against("single step", "one step against 20", held, ATHALYE, "fgsm")
-        self._against("black box", "scores alone against gradients", held, ATHALYE, "square", queries=queries)
-        self._transfer(source, held)
-        still = held & self.reported
-        self._against("more steps", "100 steps after 20 and the report", still, CARLINI, "pgd", steps=100)
-        about = "5 starts after 1 and the report"
-        self._against("more restarts", about, still, CARLINI, "pgd", steps=20, restarts=5)
-        about = "the margin after the cross-entropy and the report"
-        self._against("another loss", about, still, TRAMER, "pgd", steps=20, loss="margin")
-        self._growth(plain)
-        self._together()
+        for check in FULL_CHECKS:
+            try:
+                self._judge(check.name, check.source, check.run(self))
+            except NotApplicable as why:
+                self._not_applicable(check, str(why))
 
-    def _together(self) -> None:
-        """Everything that the checks broke, against everything that the report's attacks broke."""
-        left = holds(self.clean, self.found, self.threat)
-        beyond = int((~left & self.reported & self.sample).sum())
-        reason = f"all checks together broke {beyond} of {self.n} samples beyond the report"
-        self._judge("all together", beyond, reason, CARLINI, beyond)
+    def attack(
+        self, name: str, among: np.ndarray | None = None, transferred: bool = False, **params: Any
+    ) -> tuple[str, Outcome]:
+        """Run an attack, at the budget of the threat unless another is given, once for each choice of arguments.
 
-    def _against(self, name: str, about: str, reference: np.ndarray, source: str, attack: str, **params: Any) -> None:
-        """Another attack, on the samples that hold by the reference."""
-        tried = self._attack(attack, reference & self.sample, **params)
-        if isinstance(tried, str):
-            self._not_applicable(name, tried)
-        else:
-            self._compare(name, about, tried[1], reference, source, tried[0])
+        Args:
+            name: of the attack.
+            among: the samples that it may try, ``(n,)``; by default those that are examined.
+            transferred: make the examples on the undefended model.
+            params: parameters of the attack.
 
-    def _transfer(self, source: DefenseRun | None, held: np.ndarray) -> None:
-        if source is None:
-            self._not_applicable("transfer", "there is no undefended model to make examples on")
-            return
-        tried = self._attack("pgd", held & self.sample, source, steps=20)
-        if isinstance(tried, str):
-            self._not_applicable("transfer", tried)
-            return
-        about = "examples made on the undefended model against adaptive ones"
-        self._compare("transfer", about, tried[1], held, ATHALYE, tried[0])
+        Returns:
+            Its spec and its outcome.
 
-    def _growth(self, iterative: Outcome) -> None:
-        """The same attack at half, once and twice the budget, and at one that reaches mid-grey from every image."""
-        eps, most = self.threat.eps, grey(self.threat.norm, math.prod(self.run.run.data.shape))
-        steps = {eps: iterative}
-        for other in {eps / 2, min(2 * eps, most), most} - {eps}:
-            tried = self._attack("pgd", self.sample, eps=other, steps=20)
-            if isinstance(tried, str):
-                self._not_applicable("growing eps", tried)
-                return
-            steps[other] = tried[1]
-        lost = 0
-        ordered = sorted(steps)
-        for small, large in itertools.pairwise(ordered):
-            lost = max(lost, int((~steps[small].right & steps[large].right & self.sample).sum()))
-        reason = f"{lost} samples broken at one budget hold at the next larger one of " + ", ".join(
-            str(Threat(self.threat.norm, e)) for e in ordered
-        )
-        self._judge("growing eps", lost, reason, ATHALYE)
-        left = int((steps[most].right & self.sample).sum())
-        reason = f"{left} samples hold at {Threat(self.threat.norm, most)}, where every image can become mid-grey"
-        self._judge("large eps", left, reason, ATHALYE)
-
-    # -- tools ----------------------------------------------------------------------------------------------
-
-    def _attack(
-        self, name: str, among: np.ndarray, source: DefenseRun | None = None, **params: Any
-    ) -> tuple[str, Outcome] | str:
-        """Run an attack on some of the samples: its spec and what it found; or why it could not be run."""
+        Raises:
+            NotApplicable: it is not installed, has no such parameter, or failed.
+        """
+        if transferred and self.source is None:
+            raise NotApplicable("this is the undefended model")
         given = {"eps": self.threat.eps, "norm": self.threat.norm, **params}
         try:
             plugin = attacks.get(name).build(name, given)
         except SpecError as error:
-            return str(error)
+            raise NotApplicable(str(error)) from error
         shown = {**given, "eps": Threat(self.threat.norm, given["eps"]).eps_text}
         selection = Selection(name, plugin, {key: f"{value}" for key, value in shown.items()})
+        among = self.sample if among is None else among
+        key = (selection.spec, transferred, among.tobytes())
+        if key not in self._tried:
+            self._tried[key] = self._run(selection, among, self.source if transferred else None)
+        outcome = self._tried[key]
+        if isinstance(outcome, NotApplicable):
+            raise outcome
+        return selection.spec, outcome
+
+    def misclassified(self, outcome: Outcome, robust: np.ndarray | None = None) -> int:
+        """How many of the samples that are robust, in the report unless given, an attack misclassified."""
+        robust = self.reported if robust is None else robust
+        return int((~outcome.right & self.clean.right & self.sample & robust).sum())
+
+    def additional(self, about: str, count: int) -> str:
+        """The reason of a check that compares attacks."""
+        return f"{about}: {count} of {self.n} additional samples misclassified"
+
+    # -- tools ----------------------------------------------------------------------------------------------
+
+    def _run(self, selection: Selection, among: np.ndarray, source: DefenseRun | None) -> Outcome | NotApplicable:
         run = self.run
 
         def work() -> dict[str, Any]:
@@ -328,9 +314,10 @@ class _Examination:
         try:
             outcome = Outcome.from_piece(self._remembered(purpose, selection, among, work))
         except Exception as error:  # the other checks are kept
-            return f"{selection.spec} failed: {type(error).__name__}: {' '.join(str(error).split())}"
+            reason = " ".join(str(error).split())
+            return NotApplicable(f"{selection.spec} failed: {type(error).__name__}: {reason}")
         self.found.append(outcome)
-        return selection.spec, outcome
+        return outcome
 
     def _remembered(
         self, purpose: str, selection: Selection | None, among: np.ndarray, work: Callable[[], dict[str, Any]]
@@ -349,48 +336,34 @@ class _Examination:
             run.watch.end(label)
         return piece
 
-    def _compare(
-        self, name: str, about: str, tried: Outcome, reference: np.ndarray, source: str, attack: str | None = None
-    ) -> None:
-        """Fail when an attack broke many samples that hold by the reference."""
-        broken = ~tried.right & self.clean.right & self.sample
-        further = int((broken & reference).sum())
-        beyond = int((broken & self.reported).sum())
-        reason = f"{about}: {further} of {self.n} samples further"
-        self._judge(name, further, reason, source, beyond, attack)
-
-    def _judge(
-        self, name: str, measured: int, reason: str, source: str, beyond: int | None = None, attack: str | None = None
-    ) -> None:
+    def _judge(self, name: str, source: str, finding: Finding) -> None:
         self.checks.append(
             Check(
                 name=name,
-                status="failed" if measured > self.allowed else "passed",
-                measured=measured,
+                status="failed" if finding.measured > self.allowed else "passed",
+                measured=finding.measured,
                 threshold=self.allowed,
                 unit="samples",
                 n=self.n,
                 threat=self.record,
-                attack=attack,
-                beyond=beyond,
-                reason=reason,
+                attack=finding.attack,
+                transferred=finding.transferred,
+                beyond=finding.beyond,
+                reason=finding.reason,
                 source=source,
             )
         )
 
-    def _not_applicable(self, name: str, why: str) -> None:
-        self.checks.append(Check(name=name, status="not applicable", reason=why, threat=self.record, source=ATHALYE))
+    def _not_applicable(self, check: FullCheck, why: str) -> None:
+        self.checks.append(
+            Check(name=check.name, status="not applicable", reason=why, threat=self.record, source=check.source)
+        )
 
     def inform(self, name: str, what: str, source: str) -> None:
         self.checks.append(Check(name=name, status="information", reason=what, source=source))
 
 
-def grey(norm: str, pixels: int) -> float:
-    """The budget within which every image in [0, 1] can become mid-grey, so that nothing is left to tell apart."""
-    return {"linf": 0.5, "l2": 0.5 * math.sqrt(pixels), "l1": 0.5 * pixels}[norm]
-
-
-def _look(work: _Examination) -> dict[str, Any]:
+def _look(work: Examination) -> dict[str, Any]:
     """One pass with gradients, one without in other batches, one with noise."""
     run, threat = work.run, work.threat
     victim, bench, seed = run.victim(), run.bench, run.run.seed
@@ -465,59 +438,30 @@ def _same(a: torch.Tensor, b: torch.Tensor, share: float) -> torch.Tensor:
     return (((a - b).abs() <= share * largest) | (a == b) | (a.isnan() & b.isnan())).all(dim=1)
 
 
+#: Held while functions of torch.autograd are replaced, so that one thread cannot restore what another one replaced.
+_REPLACING = threading.RLock()
+
+
 @contextmanager
 def _watched() -> Iterator[list[str]]:
-    """Notes calls of ``torch.autograd`` while a model predicts."""
+    """Records the calls that this thread makes of ``torch.autograd``'s functions, which are always put back."""
     calls: list[str] = []
+    thread = threading.get_ident()
 
-    def noting(name: str) -> Any:
-        original = getattr(torch.autograd, name)
-
+    def recording(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            calls.append(name)
-            return original(*args, **kwargs)
+            if threading.get_ident() == thread:
+                calls.append(name)
+            return function(*args, **kwargs)
 
-        return patch.object(torch.autograd, name, call)
+        return call
 
-    with noting("grad"), noting("backward"):
-        yield calls
-
-
-# -- the verdict --------------------------------------------------------------------------------------------
-
-Verdict = Literal["believable", "doubtful", "overestimated", "not meaningful"]
-
-
-def verdict(examined: Examined, meaningless: str | None) -> tuple[Verdict, str]:
-    """The verdict and its sentence.
-
-    Args:
-        examined: the checks.
-        meaningless: why accuracies mean nothing at all, when they do not.
-    """
-    if meaningless is not None:
-        return "not meaningful", f"not meaningful: {meaningless}"
-    if examined.failed is not None:
-        return "doubtful", f"doubtful: the checks themselves failed: {examined.failed}"
-    assert examined.threat is not None
-    at = f"of {examined.n} samples at {examined.threat}"
-    allowed = max(FURTHER_SHARE * examined.n, FURTHER)
-    changing = [c for c in examined.checks if c.name == REPEATABILITY and c.status == "failed"]
-    if changing:  # every other comparison is then also one of draws
-        return "doubtful", f"doubtful: {changing[0].reason}"
-    stronger = [c for c in examined.checks if c.beyond is not None and c.beyond > allowed]
-    if stronger:
-        worst = max(stronger, key=lambda c: c.beyond or 0)
-        attack = f" ({worst.attack})" if worst.attack else ""
-        return "overestimated", f"overestimated: {worst.name}{attack} broke {worst.beyond} more {at}"
-    failed = [c for c in examined.checks if c.status == "failed"]
-    if examined.n < FEWEST and not failed:
-        return "doubtful", f"doubtful: {examined.n} samples are too few to tell"
-    if failed:
-        first, *others = failed
-        also = f"; also failed: {', '.join(c.name for c in others)}" if others else ""
-        return "doubtful", f"doubtful: {first.name}: {first.reason}{also}"
-    what = f"{examined.held} {at} held, and no check found fault"
-    if examined.depth == "quick":
-        return "believable", f"believable as far as quick checks tell: {what} (--diagnose runs the others)"
-    return "believable", f"believable: {what}"
+    with _REPLACING:
+        originals = {name: getattr(torch.autograd, name) for name in ("grad", "backward")}
+        try:
+            for name, function in originals.items():
+                setattr(torch.autograd, name, recording(name, function))
+            yield calls
+        finally:
+            for name, function in originals.items():
+                setattr(torch.autograd, name, function)

@@ -11,7 +11,20 @@ from freqrobust.errors import SpecError
 from freqrobust.registry import near_miss
 from freqrobust.results import Cell, Report, ThreatRecord, WorstCase
 from freqrobust.statistics import independent_difference, paired_difference
-from freqrobust.summary import Entry, Measure, distinct, entries, headline, short_name
+from freqrobust.summary import (
+    Entry,
+    Level,
+    Measure,
+    distinct,
+    entries,
+    footnotes,
+    headline,
+    level,
+    short_name,
+    statements,
+    verdict_label,
+    warning_text,
+)
 
 #: Chance that any of the ranks of a board is wrong, at most.
 ALPHA = 0.05
@@ -27,6 +40,7 @@ class Standing:
         measures: its headline, by label.
         ranks: the best and the worst rank that the samples allow; None where it has no number to rank by.
         verdict: what the diagnostics of the report say about its robust accuracy.
+        level: how that verdict is marked.
     """
 
     name: str
@@ -35,6 +49,7 @@ class Standing:
     measures: dict[str, Cell | WorstCase]
     ranks: tuple[int, int] | None = None
     verdict: str | None = None
+    level: Level | None = None
 
     @property
     def rank_text(self) -> str:
@@ -47,12 +62,19 @@ class Standing:
 
 @dataclass
 class Board:
-    """Entries in order, best first; ``by`` is the label of the measure they are ranked by, the first of ``labels``."""
+    """Entries in order, best first.
+
+    Attributes:
+        by: the label of the measure they are ranked by, the first of ``labels``.
+        notes: what to know about the ranks.
+        remarks: what each report says about its numbers: verdicts, footnotes and warnings.
+    """
 
     by: str
     labels: list[str]
     standings: list[Standing]
     notes: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
 
 def board(reports: Mapping[str, Report], by: str | None = None) -> Board:
@@ -81,7 +103,16 @@ def board(reports: Mapping[str, Report], by: str | None = None) -> Board:
     notes += [f"{s.name}: not ranked, as it has no {chosen.label}" for s in rest]
     notes += differences(reports)
     labels = [chosen.label, *(measure.label for measure in measures if measure.label != chosen.label)]
-    return Board(chosen.label, labels, [*ordered, *rest], notes)
+    return Board(chosen.label, labels, [*ordered, *rest], notes, _remarks(reports))
+
+
+def _remarks(reports: Mapping[str, Report]) -> list[str]:
+    found = []
+    for name, report in reports.items():
+        found += [f"{name}: {one.text}" for one in statements(report)]
+        found += [f"{name}: {one}" for one in footnotes(report)]
+        found += [f"{name}: warning: {warning_text(report, one)}" for one in report.warnings]
+    return found
 
 
 def _standings(reports: Mapping[str, Report]) -> list[Standing]:
@@ -92,16 +123,17 @@ def _standings(reports: Mapping[str, Report]) -> list[Standing]:
     found = []
     for name, report in reports.items():
         measures = headline(report)
-        verdicts = {Entry(d.model, d.defense_spec): d.verdict for d in report.diagnostics}
+        diagnoses = {Entry(d.model, d.defense_spec): d for d in report.diagnostics}
         for entry in entries(report):
-            model = names[name, entry.model]
+            model, diagnosis = names[name, entry.model], diagnoses.get(entry)
             found.append(
                 Standing(
                     name=model if entry.defense == "none" else f"{model} + {entry.defense}",
                     report=name,
                     entry=entry,
                     measures={m.label: m.found[entry] for m in measures if entry in m.found},
-                    verdict=verdicts.get(entry),
+                    verdict=verdict_label(diagnosis) if diagnosis is not None else None,
+                    level=level(diagnosis) if diagnosis is not None else None,
                 )
             )
     return found

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import math
 import time
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -237,16 +239,21 @@ def _shift(selection: Selection, attack: Attack, victim: Victim, bench: Bench, s
     n = len(bench.data)
     predictions = np.zeros(n, dtype=np.int32)
     everyone = torch.arange(n)
-    whole = prepared(attack, selection.spec, victim, bench, everyone, AttackContext(everyone, seed, "decide"))
+    heard: list[tuple[str, str]] = []
+    with recorded(selection.spec, heard):
+        whole = prepared(attack, selection.spec, victim, bench, everyone, AttackContext(everyone, seed, "decide"))
 
     def work(chunk: torch.Tensor) -> None:
         images, labels, ids = bench.data.batch(chunk, bench.device)
-        changed = run_attack(selection, attack, victim, images, labels, whole.batch(ids))
+        with recorded(selection.spec, heard):
+            changed = run_attack(selection, attack, victim, images, labels, whole.batch(ids))
         classes, _ = victim.predict(changed, ids)
         predictions[chunk.numpy()] = classes.cpu().numpy()
 
     bench.each(everyone, work)
-    outcome = timer.close(Outcome(predictions == bench.data.labels.numpy(), predictions, notes=whole.notes))
+    outcome = timer.close(
+        Outcome(predictions == bench.data.labels.numpy(), predictions, warnings=heard, notes=whole.notes)
+    )
     _warn_non_finite(outcome, victim, selection.spec)
     return outcome
 
@@ -279,14 +286,17 @@ def _adversarial(
     right = clean.right & ~handed_over
     some = torch.from_numpy(np.flatnonzero(tried))
     whole = AttackContext(some, seed, goal, eot=EOT if victim.stochastic else 1, slack=victim.slack)
-    whole = prepared(attack, selection.spec, victim, bench, some, whole)
+    heard: list[tuple[str, str]] = []
+    with recorded(selection.spec, heard):
+        whole = prepared(attack, selection.spec, victim, bench, some, whole)
     signs = _room_for_signs(attack, bench) if sweeping else None
 
     def work(chunk: torch.Tensor) -> None:
         images, labels, ids = bench.data.batch(chunk, bench.device)
         where = chunk.numpy()
         hint = _unpack_signs(lower.signs[where], images) if lower is not None and lower.signs is not None else None
-        changed = run_attack(selection, attack, victim, images, labels, whole.batch(ids, hint))
+        with recorded(selection.spec, heard):
+            changed = run_attack(selection, attack, victim, images, labels, whole.batch(ids, hint))
         classes, _ = victim.predict(changed, ids)
         broken = (classes != labels).cpu().numpy()
         if signs is not None:
@@ -299,7 +309,7 @@ def _adversarial(
 
     bench.each(some, work)
     outcome = Outcome(right, predictions, examples, inherited=int(handed_over.sum()), signs=signs)
-    outcome.breakdown, outcome.notes = whole.tally, whole.notes
+    outcome.breakdown, outcome.notes, outcome.warnings = whole.tally, whole.notes, heard
     outcome = timer.close(outcome)
     view = victim.view
     if attack.needs_gradient and view.zero_gradients > ZERO_GRADIENT_SHARE * view.first_gradients:
@@ -355,11 +365,14 @@ def measure_transfer(
     ]
     everyone = torch.arange(n)
     whole = AttackContext(everyone, seed, "maximize", eot=EOT if source.stochastic else 1)
-    whole = prepared(attack, selection.spec, source, bench, everyone, whole)
+    heard: list[tuple[str, str]] = []
+    with recorded(selection.spec, heard):
+        whole = prepared(attack, selection.spec, source, bench, everyone, whole)
 
     def work(chunk: torch.Tensor) -> None:
         images, labels, ids = bench.data.batch(chunk, bench.device)
-        changed = run_attack(selection, attack, source, images, labels, whole.batch(ids))
+        with recorded(selection.spec, heard):
+            changed = run_attack(selection, attack, source, images, labels, whole.batch(ids))
         where = chunk.numpy()
         lengths = {norm: norms(changed - images, norm).cpu().numpy() for norm in NORMS}
         for (victim, clean), outcome in zip(targets, outcomes, strict=True):
@@ -376,6 +389,7 @@ def measure_transfer(
     crafted = made.close(Outcome(outcomes[0].right, outcomes[0].predictions))
     for timer, outcome in zip(timers, outcomes, strict=True):
         timer.close(outcome)
+        outcome.warnings += heard
         _warn_non_finite(outcome, timer.victim, f"{selection.spec}, made on another model")
         outcome.notes = whole.notes
         outcome.forwards += crafted.forwards
@@ -401,6 +415,17 @@ def _unpack_signs(packed: np.ndarray, images: torch.Tensor) -> torch.Tensor:
     """Signs -1 and 1 shaped like ``images``."""
     bits = np.unpackbits(packed, axis=1, count=images[0].numel())
     return torch.from_numpy(bits).to(images.device, images.dtype).view_as(images) * 2 - 1
+
+
+@contextmanager
+def recorded(spec: str, heard: list[tuple[str, str]]) -> Iterator[None]:
+    """Adds the Python warnings of an attack to the warnings of its cell, each once, instead of printing them."""
+    with warnings.catch_warnings(record=True) as caught:
+        yield
+    for one in caught:
+        warning = ("attack-warning", f"{spec}: {one.category.__name__}: {' '.join(str(one.message).split())}")
+        if warning not in heard:
+            heard.append(warning)
 
 
 def run_attack(

@@ -113,6 +113,11 @@ class Threat(NamedTuple):
         return f"{self.norm} {self.eps_text}"
 
     @property
+    def text(self) -> str:
+        """``Linf 8/255``, for sentences."""
+        return f"{self.norm.capitalize()} {self.eps_text}"
+
+    @property
     def eps_text(self) -> str:
         """``8/255`` for a pixel quantity up to a quarter that is a whole or half number of 255ths, else a decimal number."""
         in_255 = self.eps * 255

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION: Literal[1] = 1
 Interval = tuple[float, float]
+#: What the checks say about the robust accuracy of a defense.
+Verdict = Literal["no problem found", "inconclusive", "overestimated", "not meaningful", "nothing to check"]
+#: Verdicts that older reports hold, and what they are called now.
+RENAMED_VERDICTS = {"believable": "no problem found", "doubtful": "inconclusive"}
 _Read = TypeVar("_Read", bound=BaseModel)
 
 
@@ -192,8 +196,8 @@ class Cell(_Counted):
     votes: int | None = Field(None, description="majority votes per sample, for stochastic defenses")
     eot: int | None = Field(None, description="draws of a stochastic defense that the harness had the attack average")
     inherited: int = 0
-    breakdown: dict[str, int] | None = Field(None, description="samples broken by each part of the attack")
-    notes: list[str] | None = Field(None, description="what the attack says about itself")
+    breakdown: dict[str, int] | None = Field(None, description="samples misclassified by each part of the attack")
+    notes: list[str] | None = Field(None, description="what the attack reports about itself")
     difference: Difference | None = None
     by_chance: float | None = None
     agreement: float | None = Field(None, description="share predicted as on the clean image")
@@ -211,6 +215,7 @@ class WorstCase(_Counted):
     defense_spec: str
     defense_params: dict[str, Any]
     threat: ThreatRecord
+    by_checks: int = Field(0, description="samples that only the checks of the diagnosis misclassified")
     difference: Difference | None = None
 
 
@@ -225,19 +230,20 @@ class Check(_Part):
     n: int | None = Field(None, description="samples that were looked at")
     threat: ThreatRecord | None = None
     attack: str | None = Field(None, description="the spec of the attack that was tried")
-    beyond: int | None = Field(None, description="samples that it broke and no attack of the report had broken")
-    reason: str | None = Field(None, description="what the check says, or why it does not apply")
+    transferred: bool = Field(False, description="that attack was run on the undefended model")
+    beyond: int | None = Field(None, description="samples that it misclassified and that are robust in the report")
+    reason: str | None = Field(None, description="what was found, or why the check is not applicable")
     source: str
 
 
 class Diagnosis(_Part):
-    """Whether to believe the robust accuracy of one defense."""
+    """What the checks found about the robust accuracy of one defense."""
 
     model: int = 0
     defense: str
     defense_spec: str
     defense_params: dict[str, Any]
-    verdict: Literal["believable", "doubtful", "overestimated", "not meaningful"]
+    verdict: Verdict
     sentence: str
     depth: Literal["quick", "full"] = "quick"
     threat: ThreatRecord | None = Field(None, description="at which the checks were made")
@@ -246,6 +252,19 @@ class Diagnosis(_Part):
     forwards: int = 0
     backwards: int = 0
     checks: list[Check]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rename_verdict(cls, values: Any) -> Any:
+        """Read the verdicts of older reports; their sentences begin with the same word."""
+        if not isinstance(values, dict) or values.get("verdict") not in RENAMED_VERDICTS:
+            return values
+        old = values["verdict"]
+        values = {**values, "verdict": RENAMED_VERDICTS[old]}
+        sentence = values.get("sentence")
+        if isinstance(sentence, str) and sentence.startswith(old):
+            values["sentence"] = RENAMED_VERDICTS[old] + sentence.removeprefix(old)
+        return values
 
 
 class SequentialRecord(_Part):
@@ -366,6 +385,7 @@ class Warned(_Part):
     message: str
     model: int = 0
     defense: str | None = None
+    attack: str | None = Field(None, description="spec of the attack that it is about, where it is about one")
 
 
 class AnalysisRecord(_Part):

@@ -142,7 +142,10 @@ def _plain(cell: Cell) -> Cell:
 def _counted(first: Any, second: Any) -> Any:
     """Both of them, counted together."""
     right = np.concatenate([first.right(), second.right()])
-    return first.model_copy(update={"n": len(right), "correct": int(right.sum()), "outcomes": pack(right)})
+    counts = {"n": len(right), "correct": int(right.sum()), "outcomes": pack(right)}
+    if isinstance(first, WorstCase):
+        counts["by_checks"] = first.by_checks + second.by_checks
+    return first.model_copy(update=counts)
 
 
 def _joined(first: Cell, second: Cell) -> Cell:
@@ -153,9 +156,12 @@ def _joined(first: Cell, second: Cell) -> Cell:
     }
     tallies = [first.breakdown or {}, second.breakdown or {}]
     breakdown = {part: sum(tally.get(part, 0) for tally in tallies) for part in {**tallies[0], **tallies[1]}}
+    notes = list(dict.fromkeys([*(first.notes or []), *(second.notes or [])]))
     joined: Cell = _counted(first, second)
     perturbation = _perturbation(first.perturbation, second.perturbation)
-    return joined.model_copy(update={**sums, "breakdown": breakdown or None, "perturbation": perturbation})
+    return joined.model_copy(
+        update={**sums, "breakdown": breakdown or None, "notes": notes or None, "perturbation": perturbation}
+    )
 
 
 def _perturbation(first: PerturbationRecord | None, second: PerturbationRecord | None) -> PerturbationRecord | None:

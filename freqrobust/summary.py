@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import Literal, NamedTuple
 
 from freqrobust.plugin import Threat
-from freqrobust.results import Cell, Diagnosis, ModelRecord, Report, ThreatRecord, Warned, WorstCase
+from freqrobust.results import Cell, Diagnosis, ModelRecord, Report, ThreatRecord, Verdict, Warned, WorstCase
 from freqrobust.suites import HEADLINE_RADIUS, scaled_radius
 
 #: Specs of files, which are named by what comes after the last slash.
@@ -175,19 +175,81 @@ def where(report: Report, warning: Warned) -> str:
     return f"{', '.join(parts)}: " if parts else ""
 
 
+class Footnote(NamedTuple):
+    """Something that a reader has to know about one number.
+
+    Attributes:
+        entry: the label of the model and defense.
+        about: the spec of the attack, or which worst case.
+        text: what there is to know.
+        worst_case: whether it is about a worst case, which is in the headline.
+    """
+
+    entry: str
+    about: str
+    text: str
+    worst_case: bool
+
+    def __str__(self) -> str:
+        return f"{self.entry} / {self.about}: {self.text}"
+
+
+def remarks(one: Cell | WorstCase) -> list[str]:
+    """What an attack reports about itself, the counts of its parts, and what the worst case owes to the checks."""
+    if isinstance(one, WorstCase):
+        some = f"{one.by_checks} of {one.n} samples are misclassified only by the diagnostic checks"
+        return [some] if one.by_checks else []
+    parts = ", ".join(f"{part} {count}" for part, count in (one.breakdown or {}).items())
+    return [*(one.notes or []), *([f"samples misclassified by each part: {parts}"] if parts else [])]
+
+
+def footnotes(report: Report) -> list[Footnote]:
+    """The footnotes of all worst cases, then of all cells, as every report shows them."""
+    labels = entry_labels(report)
+    found = []
+    for row in report.worst_case:
+        label = labels.get(_entry(row), row.defense_spec)
+        found += [Footnote(label, f"worst case {threat_text(row.threat)}", text, True) for text in remarks(row)]
+    for cell in report.cells:
+        about = cell.attack_spec + (" (oblivious)" if cell.knowledge == "oblivious" else "")
+        found += [Footnote(labels[_entry(cell)], about, text, False) for text in remarks(cell)]
+    return found
+
+
+def warning_text(report: Report, warning: Warned) -> str:
+    """A warning with what it is about, and its code."""
+    return f"{where(report, warning)}{warning.message} ({warning.code})"
+
+
+def verdict_label(diagnosis: Diagnosis) -> str:
+    """The verdict as a label beside a number; of quick checks alone it says so, as they claim little."""
+    quick = diagnosis.verdict == "no problem found" and diagnosis.depth == "quick"
+    return f"{diagnosis.verdict} (quick checks)" if quick else diagnosis.verdict
+
+
+Level = Literal["good", "neutral", "inconclusive", "bad"]
+
+
 class Statement(NamedTuple):
     """One thing that a reader has to know before any number."""
 
-    level: Literal["good", "doubtful", "bad"]
+    level: Level
     text: str
 
 
-_LEVELS: dict[str, Literal["good", "doubtful", "bad"]] = {
-    "believable": "good",
-    "doubtful": "doubtful",
+_LEVELS: dict[Verdict, Level] = {
+    "no problem found": "good",
+    "nothing to check": "neutral",
+    "inconclusive": "inconclusive",
     "overestimated": "bad",
     "not meaningful": "bad",
 }
+
+
+def level(diagnosis: Diagnosis) -> Level:
+    """How a verdict is marked; quick checks that found no problem are no success."""
+    found = _LEVELS[diagnosis.verdict]
+    return "neutral" if found == "good" and diagnosis.depth == "quick" else found
 
 
 def statements(report: Report) -> list[Statement]:
@@ -205,9 +267,14 @@ def statements(report: Report) -> list[Statement]:
     if broken:
         found.append(Statement("bad", f"{broken} of {len(report.cells)} cells failed and are in no worst case"))
     for one in report.diagnostics:
-        said = one.sentence if one.sentence.startswith(one.verdict) else f"{one.verdict}: {one.sentence}"
-        found.append(Statement(_LEVELS[one.verdict], f"{diagnosed(report, one)}: {said}"))
+        found.append(Statement(level(one), verdict_text(report, one)))
     return found
+
+
+def verdict_text(report: Report, one: Diagnosis) -> str:
+    """The sentence of a diagnosis, with the entry that it is about and beginning with the verdict."""
+    said = one.sentence if one.sentence.startswith(one.verdict) else f"{one.verdict}: {one.sentence}"
+    return f"{diagnosed(report, one)}: {said}"
 
 
 def diagnosed(report: Report, one: Diagnosis) -> str:

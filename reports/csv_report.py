@@ -8,10 +8,10 @@ from typing import IO, TYPE_CHECKING
 from freqrobust.reports.text import one_line
 
 from freqrobust.plugin import Reporter
-from freqrobust.summary import model_labels
+from freqrobust.summary import Entry, model_labels, remarks, warning_text
 
 if TYPE_CHECKING:
-    from freqrobust.results import Cell, Report, WorstCase
+    from freqrobust.results import Cell, Diagnosis, Report, WorstCase
 
 #: What a spreadsheet takes for the beginning of a formula, the full-width forms too.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -60,7 +60,40 @@ def field(value: object) -> str:
 def _rows(name: str, report: Report) -> list[dict[str, object]]:
     labels = model_labels(report)
     every: list[Cell | WorstCase] = [*report.cells, *report.worst_case]
-    return [{"report": name, **_common(report, labels, one), **_own(one)} for one in every]
+    diagnoses = {Entry(one.model, one.defense_spec): one for one in report.diagnostics}
+    return [
+        {
+            "report": name,
+            **_common(report, labels, one),
+            **_own(one),
+            **_said(one, diagnoses),
+            "warnings": _warnings(report, one) or None,
+        }
+        for one in every
+    ]
+
+
+def _said(one: Cell | WorstCase, diagnoses: Mapping[Entry, Diagnosis]) -> dict[str, object]:
+    """The notes of a row; and the verdict, where it is about a robust accuracy."""
+    diagnosis = diagnoses.get(Entry(one.model, one.defense_spec)) if getattr(one, "kind", None) != "shift" else None
+    return {
+        "by_checks": getattr(one, "by_checks", None),
+        "notes": "; ".join(remarks(one)) or None,
+        "verdict": diagnosis.verdict if diagnosis else None,
+        "verdict_sentence": diagnosis.sentence if diagnosis else None,
+    }
+
+
+def _warnings(report: Report, one: Cell | WorstCase) -> str:
+    """The warnings about a cell; those about no cell are in the row of the clean accuracy of what they are about."""
+    attack = getattr(one, "attack_spec", None)
+    return "; ".join(
+        warning_text(report, warning)
+        for warning in report.warnings
+        if warning.model == one.model
+        and warning.defense in (None, one.defense_spec)
+        and (warning.attack or "clean") == attack
+    )
 
 
 def _common(report: Report, labels: list[str], one: Cell | WorstCase) -> dict[str, object]:

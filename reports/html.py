@@ -38,9 +38,13 @@ from freqrobust.summary import (
     diagnosed,
     entry_labels,
     false_security,
+    footnotes,
     headline,
+    level,
     model_labels,
+    remarks,
     statements,
+    verdict_label,
     where,
 )
 
@@ -66,6 +70,7 @@ class Row(NamedTuple):
     numbers: list[Number]
     rank: str = ""
     verdict: str = ""
+    level: str = ""
 
 
 @dataclass
@@ -164,24 +169,24 @@ def _board(board: Board, reports: Mapping[str, Report]) -> Grid:
     for standing in board.standings:
         decimals = digits(reports[standing.report])
         numbers = [_number(standing.measures.get(label), decimals) for label in board.labels]
-        rows.append(Row(standing.name, numbers, standing.rank_text, standing.verdict or ""))
+        rows.append(Row(standing.name, numbers, standing.rank_text, standing.verdict or "", standing.level or ""))
     return Grid(board.labels, rows)
 
 
 def _view(name: str, report: Report, index: int) -> dict[str, Any]:
     """Everything that the page says about one report."""
-    verdicts = {diagnosed(report, one): one.verdict for one in report.diagnostics}
     return {
         "name": name,
         "id": f"r{index}",
         "conditions": conditions(report),
         "statements": statements(report),
-        "headline": _grid(report, headline(report), verdicts),
+        "headline": _grid(report, headline(report)),
         "chance": any(at_chance(one) for measure in headline(report) for one in measure.found.values()),
         "cells": list(_cells(report)),
         "entry": "model and defense" if len(report.models) > 1 else "defense",
         "unaware": list(_unaware(report)),
-        "diagnostics": [(diagnosed(report, one), one) for one in report.diagnostics],
+        "footnotes": [str(note) for note in footnotes(report) if note.worst_case],
+        "diagnostics": [(diagnosed(report, one), one, verdict_label(one), level(one)) for one in report.diagnostics],
         "gate": report.gate,
         "corruptions": list(corruption_tables(report)),
         "analyses": list(_analyses(report)),
@@ -204,12 +209,13 @@ def _number(one: Cell | WorstCase | None, decimals: int) -> Number:
     )
 
 
-def _grid(report: Report, measures: Sequence[Measure], verdicts: Mapping[str, str]) -> Grid:
+def _grid(report: Report, measures: Sequence[Measure]) -> Grid:
     decimals = digits(report)
-    rows = [
-        Row(name, [_number(m.found.get(entry), decimals) for m in measures], verdict=verdicts.get(name, ""))
-        for entry, name in entry_labels(report).items()
-    ]
+    badges = {Entry(one.model, one.defense_spec): (verdict_label(one), level(one)) for one in report.diagnostics}
+    rows = []
+    for entry, name in entry_labels(report).items():
+        verdict, how = badges.get(entry, ("", ""))
+        rows.append(Row(name, [_number(m.found.get(entry), decimals) for m in measures], verdict=verdict, level=how))
     return Grid([m.label for m in measures], rows)
 
 
@@ -227,6 +233,7 @@ def _cells(report: Report) -> Iterator[dict[str, Any]]:
             "chance_text": percent(cell.by_chance) if cell.by_chance is not None else "",
             "seconds": cell.seconds,
             "error": cell.error if cell.status == "failed" else None,
+            "remarks": remarks(cell),
         }
 
 

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 from freqrobust.reports.text import accuracy, check_number, check_reason, conditions, difference, digits, one_line
 
 from freqrobust.plugin import Reporter
-from freqrobust.summary import Entry, diagnosed, entry_labels, where
+from freqrobust.summary import Entry, diagnosed, entry_labels, footnotes, remarks, verdict_text, warning_text
 
 if TYPE_CHECKING:
     from freqrobust.results import Cell, Report
@@ -71,7 +71,7 @@ def _suite(name: str, report: Report) -> ElementTree.Element:
     for case in cases:
         suite.append(_element(case))
     if report.warnings:
-        lines = [one_line(f"warning: {where(report, w)}{w.message} ({w.code})") for w in report.warnings]
+        lines = [one_line(f"warning: {warning_text(report, warning)}") for warning in report.warnings]
         ElementTree.SubElement(suite, "system-err").text = "\n".join(lines)
     return suite
 
@@ -85,6 +85,11 @@ def _properties(report: Report) -> Iterator[tuple[str, str]]:
     yield "freqrobust", report.freqrobust_version
     yield "torch", report.environment.torch
     yield "git", report.environment.git or "not in a repository"
+    for one in report.diagnostics:
+        yield "verdict", verdict_text(report, one)
+    for note in footnotes(report):
+        if note.worst_case:  # those of cells are with their test cases
+            yield "note", str(note)
 
 
 def _element(case: _Case) -> ElementTree.Element:
@@ -118,7 +123,8 @@ def _cells(report: Report) -> Iterator[_Case]:
 
 def _found(cell: Cell, decimals: int) -> str:
     text = f"accuracy {accuracy(cell, decimals)} %, {cell.correct} of {cell.n}"
-    return f"{text}; against none {difference(cell.difference, decimals)}" if cell.difference is not None else text
+    change = [f"against none {difference(cell.difference, decimals)}"] if cell.difference is not None else []
+    return "; ".join([text, *change, *remarks(cell)])
 
 
 def _gate(report: Report) -> Iterator[_Case]:

@@ -11,7 +11,17 @@ from freqrobust.reports.text import conditions, digits, interval, one_line, perc
 from pydantic import Field
 
 from freqrobust.statistics import Z95
-from freqrobust.summary import Entry, Measure, attacks, entry_labels, eps_text, headline
+from freqrobust.summary import (
+    Entry,
+    Measure,
+    attacks,
+    entry_labels,
+    eps_text,
+    footnotes,
+    headline,
+    statements,
+    warning_text,
+)
 
 if TYPE_CHECKING:
     from freqrobust.results import Cell, Report, ThreatRecord, WorstCase
@@ -71,7 +81,9 @@ class LaTeX(Comparing):
         lines = self._rows(names, columns, digits(report))
         heads = [escape("Model and defense" if len(report.models) > 1 else "Defense"), *map(_head, columns)]
         caption = self.caption or f"Accuracy in percent of {title(report)}, {conditions(report)}."
-        self._write(heads, lines, caption, [], target)
+        notes = [one.text for one in statements(report)] + [str(one) for one in footnotes(report)]
+        notes += [f"warning: {warning_text(report, one)}" for one in report.warnings]
+        self._write(heads, lines, caption, notes, target)
 
     def render_many(self, reports: Mapping[str, Report], target: IO[str]) -> None:
         board = self.board(reports)
@@ -85,7 +97,7 @@ class LaTeX(Comparing):
             lines.append([escape(standing.rank_text).replace("-", "--"), escape(standing.name), *cells])
         heads = ["Rank", "Model and defense", *map(_head, columns)]
         caption = self.caption or f"Accuracy in percent, ranked by {board.by}. Ranks are all that the samples allow."
-        self._write(heads, lines, caption, board.notes, target)
+        self._write(heads, lines, caption, [*board.notes, *board.remarks], target)
 
     def _rows(self, names: Mapping[Entry, str], columns: Sequence[Measure], decimals: int) -> list[list[str]]:
         best = [_best(column) if self.bold else set[Entry]() for column in columns]

@@ -33,9 +33,11 @@ from freqrobust.summary import (
     diagnosed,
     entry_labels,
     false_security,
+    footnotes,
     headline,
     statements,
-    where,
+    verdict_label,
+    warning_text,
 )
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 #: Longest comment that GitHub takes, in characters.
 COMMENT = 65_536
 _PLAIN = re.compile(r"[A-Za-z0-9 .,:;=/()'\"+%-]*")
-_MARKS = {"good": "**passed**", "doubtful": "**doubtful**", "bad": "**attention**"}
+_MARKS = {"good": "**passed**", "neutral": "note", "inconclusive": "**inconclusive**", "bad": "**attention**"}
 
 
 def escape(text: object) -> str:
@@ -105,6 +107,8 @@ class Markdown(Comparing):
         lines += [escape(conditions(report)), ""]
         lines += _verdicts(report)
         lines += _grid(report, headline(report), entries_down=True)
+        worst = [f"- {escape(note)}" for note in footnotes(report) if note.worst_case]
+        lines += ["", *worst] if worst else []
         self._write(lines, _sections(report), target)
 
     def render_many(self, reports: Mapping[str, Report], target: IO[str]) -> None:
@@ -192,7 +196,7 @@ def _grid(report: Report, measures: Sequence[Measure], entries_down: bool) -> li
 def _sections(report: Report) -> list[_Section]:
     sections = [*_gate(report)]
     if report.warnings:
-        lines = [f"- {escape(f'{where(report, w)}{w.message} ({w.code})')}" for w in report.warnings]
+        lines = [f"- {escape(warning_text(report, one))}" for one in report.warnings]
         sections.append(_Section(f"Warnings ({len(lines)})", lines))
     sections += _diagnostics(report)
     for table in corruption_tables(report):
@@ -205,6 +209,9 @@ def _sections(report: Report) -> list[_Section]:
         if c.status == "failed"
     ]
     sections.append(_Section(f"Every cell ({len(cells)} attacks)", _grid(report, cells, entries_down=False) + failed))
+    notes = [f"- {escape(note)}" for note in footnotes(report)]
+    if notes:
+        sections.append(_Section(f"Notes on cells and worst cases ({len(notes)})", notes))
     pairs = false_security(report)
     if pairs:
         names, decimals = entry_labels(report), digits(report)
@@ -238,7 +245,7 @@ def _diagnostics(report: Report) -> list[_Section]:
             status = f"**{check.status}**" if check.status == "failed" else check.status
             numbers = [check_number(value, check) for value in (check.measured, check.threshold)]
             lines += _row([escape(check.name), status, *numbers, escape(check_reason(check)), escape(check.source)])
-        found.append(_Section(f"Diagnostics of {escape(diagnosed(report, one))}: {one.verdict}", lines))
+        found.append(_Section(f"Diagnostics of {escape(diagnosed(report, one))}: {verdict_label(one)}", lines))
     return found
 
 

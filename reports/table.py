@@ -29,9 +29,12 @@ from freqrobust.summary import (
     attacks,
     entry_labels,
     false_security,
+    footnotes,
     headline,
+    level,
     model_labels,
-    where,
+    verdict_text,
+    warning_text,
 )
 
 if TYPE_CHECKING:
@@ -40,6 +43,8 @@ if TYPE_CHECKING:
 
     from freqrobust.results import Check, CorruptionSummary, Diagnosis, ModelRecord, Report, WorstCase
 
+#: How the verdicts of each level are shown.
+_STYLES = {"good": "green", "neutral": "bold", "inconclusive": "yellow", "bad": "red"}
 #: Width of what goes to a file or a pipe.
 PIPED_WIDTH = 160
 
@@ -124,6 +129,10 @@ class Table(Comparing):
             console.print()
         for note in board.notes:
             _say(console, note)
+        if board.remarks:
+            console.print()
+        for remark in board.remarks:
+            _say(console, remark)
 
     def _console(self, target: IO[str]) -> Console:
         import os
@@ -170,12 +179,13 @@ class _Printer:
         if unaware is not None:
             self._show(unaware)
         self._verdicts()
-        for note in self.notes:
+        notes = [*self.notes, *map(str, footnotes(report))]
+        for note in notes:
             _say(self.console, note)
         for warning in report.warnings:
-            _say(self.console, f"warning: {where(report, warning)}{warning.message} ({warning.code})", style="yellow")
+            _say(self.console, f"warning: {warning_text(report, warning)}", style="yellow")
         if report.gate is not None and report.gate.rows:
-            if self.notes or report.warnings:
+            if notes or report.warnings:
                 self.console.print()
             print_gate(report.gate, self.console, plain=self.plain)
 
@@ -237,8 +247,6 @@ class _Printer:
         if one.accuracy is None:
             self.notes[f"failed: {name} / {getattr(one, 'attack_spec', '')}: {getattr(one, 'error', '')}"] = None
             return _Entry({"": "failed"}, failed=True)
-        for note in getattr(one, "notes", None) or []:
-            self.notes[f"{name} / {getattr(one, 'attack_spec', '')}: {note}"] = None
         mark = ""
         if at_chance(one):
             mark = "~"
@@ -277,11 +285,11 @@ class _Printer:
                 (c.name, name): _check_entry(c) for d, name in zip(checked, names, strict=True) for c in d.checks
             }
             self._show(_Grid("Checks: what was measured, and the most that passes", rows, names, entries))
-        self.console.print("Are the robust accuracies to be believed?", style="bold")
+        self.console.print("Checks of the robust accuracies", style="bold")
         for diagnosis in self.report.diagnostics:
-            style = {"believable": "green", "doubtful": "yellow"}.get(diagnosis.verdict, "red")
-            line = Text(f"{self._label(diagnosis)}: ").append(diagnosis.verdict, style=style)
-            self.console.print(line.append(one_line(diagnosis.sentence).removeprefix(diagnosis.verdict)))
+            label, verdict = self._label(diagnosis), diagnosis.verdict
+            text = one_line(verdict_text(self.report, diagnosis)).removeprefix(f"{label}: ").removeprefix(verdict)
+            self.console.print(Text(f"{label}: ").append(verdict, style=_STYLES[level(diagnosis)]).append(text))
         self.console.print()
 
     def _show(self, grid: _Grid) -> None:

@@ -232,7 +232,7 @@ def test_checks_that_only_one_report_ran_are_said(make_report) -> None:
         defense="none",
         defense_spec="none",
         defense_params={},
-        verdict="believable",
+        verdict="no problem found",
         sentence="",
         depth="full",
         checks=[],
