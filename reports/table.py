@@ -277,7 +277,7 @@ class _Printer:
 
         if not self.report.diagnostics:
             return
-        checked = [d for d in self.report.diagnostics if d.depth == "full"]
+        checked = [d for d in self.report.diagnostics if d.depth == "full" and d.checks]
         if checked:
             rows = list(dict.fromkeys(check.name for d in checked for check in d.checks))
             names = [self._label(d) for d in checked]

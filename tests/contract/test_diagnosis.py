@@ -88,7 +88,9 @@ def test_no_problem_is_found_with_honest_models(network, digits, depth) -> None:
         ran = sum(c.status == "passed" for c in diagnosis.checks)
         robust = re.escape(f" of 64 samples robust at {Threat('linf', diagnosis.threat.eps).text})")
         if depth == "quick":
-            sentence = rf"no problem found by 4 quick checks \(\d+{robust}; not tested with strong attacks, run --diagnose"
+            sentence = (
+                rf"no problem found by 4 quick checks \(\d+{robust}; not tested with strong attacks, run --diagnose"
+            )
         else:
             sentence = rf"no problem found by {ran} checks \(\d+{robust}"
         assert re.fullmatch(sentence, diagnosis.sentence), diagnosis.sentence
@@ -389,7 +391,10 @@ def test_outputs_that_change_come_before_everything_else() -> None:
 
 def test_with_no_robust_sample_there_is_nothing_to_check(network, digits) -> None:
     found = run(network, digits, ["pgd:eps=0.5,steps=20"], "full").diagnostics[0]
-    assert (found.verdict, found.sentence) == ("nothing to check", "nothing to check: 0 of 64 samples robust at Linf 0.5")
+    assert (found.verdict, found.sentence) == (
+        "nothing to check",
+        "nothing to check: 0 of 64 samples robust at Linf 0.5",
+    )
     threat = Threat("linf", 8 / 255)
     for n in (5, 200):  # not even failed checks or few samples matter then
         assert verdict(Examined("quick", threat, n, 0, [made(0, "failed")]), None)[0] == "nothing to check"
@@ -491,4 +496,6 @@ def test_nothing_of_the_test_framework_is_imported() -> None:
     import freqrobust
 
     folder = Path(freqrobust.__file__).parent
-    assert [path.name for path in folder.rglob("*.py") if re.search(r"^\s*(from|import) unittest", path.read_text())] == []
+    assert [
+        path.name for path in folder.rglob("*.py") if re.search(r"^\s*(from|import) unittest", path.read_text())
+    ] == []

@@ -271,10 +271,15 @@ def decorated(report: Report, text: str) -> Report:
         one.defense_spec = spec if one.defense_spec != "none" else "none"
     for cell in found.cells:
         cell.attack_spec = f"{text} {cell.attack_spec}" if cell.attack == "pgd" else cell.attack_spec
+    found.cells[1].notes, found.cells[1].breakdown = [text], {text: 1}
+    found.worst_case[0].by_checks = 1
     broken = next(cell for cell in found.cells if cell.attack == "hfc")
     broken.status, broken.error, broken.outcomes, broken.correct, broken.difference = "failed", text, None, 0, None
     found.status = "partial"
-    found.warnings = [Warned(code="some-code", message=text, defense=spec), Warned(code=text, message="words", model=1)]
+    found.warnings = [
+        Warned(code="some-code", message=text, defense=spec),
+        Warned(code=text, message="words", model=1, attack=text),
+    ]
     checks = [
         Check(
             name=text,
