@@ -224,7 +224,7 @@ def warning_text(report: Report, warning: Warned) -> str:
 def verdict_label(diagnosis: Diagnosis) -> str:
     """The verdict as a label beside a number; of quick checks alone it says so, as they claim little."""
     quick = diagnosis.verdict == "no problem found" and diagnosis.depth == "quick"
-    return f"{diagnosis.verdict} (quick checks)" if quick else diagnosis.verdict
+    return f"{diagnosis.verdict} by quick checks" if quick else diagnosis.verdict
 
 
 Level = Literal["good", "neutral", "inconclusive", "bad"]

@@ -103,13 +103,13 @@ def test_junit_puts_the_notes_of_a_cell_into_its_case(noted, shown) -> None:
 def test_a_quick_verdict_is_not_marked_as_passed(noted, shown) -> None:
     one = noted.diagnostics[0]
     full = one.model_copy(update={"depth": "full"})
-    assert verdict_label(one) == "no problem found (quick checks)"
+    assert verdict_label(one) == "no problem found by quick checks"
     assert verdict_label(full) == "no problem found"
     after = noted.model_copy(update={"diagnostics": [full]})
     for report, mark, badge in ((noted, "- note: first", "neutral"), (after, "- \\*\\*passed\\*\\*: first", "good")):
         assert re.search(mark, shown("markdown", report))
         assert f'<span class="badge {badge}">' in shown("html", report)
-    assert "first (no problem found (quick checks))" in plain("markdown", shown("markdown", {"a": noted})).replace(
+    assert "first (no problem found by quick checks)" in plain("markdown", shown("markdown", {"a": noted})).replace(
         "`", ""
     )
 
