@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, get_args, get_origin
 
 from freqrobust.errors import SpecError
-from freqrobust.plugin import Plugin
+from freqrobust.plugin import Plugin, pixel_text
 from freqrobust.registry import Registry, analyses, attacks, defenses, near_miss, reports
 
 KINDS: dict[str, Registry] = {"attacks": attacks, "defenses": defenses, "reports": reports, "analyses": analyses}
@@ -50,9 +50,7 @@ def field_default(cls: type[Plugin], key: str) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        in_255 = value * 255
-        of_255 = 0 < value < 1 and abs(in_255 - round(in_255)) < 1e-9 and float(f"{value:.3g}") != value
-        return f"{in_255:g}/255" if of_255 else f"{value:g}"
+        return pixel_text(value)
     return str(value)
 
 

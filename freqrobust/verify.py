@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from freqrobust.errors import DataError, SpecError
+from freqrobust.plugin import norm_name, pixel_text
 
 if TYPE_CHECKING:
     import torch
@@ -256,7 +257,7 @@ def render(results: list[Verified], target: IO[str]) -> None:
 def _budget(one: Verified) -> str:
     if one.threat is None or one.largest is None:
         return one.budget
-    return f"{one.budget}: {one.threat['norm']} {one.largest:.6g} of {one.threat['eps']:.6g}"
+    return f"{one.budget}: {norm_name(one.threat['norm'])} {one.largest:.6g} of {pixel_text(one.threat['eps'])}"
 
 
 def execute(

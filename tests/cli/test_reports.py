@@ -173,7 +173,7 @@ def test_a_leaderboard(run: str, base: list[str], command: Command, other: str) 
     assert command("eval", "--model", other, "--normalize", "none", *rest).code == 0
     result = command("report", run, "other.json", "--as", "table=-", "--as", "html=board.html", "--as", "junit=b.xml")
     assert result.code == 0, result.err
-    assert "Leaderboard: worst case linf 25.5/255" in result.out
+    assert "Leaderboard: worst case Linf 0.1" in result.out
     lines = [line for line in result.out.splitlines() if "|" in line and line.strip()[0].isdigit()]
     assert len(lines) == 3
     assert "other" in lines[-1]
@@ -192,7 +192,9 @@ def test_bad_input_of_report(run: str, rejected: Command, write: Callable[[str, 
     )
     assert "run.json is already taken" in rejected("report", run, "--as", "json=run.json")
     wanted = ["--as", "csv=a.csv", "--as", "html:rank_by=linf 2/255=a.html"]
-    assert "cannot rank by 'linf 2/255'; did you mean 'linf 25.5/255'?" in rejected("report", run, "copy.json", *wanted)
+    assert "cannot rank by 'linf 2/255' (there is: clean, lfc, linf 0.1)" in rejected(
+        "report", run, "copy.json", *wanted
+    )
     write("cut.json", Path(run).read_text()[:200])
     assert "cut.json is not JSON" in rejected("report", "cut.json", "--as", "html=a.html")
     assert "--as should be REPORT=FILE" in rejected("report", run, "--as", "a.html")

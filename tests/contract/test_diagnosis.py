@@ -147,7 +147,7 @@ def test_a_weak_attack_is_found_out_by_the_number_known_in_closed_form() -> None
     assert check(found, "plain PGD").beyond == breakable
     assert (
         found.sentence
-        == f"overestimated: plain PGD (pgd:eps=0.04,norm=linf,steps=20) broke {breakable} more of 120 samples at linf 0.04"
+        == f"overestimated: plain PGD (pgd:eps=0.04,norm=linf,steps=20) broke {breakable} more of 120 samples at Linf 0.04"
     )
     assert report.worst_case[0].correct == 120 - breakable
     assert check(found, "single step").measured == 0

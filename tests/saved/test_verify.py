@@ -167,4 +167,4 @@ def test_command_says_where_a_budget_is_exceeded(command, undefended, tmp_path) 
     replace(saved, images=1 - saved.images).write(tmp_path / "far")
     code, out, _ = command("verify", "far", "--model", "demo", "--data", "digits")
     assert code == 1
-    assert "exceeded: linf" in out
+    assert "exceeded: Linf" in out
