@@ -24,6 +24,7 @@ from freqrobust.harness import check_fit, parse_chains, warn_about
 from freqrobust.models import Classifier, load_model, record
 from freqrobust.pictures import encode, require, styled
 from freqrobust.plugin import Analysis, Defense
+from freqrobust.printable import shortened
 from freqrobust.registry import DefenseChain, Selection, analyses
 from freqrobust.results import AnalysisRecord, ModelRecord, Report, Warned
 from freqrobust.saved import session
@@ -168,8 +169,8 @@ def _look(plugin: Analysis, bench: _Laboratory, position: int, chain: DefenseCha
     except FreqRobustError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())
-        raise PluginError(f"{type(plugin).__name__} failed on {label}: {type(error).__name__}: {reason}") from error
+        reason = shortened(f"{type(error).__name__}: {error}")
+        raise PluginError(f"{type(plugin).__name__} failed on {label}: {reason}") from error
     if not isinstance(found, AnalysisResult):
         raise PluginError(
             f"{type(plugin).__name__}.run() should return an AnalysisResult, but got {type(found).__name__}"

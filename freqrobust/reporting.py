@@ -14,6 +14,7 @@ from typing import IO
 from freqrobust.errors import FreqRobustError, PluginError, SpecError
 from freqrobust.journal import check_writable, write_atomically
 from freqrobust.plugin import Reporter
+from freqrobust.printable import one_line, shortened
 from freqrobust.registry import Selection, reports
 from freqrobust.results import Report
 from freqrobust.summary import distinct
@@ -165,8 +166,8 @@ def _render(output: Output, found: Mapping[str, Report], target: IO[str]) -> Non
     except FreqRobustError:
         raise
     except Exception as error:  # a plugin may fail in any way
-        reason = " ".join(str(error).split())
-        raise PluginError(f"the report {output.selection.name!r} failed: {type(error).__name__}: {reason}") from error
+        reason = shortened(f"{type(error).__name__}: {error}")
+        raise PluginError(f"the report {output.selection.name!r} failed: {reason}") from error
 
 
 def _print(text: str) -> None:
@@ -204,5 +205,5 @@ def execute(paths: Sequence[str], wanted: Sequence[str], flag: str = "--as") -> 
     inputs = [Path(path) / "report.json" if Path(path).is_dir() else Path(path) for path in paths]
     check_outputs(outputs, flag, inputs, several=len(found) > 1)
     for path in write_outputs(outputs, found, all_or_none=True):
-        print(f"written: {path}", file=sys.stderr)
+        print(one_line(f"written: {path}"), file=sys.stderr)
     return 0

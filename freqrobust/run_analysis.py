@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from freqrobust.errors import SpecError
+from freqrobust.printable import one_line
 
 if TYPE_CHECKING:
     from freqrobust.analysis_results import AnalysisTable
@@ -196,13 +197,13 @@ def render(tables: Sequence[AnalysisTable], target: IO[str]) -> None:
         fits = sum(widths) + 2 * len(widths) <= console.width
         for number, (column, width) in enumerate(zip(one.columns, widths, strict=True)):
             table.add_column(
-                Text(column),
+                Text(one_line(column)),
                 justify="left" if number == 0 else "right",
                 min_width=width if fits else None,
                 overflow="fold",
             )
         for row in one.rows:
-            table.add_row(*map(Text, row))
-        console.print(one.title, style="bold")
+            table.add_row(*(Text(one_line(value)) for value in row))
+        console.print(one_line(one.title), style="bold")
         console.print(table)
         console.print()

@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 from freqrobust.errors import DataError, SpecError
 from freqrobust.plugin import norm_name, pixel_text
+from freqrobust.printable import one_line
 
 if TYPE_CHECKING:
     import torch
@@ -250,7 +251,8 @@ def render(results: list[Verified], target: IO[str]) -> None:
         robust = [str(one.robust)] if clean else []
         survive = f"{one.survive_rounding} of {one.misclassified}"
         model = "the same" if one.same_model else "another"
-        table.add_row(one.attack, one.defense, *map(str, counts), survive, *robust, _budget(one), model)
+        names = [one_line(one.attack), one_line(one.defense)]
+        table.add_row(*names, *map(str, counts), survive, *robust, _budget(one), model)
     console.print(table)
 
 
@@ -307,6 +309,6 @@ def execute(
     if json_file is not None:
         write_atomically(Path(json_file), json.dumps([asdict(one) for one in results], indent=1) + "\n")
     if not quiet:
-        print(f"model: {network.arch} ({network.spec}), normalisation {network.chosen}")
+        print(one_line(f"model: {network.arch} ({network.spec}), normalisation {network.chosen}"))
         render(results, sys.stdout)
     return 1 if any(one.budget == "exceeded" for one in results) else 0
