@@ -384,7 +384,7 @@ def eval_(
         ),
     ] = None,
     quiet: Annotated[
-        bool, typer.Option("--quiet", metavar="", help="Print nothing but errors.", rich_help_panel=OUTPUT)
+        bool, typer.Option("--quiet", metavar="", help="Print only errors, and what failed.", rich_help_panel=OUTPUT)
     ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", metavar="", help="Show tracebacks.", rich_help_panel=OUTPUT)

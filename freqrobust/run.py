@@ -66,6 +66,7 @@ def execute(request: Request) -> int:
     from freqrobust.assembly import data_record
     from freqrobust.data import cache_root, load_data
     from freqrobust.devices import resolve_device
+    from freqrobust.failures import exit_code, print_failures
     from freqrobust.harness import evaluate, with_baseline
     from freqrobust.journal import check_writable
     from freqrobust.registry import parse_attacks, parse_defenses, reports
@@ -185,9 +186,9 @@ def execute(request: Request) -> int:
         watch.say(f"report: {run_dir / 'report.json'}")
     for path in write_outputs(outputs, {run_dir.name: report}):
         watch.say(f"written: {path}")
-    if report.gate is not None and not report.gate.passed:
-        return 1
-    return 3 if report.status == "partial" or unsaved else 0
+    if request.quiet:
+        print_failures(report, unsaved)
+    return exit_code(report, unsaved)
 
 
 @dataclass(frozen=True)

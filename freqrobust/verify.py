@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 from freqrobust.errors import DataError, SpecError
 from freqrobust.plugin import norm_name, pixel_text
-from freqrobust.printable import one_line
+from freqrobust.printable import one_line, print_error
 
 if TYPE_CHECKING:
     import torch
@@ -282,6 +282,7 @@ def execute(
     """One ``freqrobust verify``; the exit code: 1 where a budget does not hold."""
     from freqrobust.data import cache_root, load_data
     from freqrobust.devices import resolve_device
+    from freqrobust.failures import print_lines
     from freqrobust.journal import check_writable, write_atomically
     from freqrobust.models import load_model
     from freqrobust.run import parse_batch_size
@@ -311,4 +312,8 @@ def execute(
     if not quiet:
         print(one_line(f"model: {network.arch} ({network.spec}), normalisation {network.chosen}"))
         render(results, sys.stdout)
-    return 1 if any(one.budget == "exceeded" for one in results) else 0
+    exceeded = [one for one in results if one.budget == "exceeded"]
+    if exceeded and quiet:
+        print_lines(f"{one.file}: {one.attack} exceeds its perturbation budget: {_budget(one)}" for one in exceeded)
+        print_error(f"exit code 1: {len(exceeded)} of {len(results)} sets of examples exceeded the perturbation budget")
+    return 1 if exceeded else 0
