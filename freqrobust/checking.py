@@ -72,6 +72,9 @@ def execute(
 
 def _absolute(text: str, here: Path) -> str:
     """``html=out.html``, with the path as seen from the folder that the command was given in."""
+    from freqrobust.reporting import with_form
+
+    text = with_form(text, "--report")
     form, equals, target = text.rpartition("=")
     return text if not equals or target in ("", "-") else f"{form}={here / target}"
 

@@ -365,10 +365,10 @@ def eval_(
     report: Annotated[
         list[str] | None,
         typer.Option(
-            help="Write a report of another form as well, such as html=out.html, markdown=out.md or junit=out.xml; "
+            help="Write a report of another form as well, such as out.html, out.md, junit=out.xml or markdown=-; "
             "- is standard output. May be repeated.",
             rich_help_panel=OUTPUT,
-            metavar="REPORT=FILE",
+            metavar="[REPORT=]FILE",
         ),
     ] = None,
     save_model: Annotated[
@@ -511,8 +511,9 @@ def report_(
         list[str] | None,
         typer.Option(
             "--as",
-            help="The form and where it goes, such as html=out.html; - is standard output.",
-            metavar="REPORT=FILE",
+            help="Where it goes, after the form where the ending does not say it: out.html, markdown=-; "
+            "- is standard output.",
+            metavar="[REPORT=]FILE",
         ),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", metavar="", help="Show tracebacks.")] = False,

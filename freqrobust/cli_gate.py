@@ -125,10 +125,10 @@ def check(
     report: Annotated[
         list[str] | None,
         typer.Option(
-            help="Write a report of another form as well, such as html=out.html, markdown=out.md or junit=out.xml; "
+            help="Write a report of another form as well, such as out.html, out.md, junit=out.xml or markdown=-; "
             "- is standard output. May be repeated.",
             rich_help_panel=OUTPUT,
-            metavar="REPORT=FILE",
+            metavar="[REPORT=]FILE",
         ),
     ] = None,
     quiet: Quiet = False,

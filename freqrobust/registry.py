@@ -285,7 +285,8 @@ class Registry:
 
         Args:
             spec: the text.
-            options: further parameters with their values (several: a sweep), used where the plugin has them.
+            options: further parameters with their values, used where the plugin has them; several values or a list
+                are a sweep.
         """
         name, cls, text, origin = self.find(spec.strip())
         keys: list[str] = []
@@ -302,7 +303,8 @@ class Registry:
             if key in keys:
                 raise SpecError(f"{spec!r}: parameter {key!r} is given twice, in the spec and as an option")
             keys.append(key)
-            choices.append([_list_text(cls, key, values)] if takes_list(cls, key) else list(values))
+            swept = [item for value in values for item in list_items(value) or [value]]
+            choices.append([_list_text(cls, key, values)] if takes_list(cls, key) else swept)
         selections = []
         for values in itertools.product(*choices):
             given = dict(zip(keys, values, strict=True))

@@ -21,6 +21,18 @@ from freqrobust.summary import distinct
 
 #: The target that stands for standard output.
 STDOUT = "-"
+#: The form of a file, by its ending.
+FORMS = {
+    "html": "html",
+    "htm": "html",
+    "md": "markdown",
+    "markdown": "markdown",
+    "csv": "csv",
+    "tex": "latex",
+    "xml": "junit",
+    "json": "json",
+    "txt": "table",
+}
 _VALUE = r"(?:\[[^\]]*\]|[^,=\[\]]+)"
 _PARAMS = rf":[A-Za-z_]\w*={_VALUE}(?:,[A-Za-z_]\w*={_VALUE})*"
 #: A registered name with parameters; a file or a module with its class, and parameters.
@@ -42,12 +54,31 @@ class Output:
 
 
 def parse_outputs(texts: Iterable[str], flag: str) -> list[Output]:
-    """Read ``SPEC=TARGET``, such as ``html=out.html`` or ``html:theme=dark=out.html``.
+    """Read ``SPEC=TARGET``, such as ``html=out.html`` or ``html:theme=dark=out.html``; or ``out.html`` alone.
 
     Raises:
         SpecError: no target, no such reporter or parameter; names ``flag``.
     """
-    return [_parse(text, flag) for text in texts]
+    return [_parse(with_form(text, flag), flag) for text in texts]
+
+
+def with_form(text: str, flag: str) -> str:
+    """``out.html`` as ``html=out.html``, by the ending of the name; whatever else is given stays as it is.
+
+    Raises:
+        SpecError: a file whose ending says nothing.
+    """
+    ending = Path(text).suffix.removeprefix(".").lower()
+    if "=" in text or text in reports.names() or not ending.isalnum():
+        return text
+    form = FORMS.get(ending, ending)
+    if form not in reports.names():
+        endings = ", ".join(f".{one}" for one in FORMS)
+        raise SpecError(
+            f"{flag} {text}: no form of report is written to files ending in .{ending} ({endings}); "
+            f"name the form, for example html={text} (forms: {', '.join(reports.names())})"
+        )
+    return f"{form}={text}"
 
 
 def _parse(text: str, flag: str) -> Output:
@@ -55,7 +86,10 @@ def _parse(text: str, flag: str) -> Output:
     match = (_NAMED if head in reports.names() else _FOUND).fullmatch(text) or _NAMED.fullmatch(text)
     if match is None:
         known = head if head in reports.names() else "html"
-        raise SpecError(f"{flag} should be REPORT=FILE, for example {known}=out, but got {text!r}")
+        raise SpecError(
+            f"{flag} should be FILE or REPORT=FILE, for example out.html or {known}=out, but got {text!r} "
+            f"(reports: {', '.join(reports.names())})"
+        )
     selections = reports.parse(match["spec"])
     if len(selections) != 1:
         raise SpecError(f"{flag} {match['spec']} stands for {len(selections)} reports; give one parameter value each")

@@ -208,6 +208,20 @@ def test_bold_is_what_cannot_be_told_from_the_best(measured, shown) -> None:
             assert not bold[name]
 
 
+@pytest.mark.parametrize("document", [True, False])
+def test_a_wide_latex_table_is_scaled_to_the_line(document: bool, measured, shown) -> None:
+    """The box closes around the tabular alone, and all that it takes is named."""
+    text = shown("latex", {"a": measured, "b": measured}, document=document, threats="all")
+    assert "% needs \\usepackage{booktabs} and \\usepackage{graphicx}" in text
+    assert ("\n\\usepackage{graphicx}" in text) == document
+    box = "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
+    before, found, after = text.partition(box)
+    assert found
+    assert before.rstrip().endswith("\\label{tab:robustness}")
+    assert after.lstrip().startswith("\\begin{tabular}")
+    assert "\\end{tabular}}\n\\end{table}" in after
+
+
 def compiler() -> str:
     found = next(filter(None, map(shutil.which, ("pdflatex", "tectonic", "lualatex", "xelatex"))), None)
     if found is None:
@@ -227,6 +241,7 @@ def test_latex_compiles(decorate, shown, tmp_path: Path, all_hostile: list[str])
                 [program, *mode, source.name], cwd=tmp_path, capture_output=True, timeout=120, check=False
             )
             assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
+            assert b"in alignment" not in done.stdout  # what TeX says of a table that is wider than the page
 
 
 # Gate

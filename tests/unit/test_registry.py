@@ -202,6 +202,8 @@ def test_chains() -> None:
 def test_options_reach_the_defenses_that_have_them() -> None:
     chains = parse_defenses(["smooth", "lowpass:radius=3"], {"rho": ["0.5", "1.0"]})
     assert [c.spec for c in chains[:2]] == ["smooth:rho=0.5", "smooth:rho=1"]
+    listed = parse_defenses(["smooth", "lowpass:radius=3"], {"rho": ["[0.5, 1.0]"]})
+    assert [c.spec for c in listed] == [c.spec for c in chains]
     with pytest.raises(SpecError, match="in the spec and as an option"):
         parse_defenses(["smooth:rho=1"], {"rho": ["0.5"]})
 
