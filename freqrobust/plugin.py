@@ -412,6 +412,8 @@ class Analysis(Plugin):
     One run looks at one model, undefended or defended; :meth:`tables` and :meth:`draw` show several side by side.
     """
 
+    #: :meth:`run` looks at images; one that looks at weights alone runs without any
+    needs_data: ClassVar[bool] = True
     reserved_fields: ClassVar[frozenset[str]] = ANALYZE_OPTIONS
     command: ClassVar[str] = "analyze"
 
@@ -419,7 +421,8 @@ class Analysis(Plugin):
         """What was found, in a subclass of ``AnalysisResult`` with fields of its own.
 
         ``model`` is the defended model, in eval mode; passes go through ``context``, which batches, votes where
-        the defense is random, and keys all randomness.
+        the defense is random, and keys all randomness. With ``needs_data = False`` there may be no images: then
+        ``data`` and the passes of ``context`` raise an error that says so.
         """
         raise PluginError(f"{type(self).__name__} does not implement run()")
 

@@ -108,9 +108,8 @@ def describe_published(published: PublishedRecord) -> str:
 def conditions(report: Report | AnalysisRecord) -> str:
     """On what was measured and how, in one line."""
     data, environment = report.data, report.environment
-    return (
-        f"{data.spec} [{data.split}], n = {data.n}, seed {report.seed}, {environment.device}, {environment.precision}"
-    )
+    samples = f"{data.spec} [{data.split}], n = {data.n}, " if data is not None else ""
+    return f"{samples}seed {report.seed}, {environment.device}, {environment.precision}"
 
 
 def title(report: Report) -> str:
