@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from freqrobust.errors import GateError
+from freqrobust.printable import one_line, print_error
 from freqrobust.project import NAME, UPDATE_COMMAND, Project, find_project, read_project, working_in
 
 if TYPE_CHECKING:
@@ -59,7 +60,11 @@ def execute(
         )
         code = run.execute(request)
         if sequential and project.baseline is not None and not quiet:
-            print(f"the baseline {project.baseline} was not compared with: a sequential check leaves samples out")
+            print(
+                one_line(
+                    f"the baseline {project.baseline} was not compared with: a sequential check leaves samples out"
+                )
+            )
         if not update or gate.report is None:
             return code
         return _update(project, old, gate.report, code, quiet)
@@ -67,6 +72,9 @@ def execute(
 
 def _absolute(text: str, here: Path) -> str:
     """``html=out.html``, with the path as seen from the folder that the command was given in."""
+    from freqrobust.reporting import with_form
+
+    text = with_form(text, "--report")
     form, equals, target = text.rpartition("=")
     return text if not equals or target in ("", "-") else f"{form}={here / target}"
 
@@ -153,7 +161,7 @@ def _update(project: Project, old: Report | None, report: Report, code: int, qui
     """Write the baseline and show what changed; the exit code."""
     assert project.baseline is not None
     if report.status != "complete":
-        print(f"freqrobust: the baseline {project.baseline} is left as it was, as some cells failed", file=sys.stderr)
+        print_error(f"the baseline {project.baseline} is left as it was, as some cells failed")
         return code
     report.model_copy(update={"gate": None}).to_json(project.baseline)
     if not quiet:
@@ -172,10 +180,10 @@ def _show(project: Project, old: Report | None, report: Report) -> None:
         try:
             change = compare.compare(old, report, project.rules, name=f"the old {project.baseline}")
         except GateError as error:
-            console.print(f"the old baseline: {error}")
+            console.print(one_line(f"the old baseline: {error}"))
         else:
             print_comparison(change, console, plain=plain)
-    console.print(f"baseline written: {project.baseline}; keep it under version control", style="bold")
+    console.print(one_line(f"baseline written: {project.baseline}; keep it under version control"), style="bold")
     known = targets.in_report(report)
     try:
         cells = len(compare.declared_cells(project.rules, known, report.data.shape))

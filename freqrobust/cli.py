@@ -8,13 +8,18 @@ from __future__ import annotations
 import inspect
 import itertools
 import sys
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 import typer
 
 from freqrobust import cli_gate
+from freqrobust.errors import FreqRobustError
+from freqrobust.printable import DebugOutput, print_error, print_traceback
 
-EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
+EXIT_INTERNAL, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+#: Longest error line without ``--debug``. Ours list what exists; longer ones are texts of others.
+LONGEST_ERROR = 1200
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -23,40 +28,38 @@ def main(argv: list[str] | None = None) -> None:
     arguments = arguments or ["--help"]
     debug = "--debug" in arguments
     try:
-        app, arguments = build(arguments)
-        code = app(arguments, standalone_mode=False, prog_name="freqrobust")
+        with DebugOutput() if debug else nullcontext():
+            app, arguments = build(arguments)
+            code = app(arguments, standalone_mode=False, prog_name="freqrobust")
     except KeyboardInterrupt:
         fail("interrupted")
         code = EXIT_INTERRUPTED
     except Exception as error:
-        if debug:
-            raise
-        code = report_error(error)
+        code = report_error(error, debug)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def fail(message: str) -> None:
+def fail(message: str, longest: int | None = LONGEST_ERROR) -> None:
     """One line on standard error."""
-    print(f"freqrobust: {' '.join(message.split())}", file=sys.stderr)
+    print_error(message, longest)
 
 
-def report_error(error: Exception) -> int:
-    """Say what is wrong in one line; the exit code.
+def report_error(error: Exception, debug: bool = False) -> int:
+    """Say what is wrong in one line, with ``debug`` after the traceback; the exit code.
 
-    Raises:
-        Exception: the error itself, when it is not one that a user can act on.
+    An error that no user can act on is always shown with its traceback.
     """
     format_message = getattr(error, "format_message", None)  # a usage error of the command line library
+    known = format_message is not None or isinstance(error, FreqRobustError)
+    if debug or not known:
+        print_traceback(error)
+    if not known:
+        return EXIT_INTERNAL
+    message = format_message() if format_message is not None else str(error)
     if format_message is not None:
-        message = format_message()
-        fail(f"{message[:1].lower()}{message[1:]}" if message else "see freqrobust --help")
-        return EXIT_BAD_INPUT
-    from freqrobust.errors import FreqRobustError
-
-    if isinstance(error, FreqRobustError):
-        fail(str(error))
-        return EXIT_BAD_INPUT
-    raise error
+        message = f"{message[:1].lower()}{message[1:]}" if message else "see freqrobust --help"
+    fail(message, None if debug else LONGEST_ERROR)
+    return EXIT_BAD_INPUT
 
 
 def build(arguments: list[str]) -> tuple[Any, list[str]]:
@@ -362,10 +365,10 @@ def eval_(
     report: Annotated[
         list[str] | None,
         typer.Option(
-            help="Write a report of another form as well, such as html=out.html, markdown=out.md or junit=out.xml; "
+            help="Write a report of another form as well, such as out.html, out.md, junit=out.xml or markdown=-; "
             "- is standard output. May be repeated.",
             rich_help_panel=OUTPUT,
-            metavar="REPORT=FILE",
+            metavar="[REPORT=]FILE",
         ),
     ] = None,
     save_model: Annotated[
@@ -381,7 +384,7 @@ def eval_(
         ),
     ] = None,
     quiet: Annotated[
-        bool, typer.Option("--quiet", metavar="", help="Print nothing but errors.", rich_help_panel=OUTPUT)
+        bool, typer.Option("--quiet", metavar="", help="Print only errors, and what failed.", rich_help_panel=OUTPUT)
     ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", metavar="", help="Show tracebacks.", rich_help_panel=OUTPUT)
@@ -508,8 +511,9 @@ def report_(
         list[str] | None,
         typer.Option(
             "--as",
-            help="The form and where it goes, such as html=out.html; - is standard output.",
-            metavar="REPORT=FILE",
+            help="Where it goes, after the form where the ending does not say it: out.html, markdown=-; "
+            "- is standard output.",
+            metavar="[REPORT=]FILE",
         ),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", metavar="", help="Show tracebacks.")] = False,

@@ -91,7 +91,10 @@ def analyze_command(fields: dict[str, Any]) -> Any:
         out: Annotated[
             str | None,
             typer.Option(
-                help="Draw the result, as .png or .svg by the ending.", rich_help_panel=cli.OUTPUT, metavar="FILE"
+                help="Draw the result, as .png or .svg by the ending. Without --out, --json and --into: a folder "
+                "under runs/, named by content.",
+                rich_help_panel=cli.OUTPUT,
+                metavar="FILE",
             ),
         ] = None,
         into: Annotated[

@@ -19,7 +19,9 @@ INIT_HELP = "Write a commented freqrobust.toml and a CI workflow for it. Nothing
 GATE, OUTPUT, RUN = "Gate", "Output", "What to run"
 
 Debug = Annotated[bool, typer.Option("--debug", metavar="", help="Show tracebacks.", rich_help_panel=OUTPUT)]
-Quiet = Annotated[bool, typer.Option("--quiet", metavar="", help="Print nothing but errors.", rich_help_panel=OUTPUT)]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", metavar="", help="Print only errors, and what failed.", rich_help_panel=OUTPUT)
+]
 
 
 def compare(
@@ -63,6 +65,7 @@ def compare(
     from pathlib import Path
 
     from freqrobust.compare import DEFAULT, Rules
+    from freqrobust.failures import gate_lines, print_lines
     from freqrobust.gate import Gate, parse_max_drops
     from freqrobust.gate_table import console_for, print_gate
     from freqrobust.journal import check_writable
@@ -76,7 +79,9 @@ def compare(
     record = Gate(baseline=baseline, rules=rules).judge(report)
     if json is not None:
         report.to_json(json)
-    if not quiet:
+    if quiet:
+        print_lines(gate_lines(record))
+    else:
         console, plain = console_for(sys.stdout)
         print_gate(record, console, plain=plain)
     return 0 if record.passed else 1
@@ -120,10 +125,10 @@ def check(
     report: Annotated[
         list[str] | None,
         typer.Option(
-            help="Write a report of another form as well, such as html=out.html, markdown=out.md or junit=out.xml; "
+            help="Write a report of another form as well, such as out.html, out.md, junit=out.xml or markdown=-; "
             "- is standard output. May be repeated.",
             rich_help_panel=OUTPUT,
-            metavar="REPORT=FILE",
+            metavar="[REPORT=]FILE",
         ),
     ] = None,
     quiet: Quiet = False,

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Any, Literal, get_args, get_origin
 
 from freqrobust.errors import SpecError
-from freqrobust.plugin import Plugin
+from freqrobust.plugin import Plugin, pixel_text
+from freqrobust.printable import one_line
 from freqrobust.registry import Registry, analyses, attacks, defenses, near_miss, reports
 
 KINDS: dict[str, Registry] = {"attacks": attacks, "defenses": defenses, "reports": reports, "analyses": analyses}
@@ -50,15 +51,13 @@ def field_default(cls: type[Plugin], key: str) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        in_255 = value * 255
-        of_255 = 0 < value < 1 and abs(in_255 - round(in_255)) < 1e-9 and float(f"{value:.3g}") != value
-        return f"{in_255:g}/255" if of_255 else f"{value:g}"
+        return pixel_text(value)
     return str(value)
 
 
 def field_help(cls: type[Plugin], key: str) -> str:
     """One line of help: description, type, range, default."""
-    about = cls.model_fields[key].description or ""
+    about = one_line(cls.model_fields[key].description or "")
     return f"{about} [{field_type(cls, key)}; {_default_phrase(cls, key)}]".strip()
 
 
@@ -100,9 +99,9 @@ def _print_family(console: Any, registry: Registry, name: str, whole: bool) -> N
     try:
         members = family.members()
     except SpecError as error:
-        console.print(Padding(Text.assemble((name, "bold"), f"  {error}"), (0, 0, 0, 2)))
+        console.print(Padding(Text.assemble((name, "bold"), f"  {one_line(error)}"), (0, 0, 0, 2)))
         return
-    about = " ".join((type(family).__doc__ or "").split())
+    about = one_line(type(family).__doc__ or "")
     console.print(Padding(Text.assemble((name, "bold"), f"  {about} {name}:NAME[:parameters]"), (0, 0, 0, 2)))
     if whole:
         for member in members:
@@ -120,7 +119,7 @@ def _print_class(console: Any, name: str, cls: type[Plugin], _: str, origin: str
     from rich.table import Table
     from rich.text import Text
 
-    about = " ".join((cls.__doc__ or "").strip().split("\n\n")[0].split())
+    about = one_line((cls.__doc__ or "").strip().split("\n\n")[0])
     console.print(Padding(Text.assemble((name, "bold"), f"  {about}  ", (origin, "dim")), (0, 0, 0, 2)))
     if not cls.model_fields:
         return
@@ -132,7 +131,7 @@ def _print_class(console: Any, name: str, cls: type[Plugin], _: str, origin: str
             Text(key),
             Text(field_type(cls, key)),
             Text(field_default(cls, key)),
-            Text(cls.model_fields[key].description or ""),
+            Text(one_line(cls.model_fields[key].description or "")),
         )
     console.print(Padding(table, (0, 0, 0, 6)))
 

@@ -28,6 +28,7 @@ from freqrobust.losses import margin
 from freqrobust.measurement import NORMS, Outcome, Timer, holds, measure, measure_transfer
 from freqrobust.perturbation import norms, per_sample, project
 from freqrobust.plugin import Attack, Threat
+from freqrobust.printable import reason_of
 from freqrobust.registry import Selection, attacks
 from freqrobust.results import Check, ThreatRecord
 from freqrobust.victim import Victim
@@ -314,8 +315,7 @@ class Examination:
         try:
             outcome = Outcome.from_piece(self._remembered(purpose, selection, among, work))
         except Exception as error:  # the other checks are kept
-            reason = " ".join(str(error).split())
-            return NotApplicable(f"{selection.spec} failed: {type(error).__name__}: {reason}")
+            return NotApplicable(f"{selection.spec} failed: {reason_of(selection.name, error)}")
         self.found.append(outcome)
         return outcome
 

@@ -121,7 +121,7 @@ def _thresholds(rows: Sequence[ThresholdRow], plain: bool) -> Table:
     from rich.text import Text
 
     early = any(row.sequential is not None for row in rows)
-    table = _table(plain, ["accuracy", "95 % interval", "required", *(["samples"] if early else []), ""])
+    table = _table(plain, ["measured", "95 % interval", "required", *(["samples"] if early else []), ""])
     for row in sorted(rows, key=lambda r: r.passed is not False):
         values = ["-", "-"]
         if row.accuracy is not None and row.ci95 is not None:

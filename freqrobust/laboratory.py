@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,16 +16,18 @@ from freqrobust import __version__
 from freqrobust.analysis import AnalysisContext
 from freqrobust.analysis_results import AnalysisResult
 from freqrobust.assembly import data_record, environment_record, now
-from freqrobust.context import Progress, Silent
+from freqrobust.context import DefenseContext, Progress, Silent
 from freqrobust.data import ImageData, as_data
+from freqrobust.defending import copy_of, defend
 from freqrobust.devices import full_precision, resolve_device
 from freqrobust.errors import DataError, FreqRobustError, PluginError, SpecError
 from freqrobust.harness import check_fit, parse_chains, warn_about
-from freqrobust.models import Classifier, load_model, record
+from freqrobust.models import Classifier, fingerprint, frozen, load_model, record, set_eval
 from freqrobust.pictures import encode, require, styled
 from freqrobust.plugin import Analysis, Defense
+from freqrobust.printable import shortened
 from freqrobust.registry import DefenseChain, Selection, analyses
-from freqrobust.results import AnalysisRecord, ModelRecord, Report, Warned
+from freqrobust.results import AnalysisRecord, DataRecord, ModelRecord, Report, Warned
 from freqrobust.saved import session
 from freqrobust.session import DefenseRun, Run
 from freqrobust.victim import Victim
@@ -56,7 +58,8 @@ def analyze(
 
     Args:
         model: a module from images in [0, 1] to logits, or a model spec; several in a list, or by label.
-        data: ``(images, labels)``, a map-style dataset, an :class:`ImageData` or a data spec.
+        data: ``(images, labels)``, a map-style dataset, an :class:`ImageData` or a data spec; None for an analysis of
+            the weights alone, such as ``kernels``.
         analysis: a spec such as ``heatmap:norm=4``, or an object.
         defenses: each is looked at around each model; see :func:`freqrobust.evaluate`.
         baseline: look at the undefended models too.
@@ -79,16 +82,34 @@ def analyze(
     if batch_size != "auto" and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
         raise SpecError(f"batch_size should be 'auto' or at least 1, but got {batch_size!r}")
     where = resolve_device(device)
-    images = as_data(data)
+    if data is None and plugin.needs_data:
+        raise DataError(f"{chosen.name} looks at images: give data (on the command line: --data)")
+    images = as_data(data) if data is not None else None
     training = as_data(train_data, "train data") if train_data is not None else None
     chains = parse_chains(defenses, baseline, training)
     with full_precision(), ExitStack() as stack:
-        bench = _Laboratory(stack, images, training, where, batch_size, seed, cache_dir, progress or Silent())
-        for label, one in labelled(model):
-            bench.add(label, one)
-        bench.subjects = len(bench.runs) * len(chains)
-        results = [_look(plugin, bench, position, chain) for position in range(len(bench.runs)) for chain in chains]
-        records = [bench.record(position) for position in range(len(bench.runs))]
+        watch = progress or Silent()
+        if images is None:
+            context = DefenseContext(
+                device=where,
+                seed=seed,
+                batch_size=DefenseContext.batch_size if batch_size == "auto" else batch_size,
+                train_data=training,
+                cache_dir=Path(cache_dir) if cache_dir is not None else None,
+                progress=watch,
+            )
+            networks = [(label, stack.enter_context(_placed(one, where))) for label, one in labelled(model)]
+            results = _look_at_weights(plugin, networks, chains, context)
+            records = [record(network, fingerprint(network)) for _, network in networks]
+            warnings = [warning for _, network in networks for warning in warn_about(network, [])]
+        else:
+            bench = _Laboratory(stack, images, training, where, batch_size, seed, cache_dir, watch)
+            for label, one in labelled(model):
+                bench.add(label, one)
+            bench.subjects = len(bench.runs) * len(chains)
+            results = [_look(plugin, bench, position, chain) for position in range(len(bench.runs)) for chain in chains]
+            records = [bench.record(position) for position in range(len(bench.runs))]
+            warnings = bench.warnings
     return AnalysisRecord(
         freqrobust_version=__version__,
         created=now(),
@@ -97,12 +118,12 @@ def analyze(
         spec=chosen.spec,
         params=chosen.params,
         models=records,
-        data=data_record(images),
+        data=data_record(images) if images is not None else None,
         environment=environment_record(where, "fp32"),
         results=results,
         tables=plugin.tables(results),
         picture=draw(plugin, results, picture) if picture is not None else None,
-        warnings=bench.warnings,
+        warnings=warnings,
     )
 
 
@@ -162,25 +183,88 @@ def _look(plugin: Analysis, bench: _Laboratory, position: int, chain: DefenseCha
     victim.view.reset()
     label = bench.label(position, chain)
     context = AnalysisContext(label, victim, one.bench, bench.seed, bench)
-    start = time.perf_counter()
-    try:
-        found = plugin.run(victim.exact, bench.data, context)
-    except FreqRobustError:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise PluginError(f"{type(plugin).__name__} failed on {label}: {type(error).__name__}: {reason}") from error
-    if not isinstance(found, AnalysisResult):
-        raise PluginError(
-            f"{type(plugin).__name__}.run() should return an AnalysisResult, but got {type(found).__name__}"
-        )
-    found.model, found.label = position, label
-    found.defense, found.defense_spec, found.defense_params = chain.name, chain.spec, chain.params
-    found.seconds = round(time.perf_counter() - start, 4)
+    found = _run(plugin, victim.exact, bench.data, context)
+    found.model, found.defense, found.defense_spec, found.defense_params = (
+        position,
+        chain.name,
+        chain.spec,
+        chain.params,
+    )
     found.forwards = victim.forwards + victim.view.forwards
     found.backwards = victim.view.backwards
     bench.watch.end(f"{label}: {found.sentence or 'done'} ({found.seconds:.1f} s)")
     return found
+
+
+def _run(plugin: Analysis, model: nn.Module, data: ImageData, context: AnalysisContext) -> AnalysisResult:
+    """What the plugin finds, checked, with its label and time."""
+    start = time.perf_counter()
+    try:
+        found = plugin.run(model, data, context)
+    except FreqRobustError:
+        raise
+    except Exception as error:
+        reason = shortened(f"{type(error).__name__}: {error}")
+        raise PluginError(f"{type(plugin).__name__} failed on {context.label}: {reason}") from error
+    if not isinstance(found, AnalysisResult):
+        raise PluginError(
+            f"{type(plugin).__name__}.run() should return an AnalysisResult, but got {type(found).__name__}"
+        )
+    found.label, found.seconds = context.label, round(time.perf_counter() - start, 4)
+    return found
+
+
+@contextmanager
+def _placed(model: Model, device: torch.device) -> Iterator[nn.Module]:
+    """A model, loaded where it is a spec, frozen on the device inside and as before afterwards."""
+    network = model if isinstance(model, nn.Module) else load_model(model, device=device)
+    home = next((p.device for p in network.parameters()), None)
+    try:
+        with frozen(network.to(device)):
+            yield network
+    finally:
+        if home is not None and home != device:
+            network.to(home)
+
+
+def _look_at_weights(
+    plugin: Analysis,
+    networks: Sequence[tuple[str, nn.Module]],
+    chains: Sequence[DefenseChain],
+    defending: DefenseContext,
+) -> list[AnalysisResult]:
+    """Every model under every defense, without images."""
+    results = []
+    for position, (name, network) in enumerate(networks):
+        for chain in chains:
+            exact, _ = defend(copy_of(network) if chain.parts else network, chain, defending)
+            set_eval(exact)
+            label = subject_label(name, chain, len(networks))
+            missing: Any = NoImages(type(plugin).__name__)
+            context = AnalysisContext(label, missing, missing, defending.seed, missing)
+            found = _run(plugin, exact, missing, context)
+            found.model, found.defense = position, chain.name
+            found.defense_spec, found.defense_params = chain.spec, chain.params
+            defending.progress.end(f"{label}: {found.sentence or 'done'} ({found.seconds:.1f} s)")
+            results.append(found)
+    return results
+
+
+def subject_label(model: str, chain: DefenseChain, models: int) -> str:
+    """Names a subject: the model, the defense, or both where both differ."""
+    if not chain.parts:
+        return model
+    return chain.spec if models == 1 else f"{model} + {chain.spec}"
+
+
+class NoImages:
+    """Stands for the images of an analysis that was run without any."""
+
+    def __init__(self, analysis: str) -> None:
+        self.analysis = analysis
+
+    def __getattr__(self, name: str) -> Any:
+        raise PluginError(f"{self.analysis} declares needs_data = False, but asks for images: {name!r} is not there")
 
 
 class _Laboratory:
@@ -232,10 +316,8 @@ class _Laboratory:
         return run
 
     def label(self, position: int, chain: DefenseChain) -> str:
-        """Names a subject: the model, the defense, or both where both differ."""
-        if not chain.parts:
-            return self.labels[position]
-        return chain.spec if len(self.runs) == 1 else f"{self.labels[position]} + {chain.spec}"
+        """See :func:`subject_label`."""
+        return subject_label(self.labels[position], chain, len(self.runs))
 
     def record(self, position: int) -> ModelRecord:
         run = self.runs[position]
@@ -260,7 +342,7 @@ def put_into(found: AnalysisRecord, path: str | os.PathLike[str]) -> int:
         ReportError: the file is no report.
         DataError: the report is about other samples.
     """
-    report = check_into(path, found.data.sha256, found.data.spec)
+    report = check_into(path, found.data)
 
     def key(one: AnalysisRecord) -> object:
         return one.name, one.params, [model.sha256 for model in one.models], [r.defense_spec for r in one.results]
@@ -270,12 +352,12 @@ def put_into(found: AnalysisRecord, path: str | os.PathLike[str]) -> int:
     return len(report.analyses)
 
 
-def check_into(path: str | os.PathLike[str], sha256: str, spec: str) -> Report:
-    """The report that an analysis of these samples is to be added to."""
+def check_into(path: str | os.PathLike[str], data: ImageData | DataRecord | None) -> Report:
+    """The report that an analysis of these samples, or of weights alone, is to be added to."""
     report = Report.from_json(Path(path))
-    if report.data.sha256 != sha256:
+    if data is not None and report.data.sha256 != data.sha256:
         raise DataError(
             f"{os.fspath(path)} is about other samples ({report.data.spec}, {report.data.n} of them): "
-            f"give the same --data, --limit and --first, not {spec}"
+            f"give the same --data, --limit and --first, not {data.spec}"
         )
     return report

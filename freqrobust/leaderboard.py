@@ -86,8 +86,8 @@ def board(reports: Mapping[str, Report], by: str | None = None) -> Board:
 
     Args:
         reports: by name.
-        by: what to rank by: ``clean``, ``lfc``, or a threat such as ``linf 8/255``; by default the largest
-            eps, of the norm linf if there is one, under which the most entries have a worst case.
+        by: what to rank by: ``clean``, ``lfc``, or a threat such as ``Linf 8/255``; by default the largest
+            eps, of the Linf norm if there is one, under which the most entries have a worst case.
 
     Raises:
         SpecError: no report has what to rank by.

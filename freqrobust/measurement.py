@@ -19,7 +19,7 @@ from freqrobust.data import ImageData
 from freqrobust.devices import is_out_of_memory
 from freqrobust.errors import PluginError
 from freqrobust.perturbation import TOLERANCE, allowance, norms
-from freqrobust.plugin import Attack, Norm, Threat
+from freqrobust.plugin import Attack, Norm, Threat, norm_name
 from freqrobust.preparation import prepared
 from freqrobust.registry import Selection
 from freqrobust.results import pack, unpack
@@ -463,5 +463,7 @@ def run_attack(
         if threat is not None:
             farthest = float(norms(changed - images, threat.norm).max())
             if farthest > allowance(threat.eps):
-                raise PluginError(f"{name} left its budget: {threat.norm} {farthest:.6g} > {threat.eps:.6g}")
+                raise PluginError(
+                    f"{name} exceeds its perturbation budget: {norm_name(threat.norm)} {farthest:.6g} > {threat.eps_text}"
+                )
     return changed.contiguous()

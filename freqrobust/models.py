@@ -428,9 +428,18 @@ def _build(arch: str, checkpoint: Checkpoint) -> tuple[nn.Module, str | None]:
     if ":" in arch:
         return _called(factory(arch, "architecture"), arch), None
     raise SpecError(
-        f"unknown architecture {arch!r}{near_miss(arch, ARCHITECTURES)} "
+        f"unknown architecture {arch!r}{_meant(arch)} "
         f"({', '.join(ARCHITECTURES)}, torchvision:NAME, file.py:factory or module:factory)"
     )
+
+
+def _meant(arch: str) -> str:
+    """What an unknown architecture was probably meant to be: one of torchvision by that name, or one of ours."""
+    from torchvision.models import list_models
+
+    if arch in list_models():
+        return f"; torchvision has a model of that name: give --arch torchvision:{arch}"
+    return near_miss(arch, ARCHITECTURES)
 
 
 def save_model(model: nn.Module, path: str | os.PathLike[str]) -> None:

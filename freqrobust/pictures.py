@@ -53,13 +53,18 @@ _STYLE: dict[str, Any] = {
 }
 
 
+def can_draw() -> bool:
+    """Whether matplotlib is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
 def require() -> None:
     """Raise early where pictures cannot be drawn.
 
     Raises:
         SpecError: matplotlib is not installed.
     """
-    if importlib.util.find_spec("matplotlib") is None:
+    if not can_draw():
         raise SpecError("pictures need the extra 'plots': pip install 'freqrobust[plots]'")
 
 

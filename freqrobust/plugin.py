@@ -7,7 +7,7 @@ This module does not import torch, so that help texts can be built without it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -109,8 +109,8 @@ class Threat(NamedTuple):
     eps: float
 
     def __str__(self) -> str:
-        """``linf 8/255``."""
-        return f"{self.norm} {self.eps_text}"
+        """``Linf 8/255``."""
+        return f"{norm_name(self.norm)} {self.eps_text}"
 
     @property
     def text(self) -> str:
@@ -119,11 +119,39 @@ class Threat(NamedTuple):
 
     @property
     def eps_text(self) -> str:
-        """``8/255`` for a pixel quantity up to a quarter that is a whole or half number of 255ths, else a decimal number."""
-        in_255 = self.eps * 255
-        if self.norm == "linf" and in_255 <= 64 and abs(in_255 * 2 - round(in_255 * 2)) < 1e-6:
-            return f"{in_255:g}/255"
-        return f"{self.eps:g}"
+        """The eps as :func:`pixel_text` writes it."""
+        return pixel_text(self.eps)
+
+
+def norm_name(norm: str) -> str:
+    """The name of a norm as people read it: ``Linf``, ``L2``, ``L1``. Specs and JSON have it in lower case."""
+    return norm.capitalize()
+
+
+def number_text(value: float) -> str:
+    """The shortest text that is read back as the same number.
+
+    Example:
+        >>> number_text(12.0), number_text(0.1), number_text(20)
+        ('12', '0.1', '20')
+    """
+    return repr(int(value)) if isinstance(value, int) else repr(float(value)).removesuffix(".0")
+
+
+def pixel_text(value: float) -> str:
+    """A pixel quantity in the shorter spelling: a decimal number, or a whole or half number of 255ths.
+
+    The 255ths have to be the number to nine digits, as two ways to compute 8/255 may differ in the last bits.
+
+    Example:
+        >>> pixel_text(0.1), pixel_text(8 / 255), pixel_text(0.00392156862745), pixel_text(0.5 / 255)
+        ('0.1', '8/255', '1/255', '0.5/255')
+    """
+    decimal = number_text(value)
+    halves = round(value * 510)
+    if abs(value * 510 - halves) <= 1e-9 * halves:
+        return min(decimal, f"{number_text(halves / 2)}/255", key=len)
+    return decimal
 
 
 def fraction(value: Any) -> Any:
@@ -218,7 +246,20 @@ def _explain(cls: type[Plugin], name: str, error: ValidationError) -> str:
 
 
 def _is_pixel(cls: type[Plugin], key: str) -> bool:
-    return any(isinstance(item, BeforeValidator) and item.func is fraction for item in cls.model_fields[key].metadata)
+    """Whether a parameter takes fractions, such as ``8/255``."""
+    field = cls.model_fields[key]
+    return _takes_fractions(field.metadata) or _annotated_with_fractions(field.annotation)
+
+
+def _annotated_with_fractions(annotation: Any) -> bool:
+    """Whether numbers inside of a list or of an optional type may be fractions."""
+    return _takes_fractions(getattr(annotation, "__metadata__", ())) or any(
+        _annotated_with_fractions(inner) for inner in get_args(annotation)
+    )
+
+
+def _takes_fractions(metadata: Iterable[Any]) -> bool:
+    return any(isinstance(item, BeforeValidator) and item.func is fraction for item in metadata)
 
 
 def _of_255(value: Any) -> str:
@@ -376,6 +417,8 @@ class Analysis(Plugin):
     One run looks at one model, undefended or defended; :meth:`tables` and :meth:`draw` show several side by side.
     """
 
+    #: :meth:`run` looks at images; one that looks at weights alone runs without any
+    needs_data: ClassVar[bool] = True
     reserved_fields: ClassVar[frozenset[str]] = ANALYZE_OPTIONS
     command: ClassVar[str] = "analyze"
 
@@ -383,7 +426,8 @@ class Analysis(Plugin):
         """What was found, in a subclass of ``AnalysisResult`` with fields of its own.
 
         ``model`` is the defended model, in eval mode; passes go through ``context``, which batches, votes where
-        the defense is random, and keys all randomness.
+        the defense is random, and keys all randomness. With ``needs_data = False`` there may be no images: then
+        ``data`` and the passes of ``context`` raise an error that says so.
         """
         raise PluginError(f"{type(self).__name__} does not implement run()")
 
@@ -394,6 +438,22 @@ class Analysis(Plugin):
     def draw(self, results: Sequence[AnalysisResult]) -> Figure | None:
         """All results side by side on one scale, as a matplotlib figure; None where there is nothing to draw."""
         return None
+
+
+def value_text(plugin: Plugin, key: str) -> str:
+    """The value of a parameter as a spec has it; how it was typed makes no difference."""
+    return _value_text(getattr(plugin, key), pixel_text if _is_pixel(type(plugin), key) else number_text)
+
+
+def _value_text(value: Any, number: Callable[[float], str]) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return number(value)
+    if isinstance(value, list | tuple):
+        items = [_value_text(item, number) for item in value]
+        return f"[{','.join(f'[{item}]' if ',' in item or item.startswith('[') else item for item in items)}]"
+    return str(value)
 
 
 def takes_list(cls: type[Plugin], key: str) -> bool:

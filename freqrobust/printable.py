@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+import traceback
 import unicodedata
+
+from freqrobust.errors import FreqRobustError
+
+#: Longest reason for a failed cell, and what a longer one ends in.
+LONGEST = 300
+REST = "... (whole text with --debug)"
+#: Where errors are logged with their tracebacks, at the level DEBUG.
+LOG = logging.getLogger("freqrobust")
 
 
 def one_line(text: object) -> str:
@@ -13,6 +24,56 @@ def one_line(text: object) -> str:
         'two lines and a \\ufffd[31mcolour'
     """
     return "".join(" " if c.isspace() else "\ufffd" if _controls(c) else c for c in " ".join(str(text).split()))
+
+
+def shortened(text: object, longest: int = LONGEST) -> str:
+    """:func:`one_line` of at most so many characters; a longer one says that there is more.
+
+    Example:
+        >>> shortened("a" * 100, 40)
+        'aaaaaaaaaaa... (whole text with --debug)'
+    """
+    line = one_line(text)
+    return line if len(line) <= longest else f"{line[: longest - len(REST)]}{REST}"
+
+
+def several_lines(text: str) -> str:
+    """Text of others with its lines and their indentation kept, and made harmless as :func:`one_line` does."""
+    return "".join(c if c in "\n " else " " if c.isspace() else "\ufffd" if _controls(c) else c for c in text)
+
+
+def reason_of(name: str, error: Exception) -> str:
+    """Why something failed, in one line that is not too long; the whole is logged with its traceback."""
+    LOG.debug("%s failed", name, exc_info=error)
+    return shortened(error if isinstance(error, FreqRobustError) else f"{name}: {type(error).__name__}: {error}")
+
+
+def print_error(message: object, longest: int | None = None) -> None:
+    """``freqrobust: `` and a message as one line on standard error."""
+    line = one_line(message) if longest is None else shortened(message, longest)
+    print(f"freqrobust: {line}", file=sys.stderr)
+
+
+def print_traceback(error: BaseException) -> None:
+    """A traceback on standard error, made harmless."""
+    print(several_lines("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+
+
+class DebugOutput(logging.Handler):
+    """Shows what is logged, whole, on standard error as it is at that moment: a progress bar may have replaced it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(several_lines(self.format(record)), file=sys.stderr)
+
+    def __enter__(self) -> DebugOutput:
+        self.before = LOG.level
+        LOG.setLevel(logging.DEBUG)
+        LOG.addHandler(self)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        LOG.removeHandler(self)
+        LOG.setLevel(self.before)
 
 
 def _controls(character: str) -> bool:

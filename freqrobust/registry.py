@@ -24,7 +24,17 @@ from types import ModuleType
 from typing import Any, Literal, get_args
 
 from freqrobust.errors import FreqRobustError, PluginError, SpecError
-from freqrobust.plugin import Analysis, Attack, AttackFamily, Defense, InputDefense, Plugin, Reporter, takes_list
+from freqrobust.plugin import (
+    Analysis,
+    Attack,
+    AttackFamily,
+    Defense,
+    InputDefense,
+    Plugin,
+    Reporter,
+    takes_list,
+    value_text,
+)
 
 RESERVED_NAMES = {"attack": {"clean"}, "defense": {"none"}}
 #: What a plugin of each kind has to implement.
@@ -52,7 +62,7 @@ class Selection:
 
     @property
     def spec(self) -> str:
-        """The spec in normal form: the name and the parameters that were given, as they were written."""
+        """The spec in normal form: the name, and the parameters that were given with their values, in the given order."""
         params = ",".join(f"{key}={value}" for key, value in self.given.items())
         return f"{self.name}:{params}" if params else self.name
 
@@ -245,8 +255,8 @@ class Registry:
 
     def find(self, spec: str) -> tuple[str, type[Plugin], str, str]:
         """Resolve the head of a spec to ``(name, class, parameter text, origin)``."""
-        head, _, rest = spec.partition(":")
-        if not head.strip():
+        head, _, rest = (part.strip() for part in spec.partition(":"))
+        if not head:
             raise SpecError(f"empty {self.kind} spec (for example {', '.join(self.names()[:3])})")
         if head in self._entries:
             return head, self.get(head), rest, self.origin(head)
@@ -275,7 +285,8 @@ class Registry:
 
         Args:
             spec: the text.
-            options: further parameters with their values (several: a sweep), used where the plugin has them.
+            options: further parameters with their values, used where the plugin has them; several values or a list
+                are a sweep.
         """
         name, cls, text, origin = self.find(spec.strip())
         keys: list[str] = []
@@ -292,12 +303,14 @@ class Registry:
             if key in keys:
                 raise SpecError(f"{spec!r}: parameter {key!r} is given twice, in the spec and as an option")
             keys.append(key)
-            choices.append([_list_text(cls, key, values)] if takes_list(cls, key) else list(values))
+            swept = [item for value in values for item in list_items(value) or [value]]
+            choices.append([_list_text(cls, key, values)] if takes_list(cls, key) else swept)
         selections = []
         for values in itertools.product(*choices):
             given = dict(zip(keys, values, strict=True))
             typed = {k: _typed(v) if takes_list(cls, k) else v for k, v in given.items()}
-            selections.append(Selection(name, cls.build(name, typed), given, origin))
+            plugin = cls.build(name, typed)
+            selections.append(Selection(name, plugin, {key: value_text(plugin, key) for key in keys}, origin))
         return selections
 
     def name_of(self, plugin: Plugin) -> str:
@@ -312,7 +325,9 @@ class Registry:
         """The selection for a plugin object that was made in Python."""
         self.check(type(plugin), type(plugin).__qualname__)
         given = {
-            key: _as_text(getattr(plugin, key)) for key in type(plugin).model_fields if key in plugin.model_fields_set
+            key: value_text(plugin, key)
+            for key, field in type(plugin).model_fields.items()
+            if key in plugin.model_fields_set and (getattr(plugin, key) is not None or field.default is not None)
         }
         return Selection(self.name_of(plugin), plugin, given)
 
@@ -433,16 +448,6 @@ def _split(text: str, at: str, also: Any = lambda rest: True) -> list[str]:
     if depth != 0:
         raise SpecError(f"{text!r}: the brackets do not match")
     return [*parts, text[start:]]
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return f"{value:.12g}"
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(_as_text, value))}]"
-    return str(value)
 
 
 def _attribute(module: ModuleType, attr: str, where: str) -> Any:

@@ -14,12 +14,25 @@ from typing import IO
 from freqrobust.errors import FreqRobustError, PluginError, SpecError
 from freqrobust.journal import check_writable, write_atomically
 from freqrobust.plugin import Reporter
+from freqrobust.printable import one_line, shortened
 from freqrobust.registry import Selection, reports
 from freqrobust.results import Report
 from freqrobust.summary import distinct
 
 #: The target that stands for standard output.
 STDOUT = "-"
+#: The form of a file, by its ending.
+FORMS = {
+    "html": "html",
+    "htm": "html",
+    "md": "markdown",
+    "markdown": "markdown",
+    "csv": "csv",
+    "tex": "latex",
+    "xml": "junit",
+    "json": "json",
+    "txt": "table",
+}
 _VALUE = r"(?:\[[^\]]*\]|[^,=\[\]]+)"
 _PARAMS = rf":[A-Za-z_]\w*={_VALUE}(?:,[A-Za-z_]\w*={_VALUE})*"
 #: A registered name with parameters; a file or a module with its class, and parameters.
@@ -41,12 +54,31 @@ class Output:
 
 
 def parse_outputs(texts: Iterable[str], flag: str) -> list[Output]:
-    """Read ``SPEC=TARGET``, such as ``html=out.html`` or ``html:theme=dark=out.html``.
+    """Read ``SPEC=TARGET``, such as ``html=out.html`` or ``html:theme=dark=out.html``; or ``out.html`` alone.
 
     Raises:
         SpecError: no target, no such reporter or parameter; names ``flag``.
     """
-    return [_parse(text, flag) for text in texts]
+    return [_parse(with_form(text, flag), flag) for text in texts]
+
+
+def with_form(text: str, flag: str) -> str:
+    """``out.html`` as ``html=out.html``, by the ending of the name; whatever else is given stays as it is.
+
+    Raises:
+        SpecError: a file whose ending says nothing.
+    """
+    ending = Path(text).suffix.removeprefix(".").lower()
+    if "=" in text or text in reports.names() or not ending.isalnum():
+        return text
+    form = FORMS.get(ending, ending)
+    if form not in reports.names():
+        endings = ", ".join(f".{one}" for one in FORMS)
+        raise SpecError(
+            f"{flag} {text}: no form of report is written to files ending in .{ending} ({endings}); "
+            f"name the form, for example html={text} (forms: {', '.join(reports.names())})"
+        )
+    return f"{form}={text}"
 
 
 def _parse(text: str, flag: str) -> Output:
@@ -54,7 +86,10 @@ def _parse(text: str, flag: str) -> Output:
     match = (_NAMED if head in reports.names() else _FOUND).fullmatch(text) or _NAMED.fullmatch(text)
     if match is None:
         known = head if head in reports.names() else "html"
-        raise SpecError(f"{flag} should be REPORT=FILE, for example {known}=out, but got {text!r}")
+        raise SpecError(
+            f"{flag} should be FILE or REPORT=FILE, for example out.html or {known}=out, but got {text!r} "
+            f"(reports: {', '.join(reports.names())})"
+        )
     selections = reports.parse(match["spec"])
     if len(selections) != 1:
         raise SpecError(f"{flag} {match['spec']} stands for {len(selections)} reports; give one parameter value each")
@@ -165,8 +200,8 @@ def _render(output: Output, found: Mapping[str, Report], target: IO[str]) -> Non
     except FreqRobustError:
         raise
     except Exception as error:  # a plugin may fail in any way
-        reason = " ".join(str(error).split())
-        raise PluginError(f"the report {output.selection.name!r} failed: {type(error).__name__}: {reason}") from error
+        reason = shortened(f"{type(error).__name__}: {error}")
+        raise PluginError(f"the report {output.selection.name!r} failed: {reason}") from error
 
 
 def _print(text: str) -> None:
@@ -204,5 +239,5 @@ def execute(paths: Sequence[str], wanted: Sequence[str], flag: str = "--as") -> 
     inputs = [Path(path) / "report.json" if Path(path).is_dir() else Path(path) for path in paths]
     check_outputs(outputs, flag, inputs, several=len(found) > 1)
     for path in write_outputs(outputs, found, all_or_none=True):
-        print(f"written: {path}", file=sys.stderr)
+        print(one_line(f"written: {path}"), file=sys.stderr)
     return 0

@@ -399,7 +399,7 @@ class AnalysisRecord(_Part):
     spec: str
     params: dict[str, Any]
     models: list[ModelRecord]
-    data: DataRecord
+    data: DataRecord | None = Field(None, description="null where weights alone were looked at")
     environment: EnvironmentRecord
     results: list[SerializeAsAny[AnalysisResult]]
     tables: list[AnalysisTable] = []

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from freqrobust.errors import SpecError
+from freqrobust.printable import one_line, print_error
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -65,6 +66,7 @@ def execute(request: Request) -> int:
     from freqrobust.assembly import data_record
     from freqrobust.data import cache_root, load_data
     from freqrobust.devices import resolve_device
+    from freqrobust.failures import exit_code, print_failures
     from freqrobust.harness import evaluate, with_baseline
     from freqrobust.journal import check_writable
     from freqrobust.registry import parse_attacks, parse_defenses, reports
@@ -142,10 +144,7 @@ def execute(request: Request) -> int:
                 progress=watch,
             )
     except KeyboardInterrupt:
-        print(
-            f"freqrobust: interrupted; finished cells are kept in {run_dir}, run the same command again to resume",
-            file=sys.stderr,
-        )
+        print_error(f"interrupted; finished cells are kept in {run_dir}, run the same command again to resume")
         return 130
     report.to_json(run_dir / "report.json")
     if request.gate is not None:  # the report is on disk, also where it turns out that it cannot be judged
@@ -175,10 +174,9 @@ def execute(request: Request) -> int:
                     progress=watch,
                 ).failed
         except KeyboardInterrupt:
-            print(
-                f"freqrobust: interrupted; the report is {run_dir / 'report.json'}, and the sets that were finished "
-                f"are in {request.save_adversarial}; run the same command again for the others",
-                file=sys.stderr,
+            print_error(
+                f"interrupted; the report is {run_dir / 'report.json'}, and the sets that were finished "
+                f"are in {request.save_adversarial}; run the same command again for the others"
             )
             return 130
     if not request.quiet:
@@ -188,9 +186,9 @@ def execute(request: Request) -> int:
         watch.say(f"report: {run_dir / 'report.json'}")
     for path in write_outputs(outputs, {run_dir.name: report}):
         watch.say(f"written: {path}")
-    if report.gate is not None and not report.gate.passed:
-        return 1
-    return 3 if report.status == "partial" or unsaved else 0
+    if request.quiet:
+        print_failures(report, unsaved)
+    return exit_code(report, unsaved)
 
 
 @dataclass(frozen=True)
@@ -362,7 +360,7 @@ class Screen:
     def begin(self, label: str, total: int) -> None:
         if self.task is not None:
             self.bar.remove_task(self.task)
-        self.task = self.bar.add_task(label, total=total)
+        self.task = self.bar.add_task(one_line(label), total=total)
 
     def advance(self, amount: int) -> None:
         if self.task is not None:
@@ -376,4 +374,4 @@ class Screen:
 
     def say(self, message: str) -> None:
         if not self.quiet:
-            self.console.print(message)
+            self.console.print(one_line(message))

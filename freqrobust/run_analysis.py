@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,11 +10,17 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from freqrobust.errors import SpecError
+from freqrobust.printable import one_line
 
 if TYPE_CHECKING:
     from freqrobust.analysis_results import AnalysisTable
     from freqrobust.models import Classifier
     from freqrobust.registry import Selection
+    from freqrobust.results import AnalysisRecord
+
+
+#: Where results are kept that nothing else keeps, and the name of a record there.
+RUNS, RECORD = Path("runs"), "analysis.json"
 
 
 @dataclass(frozen=True)
@@ -57,42 +64,52 @@ def execute(request: Request) -> int:
     from freqrobust.devices import resolve_device
     from freqrobust.journal import check_writable, write_atomically
     from freqrobust.laboratory import analyze, check_into, put_into
-    from freqrobust.pictures import decode, picture_format, require
+    from freqrobust.pictures import can_draw, decode, picture_format, require
+    from freqrobust.plugin import Analysis
     from freqrobust.registry import parse_defenses
     from freqrobust.run import Screen, missing_data, parse_batch_size
 
     chosen = _analysis(request)
     if not request.baseline and not request.defenses:
         raise SpecError("--no-baseline needs a --defense: there would be nothing to look at")
+    kept = any(target is not None for target in (request.out, request.json, request.into))
     format: Literal["png", "svg"] | None = picture_format(request.out) if request.out is not None else None
     if request.into is not None and format is None:
         format = "png"
     if format is not None:
         require()
+    elif not kept and can_draw():
+        format = "png"
     for target in (request.out, request.json, request.into):
         if target is not None:
             check_writable(Path(target))
+    if not kept:
+        check_writable(RUNS / chosen.name / RECORD)
     batch_size = parse_batch_size(request.batch_size)
     device = resolve_device(request.device)
     chains = parse_defenses(request.defenses)
     named = _models(request)
     watch = Screen(request.quiet)
     demo = not named
-    data = load_data(
-        request.data or ("digits" if demo else missing_data()),
-        data_dir=request.data_dir,
-        split=request.split,
-        limit=request.limit,
-        first=request.first,
-        seed=request.seed,
-    )
+    assert isinstance(chosen.plugin, Analysis)
+    data = None
+    if request.data is not None or chosen.plugin.needs_data:
+        data = load_data(
+            request.data or ("digits" if demo else missing_data()),
+            data_dir=request.data_dir,
+            split=request.split,
+            limit=request.limit,
+            first=request.first,
+            seed=request.seed,
+        )
     if request.into is not None:
-        check_into(request.into, data.sha256, data.spec)
+        check_into(request.into, data)
     train = request.train_data or ("digits" if demo else None)
     train_data = load_data(train, data_dir=request.data_dir, split="train") if train is not None else None
     cache = cache_root()
     models = _loaded(request, named, data, device, cache, watch)
-    watch.say(f"data: {data.spec}, {len(data)} images {'x'.join(map(str, data.shape))}, {data.classes} classes")
+    if data is not None:
+        watch.say(f"data: {data.spec}, {len(data)} images {'x'.join(map(str, data.shape))}, {data.classes} classes")
     with watch:
         found = analyze(
             models,
@@ -118,11 +135,40 @@ def execute(request: Request) -> int:
         watch.say(f"added to {request.into}, which holds {count} {'analysis' if count == 1 else 'analyses'} now")
     if request.json is not None:
         found.model_copy(update={"picture": None}).to_json(request.json)
+    if not kept:
+        watch.say(f"written: {', '.join(map(str, _keep(found, chosen)))}")
     if not request.quiet:
         for warning in found.warnings:
             watch.say(f"warning: {warning.message}")
         render(found.tables, sys.stdout)
     return 0
+
+
+def _keep(found: AnalysisRecord, chosen: Selection) -> list[Path]:
+    """Write the record and the picture into a folder under ``runs/``, named by content: the same command finds it again.
+
+    Returns:
+        The files.
+    """
+    from freqrobust.journal import identity, write_atomically
+    from freqrobust.pictures import decode
+
+    subjects = [(one.model, one.label, one.defense_spec, one.defense_params) for one in found.results]
+    content = {
+        "analysis": [found.name, found.params, chosen.code],
+        "models": [(model.sha256, model.normalize.mean, model.normalize.std) for model in found.models],
+        "subjects": subjects,
+        "data": found.data.sha256 if found.data is not None else None,
+        "seed": found.seed,
+    }
+    folder = RUNS / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', found.name)}-{identity(content)[:12]}"
+    record = folder / RECORD
+    found.model_copy(update={"picture": None}).to_json(record)
+    if found.picture is None:
+        return [record]
+    picture = folder / f"{found.name.rpartition(':')[2]}.{found.picture.format}"
+    write_atomically(picture, decode(found.picture))
+    return [record, picture]
 
 
 def _analysis(request: Request) -> Selection:
@@ -196,13 +242,13 @@ def render(tables: Sequence[AnalysisTable], target: IO[str]) -> None:
         fits = sum(widths) + 2 * len(widths) <= console.width
         for number, (column, width) in enumerate(zip(one.columns, widths, strict=True)):
             table.add_column(
-                Text(column),
+                Text(one_line(column)),
                 justify="left" if number == 0 else "right",
                 min_width=width if fits else None,
                 overflow="fold",
             )
         for row in one.rows:
-            table.add_row(*map(Text, row))
-        console.print(one.title, style="bold")
+            table.add_row(*(Text(one_line(value)) for value in row))
+        console.print(one_line(one.title), style="bold")
         console.print(table)
         console.print()

@@ -27,13 +27,14 @@ from freqrobust import __version__
 from freqrobust.context import AttackContext, Progress, Silent
 from freqrobust.data import ImageData, as_data
 from freqrobust.devices import auto_batch_size, resolve_device
-from freqrobust.errors import DataError, FreqRobustError, PluginError, SpecError
+from freqrobust.errors import DataError, PluginError, SpecError
 from freqrobust.journal import Journal, identity, write_atomically
 from freqrobust.measurement import EOT, run_attack
 from freqrobust.models import frozen, load_model, record
 from freqrobust.perturbation import TOLERANCE
 from freqrobust.plugin import Attack, Defense
 from freqrobust.preparation import prepared
+from freqrobust.printable import reason_of
 from freqrobust.registry import DefenseChain, Selection, parse_attacks, parse_defenses
 from freqrobust.results import DataRecord, ModelRecord, ThreatRecord
 from freqrobust.session import DefenseRun, Run
@@ -212,8 +213,7 @@ def save_adversarial(
                 try:
                     saving.paths.append(_examples(made, selection).write(folder))
                 except Exception as error:  # whatever a plugin does, the other sets are saved
-                    reason = str(error) if isinstance(error, FreqRobustError) else f"{type(error).__name__}: {error}"
-                    saving.failed.append(f"{chain.spec} / {selection.spec}: {' '.join(reason.split())}")
+                    saving.failed.append(f"{chain.spec} / {selection.spec}: {reason_of(selection.name, error)}")
                     watch.end(f"not saved: {saving.failed[-1]}")
     return saving
 

@@ -20,6 +20,7 @@ from freqrobust.journal import Journal, engine_hash, identity
 from freqrobust.measurement import Bench, Outcome, measure, measure_clean, measure_transfer
 from freqrobust.models import fingerprint, set_eval, state_hash
 from freqrobust.plugin import Attack
+from freqrobust.printable import reason_of, shortened
 from freqrobust.registry import DefenseChain, Selection
 from freqrobust.victim import Precision, Victim
 
@@ -287,17 +288,9 @@ class DefenseRun:
         except FreqRobustError:
             raise
         except Exception as error:
-            reason = " ".join(str(error).split())
-            raise PluginError(
-                f"{self.chain.spec}: the defended model fails: {type(error).__name__}: {reason}"
-            ) from error
+            reason = shortened(f"{type(error).__name__}: {error}")
+            raise PluginError(f"{self.chain.spec}: the defended model fails: {reason}") from error
         return self._victim
-
-
-def reason_of(name: str, error: Exception) -> str:
-    """Why a cell failed, in one line."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, FreqRobustError) else f"{name}: {type(error).__name__}: {text}"
 
 
 def _eps(selection: Selection) -> float:

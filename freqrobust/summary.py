@@ -138,12 +138,12 @@ def threats(report: Report) -> list[ThreatRecord]:
 
 
 def threat_text(threat: ThreatRecord) -> str:
-    """``linf 8/255``."""
+    """``Linf 8/255``."""
     return str(Threat(threat.norm, threat.eps))  # type: ignore[arg-type]
 
 
 def eps_text(threat: ThreatRecord) -> str:
-    """``8/255`` for a pixel quantity that is a whole or half number of 255ths, else a decimal number."""
+    """The eps in the shorter spelling: ``8/255``, ``0.1``."""
     return Threat(threat.norm, threat.eps).eps_text  # type: ignore[arg-type]
 
 

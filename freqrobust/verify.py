@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from freqrobust.errors import DataError, SpecError
+from freqrobust.plugin import norm_name, pixel_text
+from freqrobust.printable import one_line, print_error
 
 if TYPE_CHECKING:
     import torch
@@ -249,14 +251,15 @@ def render(results: list[Verified], target: IO[str]) -> None:
         robust = [str(one.robust)] if clean else []
         survive = f"{one.survive_rounding} of {one.misclassified}"
         model = "the same" if one.same_model else "another"
-        table.add_row(one.attack, one.defense, *map(str, counts), survive, *robust, _budget(one), model)
+        names = [one_line(one.attack), one_line(one.defense)]
+        table.add_row(*names, *map(str, counts), survive, *robust, _budget(one), model)
     console.print(table)
 
 
 def _budget(one: Verified) -> str:
     if one.threat is None or one.largest is None:
         return one.budget
-    return f"{one.budget}: {one.threat['norm']} {one.largest:.6g} of {one.threat['eps']:.6g}"
+    return f"{one.budget}: {norm_name(one.threat['norm'])} {one.largest:.6g} of {pixel_text(one.threat['eps'])}"
 
 
 def execute(
@@ -279,6 +282,7 @@ def execute(
     """One ``freqrobust verify``; the exit code: 1 where a budget does not hold."""
     from freqrobust.data import cache_root, load_data
     from freqrobust.devices import resolve_device
+    from freqrobust.failures import print_lines
     from freqrobust.journal import check_writable, write_atomically
     from freqrobust.models import load_model
     from freqrobust.run import parse_batch_size
@@ -306,6 +310,10 @@ def execute(
     if json_file is not None:
         write_atomically(Path(json_file), json.dumps([asdict(one) for one in results], indent=1) + "\n")
     if not quiet:
-        print(f"model: {network.arch} ({network.spec}), normalisation {network.chosen}")
+        print(one_line(f"model: {network.arch} ({network.spec}), normalisation {network.chosen}"))
         render(results, sys.stdout)
-    return 1 if any(one.budget == "exceeded" for one in results) else 0
+    exceeded = [one for one in results if one.budget == "exceeded"]
+    if exceeded and quiet:
+        print_lines(f"{one.file}: {one.attack} exceeds its perturbation budget: {_budget(one)}" for one in exceeded)
+        print_error(f"exit code 1: {len(exceeded)} of {len(results)} sets of examples exceeded the perturbation budget")
+    return 1 if exceeded else 0

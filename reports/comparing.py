@@ -19,7 +19,7 @@ class Comparing(Reporter):
 
     rank_by: str | None = Field(
         None,
-        description="what a leaderboard ranks by: clean, lfc or a threat such as linf 8/255 "
+        description="what a leaderboard ranks by: clean, lfc or a threat such as Linf 8/255 "
         "(default: the worst case at the largest eps)",
     )
 

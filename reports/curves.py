@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from freqrobust.reports.text import interval, one_line, percent
 
+from freqrobust.plugin import norm_name
 from freqrobust.results import Cell, Report, WorstCase
 from freqrobust.summary import Entry, eps_text, threats
 
@@ -17,7 +18,6 @@ LEFT, RIGHT, TOP, BOTTOM = 34, 22, 12, 40
 #: Colours that a style sheet has for lines, and lines that one drawing can hold.
 COLOURS, MOST = 8, 16
 _CLOSEST_TICKS = 26
-_NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 
 
 class Point(NamedTuple):
@@ -99,7 +99,7 @@ def _over_eps(entries: Sequence[Named]) -> Iterable[tuple[str, str, list[Curve]]
     )
     for norm in norms:
         curves = [Curve(n.name, _worst_cases(n, norm), number) for number, n in enumerate(entries)]
-        shown = _NORMS.get(norm, norm)
+        shown = norm_name(norm)
         unit = ", in 255ths" if norm == "linf" else ""
         yield f"Worst case against {shown} eps", f"eps ({shown}{unit})", curves
 

@@ -49,6 +49,8 @@ _SPECIAL = {
 }
 #: Longest text that is set; TeX cannot measure boxes of more than about 5 m.
 _LONGEST = 300
+#: A table that is wider than the line is scaled down to it; others keep their size.
+_FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 _NORMS = {"linf": r"$\ell_\infty$", "l2": r"$\ell_2$", "l1": r"$\ell_1$"}
 
 
@@ -123,23 +125,25 @@ class LaTeX(Comparing):
     ) -> None:
         left = sum(not head.startswith("{") for head in heads)
         table = [
-            "% needs \\usepackage{booktabs}",
+            "% needs \\usepackage{booktabs} and \\usepackage{graphicx}",
             *(f"% {escape(note)}" for note in notes),
             "\\begin{table}",
             "  \\centering",
             f"  \\caption{{{escape(caption)}}}",
             f"  \\label{{{self.label}}}",
+            f"  {_FITTED}",
             f"  \\begin{{tabular}}{{{'l' * left}{'r' * (len(heads) - left)}}}",
             "    \\toprule",
             f"    {' & '.join(heads)} \\\\",
             "    \\midrule",
             *(f"    {' & '.join(row)} \\\\" for row in rows),
             "    \\bottomrule",
-            "  \\end{tabular}",
+            "  \\end{tabular}}",
             "\\end{table}",
         ]
         if self.document:
-            packages = ["\\usepackage[T1]{fontenc}", "\\usepackage{textcomp}", "\\usepackage{booktabs}"]
+            packages = ["\\usepackage[T1]{fontenc}", "\\usepackage{textcomp}"]
+            packages += ["\\usepackage{booktabs}", "\\usepackage{graphicx}"]
             table = ["\\documentclass{article}", *packages, "\\begin{document}", *table, "\\end{document}"]
         target.write("\n".join(table) + "\n")
 

@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING
 
 from freqrobust.reports.comparing import Comparing
 from freqrobust.reports.text import (
+    RESULTS,
     Plain,
     accuracy,
     check_number,
@@ -19,6 +20,7 @@ from freqrobust.reports.text import (
     describe_published,
     difference,
     digits,
+    gate_tables,
     one_line,
     points,
     readings,
@@ -150,12 +152,16 @@ class Markdown(Comparing):
         target.write(text)
 
 
+#: How a column is aligned.
+_LEFT, _RIGHT = ["---"], ["---:"]
+
+
 def _row(cells: Sequence[str]) -> list[str]:
     return [f"| {' | '.join(cells)} |"]
 
 
 def _rule(left: int, right: int) -> list[str]:
-    return _row([*["---"] * left, *["---:"] * right])
+    return _row([*_LEFT * left, *_RIGHT * right])
 
 
 def _verdicts(report: Report) -> list[str]:
@@ -228,10 +234,13 @@ def _sections(report: Report) -> list[_Section]:
 def _gate(report: Report) -> list[_Section]:
     if report.gate is None or not report.gate.rows:
         return []
-    lines = _row(["", "cell", "what was found"]) + _rule(3, 0)
-    for row in report.gate.rows:
-        mark = {True: "passed", False: "**failed**", None: "information"}[row.passed]
-        lines += _row([mark, code(row.name), escape(row.text)])
+    lines: list[str] = []
+    for table in gate_tables(report):
+        rule = [*_LEFT * 2, *_RIGHT * (len(table.columns) - 3), *_LEFT]
+        lines += ["", f"**{table.title}** (accuracy in percent)", "", *_row(table.columns), *_row(rule)]
+        for result, name, *numbers, details in table.rows:
+            mark = f"**{result}**" if result == RESULTS[False] else result
+            lines += _row([mark, code(name), *map(escape, numbers), escape(details)])
     if report.gate.comparison is not None:
         lines += ["", *(f"- {escape(note)}" for note in report.gate.comparison.notes)]
     return [_Section(f"Gate ({len(report.gate.rows)} rows)", lines)]

@@ -108,9 +108,8 @@ def describe_published(published: PublishedRecord) -> str:
 def conditions(report: Report | AnalysisRecord) -> str:
     """On what was measured and how, in one line."""
     data, environment = report.data, report.environment
-    return (
-        f"{data.spec} [{data.split}], n = {data.n}, seed {report.seed}, {environment.device}, {environment.precision}"
-    )
+    samples = f"{data.spec} [{data.split}], n = {data.n}, " if data is not None else ""
+    return f"{samples}seed {report.seed}, {environment.device}, {environment.precision}"
 
 
 def title(report: Report) -> str:
@@ -158,3 +157,43 @@ def corruption_tables(report: Report) -> Iterator[Plain]:
 
 def _share(value: float | None) -> str:
     return "-" if value is None else percent(value)
+
+
+#: How a gate judged a row.
+RESULTS = {True: "passed", False: "failed", None: "information"}
+
+
+def gate_tables(report: Report) -> Iterator[Plain]:
+    """What the gate judged: the thresholds, then the changes from the baseline. Accuracies are in percent."""
+    if report.gate is None:
+        return
+    decimals = digits(report)
+    if report.gate.thresholds:
+        columns = ["result", "cell", "measured accuracy", "required accuracy", "details"]
+        rows = []
+        for row in report.gate.thresholds:
+            measured = "-"
+            if row.accuracy is not None and row.ci95 is not None:
+                measured = f"{percent(row.accuracy)} {interval(row.ci95, decimals)}"
+            required = f"{100 * (row.required or 0):g}{' (low end of the interval)' if row.confident else ''}"
+            rows.append([RESULTS[row.passed], row.name, measured, required, row.text])
+        yield Plain("Thresholds", columns, rows)
+    if report.gate.comparison is not None:
+        columns = ["result", "cell", "baseline", "new", "drop (points)", "allowed drop (points)", "p, corrected"]
+        yield Plain(
+            "Changes from the baseline",
+            [*columns, "details"],
+            [
+                [
+                    RESULTS[row.passed],
+                    row.name,
+                    _share(row.baseline),
+                    _share(row.new),
+                    _share(row.measured),
+                    "-" if row.required is None else f"{100 * row.required:g}",
+                    "-" if row.p_adjusted is None else "<0.0001" if row.p_adjusted < 1e-4 else f"{row.p_adjusted:.4f}",
+                    row.text,
+                ]
+                for row in report.gate.comparison.rows
+            ],
+        )

@@ -154,7 +154,7 @@ class Energy(Analysis):
 
 
 def _scatter(part: SubFigure | Figure, shown: Sequence[EnergyResult]) -> None:
-    """A point a shift and a line a model; the names of the shifts above, each led to its share of energy."""
+    """A point a shift and a line a model; the names of the shifts above, each led to its points."""
     from freqrobust.pictures import COLOURS, LINES, MARKERS, wrapped
 
     axes = part.subplots()
@@ -178,6 +178,11 @@ def _scatter(part: SubFigure | Figure, shown: Sequence[EnergyResult]) -> None:
     axes.set_xlim(-3, 103)
     axes.margins(y=0.08)
     points = sorted(shown[0].points, key=lambda point: point.high_share)
+    bottom, top = axes.get_ylim()
+    for point in points:  # from the frame, where the label's line ends, down to the points of the shift
+        lowest = min(100 * other.change for one in shown for other in one.points if other.shift == point.shift)
+        axes.vlines(100 * point.high_share, lowest, top, color="0.75", linewidth=0.4, zorder=0, label="_nolegend_")
+    axes.set_ylim(bottom, top)
     for place, point in enumerate(points):
         axes.annotate(
             point.shift,

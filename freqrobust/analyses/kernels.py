@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -53,6 +53,8 @@ class Kernels(Analysis):
     Smooth kernels have a small total variation and little energy at high frequencies. White noise has a share of
     high-frequency energy of 0.81: that is the area of the frequency plane above half of the Nyquist frequency.
     """
+
+    needs_data: ClassVar[bool] = False
 
     filters: int = Field(64, ge=1, description="filters of the first layer to show, at most")
 

@@ -312,3 +312,67 @@ def test_core_options_cannot_be_fields(look: list[str], rejected: Rejected, writ
         write("mine.py", MINE.replace("times", name).replace("BODY", ""))
         message = rejected("analyze", "mine.py:Mine", *look[2:])
         assert f"the parameter {name!r} has the name of an option of freqrobust analyze" in message
+
+
+def test_weights_need_no_data(trained: Path, command: Callable[..., Any]) -> None:
+    given = ["kernels", "--model", trained, "--defense", "smooth:rho=1"]
+    result = command("analyze", *given, "--json", "found.json")
+    assert result.code == 0, result.err
+    assert "data:" not in result.err
+    found = json.loads(Path("found.json").read_text(encoding="utf-8"))
+    assert found["data"] is None
+    assert [one["label"] for one in found["results"]] == ["digits", "smooth:rho=1"]
+    assert found["results"][0]["first"] != found["results"][1]["first"]
+
+
+def test_weights_are_the_same_with_data(trained: Path, digits: Path, command: Callable[..., Any]) -> None:
+    command("analyze", "kernels", "--model", trained, "--json", "without.json", "--quiet")
+    command("analyze", "kernels", "--model", trained, "--data", digits, "--json", "with.json", "--quiet")
+    without, beside = (json.loads(Path(f"{name}.json").read_text(encoding="utf-8")) for name in ("without", "with"))
+    assert (without["data"], beside["data"]["n"]) == (None, 60)
+    assert without["results"][0]["layers"] == beside["results"][0]["layers"]
+
+
+def test_an_analysis_of_weights_goes_into_any_report(
+    base: list[str], trained: Path, command: Callable[..., Any]
+) -> None:
+    assert command(*base, "--attack", "fgsm:eps=0.1", "--quiet", "--json", "run.json").code == 0
+    result = command("analyze", "kernels", "--model", trained, "--into", "run.json")
+    assert result.code == 0, result.err
+    page = command("report", "run.json", "--as", "html=-")
+    assert "Smoothness of the convolutions" in page.out
+
+
+def test_an_analysis_that_asks_for_images_all_the_same(
+    trained: Path, write: Callable[[str, str], str], rejected: Callable[..., str]
+) -> None:
+    source = """
+from freqrobust.plugin import Analysis
+
+class Odd(Analysis):
+    \"\"\"Says that it needs none.\"\"\"
+    needs_data = False
+
+    def run(self, model, data, context):
+        return context.data.images
+"""
+    message = rejected("analyze", f"{write('odd.py', source)}:Odd", "--model", trained, "--json", "a.json")
+    assert "Odd declares needs_data = False, but asks for images" in message
+
+
+def test_the_result_is_kept_without_being_asked(look: list[str], command: Callable[..., Any]) -> None:
+    result = command(*look)
+    assert result.code == 0, result.err
+    (folder,) = Path("runs").iterdir()
+    assert folder.name.startswith("heatmap-")
+    assert sorted(file.name for file in folder.iterdir()) == ["analysis.json", "heatmap.png"]
+    assert json.loads((folder / "analysis.json").read_text(encoding="utf-8"))["name"] == "heatmap"
+    assert f"written: {folder / 'analysis.json'}, {folder / 'heatmap.png'}" in result.err
+    assert command(*look, "--quiet").code == 0
+    assert command(*look, "--defense", "lowpass:radius=2", "--quiet").code == 0
+    assert len(list(Path("runs").iterdir())) == 2
+
+
+def test_nothing_else_is_written_where_a_file_is_named(look: list[str], command: Callable[..., Any]) -> None:
+    assert command(*look, "--json", "map.json", "--quiet").code == 0
+    assert not Path("runs").exists()

@@ -258,3 +258,12 @@ def test_unclear_normalisation_asks(untrained: SmallCNN, digits: Path, rejected:
     message = rejected(*evaluate("model.pt", digits))
     assert "not clear from 60 samples" in message
     assert "--normalize none" in message
+
+
+def test_an_architecture_of_torchvision_is_suggested(trained: Path, digits: Path, rejected: Callable[..., str]) -> None:
+    message = rejected("eval", "--model", trained, "--data", digits, "--arch", "resnet18")
+    assert (
+        "unknown architecture 'resnet18'; torchvision has a model of that name: give --arch torchvision:resnet18"
+        in message
+    )
+    assert "did you mean 'resnet110'?" in rejected("eval", "--model", trained, "--data", digits, "--arch", "resnet111")

@@ -157,7 +157,7 @@ def test_bad_command(arguments: list[str], expected: str, rejected: Rejected) ->
 
 @pytest.mark.parametrize("arguments", [["--attack", "fgms"], ["--defense", "smooth:rho=-1"], ["--data", "x.npz"]])
 def test_debug_shows_the_traceback(arguments: list[str], trained: Path, command: Callable[..., Any]) -> None:
-    from freqrobust.errors import FreqRobustError
-
-    with pytest.raises(FreqRobustError):
-        command("eval", "--model", trained, *arguments, "--debug")
+    result = command("eval", "--model", trained, *arguments, "--debug")
+    assert result.code == 2
+    assert "Traceback (most recent call last)" in result.err
+    assert result.error.startswith("freqrobust: ")

@@ -69,8 +69,8 @@ class RaisesLater(InputDefense):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("OverBudget", "left its budget: linf 0.2 > 0.1"),
-        ("SlightlyOver", "left its budget: l2 0.1001 > 0.1"),
+        ("OverBudget", "exceeds its perturbation budget: Linf 0.2 > 0.1"),
+        ("SlightlyOver", "exceeds its perturbation budget: L2 0.1001 > 0.1"),
         ("NotFinite", "NaN or infinite"),
         ("Raises", "KeyError: 'nothing there'"),
         ("OutOfRange", "outside of [0, 1]"),

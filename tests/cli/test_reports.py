@@ -117,8 +117,13 @@ def test_a_report_that_fails_takes_nothing_with_it(
     ("wanted", "message"),
     [
         ("htm=a.html", "unknown report 'htm'; did you mean 'html'?"),
-        ("html", "--report should be REPORT=FILE, for example html=out, but got 'html'"),
-        ("html=", "--report should be REPORT=FILE"),
+        (
+            "html",
+            "--report should be FILE or REPORT=FILE, for example out.html or html=out, but got 'html' (reports: csv, ",
+        ),
+        ("html=", "--report should be FILE or REPORT=FILE"),
+        ("out.pdf", "--report out.pdf: no form of report is written to files ending in .pdf (.html, .htm, .md,"),
+        ("mine.py:Broken", "--report should be FILE or REPORT=FILE"),
         ("html:them=dark=a.html", "html: unknown parameter 'them'; did you mean 'theme'?"),
         ("html:theme=red=a.html", "html: parameter 'theme' should be"),
         ("html=.", "cannot write .: it is a directory"),
@@ -128,6 +133,17 @@ def test_a_report_that_fails_takes_nothing_with_it(
 )
 def test_said_before_anything_is_measured(wanted: str, message: str, base: list[str], rejected: Command) -> None:
     assert message in rejected(*base, *QUICK, "--json", "run.json", "--report", wanted)
+
+
+def test_the_ending_says_the_form(base: list[str], command: Command) -> None:
+    named = [("html", "a.html"), ("markdown", "a.md"), ("csv", "a.csv"), ("latex", "a.tex"), ("junit", "a.xml")]
+    assert command(*base, *QUICK, "--json", "run.json").code == 0
+    for form, file in [*named, ("json", "a.json")]:
+        assert command("report", "run.json", "--as", file).code == 0
+        assert command("report", "run.json", "--as", f"{form}=named").code == 0
+        assert Path(file).read_bytes() == Path("named").read_bytes()
+    assert command(*base, *QUICK, "--report", "b.html").code == 0
+    assert Path("b.html").read_text().startswith("<!doctype html>")
 
 
 def test_two_reports_in_one_file(base: list[str], rejected: Command) -> None:
@@ -173,7 +189,7 @@ def test_a_leaderboard(run: str, base: list[str], command: Command, other: str) 
     assert command("eval", "--model", other, "--normalize", "none", *rest).code == 0
     result = command("report", run, "other.json", "--as", "table=-", "--as", "html=board.html", "--as", "junit=b.xml")
     assert result.code == 0, result.err
-    assert "Leaderboard: worst case linf 25.5/255" in result.out
+    assert "Leaderboard: worst case Linf 0.1" in result.out
     lines = [line for line in result.out.splitlines() if "|" in line and line.strip()[0].isdigit()]
     assert len(lines) == 3
     assert "other" in lines[-1]
@@ -192,10 +208,13 @@ def test_bad_input_of_report(run: str, rejected: Command, write: Callable[[str, 
     )
     assert "run.json is already taken" in rejected("report", run, "--as", "json=run.json")
     wanted = ["--as", "csv=a.csv", "--as", "html:rank_by=linf 2/255=a.html"]
-    assert "cannot rank by 'linf 2/255'; did you mean 'linf 25.5/255'?" in rejected("report", run, "copy.json", *wanted)
+    assert "cannot rank by 'linf 2/255' (there is: clean, lfc, linf 0.1)" in rejected(
+        "report", run, "copy.json", *wanted
+    )
     write("cut.json", Path(run).read_text()[:200])
     assert "cut.json is not JSON" in rejected("report", "cut.json", "--as", "html=a.html")
-    assert "--as should be REPORT=FILE" in rejected("report", run, "--as", "a.html")
+    assert "--as should be FILE or REPORT=FILE" in rejected("report", run, "--as", "html")
+    assert "--as a.docx: no form of report" in rejected("report", run, "--as", "a.docx")
 
 
 # several models

@@ -63,7 +63,7 @@ def test_headline(base: list[str], command: Command) -> None:
         *base, "--attack", "lfc:radius=3", "--attack", "fgsm:eps=8/255", "--attack", "pgd:eps=8/255,norm=l2"
     )
     headline, _, _ = result.out.partition("Every cell")
-    for label in ("clean", "LFC, radius 3", "worst case linf 8/255", "worst case l2 0.0313725"):
+    for label in ("clean", "LFC, radius 3", "worst case Linf 8/255", "worst case L2 8/255"):
         assert len([line for line in headline.splitlines() if line.startswith(label)]) == 1
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from freqrobust import AnalysisRecord, ImageData, analyze
+from freqrobust.errors import DataError
 from freqrobust.models import state_hash
 from freqrobust.plugin import Analysis
 from freqrobust.registry import analyses, parse_attacks
@@ -32,7 +33,7 @@ def build(name: str) -> Analysis:
     return made
 
 
-def look(name: str, network: nn.Module, data: ImageData, **options: Any) -> AnalysisRecord:
+def look(name: str, network: nn.Module, data: ImageData | None, **options: Any) -> AnalysisRecord:
     given: dict[str, Any] = {"defenses": ["smooth:rho=0.5"], "device": "cpu", "picture": "png", **options}
     return analyze(network, data, build(name), **given)
 
@@ -142,3 +143,31 @@ def test_parameters_of_lists_of_specs_survive_their_text() -> None:
     for given in (["0,2.5,4"], ["0", "2.5", "4"], ["[0,2.5,4]"]):
         (listed,) = analyses.parse("misalignment", {"radii": given})
         assert listed.params["radii"] == [0, 2.5, 4]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_images_it_runs_on_weights_alone_or_says_what_is_missing(name: str, network: nn.Module) -> None:
+    before = state_hash(network)
+    if analyses.get(name).needs_data:
+        with pytest.raises(DataError, match=f"{name} looks at images: give data"):
+            look(name, network, None)
+        return
+    record = look(name, network, None)
+    assert state_hash(network) == before
+    assert record.data is None
+    assert record.picture is not None
+    assert [one.defense for one in record.results] == ["none", "smooth"]
+
+
+def test_every_label_of_the_energy_picture_leads_to_its_points(network: nn.Module, few: ImageData) -> None:
+    plugin = build("energy")
+    results = look("energy", network, few, picture=None).results
+    figure = plugin.draw(results)
+    assert figure is not None
+    (axes,) = figure.axes
+    top = axes.get_ylim()[1]
+    guides = [segment for lines in axes.collections for segment in lines.get_segments()]
+    (shown,) = [one for one in results if one.label != one.reference]
+    ends = sorted((100 * point.high_share, 100 * point.change) for point in shown.points)
+    assert sorted((x, low) for (x, low), _ in guides) == [pytest.approx(end) for end in ends]
+    assert [high for _, (_, high) in guides] == pytest.approx([top] * len(ends))

@@ -65,9 +65,9 @@ class Odd(Attack):
 
 
 CAUGHT = {
-    "in place": r"left its budget: linf 0\.5 > 0\.1",
-    "too far": r"left its budget",
-    "a hair too far": r"left its budget: linf 0\.10000\d > 0\.1",
+    "in place": r"exceeds its perturbation budget: Linf 0\.5 > 0\.1",
+    "too far": r"exceeds its perturbation budget",
+    "a hair too far": r"exceeds its perturbation budget: Linf 0\.10000\d > 0\.1",
     "too bright": r"outside of \[0, 1\]",
     "nan": "NaN or infinite",
     "shape": "should return float images",
@@ -247,7 +247,7 @@ def test_l1_budgets_are_measured_in_l1(flat_model, flat_data) -> None:
     assert worst.threat.norm == "l1"
     assert worst.correct == report.cells[1].correct
     report = evaluate(flat_model, flat_data, attacks=[_NoLinf(eps=1e-3)], device="cpu")
-    assert "left its budget: l1" in (report.cells[1].error or "")
+    assert "exceeds its perturbation budget: L1" in (report.cells[1].error or "")
 
 
 def test_restarts_end_when_everything_is_broken(flat_model, flat_data) -> None:

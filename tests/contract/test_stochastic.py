@@ -197,3 +197,10 @@ def test_an_image_that_is_not_changed_is_not_broken(network, digits) -> None:
     cells = [cell for cell in report.cells if cell.defense == "Jitter"]
     assert {cell.outcomes for cell in cells} == {cells[0].outcomes}
     assert {w.outcomes for w in report.worst_case if w.defense == "Jitter"} == {cells[0].outcomes}
+
+
+def test_the_spelling_of_an_attack_changes_no_number(network, digits):
+    first, second = (
+        run(network, digits, 16, attacks=[spec]) for spec in ("pgd:eps=0.1,steps=3", "pgd: eps = 25.5/255 ,steps=03")
+    )
+    assert content(first) == content(second)

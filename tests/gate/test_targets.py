@@ -12,7 +12,7 @@ from freqrobust.targets import find, in_report, planned, sweeps
 ATTACKS = ["lfc:radius=12", "pgd:eps=[2/255,8/255],steps=5", "pgd:eps=0.5,norm=l2", "fgsm"]
 CELLS = {
     f"{defense}{attack}": 50
-    for defense in ("", "smooth:rho=0.5|", "smooth:rho=1.0|", "lowpass:radius=12+smooth|")
+    for defense in ("", "smooth:rho=0.5|", "smooth:rho=1|", "lowpass:radius=12+smooth|")
     for attack in (
         "clean",
         "lfc:radius=12",
@@ -43,8 +43,8 @@ def known(make_report):
         ("worst-l2", ["none / worst-l2-0.5"]),
         ("worst-linf-8/255", ["none / worst-linf-8/255"]),
         ("smooth:rho=0.5/worst-linf-8/255", ["smooth:rho=0.5 / worst-linf-8/255"]),
-        ("smooth:rho=1/clean", ["smooth:rho=1.0 / clean"]),
-        ("smooth/clean", ["smooth:rho=0.5 / clean", "smooth:rho=1.0 / clean"]),
+        ("smooth:rho=1/clean", ["smooth:rho=1 / clean"]),
+        ("smooth/clean", ["smooth:rho=0.5 / clean", "smooth:rho=1 / clean"]),
         ("smooth:rho=0.5/pgd:eps=8/255", ["smooth:rho=0.5 / pgd:eps=8/255,steps=5"]),
         ("lowpass+smooth/fgsm", ["lowpass:radius=12+smooth / fgsm"]),
         ("none/fgsm", ["none / fgsm"]),
@@ -72,7 +72,7 @@ def test_a_star_is_every_defense(known) -> None:
         ("worst-linf-4/255", "did you mean 'worst-linf-"),
         ("wurst", "did you mean 'worst'?"),
         ("smoooth:rho=0.5/fgsm", "did you mean 'smooth"),
-        ("fgsm/smooth", "defenses: none, smooth:rho=0.5, smooth:rho=1.0, lowpass:radius=12+smooth"),
+        ("fgsm/smooth", "defenses: none, smooth:rho=0.5, smooth:rho=1, lowpass:radius=12+smooth"),
         ("pgd:epz=8/255", "cells: clean, lfc:radius=12"),
         ("pgd:eps=x", "names no cell"),
         ("", "names no cell"),

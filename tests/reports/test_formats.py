@@ -7,6 +7,7 @@ import io
 import re
 import shutil
 import subprocess
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -15,6 +16,7 @@ import pytest
 from freqrobust.reports.markdown import COMMENT
 
 from freqrobust import Report
+from freqrobust.results import Comparison, GateRecord, RegressionRow, ThresholdRow
 from freqrobust.summary import Entry, attacks, entry_labels, headline
 
 SCHEMA = Path(__file__).with_name("junit.xsd")
@@ -206,6 +208,20 @@ def test_bold_is_what_cannot_be_told_from_the_best(measured, shown) -> None:
             assert not bold[name]
 
 
+@pytest.mark.parametrize("document", [True, False])
+def test_a_wide_latex_table_is_scaled_to_the_line(document: bool, measured, shown) -> None:
+    """The box closes around the tabular alone, and all that it takes is named."""
+    text = shown("latex", {"a": measured, "b": measured}, document=document, threats="all")
+    assert "% needs \\usepackage{booktabs} and \\usepackage{graphicx}" in text
+    assert ("\n\\usepackage{graphicx}" in text) == document
+    box = "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
+    before, found, after = text.partition(box)
+    assert found
+    assert before.rstrip().endswith("\\label{tab:robustness}")
+    assert after.lstrip().startswith("\\begin{tabular}")
+    assert "\\end{tabular}}\n\\end{table}" in after
+
+
 def compiler() -> str:
     found = next(filter(None, map(shutil.which, ("pdflatex", "tectonic", "lualatex", "xelatex"))), None)
     if found is None:
@@ -225,3 +241,47 @@ def test_latex_compiles(decorate, shown, tmp_path: Path, all_hostile: list[str])
                 [program, *mode, source.name], cwd=tmp_path, capture_output=True, timeout=120, check=False
             )
             assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
+            assert b"in alignment" not in done.stdout  # what TeX says of a table that is wider than the page
+
+
+# Gate
+
+
+@pytest.mark.parametrize("form", ["html", "markdown"])
+def test_gates_say_what_is_an_accuracy_and_what_a_drop(form: str, measured, shown) -> None:
+    report = measured.model_copy(deep=True)
+    drop = {"measured": 0.28, "required": 0.01, "baseline": 0.8, "new": 0.52, "p_adjusted": 1e-7}
+    report.gate = GateRecord(
+        passed=False,
+        thresholds=[
+            ThresholdRow(name="pgd", passed=True, required=0.45, accuracy=0.5, ci95=(0.4, 0.6), text="reached", n=60),
+            ThresholdRow(
+                name="sure", passed=True, required=0.3, accuracy=0.5, ci95=(0.4, 0.6), confident=True, text="low", n=60
+            ),
+            ThresholdRow(name="gone", passed=False, required=0.5, text="could not be measured", n=60),
+        ],
+        comparison=Comparison(
+            baseline="old.json",
+            passed=False,
+            alpha=0.05,
+            max_drop=0.01,
+            rows=[
+                RegressionRow(name="clean", passed=False, text="a regression", n=60, **drop),
+                RegressionRow(name="fgsm", passed=None, baseline=0.5, new=0.5, measured=0.0, text="not judged", n=60),
+            ],
+        ),
+    )
+    text = shown(form, report)
+    if form == "html":
+        rows = [re.split(r"</t[hd]>", row)[:-1] for row in text.split("<tr>")]
+    else:
+        rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+    rows = [[" ".join(unescape(re.sub(r"<[^>]*>|[*`]", "", cell)).split()) for cell in row] for row in rows]
+    assert ["result", "cell", "measured accuracy", "required accuracy", "details"] in rows
+    assert ["passed", "pgd", "50.0 [40, 60]", "45", "reached"] in rows
+    assert ["passed", "sure", "50.0 [40, 60]", "30 (low end of the interval)", "low"] in rows
+    assert ["failed", "gone", "-", "50", "could not be measured"] in rows
+    heads = ["result", "cell", "baseline", "new", "drop (points)", "allowed drop (points)", "p, corrected", "details"]
+    assert heads in rows
+    assert ["failed", "clean", "80.0", "52.0", "28.0", "1", "<0.0001", "a regression"] in rows
+    assert ["information", "fgsm", "50.0", "50.0", "0.0", "-", "-", "not judged"] in rows

@@ -62,7 +62,7 @@ def test_an_attack_that_fails_leaves_the_others(model, digits, tmp_path) -> None
     saving = save_adversarial(model, digits, attacks=[Broken(), "fgsm:eps=0.1"], directory=tmp_path, device="cpu")
     assert [path.name[:10] for path in saving.paths] == ["none__fgsm"]
     assert len(saving.failed) == 1
-    assert "left its budget" in saving.failed[0]
+    assert "exceeds its perturbation budget" in saving.failed[0]
     with pytest.raises(SpecError, match="none of the attacks is adversarial"):
         save_adversarial(model, digits, attacks=["lfc:radius=2"], directory=tmp_path)
 

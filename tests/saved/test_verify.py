@@ -167,4 +167,9 @@ def test_command_says_where_a_budget_is_exceeded(command, undefended, tmp_path) 
     replace(saved, images=1 - saved.images).write(tmp_path / "far")
     code, out, _ = command("verify", "far", "--model", "demo", "--data", "digits")
     assert code == 1
-    assert "exceeded: linf" in out
+    assert "exceeded: Linf" in out
+    code, out, err = command("verify", "far", "--model", "demo", "--data", "digits", "--quiet")
+    assert (code, out) == (1, "")
+    first, last = err.splitlines()
+    assert "pgd:eps=0.1,steps=5 exceeds its perturbation budget: exceeded: Linf 1 of 0.1" in first
+    assert last == "freqrobust: exit code 1: 1 of 1 sets of examples exceeded the perturbation budget"

@@ -176,11 +176,11 @@ def test_true_ranks_lie_in_the_ranges() -> None:
 def test_the_default_is_the_largest_budget_that_most_have() -> None:
     both = {EPS["1"]: outcomes(0.5), EPS["8"]: outcomes(0.1)}
     a, b = report("a", outcomes(0.9), both), report("b", outcomes(0.9), {EPS["1"]: outcomes(0.4)})
-    assert board({"a": a, "b": b}).by == "worst case linf 1/255"
+    assert board({"a": a, "b": b}).by == "worst case Linf 1/255"
     made = board({"a": a, "b": b}, "linf 8/255")
     assert [s.rank_text for s in made.standings] == ["1", "-"]
     assert any(note.startswith("b: not ranked") for note in made.notes)
-    assert made.labels[0] == "worst case linf 8/255"
+    assert made.labels[0] == "worst case Linf 8/255"
 
 
 def test_what_differs_is_said() -> None:

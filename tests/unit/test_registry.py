@@ -11,7 +11,17 @@ from pydantic import Field
 
 from freqrobust import Attack, Defense, InputDefense
 from freqrobust.errors import PluginError, SpecError
-from freqrobust.registry import Registry, attacks, defenses, parse_attacks, parse_defenses, reports, split_chain
+from freqrobust.plugin import Threat, fraction, pixel_text
+from freqrobust.registry import (
+    Registry,
+    analyses,
+    attacks,
+    defenses,
+    parse_attacks,
+    parse_defenses,
+    reports,
+    split_chain,
+)
 
 SOURCE = '''
 """A defense in a file."""
@@ -191,7 +201,9 @@ def test_chains() -> None:
 
 def test_options_reach_the_defenses_that_have_them() -> None:
     chains = parse_defenses(["smooth", "lowpass:radius=3"], {"rho": ["0.5", "1.0"]})
-    assert [c.spec for c in chains[:2]] == ["smooth:rho=0.5", "smooth:rho=1.0"]
+    assert [c.spec for c in chains[:2]] == ["smooth:rho=0.5", "smooth:rho=1"]
+    listed = parse_defenses(["smooth", "lowpass:radius=3"], {"rho": ["[0.5, 1.0]"]})
+    assert [c.spec for c in listed] == [c.spec for c in chains]
     with pytest.raises(SpecError, match="in the spec and as an option"):
         parse_defenses(["smooth:rho=1"], {"rho": ["0.5"]})
 
@@ -314,3 +326,66 @@ def test_a_broken_entry_point_harms_nobody_else(distribution) -> None:
     with pytest.raises(PluginError, match=r"expected a subclass of freqrobust\.Attack"):
         registry.get("wrong")
     assert registry.origin("broken") == "other 1.0"
+
+
+@pytest.mark.parametrize(
+    ("typed", "spec"),
+    [
+        ("pgd: eps = 0.03137254901960784 , steps=020", "pgd:eps=8/255,steps=20"),
+        ("pgd :steps=20,eps=8.0/255", "pgd:steps=20,eps=8/255"),
+        ("pgd:eps=25.5/255", "pgd:eps=0.1"),
+        ("pgd:eps=0.00392156862745", "pgd:eps=1/255"),
+        ("pgd:eps=0.50/255,random_start=False", "pgd:eps=0.5/255,random_start=false"),
+        ("pgd:eps=128/255,norm=l2", "pgd:eps=128/255,norm=l2"),
+        ("pgd:eps=12.0,norm=l1", "pgd:eps=12,norm=l1"),
+        ("lfc:radius=8.000", "lfc:radius=8"),
+    ],
+)
+def test_a_spec_has_one_spelling(typed: str, spec: str) -> None:
+    (one,) = attacks.parse(typed)
+    assert one.spec == spec
+    (again,) = attacks.parse(spec)
+    assert again.spec == spec
+    for key, value in one.params.items():
+        assert again.params[key] == (pytest.approx(value, rel=1e-9) if isinstance(value, float) else value)
+
+
+def test_objects_are_spelled_as_specs_are() -> None:
+    pgd, noise = attacks.get("pgd"), defenses.get("gaussian-noise")
+    assert attacks.select(pgd(eps=8 / 255, steps=20)).spec == "pgd:eps=8/255,steps=20"
+    assert attacks.select(pgd(eps=0.1, step_size=None)).spec == "pgd:eps=0.1"
+    assert defenses.select(noise(sigma=1 / 255)).spec == "gaussian-noise:sigma=1/255"
+    assert [chain.spec for chain in parse_defenses(["smooth: rho = 0.50", "smooth:rho=0.5"])] == ["smooth:rho=0.5"]
+
+
+def test_lists_in_specs_are_read_back(plugin_file: Path) -> None:
+    (one,) = defenses.parse(f"{plugin_file}:Round:weights=[1.0, 2.50]")
+    assert one.spec == "Round:weights=[1,2.5]"
+    (energy,) = analyses.parse("energy:shifts=[[corruption:name=fog,severity=03],lfc:radius=3]")
+    assert analyses.parse(energy.spec)[0].params == energy.params
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (0.1, "0.1"),
+        (0.2, "0.2"),
+        (1.0, "1"),
+        (8 / 255, "8/255"),
+        (0.00392156862745, "1/255"),
+        (0.5 / 255, "0.5/255"),
+        (12.0, "12"),
+        (0.0314, "0.0314"),
+        (1 / 3, "85/255"),
+        (0.07, "0.07"),
+    ],
+)
+def test_pixel_quantities(value: float, text: str) -> None:
+    assert pixel_text(value) == text
+    assert float(fraction(text)) == pytest.approx(value, rel=1e-9)
+
+
+def test_threats_as_people_read_them() -> None:
+    shown = [str(Threat("linf", 8 / 255)), str(Threat("l2", 0.5)), str(Threat("l1", 12.0)), str(Threat("linf", 0.1))]
+    assert shown == ["Linf 8/255", "L2 0.5", "L1 12", "Linf 0.1"]

@@ -254,7 +254,7 @@ def test_memory_that_runs_out_passes_unchanged(network, data, monkeypatch) -> No
     ("change", "match"),
     [
         (lambda x: x * float("nan"), "NaN"),
-        (lambda x: (x + 0.05).clamp(0, 1), "left its budget: linf 0.05"),
+        (lambda x: (x + 0.05).clamp(0, 1), "exceeds its perturbation budget: Linf 0.05"),
         (lambda x: x - 1, r"outside of \[0, 1\]"),
         (lambda x: x[:1], "should return float images"),
         (lambda x: None, "returned a NoneType"),

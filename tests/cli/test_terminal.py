@@ -1,0 +1,98 @@
+"""What reaches the terminal: names and errors of others, made harmless and kept short."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from freqrobust import cli
+
+Command = Callable[..., Any]
+FORBIDDEN = set("\x1b\r\u202e\x07")
+
+BROKEN = '''
+from freqrobust import Attack
+
+class Broken(Attack):
+    """Fails with a long text, in colours."""
+    def perturb(self, model, images, labels, context):
+        raise RuntimeError("\\x1b[31mno kernel\\r" + "for this backend, " * 400 + "the end")
+'''
+
+
+@pytest.fixture
+def broken(write: Callable[[str, str], str]) -> list[str]:
+    return ["--attack", f"{write('broken.py', BROKEN)}:Broken", "--limit", "20"]
+
+
+def harmless(*texts: str) -> bool:
+    return not FORBIDDEN & set("".join(texts))
+
+
+def test_names_of_files(base: list[str], rejected: Command) -> None:
+    assert "\ufffd[2Jx" in rejected(*base[:3], "--data", "\x1b[2Jx\u202e.npz")
+
+
+def test_keys_of_a_checkpoint(base: list[str], workspace: Path, rejected: Command) -> None:
+    torch.save({"\x1b[2J\rconv.weight": torch.zeros(3)}, workspace / "odd.pt")
+    assert harmless(rejected("eval", "--model", "odd.pt", *base[3:]))
+
+
+def test_errors_of_a_cell_are_short(base: list[str], broken: list[str], report: Command) -> None:
+    found = report(*base, *broken, code=3)
+    (error,) = [cell["error"] for cell in found["cells"] if cell["status"] == "failed"]
+    assert len(error) == 300
+    assert error.endswith("... (whole text with --debug)")
+    assert all(len(warning["message"]) < 500 for warning in found["warnings"])
+
+
+def test_screen_and_table_show_them_harmless(base: list[str], broken: list[str], command: Command) -> None:
+    result = command(*base, *broken)
+    assert result.code == 3
+    assert harmless(result.out, result.err)
+    assert "the end" not in result.err + result.out
+    assert max(map(len, result.err.splitlines())) < 450
+
+
+def test_debug_shows_the_whole_error(base: list[str], broken: list[str], command: Command) -> None:
+    result = command(*base, *broken, "--debug")
+    assert result.code == 3
+    assert "Traceback (most recent call last)" in result.err
+    assert "for this backend, the end" in result.err
+    assert harmless(result.err)
+
+
+def test_a_long_error_line_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    from freqrobust.errors import ModelError
+
+    assert cli.report_error(ModelError("x" * 6000)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert len(line) < 1300
+    assert line.endswith("... (whole text with --debug)")
+    assert cli.report_error(ModelError("x" * 6000), debug=True) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"freqrobust: {'x' * 6000}"
+
+
+def test_an_internal_error_shows_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.report_error(KeyError("\x1b[2J")) == 1
+    err = capsys.readouterr().err
+    assert "KeyError" in err
+    assert harmless(err)
+
+
+def test_the_module_is_the_command(workspace: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "freqrobust", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert done.stdout.startswith("freqrobust ")
