@@ -8,7 +8,6 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +66,17 @@ class ImageData:
         _, channels, height, width = self.images.shape
         return channels, height, width
 
-    @cached_property
+    @property
     def sha256(self) -> str:
-        """Hash of images, labels and ids."""
+        """Hash of images, labels and ids; computed once, and again after a torch operation has changed one of them."""
+        versions = _versions(self)
+        known: tuple[Any, str] | None = vars(self).get("_hashed")
+        if known is None or known[0] != versions:
+            known = versions, self._hash()
+            object.__setattr__(self, "_hashed", known)
+        return known[1]
+
+    def _hash(self) -> str:
         digest = hashlib.sha256(f"{tuple(self.images.shape)} {self.images.dtype}".encode())
         for tensor in (self.images, self.labels, self.ids):
             digest.update(tensor.contiguous().numpy().tobytes())
@@ -139,12 +146,32 @@ def _positive(name: str, n: int) -> None:
 def as_data(data: Any, spec: str = "tensors") -> ImageData:
     """Images and labels, a map-style dataset or an :class:`ImageData`, checked.
 
+    What was checked here before comes back as it is, with its hash. An :class:`ImageData` that was made by hand is
+    checked and hashed each time: whoever made it may change its arrays in ways that torch does not notice.
+
     Raises:
         DataError: wrong types, shapes, lengths, ranges, or nothing at all.
     """
     if isinstance(data, ImageData):
+        if vars(data).get("_checked") == _versions(data):
+            return data
         checked = check(data.images, data.labels, data.spec, data.classes)
-        return replace(data, images=checked.images, labels=checked.labels)
+        return _as_checked(replace(data, images=checked.images, labels=checked.labels))
+    return _as_checked(_from_anything(data, spec))
+
+
+def _versions(data: ImageData) -> tuple[object, ...]:
+    """Changes when a torch operation changes the samples in place; tensors of inference mode do not tell."""
+    tensors = (data.images, data.labels, data.ids)
+    return tuple(object() if tensor.is_inference() else (id(tensor), tensor._version) for tensor in tensors)
+
+
+def _as_checked(data: ImageData) -> ImageData:
+    object.__setattr__(data, "_checked", _versions(data))
+    return data
+
+
+def _from_anything(data: Any, spec: str) -> ImageData:
     if isinstance(data, str | os.PathLike):
         return load_data(os.fspath(data))
     if isinstance(data, tuple | list) and len(data) == 2 and hasattr(data[0], "shape"):

@@ -16,17 +16,18 @@ from freqrobust import __version__
 from freqrobust.analysis import AnalysisContext
 from freqrobust.analysis_results import AnalysisResult
 from freqrobust.assembly import data_record, environment_record, now
-from freqrobust.context import Progress, Silent
+from freqrobust.context import Progress
 from freqrobust.data import ImageData, as_data
-from freqrobust.devices import full_precision, resolve_device
 from freqrobust.errors import DataError, FreqRobustError, PluginError, SpecError
-from freqrobust.harness import check_fit, parse_chains, warn_about
-from freqrobust.models import Classifier, load_model, record
+from freqrobust.harness import parse_chains
+from freqrobust.many import as_network
+from freqrobust.models import Classifier, record
+from freqrobust.opening import Settings, check_settings, open_run
 from freqrobust.pictures import encode, require, styled
 from freqrobust.plugin import Analysis, Defense
+from freqrobust.progress import watching
 from freqrobust.registry import DefenseChain, Selection, analyses
 from freqrobust.results import AnalysisRecord, ModelRecord, Report, Warned
-from freqrobust.saved import session
 from freqrobust.session import DefenseRun, Run
 from freqrobust.victim import Victim
 
@@ -38,7 +39,7 @@ def analyze(
     data: Any,
     analysis: str | Analysis | Selection,
     *,
-    defenses: Iterable[str | Defense | DefenseChain | Sequence[Defense]] = (),
+    defenses: Iterable[str | Defense | DefenseChain | Sequence[Defense]] | None = (),
     baseline: bool = True,
     train_data: Any = None,
     picture: Literal["png", "svg"] | None = None,
@@ -46,7 +47,7 @@ def analyze(
     device: str | torch.device = "auto",
     seed: int = 0,
     cache_dir: str | os.PathLike[str] | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> AnalysisRecord:
     """Look at one or more models in one way, side by side. Prints nothing and writes nothing.
 
@@ -66,7 +67,7 @@ def analyze(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         seed: all randomness is keyed by it.
         cache_dir: where trained defenses are kept.
-        progress: told what happens.
+        progress: as in :func:`freqrobust.evaluate`.
 
     Raises:
         FreqRobustError: the models, the data or a spec are wrong; one line that says what would work.
@@ -76,14 +77,13 @@ def analyze(
     assert isinstance(plugin, Analysis)
     if picture is not None:
         require()
-    if batch_size != "auto" and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
-        raise SpecError(f"batch_size should be 'auto' or at least 1, but got {batch_size!r}")
-    where = resolve_device(device)
+    settings = check_settings(device, batch_size=batch_size)
     images = as_data(data)
     training = as_data(train_data, "train data") if train_data is not None else None
     chains = parse_chains(defenses, baseline, training)
-    with full_precision(), ExitStack() as stack:
-        bench = _Laboratory(stack, images, training, where, batch_size, seed, cache_dir, progress or Silent())
+    with ExitStack() as stack:
+        watch = stack.enter_context(watching(progress))
+        bench = _Laboratory(stack, images, training, settings, seed, cache_dir, watch)
         for label, one in labelled(model):
             bench.add(label, one)
         bench.subjects = len(bench.runs) * len(chains)
@@ -98,7 +98,7 @@ def analyze(
         params=chosen.params,
         models=records,
         data=data_record(images),
-        environment=environment_record(where, "fp32"),
+        environment=environment_record(settings.device, "fp32"),
         results=results,
         tables=plugin.tables(results),
         picture=draw(plugin, results, picture) if picture is not None else None,
@@ -191,14 +191,13 @@ class _Laboratory:
         stack: ExitStack,
         data: ImageData,
         training: ImageData | None,
-        device: torch.device,
-        batch_size: int | Literal["auto"],
+        settings: Settings,
         seed: int,
         cache_dir: str | os.PathLike[str] | None,
         watch: Progress,
     ) -> None:
-        self.stack, self.data, self.training, self.device = stack, data, training, device
-        self.batch_size, self.seed, self.watch = batch_size, seed, watch
+        self.stack, self.data, self.training, self.settings = stack, data, training, settings
+        self.seed, self.watch = seed, watch
         self.cache_dir = Path(cache_dir) if cache_dir is not None else None
         self.labels: list[str] = []
         self.runs: list[Run] = []
@@ -213,22 +212,19 @@ class _Laboratory:
         self.labels.append(label)
 
     def _open(self, model: Model) -> Run:
-        network = model if isinstance(model, nn.Module) else load_model(model, data=self.data, device=self.device)
+        network = as_network(model, self.data, self.settings.device)
         run = self.stack.enter_context(
-            session(
+            open_run(
                 network,
                 self.data,
-                self.training,
-                self.device,
-                "fp32",
-                self.seed,
-                self.batch_size,
-                self.cache_dir,
-                self.watch,
+                self.settings,
+                training=self.training,
+                seed=self.seed,
+                cache_dir=self.cache_dir,
+                watch=self.watch,
             )
         )
-        self.warnings += warn_about(network, [])
-        self.warnings += check_fit(network, self.data, self.device)
+        self.warnings += run.warnings
         return run
 
     def label(self, position: int, chain: DefenseChain) -> str:
