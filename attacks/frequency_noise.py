@@ -17,19 +17,8 @@ if TYPE_CHECKING:
     from freqrobust.context import AttackContext
     from freqrobust.data import ImageData
 
-#: Norms of Yin et al. 2019, per channel: 4 at 32 pixels (fig. 4) and 15.7 at 224 (fig. 3).
-_NORMS = {32: 4.0, 224: 15.7}
 #: Mean gray that critical-band stimuli are brought to: the mean of ImageNet's channel means.
 _GRAY = 0.449
-
-
-def default_norm(height: int, width: int) -> float:
-    """The published L2 norm per channel at sides of 32 and 224; on the line through both, and below 32 through 0."""
-    side = min(height, width)
-    (low, at_low), (high, at_high) = _NORMS.items()
-    if side <= low:
-        return at_low * side / low
-    return at_low + (at_high - at_low) * (side - low) / (high - low)
 
 
 class _FrequencyNoise(Attack):
@@ -46,7 +35,7 @@ class FourierNoise(_FrequencyNoise):
     u: int = Field(description="vertical frequency, cycles per image", examples=[0])
     v: int = Field(description="horizontal frequency, cycles per image", examples=[2])
     l2: float | None = Field(
-        None, ge=0, description="L2 norm per channel; default: 4 at 32 pixels, 15.7 at 224, in between in proportion"
+        None, ge=0, description="L2 norm per channel; default 4 at 32 px, 15.7 at 224 px, a power law elsewhere"
     )
     clip: bool = Field(False, description="clip the result to [0, 1]")
 
@@ -61,10 +50,10 @@ class FourierNoise(_FrequencyNoise):
     def perturb(
         self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
     ) -> torch.Tensor:
-        from freqrobust.frequency import fourier_basis
+        from freqrobust.frequency import fourier_basis, wave_norm
 
         channels, height, width = images.shape[1:]
-        l2 = default_norm(height, width) if self.l2 is None else self.l2
+        l2 = wave_norm(height, width) if self.l2 is None else self.l2
         signs = 1 - 2 * (context.uniform((channels, 1, 1), "fourier-noise signs") < 0.5).to(images.dtype)
         changed = images + signs * (l2 * fourier_basis(height, width, self.u, self.v).to(images.device))
         return changed.clamp(0, 1) if self.clip else changed

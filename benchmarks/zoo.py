@@ -124,7 +124,7 @@ def main() -> int:
     else:
         model = cifar_small.load(checkpoints / "cifar_small_36px.pth")
     everything = load_data(str(options.shared / "data" / "cifar10" / "test_500.npz"))
-    right = evaluate(model, everything, attacks=[], device="cpu").cells[0].right()
+    right = evaluate(model, everything, attacks=["clean"], device="cpu").cells[0].right()
     data = everything.take(torch.from_numpy(np.flatnonzero(right)[: options.images]))
 
     members = attacks.family("torchattacks").members()

@@ -28,6 +28,9 @@ __all__ = [
     "FreqRobustError",
     "ImageData",
     "InputDefense",
+    "Number",
+    "Pixel",
+    "Progress",
     "Report",
     "Reporter",
     "__version__",
@@ -41,13 +44,13 @@ __all__ = [
 if TYPE_CHECKING:
     from freqrobust.analysis import AnalysisContext
     from freqrobust.analysis_results import AnalysisResult, AnalysisTable
-    from freqrobust.context import AttackContext, DefenseContext
+    from freqrobust.context import AttackContext, DefenseContext, Progress
     from freqrobust.data import ImageData, load_data
     from freqrobust.errors import FreqRobustError
     from freqrobust.harness import evaluate
     from freqrobust.laboratory import analyze
     from freqrobust.models import load_model, save_model
-    from freqrobust.plugin import Analysis, Attack, Defense, InputDefense, Reporter
+    from freqrobust.plugin import Analysis, Attack, Defense, InputDefense, Number, Pixel, Reporter
     from freqrobust.results import AnalysisRecord, Report
 
 _HOMES = {
@@ -63,6 +66,9 @@ _HOMES = {
     "FreqRobustError": "errors",
     "ImageData": "data",
     "InputDefense": "plugin",
+    "Number": "plugin",
+    "Pixel": "plugin",
+    "Progress": "context",
     "Report": "results",
     "Reporter": "plugin",
     "analyze": "laboratory",

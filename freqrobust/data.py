@@ -8,7 +8,6 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,8 @@ TORCHVISION_DATASETS = {
     "imagenet": ("ImageNet", 1000),
 }
 DATASETS = ["digits", *TORCHVISION_DATASETS]
+#: How far behind its end a dataset is asked for a sample that cannot be there.
+_FAR = 2**40
 #: Prefixes of the published corruption files.
 CORRUPTED = ("cifar10c", "cifar100c", "imagenetc")
 
@@ -67,9 +68,17 @@ class ImageData:
         _, channels, height, width = self.images.shape
         return channels, height, width
 
-    @cached_property
+    @property
     def sha256(self) -> str:
-        """Hash of images, labels and ids."""
+        """Hash of images, labels and ids; computed once, and again after a torch operation has changed one of them."""
+        versions = _versions(self)
+        known: tuple[Any, str] | None = vars(self).get("_hashed")
+        if known is None or known[0] != versions:
+            known = versions, self._hash()
+            object.__setattr__(self, "_hashed", known)
+        return known[1]
+
+    def _hash(self) -> str:
         digest = hashlib.sha256(f"{tuple(self.images.shape)} {self.images.dtype}".encode())
         for tensor in (self.images, self.labels, self.ids):
             digest.update(tensor.contiguous().numpy().tobytes())
@@ -139,27 +148,101 @@ def _positive(name: str, n: int) -> None:
 def as_data(data: Any, spec: str = "tensors") -> ImageData:
     """Images and labels, a map-style dataset or an :class:`ImageData`, checked.
 
+    What was checked here before comes back as it is, with its hash. An :class:`ImageData` that was made by hand is
+    checked and hashed each time: whoever made it may change its arrays in ways that torch does not notice.
+
     Raises:
         DataError: wrong types, shapes, lengths, ranges, or nothing at all.
     """
     if isinstance(data, ImageData):
+        known = vars(data).get("_checked")
+        if known is not None and known == _versions(data):
+            return data
         checked = check(data.images, data.labels, data.spec, data.classes)
-        return replace(data, images=checked.images, labels=checked.labels)
+        return _as_checked(replace(data, images=checked.images, labels=checked.labels))
+    return _as_checked(_from_anything(data, spec))
+
+
+def _versions(data: ImageData) -> tuple[object, ...]:
+    """Changes when a torch operation changes the samples in place; tensors of inference mode do not tell."""
+    tensors = (data.images, data.labels, data.ids)
+    return tuple(object() if tensor.is_inference() else (id(tensor), tensor._version) for tensor in tensors)
+
+
+def _as_checked(data: ImageData) -> ImageData:
+    object.__setattr__(data, "_checked", _versions(data))
+    return data
+
+
+def _from_anything(data: Any, spec: str) -> ImageData:
     if isinstance(data, str | os.PathLike):
         return load_data(os.fspath(data))
-    if isinstance(data, tuple | list) and len(data) == 2 and hasattr(data[0], "shape"):
+    if isinstance(data, tuple | list) and len(data) == 2 and (torch.is_tensor(data[0]) or hasattr(data[0], "shape")):
         try:
             images, labels = (torch.as_tensor(part) for part in data)
         except (TypeError, ValueError, RuntimeError) as error:
             raise DataError(f"{spec}: {error}") from error
         return check(images, labels, spec)
-    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, torch.Tensor | type):
+        _check_length(data, spec)
         return from_samples(data, spec)
     raise DataError(f"expected (images, labels), a dataset or a data spec, but got {type(data).__name__}")
 
 
+def _check_length(dataset: Any, spec: str) -> None:
+    """Refuse a dataset whose ``__len__`` is not the number of its samples, as far as it can be seen.
+
+    Raises:
+        DataError: it is no number, or there are samples behind the last one.
+    """
+    try:
+        n = len(dataset)
+    except Exception as error:  # negative, no whole number, or whatever it raises
+        raise DataError(f"{spec}: len() of the dataset fails: {' '.join(str(error).split())}") from error
+    if n == 0:
+        raise DataError(f"{spec} is empty")
+    if _has_sample(dataset, n) and not _has_sample(dataset, n + _FAR):  # one that makes samples up has no end
+        raise DataError(
+            f"{spec}: the dataset says that it has {n} samples, but there is one at position {n} too; correct __len__, or "
+            f"give torch.utils.data.Subset(dataset, range({n}))"
+        )
+
+
+def _has_sample(dataset: Any, position: int) -> bool:
+    try:
+        dataset[position]
+    except Exception:  # IndexError where the dataset is like a list; others raise what they like
+        return False
+    return True
+
+
+def _check_dense(tensor: object, what: str, spec: str) -> None:
+    """Refuse what only looks like an array of numbers.
+
+    Raises:
+        DataError: it is no tensor, or one without plain values in memory.
+    """
+    if not isinstance(tensor, torch.Tensor):
+        raise DataError(f"{spec}: the {what} should be a tensor, but are of type {type(tensor).__name__}")
+    kind = (
+        "nested"
+        if tensor.is_nested
+        else "meta"
+        if tensor.is_meta
+        else "quantized"
+        if tensor.is_quantized
+        else "sparse"
+        if tensor.layout != torch.strided
+        else None
+    )
+    if kind is not None:
+        raise DataError(f"{spec}: the {what} should be a dense tensor of values, but are a {kind} tensor")
+
+
 def check(images: torch.Tensor, labels: torch.Tensor, spec: str, classes: int | None = None) -> ImageData:
     """Validate images ``(N, C, H, W)``, ``(N, H, W)`` or uint8 ``(N, H, W, C)``, and labels ``(N,)``."""
+    for tensor, what in ((images, "images"), (labels, "labels")):
+        _check_dense(tensor, what, spec)
     images, labels = images.detach().cpu(), labels.detach().cpu()
     if images.dim() == 3:
         images = images[:, None]
@@ -190,7 +273,7 @@ def check(images: torch.Tensor, labels: torch.Tensor, spec: str, classes: int | 
         if low < 0 or high > 1:
             hint = "; divide by 255, or give uint8" if low >= 0 and high > 2 else "; give them before normalisation"
             raise DataError(f"{spec}: float images should be in [0, 1], but are in [{low:g}, {high:g}]{hint}")
-    if labels.is_floating_point() or labels.dtype == torch.bool:
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise DataError(f"{spec}: expected integer labels, but got {labels.dtype}")
     labels = labels.to(torch.int64)
     highest = int(labels.max())
@@ -385,6 +468,8 @@ def _mixed_sizes(dataset: Any) -> bool:
     samples: Sequence[tuple[str, int]] | None = getattr(dataset, "samples", None)
     if samples is None or getattr(dataset, "transform", None) is not None:
         return False
+    if not all(isinstance(sample, tuple) and isinstance(sample[0], str | os.PathLike) for sample in samples):
+        return False  # not those of torchvision
     from PIL import Image
 
     sizes = set()
@@ -400,6 +485,7 @@ def _decode(image: Any, crop: bool, spec: str) -> torch.Tensor:
     from torchvision.transforms import functional
 
     if isinstance(image, torch.Tensor):
+        _check_dense(image, "images", spec)
         return image
     if crop:
         image = functional.center_crop(functional.resize(image, 256), [224, 224])

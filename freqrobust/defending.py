@@ -8,7 +8,7 @@ from torch import nn
 
 from freqrobust.context import DefenseContext
 from freqrobust.errors import FreqRobustError, PluginError
-from freqrobust.models import WithSurrogate
+from freqrobust.models import WithSurrogate, same_state, separate, state_hash
 from freqrobust.plugin import Defense, InputDefense
 from freqrobust.registry import DefenseChain
 
@@ -19,6 +19,26 @@ def copy_of(model: nn.Module) -> nn.Module:
         return copy.deepcopy(model)
     except Exception:  # some modules cannot be copied
         return model
+
+
+def defend_copy(network: nn.Module, chain: DefenseChain, context: DefenseContext) -> tuple[nn.Module, nn.Module]:
+    """What :func:`defend` returns for a copy of the network, which a defense must not change either.
+
+    The copy is compared with the network afterwards, which takes less time than hashing both. Where the two share
+    memory, the hashes from before and after are compared.
+
+    Raises:
+        PluginError: a defense failed, did not return a model, or changed the parameters or buffers it was given.
+    """
+    if not chain.parts:
+        return defend(network, chain, context)
+    given = copy_of(network)
+    before = None if separate(given, network) else state_hash(given)
+    defended = defend(given, chain, context)
+    same = same_state(given, network) if before is None else state_hash(given) == before
+    if not same:
+        raise PluginError(f"{chain.spec} changed the model it was given; a defense has to copy it first")
+    return defended
 
 
 def defend(model: nn.Module, chain: DefenseChain, context: DefenseContext) -> tuple[nn.Module, nn.Module]:

@@ -8,12 +8,15 @@ low-frequency part holds the distances ``< radius``, the high-frequency part ``>
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Literal
 
 import torch
 
 Shape = Literal["circle", "square"]
+#: Side and L2 norm per channel of the two Fourier heat maps of Yin et al. 2019: CIFAR-10 (fig. 4), ImageNet (fig. 3).
+_PUBLISHED = ((32, 4.0), (224, 15.7))
 
 
 def distances(height: int, width: int, shape: Shape = "circle") -> torch.Tensor:
@@ -105,3 +108,20 @@ def fourier_basis(height: int, width: int, u: int, v: int, phase: float = 0.0) -
     wave = torch.cos(2 * torch.pi * (rows + columns) + phase)
     unit: torch.Tensor = (wave / wave.norm()).float()
     return unit
+
+
+def wave_norm(height: int, width: int) -> float:
+    """The default L2 norm per channel of a Fourier wave that is added to images of that size.
+
+    Yin et al. 2019 use two norms: 4 at 32 x 32 and 15.7 at 224 x 224. This is the power law through both points,
+    ``4 (sqrt(H W) / 32) ** 0.703``. A power law, because norms are compared by their ratio: scaling the side by some
+    factor scales the norm by the same factor at every size, and the norm goes to 0 with the side. The straight line
+    through both points is 2.1 for a single pixel, more than the whole range of a pixel.
+
+    Example:
+        >>> round(wave_norm(32, 32), 6), round(wave_norm(224, 224), 6), round(wave_norm(8, 8), 2)
+        (4.0, 15.7, 1.51)
+    """
+    (small, at_small), (large, at_large) = _PUBLISHED
+    power = math.log(at_large / at_small) / math.log(large / small)
+    return at_small * math.pow(math.sqrt(height * width) / small, power)

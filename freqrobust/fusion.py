@@ -10,13 +10,16 @@ import copy
 
 import torch
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def _adjacent(model: nn.Module, probe: torch.Tensor) -> list[tuple[str, str]]:
-    """Names of (convolution, batch norm) pairs where the one was seen to feed the other, each used once."""
+def _adjacent(model: nn.Module, probe: torch.Tensor) -> tuple[list[tuple[str, str]], tuple[torch.Tensor, torch.Tensor]]:
+    """Names of (convolution, batch norm) pairs where the one was seen to feed the other, each used once.
+
+    Also returns the logits and gradients of the pass in which they were seen.
+    """
     names = {module: name for name, module in model.named_modules()}
     producer: dict[int, tuple[nn.Module, torch.Tensor]] = {}
     calls: dict[nn.Module, int] = {}
@@ -39,12 +42,11 @@ def _adjacent(model: nn.Module, probe: torch.Tensor) -> list[tuple[str, str]]:
         elif isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_var is not None:
             handles.append(module.register_forward_pre_hook(takes))
     try:
-        with torch.no_grad():
-            model(probe)
+        seen = _logits_and_gradient(model, probe)
     finally:
         for handle in handles:
             handle.remove()
-    return [(names[conv], names[norm]) for conv, norm in pairs if calls[conv] == calls[norm] == 1]
+    return [(names[conv], names[norm]) for conv, norm in pairs if calls[conv] == calls[norm] == 1], seen
 
 
 def _agree(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -69,20 +71,36 @@ def fold_batch_norm(model: nn.Module, probe: torch.Tensor) -> nn.Module:
     The copy is used only if its logits and input gradients on ``probe (N, C, H, W)`` are those of the model.
     """
     try:
-        pairs = _adjacent(model, probe)
+        if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+            return model
+        pairs, expected = _adjacent(model, probe)
         if not pairs:
             return model
         folded = copy.deepcopy(model)
         modules = dict(folded.named_modules())
         for conv_name, norm_name in pairs:
             conv, norm = modules[conv_name], modules[norm_name]
-            if hasattr(conv, "parametrizations") or norm._forward_hooks or conv._forward_hooks:
+            if (
+                conv.training
+                or norm.training
+                or hasattr(conv, "parametrizations")
+                or norm._forward_hooks
+                or conv._forward_hooks
+            ):
                 return model
-            _set(folded, conv_name, fuse_conv_bn_eval(conv, norm))
+            conv.weight, conv.bias = fuse_conv_bn_weights(
+                conv.weight,
+                conv.bias,
+                norm.running_mean,
+                norm.running_var,
+                norm.eps,
+                norm.weight,
+                norm.bias,
+            )
             _set(folded, norm_name, nn.Identity())
         for parameter in folded.parameters():
             parameter.requires_grad_(False)
-        expected, found = _logits_and_gradient(model, probe), _logits_and_gradient(folded, probe)
+        found = _logits_and_gradient(folded, probe)
     except Exception:  # a model that cannot be copied or probed is attacked as it is
         return model
     return folded if all(_agree(a, b) for a, b in zip(expected, found, strict=True)) else model

@@ -3,45 +3,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from freqrobust import corruptions, suites
 from freqrobust.assembly import assemble
-from freqrobust.context import Progress, Silent
+from freqrobust.context import Progress
 from freqrobust.data import ImageData, as_data
-from freqrobust.devices import auto_batch_size, full_precision, resolve_device
 from freqrobust.diagnosis import Depth
-from freqrobust.errors import DataError, FreqRobustError, ModelError, SpecError
-from freqrobust.journal import Journal
-from freqrobust.many import Models, as_network, for_each_model
-from freqrobust.models import (
-    Classifier,
-    frozen,
-    misfit,
-)
-from freqrobust.plugin import Attack, Defense
+from freqrobust.errors import SpecError
+from freqrobust.many import Models, as_network, join, named
+from freqrobust.opening import check_settings, open_run, try_out
+from freqrobust.plugin import Attack, Defense, Plugin
+from freqrobust.progress import watching
 from freqrobust.registry import DefenseChain, Selection, parse_attacks, parse_defenses
-from freqrobust.results import (
-    Report,
-    Warned,
-)
-from freqrobust.session import Run
-from freqrobust.victim import Precision, check_logits
+from freqrobust.results import Report, Warned
+from freqrobust.session import Measured, Run
+from freqrobust.victim import Precision
 
 
-@for_each_model
 def evaluate(
     model: Models,
     data: Any,
     *,
     attacks: Iterable[str | Attack | Selection] | None = None,
     suite: str | None = None,
-    defenses: Iterable[str | Defense | DefenseChain | Sequence[Defense]] = (),
+    defenses: Iterable[str | Defense | DefenseChain | Sequence[Defense]] | None = (),
     baseline: bool = True,
     oblivious: bool = True,
     diagnose: Depth | None = "quick",
@@ -53,7 +43,7 @@ def evaluate(
     mce_reference: str | os.PathLike[str] | Report | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Report:
     """Measure a classifier, undefended and with each defense, under each attack.
 
@@ -63,7 +53,7 @@ def evaluate(
         model: an ``nn.Module`` from images in [0, 1] ``(N, C, H, W)`` to logits ``(N, K)``, or a model spec; or
             several of them in a sequence, or in a mapping from names: one report, all on the same samples.
         data: ``(images, labels)``, a map-style dataset, an :class:`ImageData` or a data spec.
-        attacks: attack specs or objects; instead of ``suite``.
+        attacks: attack specs or objects, instead of ``suite``; ``["clean"]`` measures the clean accuracy alone.
         suite: a suite's name or file; ``standard`` when ``attacks`` is not given either.
         defenses: defense specs or objects; a sequence of objects is a composition, left first.
         baseline: measure the undefended model too.
@@ -80,7 +70,8 @@ def evaluate(
             the published errors, which are also the default where the complete ImageNet-C files are evaluated.
         run_dir: journal of finished cells; the same call resumes from it.
         cache_dir: where trained defenses are kept; by default the ``run_dir``.
-        progress: told what happens.
+        progress: ``True`` shows progress on standard error; an object with the methods of
+            :class:`freqrobust.Progress` is told what happens; by default nothing is shown.
 
     Returns:
         The report; cells that failed say why.
@@ -88,58 +79,58 @@ def evaluate(
     Raises:
         FreqRobustError: the model, the data or a spec is wrong; one line that says what would work.
     """
-    watch = progress or Silent()
     if attacks is not None and suite is not None:
         raise SpecError("give either attacks or a suite, not both")
-    if batch_size != "auto" and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
-        raise SpecError(f"batch_size should be 'auto' or at least 1, but got {batch_size!r}")
-    if precision not in ("fp32", "bf16"):
-        raise SpecError(f"precision should be fp32 or bf16, but got {precision!r}")
-    where = resolve_device(device)
+    settings = check_settings(device, precision, batch_size)
+    pairs = named(model)
     images = as_data(data)
     training = as_data(train_data, "train data") if train_data is not None else None
     chains = parse_chains(defenses, baseline, training)
-    if isinstance(attacks, str | Attack):
-        attacks = [attacks]
-    chosen = parse_attacks(attacks if attacks is not None else suites.resolve(suite or "standard", images.shape))
+    if attacks is None:
+        attacks = suites.resolve(suite or "standard", images.shape)
+    chosen = parse_selections(attacks)
     for selection in chosen:
         if isinstance(selection.plugin, Attack):
             selection.plugin.check_data(images)
     reference = _reference(mce_reference, images, chosen)
-    network = as_network(model, images, where)
-    home = next((p.device for p in network.parameters()), None)
-    network = network.to(where)
-    try:
-        with full_precision(), frozen(network) as stuck:
-            warnings = warn_about(network, stuck)
-            warnings += check_fit(network, images, where)
-            size = auto_batch_size(network, images.shape, where) if batch_size == "auto" else int(batch_size)
-            folder = Path(run_dir) if run_dir is not None else None
-            run = Run(
-                network=network,
-                data=images,
+    networks = [as_network(one, images, settings.device) for _, one in pairs]
+    # several: what is wrong with one of them is said before the first is measured
+    fits = [try_out(network, images) for network in networks] if len(networks) > 1 else [None]
+    reports = []
+    with watching(progress) as watch:
+        for (name, _), network, fit in zip(pairs, networks, fits, strict=True):
+            if len(pairs) > 1:
+                watch.say(f"measuring {name or getattr(network, 'spec', type(network).__name__)}")
+            opened = open_run(
+                network,
+                images,
+                settings,
                 training=training,
                 chosen=chosen,
-                device=where,
-                precision=precision,
                 seed=seed,
-                batch_size=size,
-                adaptive=batch_size == "auto",
-                journal=Journal(folder),
-                checked=Journal(folder, "checks"),
+                run_dir=Path(run_dir) if run_dir is not None else None,
                 cache_dir=_first_path(cache_dir, run_dir),
                 watch=watch,
+                fit=fit,
             )
-            measured = run.all(chains, oblivious, diagnose)
-    finally:
-        if home is not None and home != where:
-            network.to(home)
+            with opened as run:
+                measured = run.all(chains, oblivious, diagnose)
+            report = assemble(run, measured, [*run.warnings, *_warnings(run, measured, diagnose)], reference)
+            if name is not None:
+                report.models[0].name = name
+            reports.append(report)
+    return reports[0] if len(reports) == 1 else join(reports)
+
+
+def _warnings(run: Run, measured: Sequence[Measured], diagnose: Depth | None) -> list[Warned]:
+    """What is to be known about a run as a whole."""
+    warnings = []
     if diagnose == "full" and all(one.examined is None for one in measured):
         message = "nothing was diagnosed: no attack with a budget (norm and eps above 0) was measured"
         warnings.append(Warned(code="not-diagnosed", message=message))
     for path in [*run.journal.damaged, *run.checked.damaged]:
         warnings.append(Warned(code="damaged-journal", message=f"{path} was damaged and has been measured again"))
-    return assemble(run, measured, warnings, reference)
+    return warnings
 
 
 def _reference(
@@ -155,17 +146,62 @@ def _first_path(*paths: str | os.PathLike[str] | None) -> Path | None:
     return next((Path(path) for path in paths if path is not None), None)
 
 
+def listed(given: Any, what: str, base: type[Plugin]) -> list[Any]:
+    """Specs or objects, given alone or several in an iterable, as a list.
+
+    Args:
+        given: what the caller gave; None stands for nothing.
+        what: the parameter's name, for the message.
+        base: of the objects.
+
+    Raises:
+        SpecError: it is something else.
+    """
+    if given is None:
+        return []
+    if isinstance(given, str | Plugin | Selection | DefenseChain):
+        given = [given]
+    if not isinstance(given, Iterable) or isinstance(given, Mapping | bytes):
+        raise SpecError(f"{what} should be a list of specs or {base.__name__} objects, but got {_shown(given)}")
+    items = list(given)
+    for item in items:
+        parts = item if base is Defense and isinstance(item, list | tuple) else [item]
+        if not all(isinstance(part, str | base | Selection | DefenseChain) for part in parts):
+            raise SpecError(
+                f"each of the {what} should be a spec or an object of {base.__name__}, but got {_shown(item)}"
+            )
+    return items
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, type):
+        return f"the class {value.__name__}; make an object of it: {value.__name__}(...)"
+    return f"{type(value).__name__} {' '.join(repr(value).split())[:60]}"
+
+
+def parse_selections(attacks: Any) -> list[Selection]:
+    """The attacks of specs or objects; at least ``clean`` has to be named.
+
+    Raises:
+        SpecError: a spec is wrong, or there is none.
+    """
+    items = listed(attacks, "attacks", Attack)
+    if not items:
+        raise SpecError("attacks is empty; leave it out for the suite 'standard', or give ['clean'] for no attack")
+    return parse_attacks(items)
+
+
 def parse_chains(
-    defenses: Iterable[str | Defense | DefenseChain | Sequence[Defense]], baseline: bool, training: ImageData | None
+    defenses: Iterable[str | Defense | DefenseChain | Sequence[Defense]] | None,
+    baseline: bool,
+    training: ImageData | None,
 ) -> list[DefenseChain]:
     """The chains of defense specs or objects, the undefended model first.
 
     Raises:
         SpecError: a spec is wrong, nothing is left, or training data is missing.
     """
-    if isinstance(defenses, str | Defense):
-        defenses = [defenses]
-    chains = with_baseline(parse_defenses(defenses), baseline)
+    chains = with_baseline(parse_defenses(listed(defenses, "defenses", Defense)), baseline)
     if not chains:
         raise SpecError("without the baseline there has to be a defense")
     for chain in chains:
@@ -181,45 +217,3 @@ def with_baseline(chains: Sequence[DefenseChain], baseline: bool) -> list[Defens
     if baseline and all(chain.parts for chain in chains):
         chains.insert(0, DefenseChain())
     return sorted(chains, key=lambda chain: len(chain.parts) > 0)
-
-
-def warn_about(network: nn.Module, stuck: list[str]) -> list[Warned]:
-    """What is to be known about a model before it is measured; ``stuck`` are its layers that stay in train mode."""
-    warnings = []
-    if stuck:
-        shown = ", ".join(stuck[:3])
-        warnings.append(Warned(code="train-mode-layers", message=f"{len(stuck)} layers stay in train mode: {shown}"))
-    if isinstance(network, Classifier) and network.note:
-        warnings.append(Warned(code="several-networks", message=network.note))
-    if isinstance(network, Classifier) and network.chosen.warning:
-        warnings.append(Warned(code="normalization", message=network.chosen.warning))
-    return warnings
-
-
-def check_fit(network: nn.Module, data: ImageData, device: torch.device) -> list[Warned]:
-    """Two forward passes of the first samples, to say clearly what does not fit, or that it changes between them.
-
-    Raises:
-        DataError: the images or labels are not for this model.
-        ModelError: the model does not return finite logits.
-    """
-    images, _, _ = data.batch(torch.arange(min(2, len(data))), device)
-    try:
-        with torch.no_grad():
-            logits = network(images)
-            again = network(images)
-    except FreqRobustError:
-        raise
-    except Exception as error:
-        raise misfit(network, data, error) from error
-    check_logits(logits, images)
-    if not bool(torch.isfinite(logits).any(dim=1).any()):
-        raise ModelError("the model returns NaN or infinite values for the first images")
-    classes = logits.shape[1]
-    highest = int(data.labels.max())
-    if highest >= classes:
-        raise DataError(f"{data.spec} has labels up to {highest}, but the model has {classes} classes")
-    if float((logits - again).abs().max()) <= 1e-4 * float(logits.abs().max()):
-        return []
-    message = "the model's outputs change from one call to the next; robust accuracies of random models need stochastic = True"
-    return [Warned(code="changing-outputs", message=message)]

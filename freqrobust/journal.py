@@ -11,6 +11,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ def identity(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+@cache
 def engine_hash() -> str:
-    """Hash of freqrobust's own numerical code, a part of every identity."""
+    """Hash of freqrobust's own numerical code, a part of every identity; what was imported does not change."""
     digest = hashlib.sha256()
     for file in sorted(Path(__file__).parent.glob("*.py")):
         if not file.name.startswith("cli"):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,19 +16,20 @@ from freqrobust import __version__
 from freqrobust.analysis import AnalysisContext
 from freqrobust.analysis_results import AnalysisResult
 from freqrobust.assembly import data_record, environment_record, now
-from freqrobust.context import DefenseContext, Progress, Silent
+from freqrobust.context import DefenseContext, Progress
 from freqrobust.data import ImageData, as_data
 from freqrobust.defending import copy_of, defend
-from freqrobust.devices import full_precision, resolve_device
 from freqrobust.errors import DataError, FreqRobustError, PluginError, SpecError
-from freqrobust.harness import check_fit, parse_chains, warn_about
-from freqrobust.models import Classifier, fingerprint, frozen, load_model, record, set_eval
+from freqrobust.harness import parse_chains
+from freqrobust.many import as_network
+from freqrobust.models import Classifier, fingerprint, load_model, record, set_eval
+from freqrobust.opening import Settings, about_model, check_settings, open_run, prepared_model
 from freqrobust.pictures import encode, require, styled
 from freqrobust.plugin import Analysis, Defense
 from freqrobust.printable import shortened
+from freqrobust.progress import watching
 from freqrobust.registry import DefenseChain, Selection, analyses
 from freqrobust.results import AnalysisRecord, DataRecord, ModelRecord, Report, Warned
-from freqrobust.saved import session
 from freqrobust.session import DefenseRun, Run
 from freqrobust.victim import Victim
 
@@ -40,7 +41,7 @@ def analyze(
     data: Any,
     analysis: str | Analysis | Selection,
     *,
-    defenses: Iterable[str | Defense | DefenseChain | Sequence[Defense]] = (),
+    defenses: Iterable[str | Defense | DefenseChain | Sequence[Defense]] | None = (),
     baseline: bool = True,
     train_data: Any = None,
     picture: Literal["png", "svg"] | None = None,
@@ -48,7 +49,7 @@ def analyze(
     device: str | torch.device = "auto",
     seed: int = 0,
     cache_dir: str | os.PathLike[str] | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> AnalysisRecord:
     """Look at one or more models in one way, side by side. Prints nothing and writes nothing.
 
@@ -69,7 +70,7 @@ def analyze(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         seed: all randomness is keyed by it.
         cache_dir: where trained defenses are kept.
-        progress: told what happens.
+        progress: as in :func:`freqrobust.evaluate`.
 
     Raises:
         FreqRobustError: the models, the data or a spec are wrong; one line that says what would work.
@@ -79,16 +80,15 @@ def analyze(
     assert isinstance(plugin, Analysis)
     if picture is not None:
         require()
-    if batch_size != "auto" and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
-        raise SpecError(f"batch_size should be 'auto' or at least 1, but got {batch_size!r}")
-    where = resolve_device(device)
+    settings = check_settings(device, batch_size=batch_size)
+    where = settings.device
     if data is None and plugin.needs_data:
         raise DataError(f"{chosen.name} looks at images: give data (on the command line: --data)")
     images = as_data(data) if data is not None else None
     training = as_data(train_data, "train data") if train_data is not None else None
     chains = parse_chains(defenses, baseline, training)
-    with full_precision(), ExitStack() as stack:
-        watch = progress or Silent()
+    with ExitStack() as stack:
+        watch = stack.enter_context(watching(progress))
         if images is None:
             context = DefenseContext(
                 device=where,
@@ -98,12 +98,18 @@ def analyze(
                 cache_dir=Path(cache_dir) if cache_dir is not None else None,
                 progress=watch,
             )
-            networks = [(label, stack.enter_context(_placed(one, where))) for label, one in labelled(model)]
+            networks = [
+                (label, one if isinstance(one, nn.Module) else load_model(one, device=where))
+                for label, one in labelled(model)
+            ]
+            stuck = [stack.enter_context(prepared_model(network, where)) for _, network in networks]
             results = _look_at_weights(plugin, networks, chains, context)
             records = [record(network, fingerprint(network)) for _, network in networks]
-            warnings = [warning for _, network in networks for warning in warn_about(network, [])]
+            warnings = [
+                w for (_, network), names in zip(networks, stuck, strict=True) for w in about_model(network, names)
+            ]
         else:
-            bench = _Laboratory(stack, images, training, where, batch_size, seed, cache_dir, watch)
+            bench = _Laboratory(stack, images, training, settings, seed, cache_dir, watch)
             for label, one in labelled(model):
                 bench.add(label, one)
             bench.subjects = len(bench.runs) * len(chains)
@@ -214,19 +220,6 @@ def _run(plugin: Analysis, model: nn.Module, data: ImageData, context: AnalysisC
     return found
 
 
-@contextmanager
-def _placed(model: Model, device: torch.device) -> Iterator[nn.Module]:
-    """A model, loaded where it is a spec, frozen on the device inside and as before afterwards."""
-    network = model if isinstance(model, nn.Module) else load_model(model, device=device)
-    home = next((p.device for p in network.parameters()), None)
-    try:
-        with frozen(network.to(device)):
-            yield network
-    finally:
-        if home is not None and home != device:
-            network.to(home)
-
-
 def _look_at_weights(
     plugin: Analysis,
     networks: Sequence[tuple[str, nn.Module]],
@@ -275,14 +268,13 @@ class _Laboratory:
         stack: ExitStack,
         data: ImageData,
         training: ImageData | None,
-        device: torch.device,
-        batch_size: int | Literal["auto"],
+        settings: Settings,
         seed: int,
         cache_dir: str | os.PathLike[str] | None,
         watch: Progress,
     ) -> None:
-        self.stack, self.data, self.training, self.device = stack, data, training, device
-        self.batch_size, self.seed, self.watch = batch_size, seed, watch
+        self.stack, self.data, self.training, self.settings = stack, data, training, settings
+        self.seed, self.watch = seed, watch
         self.cache_dir = Path(cache_dir) if cache_dir is not None else None
         self.labels: list[str] = []
         self.runs: list[Run] = []
@@ -297,22 +289,19 @@ class _Laboratory:
         self.labels.append(label)
 
     def _open(self, model: Model) -> Run:
-        network = model if isinstance(model, nn.Module) else load_model(model, data=self.data, device=self.device)
+        network = as_network(model, self.data, self.settings.device)
         run = self.stack.enter_context(
-            session(
+            open_run(
                 network,
                 self.data,
-                self.training,
-                self.device,
-                "fp32",
-                self.seed,
-                self.batch_size,
-                self.cache_dir,
-                self.watch,
+                self.settings,
+                training=self.training,
+                seed=self.seed,
+                cache_dir=self.cache_dir,
+                watch=self.watch,
             )
         )
-        self.warnings += warn_about(network, [])
-        self.warnings += check_fit(network, self.data, self.device)
+        self.warnings += run.warnings
         return run
 
     def label(self, position: int, chain: DefenseChain) -> str:

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar, cast
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 
-from freqrobust.data import ImageData, as_data
-from freqrobust.devices import resolve_device
+from freqrobust.data import ImageData
 from freqrobust.errors import ModelError
-from freqrobust.models import frozen, load_model
-from freqrobust.plugin import Plugin
+from freqrobust.models import load_model
 from freqrobust.results import Report
 
 OneModel: TypeAlias = nn.Module | str | os.PathLike[str]
 Models: TypeAlias = OneModel | Sequence[OneModel] | Mapping[str, OneModel]
-Evaluate = TypeVar("Evaluate", bound=Callable[..., Report])
 
 
-def named(models: Models) -> list[tuple[str | None, OneModel]] | None:
-    """Names and models of a sequence or a mapping; None where it is one model.
+def named(models: Models) -> list[tuple[str | None, OneModel]]:
+    """Models with their names: of a mapping its keys, else None.
 
     Raises:
         ModelError: the collection is empty, or something in it is no model.
     """
     pairs: list[tuple[str | None, OneModel]]
     if isinstance(models, nn.Module | str | os.PathLike):
-        return None
+        return [(None, models)]
     if isinstance(models, Mapping):
         pairs = [(str(name), model) for name, model in models.items()]
     elif isinstance(models, Iterable):
@@ -45,54 +41,11 @@ def named(models: Models) -> list[tuple[str | None, OneModel]] | None:
     return pairs
 
 
-def as_network(model: Models, data: ImageData, device: torch.device) -> nn.Module:
+def as_network(model: OneModel, data: ImageData, device: torch.device) -> nn.Module:
     """The network itself, loaded where a spec was given."""
     if isinstance(model, nn.Module):
         return model
-    assert isinstance(model, str | os.PathLike)  # collections were taken apart before
     return load_model(model, data=data, device=device)
-
-
-def for_each_model(evaluate_one: Evaluate) -> Evaluate:
-    """Let an evaluation of one model also take a sequence, or a mapping from names, of models.
-
-    All models are loaded and tried on two images before the first is measured, so that a wrong one is said at once.
-    """
-
-    @functools.wraps(evaluate_one)
-    def evaluate(model: Models, data: Any, **options: Any) -> Report:
-        pairs = named(model)
-        if pairs is None:
-            return evaluate_one(model, data, **options)
-        images = as_data(data)
-        if options.get("train_data") is not None:
-            options["train_data"] = as_data(options["train_data"], "train data")
-        for key in ("attacks", "defenses"):  # what can be read only once is read here
-            if isinstance(options.get(key), Iterable) and not isinstance(options[key], str | Plugin):
-                options[key] = list(options[key])
-        device = resolve_device(options.get("device", "auto"))
-        networks = [as_network(one, images, device) for _, one in pairs]
-        for network in networks:
-            _check(network, images)
-        found = []
-        for (name, _), network in zip(pairs, networks, strict=True):
-            if options.get("progress") is not None and len(pairs) > 1:
-                options["progress"].say(f"measuring {name or getattr(network, 'spec', type(network).__name__)}")
-            report = evaluate_one(network, images, **options)
-            if name is not None:
-                report.models[0].name = name
-            found.append(report)
-        return join(found)
-
-    return cast("Evaluate", evaluate)
-
-
-def _check(network: nn.Module, data: ImageData) -> None:
-    from freqrobust.harness import check_fit
-
-    home = next((p.device for p in network.parameters()), torch.device("cpu"))
-    with frozen(network):
-        check_fit(network, data, home)
 
 
 #: The parts of a report that are about one of its models.

@@ -26,6 +26,7 @@ from freqrobust.checkpoints import (
     torchvision_architecture,
 )
 from freqrobust.data import ImageData
+from freqrobust.devices import full_precision
 from freqrobust.errors import DataError, FreqRobustError, ModelError, PluginError, SpecError
 from freqrobust.plugin import InputDefense
 from freqrobust.registry import call, import_module, load_file, near_miss, source_hash
@@ -161,6 +162,31 @@ def state_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    return dict([*model.named_parameters(), *model.named_buffers()])
+
+
+def same_state(a: nn.Module, b: nn.Module) -> bool:
+    """Whether all parameters and buffers of two models are the same, bit for bit: whether their hashes are equal."""
+    ours, theirs = _tensors(a), _tensors(b)
+    return list(ours) == list(theirs) and all(_same_bits(ours[name], theirs[name]) for name in ours)
+
+
+def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    a, b = (x.detach().contiguous().reshape(-1).view(torch.uint8) for x in (a, b))
+    return torch.equal(a, b.to(a.device))
+
+
+def separate(a: nn.Module, b: nn.Module) -> bool:
+    """Whether no parameter or buffer of one model lies in the memory of one of the other."""
+    ours, theirs = (
+        {(x.device, x.untyped_storage().data_ptr()) for x in _tensors(model).values() if x.numel()} for model in (a, b)
+    )
+    return a is not b and not ours & theirs
+
+
 def fingerprint(model: nn.Module) -> str:
     """Hash of all that a model's outputs depend on: weights, structure, plain attributes, source of its classes."""
     digest = hashlib.sha256(state_hash(model).encode())
@@ -244,7 +270,7 @@ def load_model(
     if data is not None:
         samples = data.limit(min(normalization.TRIAL_SAMPLES, len(data)))
         images, labels, _ = samples.batch(torch.arange(len(samples)), torch.device(device))
-    with frozen(network):
+    with full_precision(), frozen(network):
         try:
             chosen = normalization.choose(network, known, images, labels)
         except FreqRobustError:

@@ -31,6 +31,8 @@ PRESETS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 _TRIALS = {3: ["none", "half", "imagenet", "cifar10"], 1: ["none", "half", "mnist"]}
 #: Samples that presets are tried on.
 TRIAL_SAMPLES = 256
+#: Images per batch on a CPU, where larger batches of images do not fit the caches.
+CPU_BATCH = 32
 #: A preset is clearly better when a one-sided exact McNemar test against another one falls below this.
 CLEARLY = 0.01
 
@@ -122,11 +124,16 @@ def trial(
     if also is not None and also.preset not in layers:
         layers["taken"] = also.layer()
     right = {}
+    size = len(images) if images.is_cuda else CPU_BATCH
     with torch.no_grad():
         for name, layer in layers.items():
-            logits = network(layer.to(images.device)(images))
-            check_logits(logits, images)
-            right[name] = logits.argmax(dim=1) == labels
+            layer = layer.to(images.device)
+            found = []
+            for part in images.split(size):
+                logits = network(layer(part))
+                check_logits(logits, part)
+                found.append(logits.argmax(dim=1))
+            right[name] = torch.cat(found) == labels
     return right
 
 

@@ -30,6 +30,7 @@ from freqrobust.plugin import (
     AttackFamily,
     Defense,
     InputDefense,
+    Norm,
     Plugin,
     Reporter,
     takes_list,
@@ -129,6 +130,25 @@ class DefenseChain:
     @property
     def code(self) -> list[str]:
         return [part.code for part in self.parts]
+
+
+def _check_budget(found: type[Attack], where: str) -> None:
+    """Refuse an adversarial attack whose ``eps`` would be no budget: nothing would check it.
+
+    Raises:
+        PluginError: it has a field ``eps``, and neither a norm nor a ``threat()`` of its own.
+    """
+    if found.kind != "adversarial" or "eps" not in found.model_fields or found.threat is not Attack.threat:
+        return
+    norms = ", ".join(get_args(Norm))
+    norm = getattr(found, "norm", None)
+    if norm is None and "norm" not in found.model_fields:
+        raise PluginError(
+            f"{where} has a field 'eps', but no norm that it is measured in: add a field 'norm', or the class attribute "
+            f'norm: ClassVar[str] = "linf" (one of {norms}), or override threat()'
+        )
+    if isinstance(norm, str) and norm not in get_args(Norm):
+        raise PluginError(f"{where}: norm should be one of {norms}, but is {norm!r}")
 
 
 class Registry:
@@ -244,6 +264,8 @@ class Registry:
         method = "transform" if issubclass(found, InputDefense) else _METHODS[self.base]
         if getattr(found, method) is getattr(InputDefense if method == "transform" else self.base, method):
             raise PluginError(f"{where} does not implement {method}()")
+        if issubclass(found, Attack):
+            _check_budget(found, where)
         if (
             issubclass(found, Defense)
             and not found.differentiable

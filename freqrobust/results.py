@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, computed_field, model_validator
 
 from freqrobust.analysis_results import AnalysisResult, AnalysisTable, PictureRecord
-from freqrobust.errors import FreqRobustError
+from freqrobust.errors import FreqRobustError, SpecError
 from freqrobust.statistics import wilson
 
 if TYPE_CHECKING:
@@ -445,24 +445,33 @@ class Report(_Part):
     gate: GateRecord | None = None
     warnings: list[Warned] = []
 
-    def cell(self, attack: str, defense: str = "none", knowledge: str = "adaptive", model: int = 0) -> Cell:
-        """The one cell of that attack and defense, each given by its name or by its spec, of the first model or another.
+    def cell(
+        self, attack: str, defense: str | None = None, knowledge: str = "adaptive", model: int = 0
+    ) -> Cell | WorstCase:
+        """The one cell, or worst case, that a reference names.
+
+        Example:
+            >>> report.cell("pgd:eps=2/255").accuracy  # doctest: +SKIP
+            >>> report.cell("smooth/worst-linf-8/255").accuracy  # doctest: +SKIP
+
+        Args:
+            attack: a reference as of ``--fail-under``: ``clean``, ``pgd``, ``pgd:eps=2/255`` (the other parameters may
+                be anything), ``worst``, ``worst-linf-8/255``, with a defense before it (``smooth/pgd``) or
+                ``@oblivious`` behind it.
+            defense: its name or spec, instead of in the reference. Where none is named it is the undefended model if
+                that was measured, else any defense.
+            knowledge: ``adaptive`` or ``oblivious``.
+            model: the position of the model in :attr:`models`.
 
         Raises:
             KeyError: none or several match.
         """
-        found = [
-            c
-            for c in self.cells
-            if attack in (c.attack_spec, c.attack)
-            and defense in (c.defense_spec, c.defense)
-            and c.knowledge == knowledge
-            and c.model == model
-        ]
-        exact = [c for c in found if c.attack_spec == attack and c.defense_spec == defense] or found
-        if len(exact) != 1:
-            raise KeyError(f"{len(exact)} {knowledge} cells match attack {attack!r} and defense {defense!r}")
-        return exact[0]
+        from freqrobust.references import pick
+
+        try:
+            return pick(self, attack, defense, knowledge, model)
+        except SpecError as error:
+            raise KeyError(str(error)) from None
 
     def dumps(self) -> str:
         """The report as JSON text."""

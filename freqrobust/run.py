@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from freqrobust.errors import SpecError
-from freqrobust.printable import one_line, print_error
+from freqrobust.printable import print_error
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
-
     from freqrobust.gate import Gate
+    from freqrobust.progress import Screen
     from freqrobust.registry import DefenseChain, Selection
 
 
@@ -64,11 +63,12 @@ def execute(request: Request) -> int:
         FreqRobustError: bad input.
     """
     from freqrobust.assembly import data_record
-    from freqrobust.data import cache_root, load_data
+    from freqrobust.data import as_data, cache_root, load_data
     from freqrobust.devices import resolve_device
     from freqrobust.failures import exit_code, print_failures
     from freqrobust.harness import evaluate, with_baseline
     from freqrobust.journal import check_writable
+    from freqrobust.progress import Screen
     from freqrobust.registry import parse_attacks, parse_defenses, reports
     from freqrobust.reporting import STDOUT, check_outputs, parse_outputs, write_outputs
     from freqrobust.saved import adversarial, save_adversarial
@@ -97,11 +97,13 @@ def execute(request: Request) -> int:
     watch = Screen(request.quiet)
     demo = all(one.spec == "demo" for one in wanted)
     subset: dict[str, Any] = {"limit": request.limit, "first": request.first, "seed": request.seed}
-    data = load_data(
-        request.data or ("digits" if demo else missing_data()),
-        data_dir=request.data_dir,
-        split=request.split,
-        **subset,
+    data = as_data(
+        load_data(
+            request.data or ("digits" if demo else missing_data()),
+            data_dir=request.data_dir,
+            split=request.split,
+            **subset,
+        )
     )
     train = request.train_data or ("digits" if demo else None)
     train_data = load_data(train, data_dir=request.data_dir, split="train") if train is not None else None
@@ -128,7 +130,7 @@ def execute(request: Request) -> int:
             report = (request.gate.measure if request.gate is not None else evaluate)(
                 models,
                 data,
-                attacks=attacks,
+                attacks=attacks or ["clean"],
                 defenses=chains,
                 baseline=request.baseline,
                 oblivious=request.oblivious,
@@ -295,14 +297,22 @@ def _save(
     watch.say(f"model saved: {request.save_model}")
 
 
+def _named_by(model: Any) -> Any:
+    """What tells models apart, without hashing the weights again where the file that they came from was hashed."""
+    from freqrobust.models import fingerprint
+
+    if model.sha256 is None:
+        return fingerprint(model)
+    return [model.sha256, model.arch, model.chosen.mean, model.chosen.std]
+
+
 def default_run_dir(
     request: Request, models: Sequence[Any], data: Any, chains: list[DefenseChain], attacks: list[Selection]
 ) -> Path:
     """A folder under ``runs/`` named by content, so that the same command finds it again."""
     from freqrobust.journal import identity
-    from freqrobust.models import fingerprint
 
-    prints = [fingerprint(model) for model in models]
+    prints = [_named_by(model) for model in models]
     content = {
         "model": prints[0] if len(prints) == 1 else prints,
         "data": data.sha256,
@@ -320,58 +330,3 @@ def default_run_dir(
     if len(prints) > 1:
         stem += f"-and-{len(prints) - 1}-more"
     return Path("runs") / f"{stem}-{identity(content)[:12]}"
-
-
-class Screen:
-    """Progress on standard error: a bar on a terminal, a line a cell elsewhere."""
-
-    def __init__(self, quiet: bool) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        self.quiet = quiet
-        self.console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
-        self.bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=self.console,
-            transient=True,
-            disable=quiet or not self.console.is_terminal,
-        )
-        self.task: TaskID | None = None
-
-    def __enter__(self) -> Screen:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.bar.stop()
-
-    def begin(self, label: str, total: int) -> None:
-        if self.task is not None:
-            self.bar.remove_task(self.task)
-        self.task = self.bar.add_task(one_line(label), total=total)
-
-    def advance(self, amount: int) -> None:
-        if self.task is not None:
-            self.bar.advance(self.task, amount)
-
-    def end(self, summary: str) -> None:
-        if self.task is not None:
-            self.bar.remove_task(self.task)
-            self.task = None
-        self.say(summary)
-
-    def say(self, message: str) -> None:
-        if not self.quiet:
-            self.console.print(one_line(message))

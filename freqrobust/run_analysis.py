@@ -66,8 +66,9 @@ def execute(request: Request) -> int:
     from freqrobust.laboratory import analyze, check_into, put_into
     from freqrobust.pictures import can_draw, decode, picture_format, require
     from freqrobust.plugin import Analysis
+    from freqrobust.progress import Screen
     from freqrobust.registry import parse_defenses
-    from freqrobust.run import Screen, missing_data, parse_batch_size
+    from freqrobust.run import missing_data, parse_batch_size
 
     chosen = _analysis(request)
     if not request.baseline and not request.defenses:

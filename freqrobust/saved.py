@@ -11,8 +11,7 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,20 +23,23 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
 from freqrobust import __version__
-from freqrobust.context import AttackContext, Progress, Silent
+from freqrobust.context import AttackContext, Progress
 from freqrobust.data import ImageData, as_data
-from freqrobust.devices import auto_batch_size, resolve_device
 from freqrobust.errors import DataError, PluginError, SpecError
-from freqrobust.journal import Journal, identity, write_atomically
+from freqrobust.harness import parse_chains, parse_selections
+from freqrobust.journal import identity, write_atomically
+from freqrobust.many import as_network
 from freqrobust.measurement import EOT, run_attack
-from freqrobust.models import frozen, load_model, record
+from freqrobust.models import record
+from freqrobust.opening import check_settings, open_run
 from freqrobust.perturbation import TOLERANCE
 from freqrobust.plugin import Attack, Defense
 from freqrobust.preparation import prepared
 from freqrobust.printable import reason_of
-from freqrobust.registry import DefenseChain, Selection, parse_attacks, parse_defenses
+from freqrobust.progress import watching
+from freqrobust.registry import DefenseChain, Selection
 from freqrobust.results import DataRecord, ModelRecord, ThreatRecord
-from freqrobust.session import DefenseRun, Run
+from freqrobust.session import DefenseRun
 from freqrobust.victim import Precision
 
 SUFFIX = ".npz"
@@ -178,7 +180,7 @@ def save_adversarial(
     data: Any,
     *,
     attacks: Iterable[str | Attack | Selection],
-    defenses: Iterable[str | Defense | DefenseChain | Sequence[Defense]] = (),
+    defenses: Iterable[str | Defense | DefenseChain | Sequence[Defense]] | None = (),
     directory: str | os.PathLike[str],
     baseline: bool = True,
     train_data: Any = None,
@@ -187,7 +189,7 @@ def save_adversarial(
     precision: Precision = "fp32",
     seed: int = 0,
     cache_dir: str | os.PathLike[str] | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Saving:
     """Make and save adversarial examples of every sample, for each defense and each adversarial attack.
 
@@ -197,16 +199,18 @@ def save_adversarial(
     Raises:
         FreqRobustError: the model, the data or a spec is wrong, or the folder cannot be written.
     """
-    images, watch, folder = as_data(data), progress or Silent(), Path(directory)
-    chosen = adversarial(parse_attacks(attacks))
-    chains = parse_defenses(defenses)
-    if baseline and all(chain.parts for chain in chains):
-        chains.insert(0, DefenseChain())
-    network = model if isinstance(model, nn.Module) else load_model(model, data=images, device=resolve_device(device))
+    settings, folder = check_settings(device, precision, batch_size), Path(directory)
+    chosen = adversarial(parse_selections(attacks))
+    images = as_data(data)
     training = as_data(train_data, "train data") if train_data is not None else None
+    chains = parse_chains(defenses, baseline, training)
+    network = as_network(model, images, settings.device)
     cache = Path(cache_dir) if cache_dir is not None else None
     saving = Saving([], [])
-    with session(network, images, training, device, precision, seed, batch_size, cache, watch) as run:
+    with (
+        watching(progress) as watch,
+        open_run(network, images, settings, training=training, seed=seed, cache_dir=cache, watch=watch) as run,
+    ):
         for chain in chains:
             made = DefenseRun(run, chain)
             for selection in chosen:
@@ -228,46 +232,6 @@ def adversarial(selections: Iterable[Selection]) -> list[Selection]:
     if not found:
         raise SpecError("none of the attacks is adversarial: there would be nothing to save")
     return found
-
-
-@contextmanager
-def session(
-    network: nn.Module,
-    data: ImageData,
-    training: ImageData | None,
-    device: str | torch.device,
-    precision: Precision,
-    seed: int,
-    batch_size: int | Literal["auto"],
-    cache_dir: Path | None,
-    watch: Progress,
-) -> Iterator[Run]:
-    """A run without attacks and without a journal; the model is frozen on the device inside, as before afterwards."""
-    where = resolve_device(device)
-    home = next((p.device for p in network.parameters()), None)
-    network = network.to(where)
-    try:
-        with frozen(network):
-            size = auto_batch_size(network, data.shape, where) if batch_size == "auto" else batch_size
-            auto = batch_size == "auto"
-            yield Run(
-                network,
-                data,
-                training,
-                [],
-                where,
-                precision,
-                seed,
-                size,
-                auto,
-                Journal(None),
-                Journal(None),
-                cache_dir,
-                watch,
-            )
-    finally:
-        if home is not None and home != where:
-            network.to(home)
 
 
 def _examples(made: DefenseRun, selection: Selection) -> SavedSet:

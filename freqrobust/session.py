@@ -13,15 +13,16 @@ from torch import nn
 from freqrobust import __version__
 from freqrobust.context import DefenseContext, Progress
 from freqrobust.data import ImageData
-from freqrobust.defending import copy_of, defend
+from freqrobust.defending import defend_copy
 from freqrobust.diagnosis import Depth, Examined, examine
 from freqrobust.errors import FreqRobustError, JournalError, PluginError
 from freqrobust.journal import Journal, engine_hash, identity
 from freqrobust.measurement import Bench, Outcome, measure, measure_clean, measure_transfer
-from freqrobust.models import fingerprint, set_eval, state_hash
+from freqrobust.models import fingerprint, set_eval
 from freqrobust.plugin import Attack
 from freqrobust.printable import reason_of, shortened
 from freqrobust.registry import DefenseChain, Selection
+from freqrobust.results import Warned
 from freqrobust.victim import Precision, Victim
 
 #: Predictions that vote on a sample when the defense is stochastic.
@@ -58,10 +59,10 @@ class Run:
     checked: Journal  # what a diagnosis found
     cache_dir: Path | None
     watch: Progress
+    warnings: list[Warned] = field(default_factory=list)  # about the model
 
     def __post_init__(self) -> None:
         self.model_print = fingerprint(self.network)
-        self.weights_print = state_hash(self.network)
         self.engine = engine_hash()
 
     def key(
@@ -265,10 +266,7 @@ class DefenseRun:
             cache_dir=run.cache_dir,
             progress=run.watch,
         )
-        given = copy_of(run.network) if self.chain.parts else run.network
-        exact, attackable = defend(given, self.chain, context)
-        if state_hash(given) != run.weights_print:
-            raise PluginError(f"{self.chain.spec} changed the model it was given; a defense has to copy it first")
+        exact, attackable = defend_copy(run.network, self.chain, context)
         for module in (exact, attackable):
             set_eval(module)
             for parameter in module.parameters():
@@ -283,6 +281,8 @@ class DefenseRun:
             votes=VOTES if self.chain.stochastic else 1,
             seed=run.seed,
         )
+        if not self.chain.parts:  # tried when the run was opened
+            return self._victim
         try:
             self._victim.predict(probe, ids)
         except FreqRobustError:

@@ -15,6 +15,7 @@ import numpy as np
 from freqrobust import noise, targets
 from freqrobust.errors import SpecError
 from freqrobust.gate import Gate, Threshold, least_right, required_of
+from freqrobust.registry import parse_attacks
 from freqrobust.results import (
     Cell,
     GateRecord,
@@ -229,7 +230,7 @@ class SequentialGate(Gate):
         from freqrobust.harness import with_baseline
 
         chains: Sequence[DefenseChain] = with_baseline(options.pop("defenses"), options.pop("baseline"))
-        attacks: Sequence[Selection] = options.pop("attacks")
+        attacks: Sequence[Selection] = parse_attacks(options.pop("attacks"))
         oblivious: bool = options.pop("oblivious")
         watch: Progress = options.pop("progress")
         options["mce_reference"] = None  # means over corruptions need all samples
@@ -299,7 +300,7 @@ class _Chain:
             part = evaluate(
                 network,
                 data.take(order[done:look].sort().values),
-                attacks=self.needed(open_),
+                attacks=self.needed(open_) or ["clean"],
                 defenses=[self.chain],
                 baseline=False,
                 oblivious=self.unaware(open_),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from freqrobust.data import ImageData
+    from freqrobust.opening import Settings
     from freqrobust.registry import DefenseChain
     from freqrobust.saved import SavedSet
 
@@ -78,8 +79,10 @@ def verify(
         FreqRobustError: a set is damaged or made for other data, or the model does not fit its images.
     """
     from freqrobust.data import as_data
+    from freqrobust.opening import check_settings
     from freqrobust.saved import read_all
 
+    settings = check_settings(device, batch_size=batch_size)
     clean = as_data(data) if data is not None else None
     training = as_data(train_data, "train data") if train_data is not None else None
     sets = read_all(Path(where).expanduser())
@@ -87,7 +90,7 @@ def verify(
     chains = [_chain(one, defense) for one in sets]
     cache = Path(cache_dir) if cache_dir is not None else None
     return [
-        _verified(one, model, chain, images, training, device, batch_size, cache)
+        _verified(one, model, chain, images, training, settings, cache)
         for one, chain, images in zip(sets, chains, counterparts, strict=True)
     ]
 
@@ -134,16 +137,14 @@ def _verified(
     chain: DefenseChain,
     clean: ImageData | None,
     training: ImageData | None,
-    device: str | torch.device,
-    batch_size: int | Literal["auto"],
+    settings: Settings,
     cache_dir: Path | None,
 ) -> Verified:
     import torch
 
-    from freqrobust.context import Silent
     from freqrobust.models import record
+    from freqrobust.opening import open_run
     from freqrobust.perturbation import allowance, norms
-    from freqrobust.saved import session
     from freqrobust.session import DefenseRun
 
     meta, data, n = saved.meta, saved.data, len(saved.ids)
@@ -151,8 +152,7 @@ def _verified(
         if part.needs_train_data and training is None:
             raise SpecError(f"the defense {chain.spec} needs training data: give --train-data, or --defense none")
     found = {name: torch.zeros(n, dtype=torch.int64) for name in ("exact", "rounded", "clean")}
-    _check_fit(model, saved)
-    with session(model, data, training, device, "fp32", meta.seed, batch_size, cache_dir, Silent()) as run:
+    with open_run(model, data, settings, training=training, seed=meta.seed, cache_dir=cache_dir) as run:
         one = DefenseRun(run, chain)
         victim = one.victim()
 
@@ -199,32 +199,6 @@ def _verified(
         ),
         largest=largest,
     )
-
-
-def _check_fit(model: nn.Module, saved: SavedSet) -> None:
-    """Say clearly that the examples are not for this model.
-
-    Raises:
-        DataError: images of another shape, or labels beyond the model's classes.
-        ModelError: the model does not return logits.
-    """
-    import torch
-
-    from freqrobust.models import frozen, misfit
-    from freqrobust.victim import check_logits
-
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    images, _, _ = saved.data.batch(torch.arange(min(2, len(saved.ids))), device)
-    with frozen(model), torch.no_grad():
-        try:
-            logits = model(images)
-        except Exception as error:
-            raise misfit(model, saved.data, error) from error
-    check_logits(logits, images)
-    if int(saved.labels.max()) >= logits.shape[1]:
-        raise DataError(
-            f"{saved.path} has labels up to {int(saved.labels.max())}, but the model {logits.shape[1]} classes"
-        )
 
 
 def render(results: list[Verified], target: IO[str]) -> None:

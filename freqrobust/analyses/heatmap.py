@@ -20,20 +20,6 @@ if TYPE_CHECKING:
     from freqrobust.analysis import AnalysisContext
     from freqrobust.data import ImageData
 
-#: The published norms: 4 at 32 x 32 and 15.7 at 224 x 224.
-_SMALL, _LARGE = (32, 4.0), (224, 15.7)
-
-
-def default_norm(height: int, width: int) -> float:
-    """L2 norm per channel: 4 at 32 px, 15.7 at 224 px as published, in between and beyond a power of ``sqrt(H W)``.
-
-    Example:
-        >>> round(default_norm(32, 32), 6), round(default_norm(224, 224), 6)
-        (4.0, 15.7)
-    """
-    power = math.log(_LARGE[1] / _SMALL[1]) / math.log(_LARGE[0] / _SMALL[0])
-    return _SMALL[1] * math.pow(math.sqrt(height * width) / _SMALL[0], power)
-
 
 class HeatMapResult(AnalysisResult):
     """Maps are ``H`` rows of ``W`` values with the zero frequency at ``(H // 2, W // 2)``."""
@@ -69,10 +55,10 @@ class HeatMap(Analysis):
         import torch
 
         from freqrobust.analysis import lean, output_of, split_radius
-        from freqrobust.frequency import directions
+        from freqrobust.frequency import directions, wave_norm
 
         _, height, width = data.shape
-        norm = self.norm if self.norm is not None else default_norm(height, width)
+        norm = self.norm if self.norm is not None else wave_norm(height, width)
         waves = directions(height, width)
         sweep = _Sweep(self, context, norm, waves)
         layer = context.layer(self.layer) if self.layer is not None else None

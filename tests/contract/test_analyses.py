@@ -124,7 +124,7 @@ def test_memory_that_runs_out_changes_nothing(
         return forward(self, x)
 
     monkeypatch.setattr(type(network), "forward", limited)
-    monkeypatch.setattr("freqrobust.saved.auto_batch_size", lambda *_: 16)
+    monkeypatch.setattr("freqrobust.opening.auto_batch_size", lambda *_: 16)
     found, _ = content(look(name, network, few, picture=None))
     for a, b in zip(found, expected, strict=True):
         for key in ("sentence", "forwards", "backwards"):

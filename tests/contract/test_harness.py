@@ -198,7 +198,7 @@ def test_layers_that_stay_in_train_mode_are_reported(digits) -> None:
             return super().train(True)
 
     model = nn.Sequential(nn.Flatten(), Stubborn(0.0), nn.Linear(64, 10))
-    assert [w.code for w in run(model, digits, []).warnings if "train" in w.code] == ["train-mode-layers"]
+    assert [w.code for w in run(model, digits, ["clean"]).warnings if "train" in w.code] == ["train-mode-layers"]
 
 
 # ---------------------------------------------------------------- requests

@@ -154,7 +154,7 @@ def test_predictions_come_from_the_defense_itself_not_from_the_surrogate(network
     rounded = (digits.images * 4).round() / 4
     with torch.no_grad():
         expected = network(rounded).argmax(dim=1) == digits.labels
-    report = run(network, digits, [], [Rounds(), Steps()])
+    report = run(network, digits, ["clean"], [Rounds(), Steps()])
     for name in ("Rounds", "Steps"):
         assert report.cell("clean", name).right().tolist() == expected.tolist()
 
@@ -169,4 +169,4 @@ def test_a_defense_without_gradient_or_surrogate_is_refused(network, digits) -> 
             return copy.deepcopy(model)
 
     with pytest.raises(PluginError, match=r"has to implement surrogate\(model\)"):
-        run(network, digits, [], [NoWayBack()])
+        run(network, digits, ["clean"], [NoWayBack()])

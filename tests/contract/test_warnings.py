@@ -66,7 +66,7 @@ def test_what_is_not_a_number_is_never_right(network, digits) -> None:
     bright = digits.images.mean(dim=(1, 2, 3)) > 0.32
     assert 0 < bright.sum() < len(digits)
     assert not report.cell("clean").right()[bright].any()
-    reference = evaluate(network, digits, attacks=[], device="cpu").cell("clean").right()
+    reference = evaluate(network, digits, attacks=["clean"], device="cpu").cell("clean").right()
     assert report.cell("clean").right()[~bright].tolist() == reference[~bright].tolist()
     with pytest.raises(ModelError, match="NaN or infinite values for the first images"):
         codes(network, digits.take(bright.nonzero()[:, 0]), "nan for some")
@@ -75,7 +75,7 @@ def test_what_is_not_a_number_is_never_right(network, digits) -> None:
 def test_one_nan_among_the_logits_is_enough_to_be_wrong(network, digits) -> None:
     """``argmax`` would call the NaN the largest: class 0 would be right for nothing."""
     zeros = digits.take((digits.labels == 0).nonzero()[:, 0])
-    report, found = codes(network, zeros, "nan for the label", attacks=[])
+    report, found = codes(network, zeros, "nan for the label", attacks=["clean"])
     assert report.cell("clean").correct == 0
     assert "non-finite-logits" in found
 
@@ -85,7 +85,7 @@ def test_a_constant_prediction_is_near_chance_and_a_good_one_is_not(digits) -> N
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.flatten(1)[:, :10] * 0.01 + torch.tensor([0.0] * 9 + [5.0])
 
-    report = evaluate(Constant(), digits, attacks=[], device="cpu")
+    report = evaluate(Constant(), digits, attacks=["clean"], device="cpu")
     share = float((digits.labels == 9).float().mean())
     assert report.cell("clean").accuracy == pytest.approx(share)
     assert report.cell("clean").by_chance == pytest.approx(share)
@@ -109,7 +109,7 @@ MISFITS = {
 def test_what_does_not_fit_is_one_clear_line_and_nothing_is_measured(digits, how) -> None:
     model, error, match = MISFITS[how]
     with pytest.raises(error, match=match) as raised:
-        evaluate(model, digits, attacks=[], device="cpu")
+        evaluate(model, digits, attacks=["clean"], device="cpu")
     assert "\n" not in str(raised.value)
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from freqrobust.errors import SpecError
 from freqrobust.registry import parse_attacks, parse_defenses
-from freqrobust.targets import find, in_report, planned, sweeps
+from freqrobust.results import Cell
+from freqrobust.targets import find, in_report, of_cell, of_worst, planned, sweeps
 
 ATTACKS = ["lfc:radius=12", "pgd:eps=[2/255,8/255],steps=5", "pgd:eps=0.5,norm=l2", "fgsm"]
 CELLS = {
@@ -122,3 +123,55 @@ def test_a_worst_case_is_no_sweep(make_report) -> None:
     report = make_report({"clean": 1, "fgsm:eps=4/255": 1, "pgd:eps=8/255": 1})  # two threats, no sweep
     assert [t.name for t in in_report(report) if t.what == "sweep"] == []
     assert [t.name for t in sweeps(in_report(report))] == []
+
+
+@pytest.fixture(scope="module")
+def report(make_report):
+    return make_report({**CELLS, "smooth:rho=0.5|fgsm@oblivious": 70, "smooth:rho=0.5|lfc:radius=4": 60}, models=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "name"),
+    [
+        ("clean", {}, "none / clean"),
+        ("pgd:eps=2/255", {}, "none / pgd:eps=2/255,steps=5"),
+        ("pgd:eps=8/255,random_start=true", {}, "none / pgd:eps=8/255,steps=5"),
+        ("smooth:rho=0.5/pgd:eps=2/255", {}, "smooth:rho=0.5 / pgd:eps=2/255,steps=5"),
+        ("pgd:eps=2/255", {"defense": "smooth:rho=0.50"}, "smooth:rho=0.5 / pgd:eps=2/255,steps=5"),
+        ("pgd:norm=l2", {"model": 1}, "none / pgd:eps=0.5,norm=l2"),
+        ("worst-linf-2/255", {}, "none / worst-linf-2/255"),
+        ("worst-l2", {"defense": "lowpass+smooth"}, "lowpass:radius=12+smooth / worst-l2-0.5"),
+        ("smooth:rho=1.0/worst-l2", {"model": 1}, "smooth:rho=1.0 / worst-l2-0.5"),
+        ("fgsm@oblivious", {}, "smooth:rho=0.5 / fgsm@oblivious"),
+        ("fgsm", {"defense": "smooth:rho=0.5", "knowledge": "oblivious"}, "smooth:rho=0.5 / fgsm@oblivious"),
+        ("lfc:radius=4", {"defense": "smooth"}, "smooth:rho=0.5 / lfc:radius=4"),
+    ],
+)
+def test_a_report_takes_the_same_names(report, text, options, name) -> None:
+    found = report.cell(text, **options)
+    target = of_cell(found) if isinstance(found, Cell) else of_worst(found)
+    assert target.name == name
+    assert found.model == options.get("model", 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("pgd", {}, "'pgd' names 3 cells, name one of them: none / pgd:eps=2/255,steps=5, none / pgd"),
+        ("worst", {}, "names 3 cells"),
+        ("clean", {"defense": "smooth"}, "names 2 cells"),
+        ("pgd:eps=3/255", {}, "names no cell"),
+        ("clean", {"model": 2}, "names no cell"),
+        ("clean", {"defense": "jpeg"}, "names no cell"),
+        ("sweep", {}, "names no cell"),
+        ("worst", {"knowledge": "oblivious"}, "names no cell"),
+    ],
+)
+def test_a_report_has_one_cell_for_a_name_or_raises(report, text, options, message) -> None:
+    with pytest.raises(KeyError, match=message):
+        report.cell(text, **options)
+
+
+def test_the_plain_spec_is_meant_where_it_is_there(make_report) -> None:
+    report = make_report({"fgsm": 50, "fgsm:eps=1/255": 60})
+    assert report.cell("fgsm").attack_spec == "fgsm"

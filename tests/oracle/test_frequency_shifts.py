@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from freqrobust.attacks.frequency_exchange import Hybrid, PhaseSwap
-from freqrobust.attacks.frequency_noise import CriticalBand, FilteredNoise, FourierNoise, default_norm
+from freqrobust.attacks.frequency_noise import CriticalBand, FilteredNoise, FourierNoise
 
-from freqrobust import evaluate
+from freqrobust import analyze, evaluate
 from freqrobust.context import AttackContext
 from freqrobust.data import ImageData
 from freqrobust.errors import PluginError
@@ -62,11 +62,19 @@ def test_fourier_noise_is_one_wave_with_a_sign_per_channel(shape, u, v) -> None:
         assert len(np.unique(signs.round(), axis=0)) == 8  # independent between the channels
 
 
-def test_default_norms_are_the_published_ones() -> None:
-    assert default_norm(32, 32) == 4
-    assert default_norm(224, 300) == pytest.approx(15.7)
-    assert default_norm(16, 16) == 2
-    assert default_norm(128, 128) == pytest.approx(9.85)
+@pytest.mark.parametrize("side", [8, 32, 96])
+def test_the_default_norm_is_that_of_the_heat_map(side: int) -> None:
+    samples = data((1, side, side), 2)
+    delta = changed(FourierNoise(u=1, v=1), samples) - samples.images.double().numpy()
+    expected = 4 * (15.7 / 4) ** (np.log(side / 32) / np.log(7))
+    assert np.allclose(np.linalg.norm(delta, axis=(2, 3)), expected, atol=1e-4)
+    if side == 8:
+        model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+        found = analyze(model, samples, "heatmap", device="cpu").results[0]
+        assert found.norm == pytest.approx(expected)
+
+
+def test_the_default_norm_is_that_of_every_channel() -> None:
     samples = data((3, 32, 32), 2)
     delta = changed(FourierNoise(u=1, v=1), samples) - samples.images.double().numpy()
     assert np.allclose(np.linalg.norm(delta, axis=(2, 3)), 4, atol=1e-4)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from freqrobust import analyze, noise
-from freqrobust.analyses.heatmap import default_norm
+from freqrobust.frequency import wave_norm
 
 N = 5
 
@@ -104,9 +104,9 @@ def test_the_number_of_passes_at_32_px() -> None:
 
 @pytest.mark.parametrize(("side", "norm"), [(32, 4.0), (224, 15.7)])
 def test_the_published_norms(side: int, norm: float) -> None:
-    assert default_norm(side, side) == pytest.approx(norm)
+    assert wave_norm(side, side) == pytest.approx(norm)
 
 
 def test_norms_between_the_published_ones() -> None:
-    assert 4 < default_norm(64, 64) < default_norm(96, 96) < 15.7
-    assert default_norm(16, 64) == default_norm(32, 32)
+    assert 4 < wave_norm(64, 64) < wave_norm(96, 96) < 15.7
+    assert wave_norm(16, 64) == wave_norm(32, 32)

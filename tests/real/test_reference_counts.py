@@ -66,7 +66,7 @@ def test_smoothed_counts(models, cifar, boundary) -> None:
     report = evaluate(
         models["resnet20"],
         cifar,
-        attacks=[],
+        attacks=["clean"],
         defenses=[f"smooth:rho={rho},boundary={boundary}"],
         baseline=False,
         device="cpu",

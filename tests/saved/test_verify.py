@@ -94,7 +94,7 @@ def test_a_model_for_other_images(folder, model) -> None:
     three = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 8), torch.nn.Flatten())
     with pytest.raises(DataError, match="holds grayscale images, but the model takes 3 channels"):
         verify(folder, three, device="cpu")
-    with pytest.raises(DataError, match="labels up to 9, but the model 2 classes"):
+    with pytest.raises(DataError, match="labels up to 9, but the model has 2 classes"):
         verify(folder, torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2)), device="cpu")
 
 

@@ -149,6 +149,6 @@ def test_in_memory_models_are_never_normalised() -> None:
             return x.flatten(1)[:, :3]
 
     images = torch.rand(4, 3, 4, 4)
-    report = evaluate(Spy(), (images, torch.tensor([0, 1, 2, 0])), attacks=[], device="cpu", batch_size=4)
+    report = evaluate(Spy(), (images, torch.tensor([0, 1, 2, 0])), attacks=["clean"], device="cpu", batch_size=4)
     assert torch.equal(seen[-1], images)
     assert report.models[0].normalize.source == "none"

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from freqrobust import Attack, Defense, InputDefense
 from freqrobust.errors import PluginError, SpecError
-from freqrobust.plugin import Threat, fraction, pixel_text
+from freqrobust.plugin import Norm, Number, Threat, fraction, pixel_text
 from freqrobust.registry import (
     Registry,
     analyses,
@@ -389,3 +389,81 @@ def test_pixel_quantities(value: float, text: str) -> None:
 def test_threats_as_people_read_them() -> None:
     shown = [str(Threat("linf", 8 / 255)), str(Threat("l2", 0.5)), str(Threat("l1", 12.0)), str(Threat("linf", 0.1))]
     assert shown == ["Linf 8/255", "L2 0.5", "L1 12", "Linf 0.1"]
+
+
+# ---------------------------------------------------------------- budgets
+
+
+class _Budget(Attack):
+    """Returns the images."""
+
+    needs_gradient: ClassVar[bool] = False
+
+    eps: Number = 0.1
+
+    def perturb(self, model, images, labels, context):
+        return images
+
+
+class _AsField(_Budget):
+    norm: Norm = "l2"
+
+
+class _AsAttribute(_Budget):
+    norm: ClassVar[str] = "linf"
+
+
+class _AsProperty(_Budget):
+    @property
+    def norm(self) -> str:
+        return "l1"
+
+
+class _AsThreat(_Budget):
+    def threat(self) -> Threat:
+        return Threat("l2", 2 * self.eps)
+
+
+class _Shift(_Budget):
+    kind: ClassVar[str] = "shift"
+
+
+class _NoSuchNorm(_Budget):
+    norm: ClassVar[str] = "l7"
+
+
+def test_a_budget_without_a_norm_is_refused() -> None:
+    """It would be neither checked, nor part of the worst case, nor diagnosed."""
+    with pytest.raises(PluginError, match=r"_Budget has a field 'eps', but no norm.*ClassVar.*or override threat\(\)"):
+        attacks.select(_Budget())
+    with pytest.raises(PluginError, match="norm should be one of linf, l2, l1, but is 'l7'"):
+        attacks.check(_NoSuchNorm, "somewhere")
+
+
+@pytest.mark.parametrize(
+    ("cls", "threat"),
+    [
+        (_AsField, Threat("l2", 0.1)),
+        (_AsAttribute, Threat("linf", 0.1)),
+        (_AsProperty, Threat("l1", 0.1)),
+        (_AsThreat, Threat("l2", 0.2)),
+        (_Shift, None),
+    ],
+)
+def test_ways_to_say_the_norm(cls, threat) -> None:
+    chosen = attacks.select(cls())
+    assert isinstance(chosen.plugin, Attack)
+    assert chosen.plugin.threat() == threat
+
+
+def test_the_public_number_types_read_fractions() -> None:
+    import freqrobust
+
+    class Two(_AsAttribute):
+        eps: freqrobust.Number = 0.0
+        reach: freqrobust.Pixel = 1.0
+
+    made = Two.build("two", {"eps": "8/255", "reach": "4/255"})
+    assert (made.eps, made.reach) == (8 / 255, 4 / 255)
+    with pytest.raises(SpecError, match=r"did you mean 4/255\?"):
+        Two.build("two", {"reach": "4"})

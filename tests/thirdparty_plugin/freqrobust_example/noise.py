@@ -8,10 +8,10 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from freqrobust import Attack, AttackContext
+from freqrobust import Attack, AttackContext, Number, Pixel
 from freqrobust.losses import margin
 from freqrobust.perturbation import project
-from freqrobust.plugin import Norm, Number
+from freqrobust.plugin import Norm
 
 
 class UniformNoise(Attack):
@@ -22,6 +22,7 @@ class UniformNoise(Attack):
     eps: Number = Field(8 / 255, ge=0, description="budget, in the norm's unit")
     norm: Norm = Field("linf", description="norm of the budget")
     draws: int = Field(3, ge=1, description="points that are tried")
+    reach: Pixel = Field(1, description="largest change of a pixel, inside the ball")
 
     def perturb(
         self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
@@ -29,7 +30,7 @@ class UniformNoise(Attack):
         best, highest = images, margin(model(images), labels)
         for draw in range(self.draws):
             noise = 2 * context.uniform(images.shape[1:], f"draw {draw}") - 1
-            reach = self.eps if self.norm == "linf" else self.eps / images[0].numel() ** 0.5
+            reach = min(self.reach, self.eps if self.norm == "linf" else self.eps / images[0].numel() ** 0.5)
             tried = project(images + reach * noise, images, self.norm, self.eps)
             values = margin(model(tried), labels)
             higher = values > highest
