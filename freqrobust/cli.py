@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import sys
+import traceback
 from typing import Annotated, Any
 
 import typer
@@ -32,6 +33,13 @@ def main(argv: list[str] | None = None) -> None:
         if debug:
             raise
         code = report_error(error)
+    except BaseException as error:  # sys.exit(0) in code of a user must not look like success
+        from freqrobust.user_code import describe_error
+
+        if debug:
+            traceback.print_exc()
+        fail(f"code that freqrobust called ended it: {describe_error(error)}")
+        code = EXIT_BAD_INPUT
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -22,13 +22,15 @@ import torch
 
 from freqrobust import noise
 from freqrobust.context import AttackContext
-from freqrobust.errors import SpecError
+from freqrobust.errors import FreqRobustError, SpecError
 from freqrobust.losses import margin
 from freqrobust.measurement import NORMS, Outcome, Timer, holds, measure, measure_transfer
 from freqrobust.perturbation import norms, per_sample, project
 from freqrobust.plugin import Attack, Threat
+from freqrobust.printable import one_line
 from freqrobust.registry import Selection, attacks
 from freqrobust.results import Check, ThreatRecord
+from freqrobust.user_code import running_user_code
 from freqrobust.victim import Victim
 
 if TYPE_CHECKING:
@@ -326,9 +328,10 @@ class _Examination:
 
         purpose = "transfer" if source is not None else "attack"
         try:
-            outcome = Outcome.from_piece(self._remembered(purpose, selection, among, work))
-        except Exception as error:  # the other checks are kept
-            return f"{selection.spec} failed: {type(error).__name__}: {' '.join(str(error).split())}"
+            with running_user_code(f"{selection.spec} failed"):
+                outcome = Outcome.from_piece(self._remembered(purpose, selection, among, work))
+        except FreqRobustError as error:  # the other checks are kept
+            return one_line(error)
         self.found.append(outcome)
         return selection.spec, outcome
 

@@ -12,6 +12,9 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from freqrobust.errors import FreqRobustError
+from freqrobust.user_code import running_user_code
+
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -69,22 +72,27 @@ def fold_batch_norm(model: nn.Module, probe: torch.Tensor) -> nn.Module:
     The copy is used only if its logits and input gradients on ``probe (N, C, H, W)`` are those of the model.
     """
     try:
-        pairs = _adjacent(model, probe)
-        if not pairs:
-            return model
-        folded = copy.deepcopy(model)
-        modules = dict(folded.named_modules())
-        for conv_name, norm_name in pairs:
-            conv, norm = modules[conv_name], modules[norm_name]
-            if hasattr(conv, "parametrizations") or norm._forward_hooks or conv._forward_hooks:
-                return model
-            _set(folded, conv_name, fuse_conv_bn_eval(conv, norm))
-            _set(folded, norm_name, nn.Identity())
-        for parameter in folded.parameters():
-            parameter.requires_grad_(False)
-        expected, found = _logits_and_gradient(model, probe), _logits_and_gradient(folded, probe)
-    except Exception:  # a model that cannot be copied or probed is attacked as it is
+        with running_user_code("the model fails"):
+            return _folded(model, probe)
+    except FreqRobustError:  # a model that cannot be copied or probed is attacked as it is
         return model
+
+
+def _folded(model: nn.Module, probe: torch.Tensor) -> nn.Module:
+    pairs = _adjacent(model, probe)
+    if not pairs:
+        return model
+    folded = copy.deepcopy(model)
+    modules = dict(folded.named_modules())
+    for conv_name, norm_name in pairs:
+        conv, norm = modules[conv_name], modules[norm_name]
+        if hasattr(conv, "parametrizations") or norm._forward_hooks or conv._forward_hooks:
+            return model
+        _set(folded, conv_name, fuse_conv_bn_eval(conv, norm))
+        _set(folded, norm_name, nn.Identity())
+    for parameter in folded.parameters():
+        parameter.requires_grad_(False)
+    expected, found = _logits_and_gradient(model, probe), _logits_and_gradient(folded, probe)
     return folded if all(_agree(a, b) for a, b in zip(expected, found, strict=True)) else model
 
 

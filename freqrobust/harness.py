@@ -12,11 +12,13 @@ from torch import nn
 
 from freqrobust import corruptions, suites
 from freqrobust.assembly import assemble
+from freqrobust.bounds import check_batch_size, check_int64
 from freqrobust.context import Progress, Silent
 from freqrobust.data import ImageData, as_data
 from freqrobust.devices import auto_batch_size, full_precision, resolve_device
 from freqrobust.diagnosis import Depth
-from freqrobust.errors import DataError, FreqRobustError, ModelError, SpecError
+from freqrobust.errors import DataError, ModelError, SpecError
+from freqrobust.files import user_path
 from freqrobust.journal import Journal
 from freqrobust.many import Models, as_network, for_each_model
 from freqrobust.models import (
@@ -31,6 +33,7 @@ from freqrobust.results import (
     Warned,
 )
 from freqrobust.session import Run
+from freqrobust.user_code import running_user_code
 from freqrobust.victim import Precision, check_logits
 
 
@@ -91,8 +94,8 @@ def evaluate(
     watch = progress or Silent()
     if attacks is not None and suite is not None:
         raise SpecError("give either attacks or a suite, not both")
-    if batch_size != "auto" and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
-        raise SpecError(f"batch_size should be 'auto' or at least 1, but got {batch_size!r}")
+    check_batch_size(batch_size)
+    check_int64("seed", seed)
     if precision not in ("fp32", "bf16"):
         raise SpecError(f"precision should be fp32 or bf16, but got {precision!r}")
     where = resolve_device(device)
@@ -104,7 +107,8 @@ def evaluate(
     chosen = parse_attacks(attacks if attacks is not None else suites.resolve(suite or "standard", images.shape))
     for selection in chosen:
         if isinstance(selection.plugin, Attack):
-            selection.plugin.check_data(images)
+            with running_user_code(f"{selection.spec} failed"):
+                selection.plugin.check_data(images)
     reference = _reference(mce_reference, images, chosen)
     network = as_network(model, images, where)
     home = next((p.device for p in network.parameters()), None)
@@ -114,7 +118,7 @@ def evaluate(
             warnings = warn_about(network, stuck)
             warnings += check_fit(network, images, where)
             size = auto_batch_size(network, images.shape, where) if batch_size == "auto" else int(batch_size)
-            folder = Path(run_dir) if run_dir is not None else None
+            folder = _first_path(run_dir)
             run = Run(
                 network=network,
                 data=images,
@@ -152,7 +156,7 @@ def _reference(
 
 
 def _first_path(*paths: str | os.PathLike[str] | None) -> Path | None:
-    return next((Path(path) for path in paths if path is not None), None)
+    return next((user_path(path, "run_dir or cache_dir") for path in paths if path is not None), None)
 
 
 def parse_chains(
@@ -204,14 +208,9 @@ def check_fit(network: nn.Module, data: ImageData, device: torch.device) -> list
         ModelError: the model does not return finite logits.
     """
     images, _, _ = data.batch(torch.arange(min(2, len(data))), device)
-    try:
-        with torch.no_grad():
-            logits = network(images)
-            again = network(images)
-    except FreqRobustError:
-        raise
-    except Exception as error:
-        raise misfit(network, data, error) from error
+    with running_user_code(lambda error: misfit(network, data, error)), torch.no_grad():
+        logits = network(images)
+        again = network(images)
     check_logits(logits, images)
     if not bool(torch.isfinite(logits).any(dim=1).any()):
         raise ModelError("the model returns NaN or infinite values for the first images")

@@ -16,10 +16,12 @@ from freqrobust import __version__
 from freqrobust.analysis import AnalysisContext
 from freqrobust.analysis_results import AnalysisResult
 from freqrobust.assembly import data_record, environment_record, now
+from freqrobust.bounds import check_batch_size, check_int64
 from freqrobust.context import Progress, Silent
 from freqrobust.data import ImageData, as_data
 from freqrobust.devices import full_precision, resolve_device
-from freqrobust.errors import DataError, FreqRobustError, PluginError, SpecError
+from freqrobust.errors import DataError, PluginError, SpecError
+from freqrobust.files import user_path
 from freqrobust.harness import check_fit, parse_chains, warn_about
 from freqrobust.models import Classifier, load_model, record
 from freqrobust.pictures import encode, require, styled
@@ -28,6 +30,7 @@ from freqrobust.registry import DefenseChain, Selection, analyses
 from freqrobust.results import AnalysisRecord, ModelRecord, Report, Warned
 from freqrobust.saved import session
 from freqrobust.session import DefenseRun, Run
+from freqrobust.user_code import running_user_code
 from freqrobust.victim import Victim
 
 Model = nn.Module | str | os.PathLike[str]
@@ -76,8 +79,8 @@ def analyze(
     assert isinstance(plugin, Analysis)
     if picture is not None:
         require()
-    if batch_size != "auto" and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
-        raise SpecError(f"batch_size should be 'auto' or at least 1, but got {batch_size!r}")
+    check_batch_size(batch_size)
+    check_int64("seed", seed)
     where = resolve_device(device)
     images = as_data(data)
     training = as_data(train_data, "train data") if train_data is not None else None
@@ -89,6 +92,9 @@ def analyze(
         bench.subjects = len(bench.runs) * len(chains)
         results = [_look(plugin, bench, position, chain) for position in range(len(bench.runs)) for chain in chains]
         records = [bench.record(position) for position in range(len(bench.runs))]
+    with running_user_code(f"{type(plugin).__name__} failed"):
+        tables = plugin.tables(results)
+        drawn = draw(plugin, results, picture) if picture is not None else None
     return AnalysisRecord(
         freqrobust_version=__version__,
         created=now(),
@@ -100,8 +106,8 @@ def analyze(
         data=data_record(images),
         environment=environment_record(where, "fp32"),
         results=results,
-        tables=plugin.tables(results),
-        picture=draw(plugin, results, picture) if picture is not None else None,
+        tables=tables,
+        picture=drawn,
         warnings=bench.warnings,
     )
 
@@ -163,13 +169,8 @@ def _look(plugin: Analysis, bench: _Laboratory, position: int, chain: DefenseCha
     label = bench.label(position, chain)
     context = AnalysisContext(label, victim, one.bench, bench.seed, bench)
     start = time.perf_counter()
-    try:
+    with running_user_code(f"{type(plugin).__name__} failed on {label}"):
         found = plugin.run(victim.exact, bench.data, context)
-    except FreqRobustError:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise PluginError(f"{type(plugin).__name__} failed on {label}: {type(error).__name__}: {reason}") from error
     if not isinstance(found, AnalysisResult):
         raise PluginError(
             f"{type(plugin).__name__}.run() should return an AnalysisResult, but got {type(found).__name__}"
@@ -199,7 +200,7 @@ class _Laboratory:
     ) -> None:
         self.stack, self.data, self.training, self.device = stack, data, training, device
         self.batch_size, self.seed, self.watch = batch_size, seed, watch
-        self.cache_dir = Path(cache_dir) if cache_dir is not None else None
+        self.cache_dir = user_path(cache_dir, "cache_dir") if cache_dir is not None else None
         self.labels: list[str] = []
         self.runs: list[Run] = []
         self.warnings: list[Warned] = []
@@ -266,13 +267,13 @@ def put_into(found: AnalysisRecord, path: str | os.PathLike[str]) -> int:
         return one.name, one.params, [model.sha256 for model in one.models], [r.defense_spec for r in one.results]
 
     report.analyses = [one for one in report.analyses if key(one) != key(found)] + [found]
-    report.to_json(Path(path))
+    report.to_json(path)
     return len(report.analyses)
 
 
 def check_into(path: str | os.PathLike[str], sha256: str, spec: str) -> Report:
     """The report that an analysis of these samples is to be added to."""
-    report = Report.from_json(Path(path))
+    report = Report.from_json(path)
     if report.data.sha256 != sha256:
         raise DataError(
             f"{os.fspath(path)} is about other samples ({report.data.spec}, {report.data.n} of them): "

@@ -17,3 +17,14 @@ def one_line(text: object) -> str:
 
 def _controls(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn")
+
+
+def shortened(text: object, length: int = 60) -> str:
+    """Text of others on one line, cut where it is longer than a message can bear.
+
+    Example:
+        >>> shortened("9" * 5000, 10)
+        '9999999999... (5000 characters)'
+    """
+    line = one_line(text)
+    return line if len(line) <= length else f"{line[:length]}... ({len(line)} characters)"

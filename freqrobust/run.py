@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from freqrobust.bounds import MOST
 from freqrobust.errors import SpecError
+from freqrobust.printable import shortened
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -63,10 +65,10 @@ def execute(request: Request) -> int:
         FreqRobustError: bad input.
     """
     from freqrobust.assembly import data_record
-    from freqrobust.data import cache_root, load_data
+    from freqrobust.data import load_data
     from freqrobust.devices import resolve_device
+    from freqrobust.files import cache_root, check_writable, user_path
     from freqrobust.harness import evaluate, with_baseline
-    from freqrobust.journal import check_writable
     from freqrobust.registry import parse_attacks, parse_defenses, reports
     from freqrobust.reporting import STDOUT, check_outputs, parse_outputs, write_outputs
     from freqrobust.saved import adversarial, save_adversarial
@@ -84,12 +86,16 @@ def execute(request: Request) -> int:
     saved = _defense_to_save(request, chains)
     attacks = parse_attacks(request.attacks) if request.attacks is not None else None
     outputs = parse_outputs(request.reports, "--report")
-    for target in (request.json, request.save_model):
+    for flag, target in (("--json", request.json), ("--save-model", request.save_model)):
         if target is not None:
-            check_writable(Path(target))
+            check_writable(target, flag)
     check_outputs(outputs, "--report", [target for target in (request.json, request.save_model) if target is not None])
     if request.save_adversarial is not None:
-        check_writable(Path(request.save_adversarial) / "examples.npz")
+        check_writable(user_path(request.save_adversarial, "--save-adversarial") / "examples.npz")
+
+    given_run_dir = user_path(request.run_dir, "--run-dir") if request.run_dir is not None else None
+    if given_run_dir is not None:
+        check_writable(given_run_dir / "report.json")
 
     cache = cache_root()
     watch = Screen(request.quiet)
@@ -115,11 +121,7 @@ def execute(request: Request) -> int:
         request.gate.prepare(
             planned(with_baseline(chains, request.baseline), attacks, request.oblivious), data_record(data)
         )
-    run_dir = (
-        Path(request.run_dir)
-        if request.run_dir is not None
-        else default_run_dir(request, models, data, chains, attacks)
-    )
+    run_dir = given_run_dir or default_run_dir(request, models, data, chains, attacks)
     check_writable(run_dir / "report.json")
     try:
         with watch:
@@ -259,9 +261,12 @@ def parse_batch_size(text: str) -> Any:
     """``auto`` or a positive number."""
     if text == "auto":
         return text
-    if not (text.isascii() and text.isdigit()) or int(text) < 1:
-        raise SpecError(f"--batch-size should be auto or at least 1, but got {text!r}")
-    return int(text)
+    digits = text.lstrip("0")
+    if not (text.isascii() and text.isdigit() and digits):
+        raise SpecError(f"--batch-size should be auto or at least 1, but got {shortened(text)!r}")
+    if len(digits) > len(str(MOST)) or int(digits) > MOST:
+        raise SpecError(f"--batch-size should be auto or at most {MOST}, but got {shortened(text)}")
+    return int(digits)
 
 
 def _defense_to_save(request: Request, chains: list[DefenseChain]) -> DefenseChain | None:
@@ -301,7 +306,7 @@ def default_run_dir(
     request: Request, models: Sequence[Any], data: Any, chains: list[DefenseChain], attacks: list[Selection]
 ) -> Path:
     """A folder under ``runs/`` named by content, so that the same command finds it again."""
-    from freqrobust.journal import identity
+    from freqrobust.files import identity
     from freqrobust.models import fingerprint
 
     prints = [fingerprint(model) for model in models]

@@ -53,9 +53,9 @@ def execute(request: Request) -> int:
     Raises:
         FreqRobustError: bad input; said before anything is computed where it can be known.
     """
-    from freqrobust.data import cache_root, load_data
+    from freqrobust.data import load_data
     from freqrobust.devices import resolve_device
-    from freqrobust.journal import check_writable, write_atomically
+    from freqrobust.files import cache_root, check_writable, write_atomically
     from freqrobust.laboratory import analyze, check_into, put_into
     from freqrobust.pictures import decode, picture_format, require
     from freqrobust.registry import parse_defenses
@@ -69,9 +69,9 @@ def execute(request: Request) -> int:
         format = "png"
     if format is not None:
         require()
-    for target in (request.out, request.json, request.into):
+    for flag, target in (("--out", request.out), ("--json", request.json), ("--into", request.into)):
         if target is not None:
-            check_writable(Path(target))
+            check_writable(target, flag)
     batch_size = parse_batch_size(request.batch_size)
     device = resolve_device(request.device)
     chains = parse_defenses(request.defenses)
@@ -111,7 +111,7 @@ def execute(request: Request) -> int:
     if found.picture is None and request.out is not None:
         raise SpecError(f"{chosen.name} draws no picture")
     if request.out is not None and found.picture is not None:
-        write_atomically(Path(request.out), decode(found.picture))
+        write_atomically(request.out, decode(found.picture))
         watch.say(f"picture: {request.out}")
     if request.into is not None:
         count = put_into(found, request.into)
