@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from freqrobust.errors import DataError
+from freqrobust.errors import DataError, FreqRobustError
 from freqrobust.files import reason
+from freqrobust.printable import shortened
 
 #: Bytes that the description of an array may take; what numpy writes takes about a hundred.
 _HEADER_BYTES = 1 << 16
@@ -55,21 +56,24 @@ def read_npz(path: Path, names: Sequence[str], missing: str) -> dict[str, np.nda
     except DataError:
         raise
     except Exception as error:  # a damaged file can break zipfile and numpy anywhere
-        raise DataError(f"{path} cannot be read as .npz: {reason(error) or type(error).__name__}") from error
+        text = shortened(reason(error), 200) or type(error).__name__
+        raise DataError(f"{path} cannot be read as .npz: {text}") from error
 
 
-def check_growth(members: Sequence[zipfile.ZipInfo], path: Path) -> None:
+def check_growth(
+    members: Sequence[zipfile.ZipInfo], path: Path, error_class: type[FreqRobustError] = DataError
+) -> None:
     """Refuse an archive that is small on disk and huge in memory.
 
     Raises:
-        DataError: it is.
+        FreqRobustError: it is.
     """
     unpacked = sum(info.file_size for info in members)
-    packed = sum(info.compress_size for info in members)
+    packed = path.stat().st_size
     if unpacked > _LARGE and unpacked > _GROWTH * packed:
-        raise DataError(
-            f"{path} would grow from {gigabytes(packed)} to {gigabytes(unpacked)} when it is unpacked; "
-            f"expected arrays of images, which grow by less than {_GROWTH} times"
+        raise error_class(
+            f"{path} would grow from {in_bytes(packed)} to {in_bytes(unpacked)} when it is unpacked; "
+            f"expected less than {_GROWTH} times its size"
         )
 
 
@@ -81,12 +85,15 @@ def check_memory(size: int, what: str) -> None:
     """
     free = _free_memory()
     if free is not None and size > _SHARE * free:
-        raise DataError(f"{what} take {gigabytes(size)}, but only {gigabytes(free)} of memory are free")
+        raise DataError(f"{what} take {in_bytes(size)}, but only {in_bytes(free)} of memory are free")
 
 
-def gigabytes(size: float) -> str:
+def in_bytes(size: float) -> str:
     """``8.6 GB``."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+    units = ["bytes", "kB", "MB", "GB", "TB"]
+    while size >= 1000 and len(units) > 1:
+        size, units = size / 1000, units[1:]
+    return f"{size:.0f} {units[0]}" if units[0] == "bytes" or size >= 100 else f"{size:.1f} {units[0]}"
 
 
 def _free_memory() -> int | None:

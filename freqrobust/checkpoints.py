@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from freqrobust.architectures import ARCHITECTURES, TORCHVISION, Architecture
-from freqrobust.arrays import gigabytes
+from freqrobust.arrays import check_growth, in_bytes
 from freqrobust.errors import ModelError
 from freqrobust.files import regular_file
 from freqrobust.user_code import describe_error, running_user_code
@@ -135,7 +135,10 @@ def _unreadable(path: Path, trust: bool, error: BaseException) -> ModelError:
 def _is_torchscript(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
+            check_growth(archive.infolist(), path, ModelError)
             return any(name.endswith("constants.pkl") for name in archive.namelist())
+    except ModelError:
+        raise
     except Exception:  # a broken archive can break the reader anywhere; torch says what is wrong with it
         return False
 
@@ -183,8 +186,8 @@ def check_storage(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
         stored += min(size, tensor.untyped_storage().nbytes())
     if claimed > stored + _EXPANDED_BYTES:
         raise ModelError(
-            f"{path} claims tensors of {gigabytes(claimed)}, but stores {gigabytes(stored)}: "
-            f"some were expanded; save them as tensor.contiguous()"
+            f"the tensors of {path} would take {in_bytes(claimed)}, but the file stores {in_bytes(stored)}: "
+            f"some were expanded; save them with .contiguous()"
         )
 
 

@@ -235,6 +235,8 @@ def load_data(
             _positive(name, n)
             check_int64(name, n)
     check_int64("seed", seed)
+    if data_dir is not None:
+        data_dir = user_path(data_dir, "--data-dir")
     choice = Choice(limit, first, seed)
     data = replace(_load(spec, data_dir, split, choice), split=split)
     index = None if data.subset else choice.index(data.labels)
@@ -297,7 +299,7 @@ def _npz(spec: str) -> ImageData:
 def _torchvision(name: str, data_dir: str | os.PathLike[str] | None, split: str, choice: Choice) -> ImageData:
     import torchvision
 
-    root = user_path(data_dir, "--data-dir") if data_dir is not None else cache_root() / "data"
+    root = Path(data_dir) if data_dir is not None else cache_root() / "data"
     class_name, classes = TORCHVISION_DATASETS[name]
     make: Callable[..., Any] = getattr(torchvision.datasets, class_name)
     part = (

@@ -55,7 +55,9 @@ def user_path(
             raise error_class(f"{what}: a path cannot be longer than {_PATH_BYTES} bytes, but {shown} has {size}")
         longest = max(len(os.fsencode(part)) for part in text.split(os.sep))
         if longest > _NAME_BYTES:
-            raise error_class(f"{what}: a file name cannot be longer than {_NAME_BYTES} bytes, but one in {shown} has {longest}")
+            raise error_class(
+                f"{what}: a file name cannot be longer than {_NAME_BYTES} bytes, but one in {shown} has {longest}"
+            )
         # a Path has been through here before, and lost the "./" of "./~name"
         expanded = os.path.expanduser(text) if isinstance(given, str) else text
         if isinstance(given, str) and expanded.startswith("~"):

@@ -26,7 +26,7 @@ def image_folder(path: Path) -> Any:
     import torchvision
 
     if not path.is_dir():
-        raise DataError(f"{path} is not a folder (expected {path}/CLASS/IMAGE)")
+        raise DataError(f"{path} is not a folder (expected {path / 'CLASS' / 'IMAGE'})")
     check_image_folder(path)
     try:
         return torchvision.datasets.ImageFolder(str(path))
@@ -47,7 +47,9 @@ def check_image_folder(path: Path) -> None:
     while waiting:
         folder, depth = waiting.pop()
         if depth > _DEPTH:
-            raise DataError(f"{path}: expected {path}/CLASS/IMAGE, but folders go more than {_DEPTH} deep: {folder}")
+            raise DataError(
+                f"{path}: expected {path / 'CLASS' / 'IMAGE'}, but folders go more than {_DEPTH} deep: {folder}"
+            )
         try:
             with os.scandir(folder) as found:
                 for entry in found:
@@ -60,7 +62,7 @@ def check_image_folder(path: Path) -> None:
                         images += 1
                     if entries > _ENTRIES or (entries - images > _OTHERS and entries - images > images):
                         raise DataError(
-                            f"{path} is not a folder of classes: expected {path}/CLASS/IMAGE, "
+                            f"{path} is not a folder of classes: expected {path / 'CLASS' / 'IMAGE'}, "
                             f"but of {entries} entries {images} are images"
                         )
         except OSError as error:

@@ -9,7 +9,7 @@ from typing import Any
 from freqrobust.corruption_files import load_arrays
 from freqrobust.data import Choice, ImageData, from_samples
 from freqrobust.errors import DataError, SpecError
-from freqrobust.files import cache_root, user_path
+from freqrobust.files import cache_root
 from freqrobust.image_folders import check_image_folder
 from freqrobust.registry import near_miss
 from freqrobust.robustbench_bridge import PREFIX, options, package
@@ -38,7 +38,7 @@ def load_corrupted(spec: str, data_dir: str | os.PathLike[str] | None, choice: C
     name, _, text = spec.removeprefix(PREFIX).partition(":")
     if name not in DATASETS:
         raise SpecError(f"robustbench has no data {name!r}{near_miss(name, DATASETS)} ({', '.join(DATASETS)})")
-    root = user_path(data_dir, "--data-dir") if data_dir is not None else cache_root() / "data"
+    root = Path(data_dir) if data_dir is not None else cache_root() / "data"
     if name == "imagenet":
         options(text, spec, ())
         return from_samples(_image_folder(root / "val", spec), spec, 1000, choice)

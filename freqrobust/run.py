@@ -102,19 +102,19 @@ def execute(request: Request) -> int:
     demo = all(one.spec == "demo" for one in wanted)
     subset: dict[str, Any] = {"limit": request.limit, "first": request.first, "seed": request.seed}
     data = load_data(
-        request.data or ("digits" if demo else missing_data()),
+        request.data if request.data is not None else ("digits" if demo else missing_data()),
         data_dir=request.data_dir,
         split=request.split,
         **subset,
     )
-    train = request.train_data or ("digits" if demo else None)
+    train = request.train_data if request.train_data is not None else ("digits" if demo else None)
     train_data = load_data(train, data_dir=request.data_dir, split="train") if train is not None else None
     if not request.models:
         watch.say("no --model given: this is the embedded demo, a small CNN on 8 x 8 handwritten digits")
     models = [_load(one, request.trust, data, device, cache, watch) for one in wanted]
     watch.say(f"data: {data.spec}, {len(data)} images {'x'.join(map(str, data.shape))}, {data.classes} classes")
     if attacks is None:
-        attacks = parse_attacks(resolve(request.suite or "standard", data.shape))
+        attacks = parse_attacks(resolve("standard" if request.suite is None else request.suite, data.shape))
     if request.save_adversarial is not None:
         adversarial(attacks)
     if request.gate is not None:

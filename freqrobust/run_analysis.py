@@ -79,7 +79,7 @@ def execute(request: Request) -> int:
     watch = Screen(request.quiet)
     demo = not named
     data = load_data(
-        request.data or ("digits" if demo else missing_data()),
+        request.data if request.data is not None else ("digits" if demo else missing_data()),
         data_dir=request.data_dir,
         split=request.split,
         limit=request.limit,
@@ -88,7 +88,7 @@ def execute(request: Request) -> int:
     )
     if request.into is not None:
         check_into(request.into, data.sha256, data.spec)
-    train = request.train_data or ("digits" if demo else None)
+    train = request.train_data if request.train_data is not None else ("digits" if demo else None)
     train_data = load_data(train, data_dir=request.data_dir, split="train") if train is not None else None
     cache = cache_root()
     models = _loaded(request, named, data, device, cache, watch)
