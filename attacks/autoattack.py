@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from freqrobust.attacks.isolation import any_batch, installed, isolated, require, settle
 from pydantic import Field, model_validator
 
-from freqrobust.plugin import Attack, Number, check_eps
+from freqrobust.plugin import Attack, Count, Number, check_eps
 
 if TYPE_CHECKING:
     import torch
@@ -165,7 +165,7 @@ class Square(_Bounded):
 
     needs_gradient: ClassVar[bool] = False
 
-    queries: int = Field(5000, ge=1, description="forward passes per sample, at most")
+    queries: Count = Field(5000, description="forward passes per sample, at most")
 
     def perturb(
         self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext

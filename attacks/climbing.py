@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from freqrobust.bounds import MOST
 from freqrobust.errors import PluginError
-from freqrobust.plugin import Attack, Number, StepNorm, check_eps
+from freqrobust.plugin import Attack, Count, Number, StepNorm, check_eps
 
 if TYPE_CHECKING:
     import torch
@@ -24,15 +25,18 @@ class Climb(Attack):
 
     eps: Number = Field(8 / 255, ge=0, description="budget, in the norm's unit; 8/255 is accepted")
     norm: StepNorm = Field("linf", description="norm of the budget")
-    steps: int = Field(20, ge=1, description="gradient steps per restart")
+    steps: Count = Field(20, description="gradient steps per restart")
     step_size: Number | None = Field(
         None, gt=0, description="length of a step; default 2.5 * eps / steps, for L1 5 * eps / steps"
     )
-    restarts: int = Field(1, ge=1, description="independent climbs")
+    restarts: Count = Field(1, description="independent climbs")
     random_start: bool = Field(True, description="start at a random point of the ball, else at the image")
     loss: Literal["ce", "dlr", "margin"] = Field("ce", description="what is maximised")
     eot: int | None = Field(
-        None, ge=1, description="draws of a random model per step; default 1, or 10 if the defense is stochastic"
+        None,
+        ge=1,
+        le=MOST,
+        description="draws of a random model per step; default 1, or 10 if the defense is stochastic",
     )
     target: Literal["none", "least-likely", "next", "random"] = Field(
         "none", description="class to climb towards; none: away from the label"

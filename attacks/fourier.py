@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
+from freqrobust.bounds import MOST
 from freqrobust.errors import PluginError
 from freqrobust.plugin import Attack, Number, check_eps
 
@@ -66,12 +67,12 @@ class Fourier(Attack):
 
     eps: Number = Field(8 / 255, ge=0, description="budget, in the norm's unit; 8/255 is accepted")
     norm: Literal["linf", "l2"] = Field("linf", description="norm of the budget, which the wave has before clipping")
-    samples: int = Field(32, ge=2, description="images of each half that a wave is chosen on, at most")
+    samples: int = Field(32, ge=2, le=MOST, description="images of each half that a wave is chosen on, at most")
     radius: float | None = Field(
         None, gt=0, description="only frequencies below this distance from DC, cycles per image; default all"
     )
     directions: int | None = Field(
-        None, ge=1, description="try at most so many frequencies, drawn with the seed; default all"
+        None, ge=1, le=MOST, description="try at most so many frequencies, drawn with the seed; default all"
     )
 
     @model_validator(mode="after")

@@ -14,7 +14,9 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from freqrobust.errors import FreqRobustError, PluginError, SpecError
+from freqrobust.errors import SpecError
+from freqrobust.printable import describe_error
+from freqrobust.user_code import running_user_code
 
 if TYPE_CHECKING:
     import torch
@@ -39,15 +41,15 @@ def require(library: str, wanted_by: str) -> Any:
     Raises:
         SpecError: it is not installed; the message names the extra.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return import_module(library)
-    except ModuleNotFoundError as error:
-        installed(library, wanted_by)
-        raise SpecError(f"{wanted_by}: {library} cannot be imported ({error})") from error
-    except Exception as error:
-        raise SpecError(f"{wanted_by}: {library} cannot be imported ({type(error).__name__}: {error})") from error
+
+    def failed(error: BaseException) -> SpecError:
+        if isinstance(error, ModuleNotFoundError):
+            installed(library, wanted_by)
+        return SpecError(f"{wanted_by}: {library} cannot be imported ({describe_error(error)})")
+
+    with running_user_code(failed), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return import_module(library)
 
 
 def batch_seed(context: AttackContext) -> int:
@@ -103,11 +105,10 @@ def isolated(name: str, model: nn.Module, seed: int, device: torch.device) -> It
     """
     import torch
 
-    from freqrobust.devices import is_out_of_memory
-
     modes = [(module, module.training) for module in model.modules()]
     try:
         with (
+            running_user_code(f"{name} failed", memory_passes=True),
             generators(seed, device),
             contextlib.redirect_stdout(_Nowhere(sys.stdout)),
             contextlib.redirect_stderr(_Nowhere(sys.stderr)),
@@ -118,13 +119,6 @@ def isolated(name: str, model: nn.Module, seed: int, device: torch.device) -> It
             for category in (UserWarning, RuntimeWarning):
                 warnings.simplefilter("default", category)
             yield
-    except FreqRobustError:
-        raise
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        text = " ".join(str(error).split())
-        raise PluginError(f"{name} failed: {type(error).__name__}{': ' if text else ''}{text}") from error
     finally:
         for module, mode in modes:
             module.training = mode

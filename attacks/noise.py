@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from freqrobust.plugin import Attack, Norm, Number, check_eps
+from freqrobust.plugin import Attack, Count, Norm, Number, check_eps
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +31,7 @@ class Noise(Attack):
     eps: Number = Field(8 / 255, ge=0, description="budget, in the norm's unit; 8/255 is accepted")
     norm: Norm = Field("linf", description="norm of the budget")
     distribution: Literal["uniform", "gaussian", "sign"] = Field("uniform", description="how pixels are drawn")
-    draws: int = Field(10, ge=1, description="draws per sample; it is broken if one of them breaks it")
+    draws: Count = Field(10, description="draws per sample; it is broken if one of them breaks it")
 
     @model_validator(mode="after")
     def _eps_in_pixels(self) -> Any:

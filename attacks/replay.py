@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
@@ -45,9 +44,10 @@ class Replay(Attack):
     @cached_property
     def sets(self) -> list[SavedSet]:
         """What was saved, by file name."""
+        from freqrobust.files import user_path
         from freqrobust.saved import read_all
 
-        return read_all(Path(self.dir).expanduser())
+        return read_all(user_path(self.dir, "dir"))
 
     def resolved_params(self) -> dict[str, str]:
         """What the files hold: another content is another attack."""

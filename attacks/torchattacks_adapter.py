@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from freqrobust.attacks.isolation import any_batch, batch_seed, isolated, require, settle
 from pydantic import BeforeValidator, Field, create_model, model_validator
 
+from freqrobust.bounds import MOST
 from freqrobust.errors import PluginError
 from freqrobust.plugin import Attack, AttackFamily, Norm, Number, Threat, check_eps
 
@@ -178,7 +179,10 @@ def _member(name: str) -> type[Attack]:
             continue
         about = told.get(key, f"as in {PREFIX}")
         if key == "n_classes":
-            fields[key] = (int | None, Field(None, ge=2, description=f"{about}; default: as many as the model has"))
+            fields[key] = (
+                int | None,
+                Field(None, ge=2, le=MOST, description=f"{about}; default: as many as the model has"),
+            )
         else:
             kind, bounds = _kind(name, key, parameter.default)
             fields[key] = (kind, Field(parameter.default, description=about, **bounds))
@@ -201,7 +205,7 @@ def _kind(name: str, key: str, default: Any) -> tuple[Any, dict[str, Any]]:
     if isinstance(default, bool):
         return bool, {}
     if isinstance(default, int) and key not in REAL:
-        return int, {"ge": 1}
+        return int, {"ge": 1, "le": MOST}
     if isinstance(default, int | float):
         return Number, {"ge": 0} if key in NOT_NEGATIVE else {}
     if isinstance(default, tuple):

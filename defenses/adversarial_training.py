@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from freqrobust.plugin import Defense, Number, StepNorm, check_eps
+from freqrobust.plugin import Count, Defense, Number, StepNorm, check_eps
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,11 +24,11 @@ class AdversarialTraining(Defense):
 
     eps: Number = Field(8 / 255, ge=0, description="budget of the training attack")
     norm: StepNorm = Field("linf", description="norm of the budget")
-    steps: int = Field(7, ge=1, description="gradient steps of the training attack")
+    steps: Count = Field(7, description="gradient steps of the training attack")
     step_size: Number | None = Field(None, gt=0, description="length of a step; default as that of pgd")
-    epochs: int = Field(10, ge=1, description="passes over the training data")
+    epochs: Count = Field(10, description="passes over the training data")
     lr: float = Field(0.03, gt=0, description="peak learning rate")
-    train_batch: int = Field(128, ge=1, description="images per training step")
+    train_batch: Count = Field(128, description="images per training step")
     weight_decay: float = Field(5e-4, ge=0, description="L2 penalty on the weights")
     augment: Literal["none", "flip-crop"] = Field("flip-crop", description="random flips and crops of training images")
     start: Literal["checkpoint", "scratch"] = Field("checkpoint", description="where training starts")
@@ -53,7 +53,8 @@ class AdversarialTraining(Defense):
 
         from freqrobust.context import AttackContext
         from freqrobust.errors import JournalError, PluginError
-        from freqrobust.journal import engine_hash, identity, write_atomically
+        from freqrobust.files import identity, write_atomically
+        from freqrobust.journal import engine_hash
         from freqrobust.models import fingerprint
         from freqrobust.registry import source_hash
         from freqrobust.training import Recipe, fit

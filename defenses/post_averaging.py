@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from freqrobust.plugin import Defense, Number
+from freqrobust.plugin import Count, Defense, Number
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,7 +24,7 @@ class PostAveraging(Defense):
     stochastic: ClassVar[bool] = True
 
     sampling: Literal["random", "approx"] = Field("random", description="how directions are chosen")
-    directions: int = Field(6, ge=1, description="number of directions K")
+    directions: Count = Field(6, description="number of directions K")
     radius: Number = Field(2.0, gt=0, description="largest L2 distance r from the image")
 
     def apply(self, model: nn.Module, context: DefenseContext) -> nn.Module:

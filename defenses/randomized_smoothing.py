@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from freqrobust.plugin import Defense, Number
+from freqrobust.plugin import Count, Defense, Number
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,7 +24,7 @@ class RandomizedSmoothing(Defense):
     differentiable: ClassVar[bool] = False
 
     sigma: Number = Field(0.12, gt=0, description="standard deviation of the noise")
-    copies: int = Field(16, ge=1, description="noisy copies that vote")
+    copies: Count = Field(16, description="noisy copies that vote")
 
     def apply(self, model: nn.Module, context: DefenseContext) -> nn.Module:
         from freqrobust.ensembles import NoisyCopies

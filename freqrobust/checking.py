@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from freqrobust.errors import GateError
+from freqrobust.files import check_writable, user_path
 from freqrobust.printable import one_line, print_error
 from freqrobust.project import NAME, UPDATE_COMMAND, Project, find_project, read_project, working_in
 
@@ -34,7 +35,6 @@ def execute(
         FreqRobustError: bad input.
     """
     from freqrobust import run
-    from freqrobust.journal import check_writable
 
     path = find_project()
     project = read_project(path)
@@ -45,14 +45,14 @@ def execute(
                 raise GateError(f'{NAME} names no baseline to update: add baseline = "robustness.json"')
             if sequential:
                 raise GateError("--update-baseline needs every sample, and --sequential leaves samples out")
-            check_writable(Path(project.baseline))
+            check_writable(project.baseline, "baseline")
         gate = _gate(project, update, sequential)
         old = _read_old(project) if update else None
         request = request_for(
             project,
             gate,
-            run_dir=str(here / run_dir) if run_dir is not None else None,
-            json=str(here / json_file) if json_file is not None else None,
+            run_dir=str(here / user_path(run_dir, "--run-dir")) if run_dir is not None else None,
+            json=str(here / user_path(json_file, "--json")) if json_file is not None else None,
             reports=[_absolute(text, here) for text in reports],
             batch_size=batch_size,
             device=device,
@@ -92,7 +92,7 @@ def _gate(project: Project, update: bool, sequential: bool) -> Gate:
     baseline = project.baseline
     if baseline is None and not project.thresholds:
         raise GateError(f"{NAME} has neither a baseline nor [thresholds]: there is nothing to check")
-    if baseline is not None and not update and not Path(baseline).exists():
+    if baseline is not None and not update and not user_path(baseline, "baseline").exists():
         raise GateError(f"there is no baseline {baseline} yet: {UPDATE_COMMAND} writes it")
     return Gate(project.required, confident=confident, baseline=None if update else baseline, rules=project.rules)
 
@@ -149,7 +149,7 @@ def _read_old(project: Project) -> Report | None:
     from freqrobust.results import Report, ReportError
 
     assert project.baseline is not None
-    if not Path(project.baseline).exists():
+    if not user_path(project.baseline, "baseline").exists():
         return None
     try:
         return Report.from_json(project.baseline)

@@ -17,11 +17,19 @@ import torch
 from torch import nn
 
 from freqrobust.architectures import ARCHITECTURES, TORCHVISION, Architecture
+from freqrobust.arrays import check_growth, in_bytes
 from freqrobust.errors import ModelError
+from freqrobust.files import regular_file
+from freqrobust.printable import describe_error
+from freqrobust.user_code import running_user_code
 
 SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".safetensors", ".pt2")
 _KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "ema", "weights", "params")
 _WRAPPERS = re.compile(r"(^|\.)(module|_orig_mod)\.")
+#: Containers inside of each other that a state dict is looked for in.
+_DEPTH = 16
+#: Bytes that expanded tensors may claim beyond what is stored.
+_EXPANDED_BYTES = 1 << 28
 _COMMON = ("model.", "net.", "network.", "backbone.")
 
 StateDict = dict[str, torch.Tensor]
@@ -60,10 +68,7 @@ def read(path: Path, trust: bool = False) -> Checkpoint:
     Raises:
         ModelError: it is missing, empty, broken, or needs ``--trust-checkpoint``.
     """
-    if not path.exists():
-        raise ModelError(f"{path} does not exist")
-    if path.is_dir():
-        raise ModelError(f"{path} is a folder; expected a file ({' '.join(SUFFIXES)})")
+    regular_file(path, str(path), ModelError, f"a file ({' '.join(SUFFIXES)})")
     if path.stat().st_size == 0:
         raise ModelError(f"{path} is empty")
     found = Checkpoint(file_hash(path))
@@ -80,6 +85,7 @@ def read(path: Path, trust: bool = False) -> Checkpoint:
         about = content.get("freqrobust")
         found.metadata = dict(about) if isinstance(about, Mapping) else {}
     weights, several = _find_weights(content, path)
+    check_storage(_tensors(weights), path)
     if several > 1:
         found.note = f"{path.name} holds {several} networks (the stages of a cascade, say); the first one is evaluated"
     if isinstance(weights, nn.Module):
@@ -92,10 +98,8 @@ def read(path: Path, trust: bool = False) -> Checkpoint:
 def _safetensors(path: Path) -> StateDict:
     from safetensors.torch import load_file
 
-    try:
+    with running_user_code(f"{path} cannot be read as safetensors", ModelError):
         return load_file(path)
-    except Exception as error:  # SafetensorError is not exported
-        raise ModelError(f"{path} cannot be read as safetensors: {error}") from error
 
 
 def _torch(path: Path, trust: bool) -> Any:
@@ -104,34 +108,39 @@ def _torch(path: Path, trust: bool) -> Any:
             raise ModelError(
                 f"{path} is a TorchScript program; running it needs --trust-checkpoint (in Python: trust=True)"
             )
-        with warnings.catch_warnings():
+        with running_user_code(f"{path} is not a TorchScript program", ModelError), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.jit.load(str(path), map_location="cpu")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=not trust)
-    except pickle.UnpicklingError as error:
-        text = str(error)
+    with running_user_code(lambda error: _unreadable(path, trust, error)), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.load(path, map_location="cpu", weights_only=not trust)
+
+
+def _unreadable(path: Path, trust: bool, error: BaseException) -> ModelError:
+    """Why torch cannot read a file; a broken one can break the reader anywhere, a trusted one run any code."""
+    text = describe_error(error)
+    if isinstance(error, pickle.UnpicklingError):
         if not trust and ("weights_only" in text.lower() or "unsupported" in text.lower()):
             needs = re.search(r"GLOBAL\s+([\w.]+)", text)
             what = f" (it holds {needs[1]})" if needs else ""
-            raise ModelError(
+            return ModelError(
                 f"{path} holds more than weights{what}; loading it can run code. If you trust its author, "
                 f"give --trust-checkpoint (in Python: trust=True); better, save model.state_dict()"
-            ) from None
-        raise ModelError(f"{path} is not a checkpoint that torch can read: {_line(text)}") from error
-    except (ImportError, AttributeError) as error:
-        raise ModelError(f"{path} needs code that cannot be imported here: {error}") from error
-    except Exception as error:  # a broken file can break the reader anywhere
-        raise ModelError(f"{path} is truncated or not a checkpoint: {_line(str(error))}") from error
+            )
+        return ModelError(f"{path} is not a checkpoint that torch can read: {_line(text)}")
+    if isinstance(error, ImportError | AttributeError):
+        return ModelError(f"{path} needs code that cannot be imported here: {_line(text)}")
+    return ModelError(f"{path} is truncated or not a checkpoint: {_line(text)}")
 
 
 def _is_torchscript(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
+            check_growth(archive.infolist(), path, ModelError)
             return any(name.endswith("constants.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError):
+    except ModelError:
+        raise
+    except Exception:  # a broken archive can break the reader anywhere; torch says what is wrong with it
         return False
 
 
@@ -140,9 +149,10 @@ def _exported(path: Path) -> nn.Module:
     level = log.level
     log.setLevel(logging.CRITICAL)  # it logs a traceback of what is an error here anyway
     try:
-        program = torch.export.load(str(path))
-    except Exception as error:  # whatever the deserialiser meets
-        raise ModelError(f"{path} is not a torch.export program: {_line(str(error))}") from error
+        with running_user_code(
+            lambda error: ModelError(f"{path} is not a torch.export program: {_line(describe_error(error))}")
+        ):
+            program = torch.export.load(str(path))
     finally:
         log.setLevel(level)
     return program.module()
@@ -152,14 +162,46 @@ def _line(text: str) -> str:
     return " ".join(text.split())[:200] or "no details"
 
 
-def _find_weights(content: Any, path: Path) -> tuple[StateDict | nn.Module, int]:
+def _tensors(weights: StateDict | nn.Module) -> dict[str, torch.Tensor]:
+    """The tensors of a state dict or a module, by name."""
+    if isinstance(weights, nn.Module):
+        return {**dict(weights.named_parameters()), **dict(weights.named_buffers())}
+    return weights
+
+
+def check_storage(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Refuse tensors that are not plain numbers in memory, before they are copied or hashed.
+
+    Raises:
+        ModelError: one is sparse, has no values, or claims far more numbers than are stored (a stride of 0 repeats
+            one number as often as the shape says).
+    """
+    claimed = stored = 0
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided:
+            raise ModelError(f"{path}: {name} is a sparse tensor ({tensor.layout}); save it as {name}.to_dense()")
+        if tensor.device.type == "meta":
+            raise ModelError(f"{path}: {name} has a shape but no values (it is on the meta device)")
+        size = tensor.numel() * tensor.element_size()
+        claimed += size
+        stored += min(size, tensor.untyped_storage().nbytes())
+    if claimed > stored + _EXPANDED_BYTES:
+        raise ModelError(
+            f"the tensors of {path} would take {in_bytes(claimed)}, but the file stores {in_bytes(stored)}: "
+            f"some were expanded; save them with .contiguous()"
+        )
+
+
+def _find_weights(content: Any, path: Path, depth: int = 0) -> tuple[StateDict | nn.Module, int]:
     """The state dict (or the trusted module) inside whatever was saved, and of how many it is the first."""
+    if depth > _DEPTH:
+        raise ModelError(f"{path}: no state dict found {_DEPTH} levels deep; does the checkpoint refer to itself?")
     if isinstance(content, nn.Module):
         return content, 1
     if isinstance(content, list | tuple):
         if not content or not all(isinstance(item, Mapping | nn.Module) and item for item in content):
             raise ModelError(f"{path} holds a list of {len(content)} items; expected state dicts")
-        weights, several = _find_weights(content[0], path)
+        weights, several = _find_weights(content[0], path, depth + 1)
         return weights, len(content) * several
     if not isinstance(content, Mapping):
         raise ModelError(f"{path} holds a {type(content).__name__}; expected a state dict")
@@ -168,7 +210,7 @@ def _find_weights(content: Any, path: Path) -> tuple[StateDict | nn.Module, int]
         return tensors, 1
     for key in _KEYS:
         if isinstance(content.get(key), Mapping | list | tuple | nn.Module):
-            return _find_weights(content[key], path)
+            return _find_weights(content[key], path, depth + 1)
     if len(tensors) > 1:
         return tensors, 1
     listed = ", ".join(map(str, list(content)[:8])) or "nothing"

@@ -15,7 +15,7 @@ import typer
 
 from freqrobust import cli_gate
 from freqrobust.errors import FreqRobustError
-from freqrobust.printable import DebugOutput, print_error, print_traceback
+from freqrobust.printable import DebugOutput, describe_error, print_error, print_traceback
 
 EXIT_INTERNAL, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 #: Longest error line without ``--debug``. Ours list what exists; longer ones are texts of others.
@@ -36,6 +36,11 @@ def main(argv: list[str] | None = None) -> None:
         code = EXIT_INTERRUPTED
     except Exception as error:
         code = report_error(error, debug)
+    except BaseException as error:  # sys.exit(0) in code of a user must not look like success
+        if debug:
+            print_traceback(error)
+        fail(f"code that freqrobust called ended it: {describe_error(error)}")
+        code = EXIT_BAD_INPUT
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -62,19 +62,18 @@ def compare(
 ) -> int:
     """Compare two reports; the exit code."""
     import sys
-    from pathlib import Path
 
     from freqrobust.compare import DEFAULT, Rules
     from freqrobust.failures import gate_lines, print_lines
+    from freqrobust.files import check_writable
     from freqrobust.gate import Gate, parse_max_drops
     from freqrobust.gate_table import console_for, print_gate
-    from freqrobust.journal import check_writable
     from freqrobust.results import Report
 
     everywhere, each = parse_max_drops(max_drop or [])
     rules = Rules(tuple(gate or [DEFAULT]), alpha, everywhere, each, strict)
     if json is not None:
-        check_writable(Path(json))
+        check_writable(json, "--json")
     report = Report.from_json(new)
     record = Gate(baseline=baseline, rules=rules).judge(report)
     if json is not None:

@@ -19,8 +19,10 @@ import numpy as np
 import torch
 
 from freqrobust.corruptions import COMMON, EXTRA, SEVERITIES
-from freqrobust.data import Choice, ImageData, check, from_samples, image_folder
+from freqrobust.data import Choice, ImageData, check, from_samples
 from freqrobust.errors import DataError, SpecError
+from freqrobust.files import reason, regular_file, user_path
+from freqrobust.image_folders import image_folder
 from freqrobust.registry import list_items, near_miss, parse_params
 
 #: Prefixes of data specs, with their number of classes.
@@ -48,7 +50,7 @@ def published(folder: str | os.PathLike[str]) -> PublishedFiles:
     Raises:
         DataError: it is not a folder.
     """
-    path = Path(folder).expanduser()
+    path = user_path(folder, "the folder of corruption files", DataError)
     if not path.is_dir():
         raise DataError(
             f"{path} is not a folder; expected one with {COMMON[0]}.npy, ... and labels.npy, or {COMMON[0]}/1/"
@@ -147,11 +149,12 @@ def array(path: Path, dims: int) -> np.ndarray:
     Raises:
         DataError: it is missing, damaged, or of another form.
     """
+    if path.exists():
+        regular_file(path, str(path), DataError)
     try:
         found: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise DataError(f"{path} cannot be read: {reason}") from error
+    except Exception as error:  # a damaged header can break the reader anywhere
+        raise DataError(f"{path} cannot be read: {reason(error)}") from error
     if found.ndim != dims or (dims == 4 and found.dtype != np.uint8):
         raise DataError(f"{path}: expected {dims} dimensions, images as uint8, but got {found.dtype} {found.shape}")
     return found
@@ -189,7 +192,9 @@ def load_published(spec: str, choice: Choice) -> ImageData:
     """
     prefix, _, rest = spec.partition(":")
     directory, _, text = rest.partition(",")
-    folder = Path(directory).expanduser()
+    if not directory:
+        raise DataError(f"{spec}: the folder is missing; expected {prefix}:DIR,name=fog,severity=3")
+    folder = user_path(directory, prefix, DataError)
     given = dict(parse_params(text, spec))
     if unknown := [key for key in given if key not in ("name", "severity")]:
         raise SpecError(f"{spec!r}: unknown parameter {unknown[0]!r} (parameters: name, severity)")
@@ -200,10 +205,8 @@ def load_published(spec: str, choice: Choice) -> ImageData:
     for name in names:
         if name not in _NAMES:
             raise SpecError(f"{spec!r}: unknown corruption {name!r}{near_miss(name, _NAMES)} ({', '.join(_NAMES)})")
-    if not directory or not folder.is_dir():
-        raise DataError(
-            f"{spec}: {directory or 'the folder'} is not a folder; expected {prefix}:DIR,name=fog,severity=3"
-        )
+    if not folder.is_dir():
+        raise DataError(f"{spec}: {directory} is not a folder; expected {prefix}:DIR,name=fog,severity=3")
     if prefix in CIFAR:
         return load_arrays(folder, names, int(severity), spec, CIFAR[prefix], choice)
     if len(names) != 1:

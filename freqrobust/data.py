@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from freqrobust import noise
-from freqrobust.errors import DataError, FreqRobustError
-from freqrobust.registry import call, import_module, load_file, near_miss
+from freqrobust.arrays import read_npz
+from freqrobust.bounds import check_int64
+from freqrobust.errors import DataError
+from freqrobust.files import cache_root, regular_file, user_path
+from freqrobust.image_folders import image_folder
+from freqrobust.registry import near_miss
+from freqrobust.user_code import call, import_module, load_file, running_user_code
 
 TORCHVISION_DATASETS = {
     "cifar10": ("CIFAR10", 10),
@@ -314,6 +316,10 @@ def load_data(
     for name, n in (("limit", limit), ("first", first)):
         if n is not None:
             _positive(name, n)
+            check_int64(name, n)
+    check_int64("seed", seed)
+    if data_dir is not None:
+        data_dir = user_path(data_dir, "--data-dir")
     choice = Choice(limit, first, seed)
     data = replace(_load(spec, data_dir, split, choice), split=split)
     index = None if data.subset else choice.index(data.labels)
@@ -334,15 +340,16 @@ def _load(spec: str, data_dir: str | os.PathLike[str] | None, split: str, choice
 
         return load_published(spec, choice)
     if spec.startswith("folder:"):
-        return _folder(Path(spec.removeprefix("folder:")), spec, choice)
+        return _folder(user_path(spec.removeprefix("folder:"), "folder", DataError), spec, choice)
     if spec.endswith(".npz"):
         return _npz(spec)
     head, colon, attr = spec.rpartition(":")
     if colon and attr.isidentifier() and (head.endswith(".py") or all(part.isidentifier() for part in head.split("."))):
         module = load_file(head) if head.endswith(".py") else import_module(head, f"data {spec!r}", DATASETS)
-        if not hasattr(module, attr):
-            raise DataError(f"{head} has no {attr!r}{near_miss(attr, dir(module))}")
-        found = getattr(module, attr)
+        with running_user_code(f"{spec} failed", DataError):  # a module can have a __getattr__ of its own
+            if not hasattr(module, attr):
+                raise DataError(f"{head} has no {attr!r}{near_miss(attr, dir(module))}")
+            found = getattr(module, attr)
         return as_data(call(found, spec) if callable(found) else found, spec)
     raise DataError(
         f"unknown data {spec!r}{near_miss(spec, DATASETS)} (known: {', '.join(DATASETS)}, a file .npz, folder:DIR, "
@@ -362,24 +369,12 @@ def _digits(split: str) -> ImageData:
 
 
 def _npz(spec: str) -> ImageData:
-    path = Path(spec).expanduser()
-    if not path.is_file():
-        raise DataError(f"{spec} does not exist")
+    path = regular_file(spec, spec, DataError, "an .npz file")
+    arrays = read_npz(
+        path, ("images", "labels"), "{path}: expected the arrays 'images' and 'labels', but found {found}"
+    )
     try:
-        with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(f"{spec} holds one array; expected an .npz with the arrays 'images' and 'labels'")
-            missing = {"images", "labels"} - set(archive.files)
-            if missing:
-                raise DataError(
-                    f"{spec}: expected the arrays 'images' and 'labels', but found {', '.join(archive.files) or 'nothing'}"
-                )
-            images, labels = archive["images"], archive["labels"]
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{spec} cannot be read as .npz: {error}") from error
-    try:
-        return check(torch.from_numpy(images), torch.from_numpy(labels), spec)
+        return check(torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"]), spec)
     except (TypeError, ValueError) as error:
         raise DataError(f"{spec}: {error}") from error
 
@@ -397,15 +392,17 @@ def _torchvision(name: str, data_dir: str | os.PathLike[str] | None, split: str,
     )
     if name == "imagenet" and not (root / "meta.bin").exists() and (root / str(part["split"])).is_dir():
         return replace(_folder(root / str(part["split"]), name, choice), classes=classes)
-    try:
+
+    def failed(error: BaseException) -> DataError:  # torchvision raises many kinds: missing, corrupted, no network
+        return DataError(f"{name}: not found in {root}, and it cannot be fetched ({error}); give --data-dir")
+
+    with running_user_code(failed):
         try:
             dataset = make(root, **part)
         except RuntimeError:
             if name == "imagenet":
                 raise
             dataset = make(root, **part, download=True)
-    except Exception as error:  # torchvision raises many kinds: missing, corrupted, no network
-        raise DataError(f"{name}: not found in {root}, and it cannot be fetched ({error}); give --data-dir") from error
     if name == "imagenet":
         return from_samples(dataset, name, classes, choice)
     images, labels = dataset.data, dataset.labels if name == "svhn" else dataset.targets
@@ -417,22 +414,6 @@ def _folder(path: Path, spec: str, choice: Choice) -> ImageData:
     return from_samples(dataset, spec, len(dataset.classes), choice)
 
 
-def image_folder(path: Path) -> Any:
-    """torchvision's ``ImageFolder`` of ``path/CLASS/IMAGE``, undecoded.
-
-    Raises:
-        DataError: there are no images of that form.
-    """
-    import torchvision
-
-    if not path.is_dir():
-        raise DataError(f"{path} is not a folder (expected {path}/CLASS/IMAGE)")
-    try:
-        return torchvision.datasets.ImageFolder(str(path))
-    except (FileNotFoundError, OSError) as error:
-        raise DataError(f"{path}: {error}") from error
-
-
 def from_samples(dataset: Any, spec: str, classes: int | None = None, choice: Choice | None = None) -> ImageData:
     """Decode a map-style dataset of (PIL image or tensor, label) pairs; only the chosen ones where it lists its labels.
 
@@ -441,21 +422,18 @@ def from_samples(dataset: Any, spec: str, classes: int | None = None, choice: Ch
     """
     images: list[torch.Tensor] = []
     labels: list[int] = []
-    if len(dataset) == 0:
-        raise DataError(f"{spec} is empty")
-    targets = getattr(dataset, "targets", None)
-    index = choice.index(torch.as_tensor(targets)) if choice is not None and targets is not None else None
-    positions = range(len(dataset)) if index is None else index.tolist()
-    try:
+    index = None
+    with running_user_code(spec, DataError):  # a missing file, a label that is no number, whatever a dataset raises
+        if len(dataset) == 0:
+            raise DataError(f"{spec} is empty")
+        targets = getattr(dataset, "targets", None)
+        index = choice.index(torch.as_tensor(targets)) if choice is not None and targets is not None else None
+        positions = range(len(dataset)) if index is None else index.tolist()
         crop = _mixed_sizes(dataset)
         for i in positions:
             image, label = dataset[i]
             images.append(_decode(image, crop, spec))
             labels.append(int(label))
-    except FreqRobustError:
-        raise
-    except Exception as error:  # a missing file, a label that is no number, whatever a user's dataset raises
-        raise DataError(f"{spec}: {type(error).__name__}: {' '.join(str(error).split())}") from error
     shapes = {tuple(image.shape) for image in images}
     if len(shapes) > 1:
         raise DataError(f"{spec}: images differ in shape: {', '.join(map(str, sorted(shapes)[:3]))}")
@@ -493,11 +471,3 @@ def _decode(image: Any, crop: bool, spec: str) -> torch.Tensor:
         return functional.pil_to_tensor(image)  # type: ignore[no-any-return]
     except TypeError as error:
         raise DataError(f"{spec}: expected PIL images or tensors, but got {type(image).__name__}") from error
-
-
-def cache_root() -> Path:
-    """``$FREQROBUST_CACHE``, or the user's cache folder."""
-    given = os.environ.get("FREQROBUST_CACHE")
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "freqrobust"

@@ -11,13 +11,15 @@ from freqrobust.errors import FreqRobustError, PluginError
 from freqrobust.models import WithSurrogate, same_state, separate, state_hash
 from freqrobust.plugin import Defense, InputDefense
 from freqrobust.registry import DefenseChain
+from freqrobust.user_code import running_user_code
 
 
 def copy_of(model: nn.Module) -> nn.Module:
     """A copy for a defense to work on, so that one which changes it does no harm; the model itself if need be."""
     try:
-        return copy.deepcopy(model)
-    except Exception:  # some modules cannot be copied
+        with running_user_code("copying the model failed"):
+            return copy.deepcopy(model)
+    except FreqRobustError:  # some modules cannot be copied
         return model
 
 
@@ -58,7 +60,8 @@ def defend(model: nn.Module, chain: DefenseChain, context: DefenseContext) -> tu
             raise PluginError(f"{part.spec} trains, so it has to come before defenses that are not differentiable")
         changed = _apply(defense, part.spec, exact, context)
         if not defense.differentiable and not isinstance(defense, InputDefense):
-            soft = defense.surrogate(soft)
+            with running_user_code(f"{part.spec} failed"):
+                soft = defense.surrogate(soft)
         else:
             soft = changed if soft is exact else _apply(defense, part.spec, soft, context)
         exact = changed
@@ -67,13 +70,8 @@ def defend(model: nn.Module, chain: DefenseChain, context: DefenseContext) -> tu
 
 
 def _apply(defense: Defense, spec: str, model: nn.Module, context: DefenseContext) -> nn.Module:
-    try:
+    with running_user_code(f"{spec} failed"):
         made = defense.apply(model, context)
-    except FreqRobustError:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise PluginError(f"{spec} failed: {type(error).__name__}: {reason}") from error
     if not isinstance(made, nn.Module):
         raise PluginError(f"{spec} should return an nn.Module, but returned a {type(made).__name__}")
     return made

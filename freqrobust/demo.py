@@ -12,7 +12,8 @@ from freqrobust.architectures import SmallCNN
 from freqrobust.context import Progress, Silent
 from freqrobust.data import load_data
 from freqrobust.errors import FreqRobustError, JournalError
-from freqrobust.journal import engine_hash, identity
+from freqrobust.files import identity
+from freqrobust.journal import engine_hash
 from freqrobust.models import Classifier, load_model, save_model
 from freqrobust.training import Recipe, fit
 

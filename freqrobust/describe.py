@@ -19,12 +19,16 @@ def field_type(cls: type[Plugin], key: str) -> str:
     field = cls.model_fields[key]
     text = _type_text(field.annotation)
     bounds = [
-        f"{sign} {getattr(item, name):g}"
+        f"{sign} {_number(getattr(item, name))}"
         for item in field.metadata
         for name, sign in _BOUNDS.items()
         if getattr(item, name, None) is not None
     ]
     return " ".join([text, " and ".join(bounds)]).strip()
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def _type_text(annotation: Any) -> str:

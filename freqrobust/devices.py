@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from freqrobust.errors import SpecError
+from freqrobust.errors import FreqRobustError, SpecError
+from freqrobust.user_code import running_user_code
 
 #: Bytes of activations that a batch may take, by kind of device.
 _CPU_BYTES = 512 * 2**20
@@ -71,9 +72,9 @@ def auto_batch_size(model: nn.Module, shape: tuple[int, ...], device: torch.devi
         return DEFAULT_BATCH  # takes no hooks
     handles = [m.register_forward_hook(count) for m in leaves]
     try:
-        with torch.no_grad():
+        with running_user_code("the model fails"), torch.no_grad():
             model(torch.zeros(2, *shape, device=device))
-    except Exception:  # the harness says what is wrong with it, on real images
+    except FreqRobustError:  # the harness says what is wrong with it, on real images
         return DEFAULT_BATCH
     finally:
         for handle in handles:

@@ -23,14 +23,15 @@ import torch
 from freqrobust import noise
 from freqrobust.context import AttackContext
 from freqrobust.diagnosis_checks import ATHALYE, CARLINI, CROCE, FULL_CHECKS, Finding, FullCheck, NotApplicable
-from freqrobust.errors import SpecError
+from freqrobust.errors import FreqRobustError, SpecError
 from freqrobust.losses import margin
 from freqrobust.measurement import NORMS, Outcome, Timer, holds, measure, measure_transfer
 from freqrobust.perturbation import norms, per_sample, project
 from freqrobust.plugin import Attack, Threat
-from freqrobust.printable import reason_of
+from freqrobust.printable import one_line
 from freqrobust.registry import Selection, attacks
 from freqrobust.results import Check, ThreatRecord
+from freqrobust.user_code import running_user_code
 from freqrobust.victim import Victim
 
 if TYPE_CHECKING:
@@ -313,9 +314,10 @@ class Examination:
 
         purpose = "transfer" if source is not None else "attack"
         try:
-            outcome = Outcome.from_piece(self._remembered(purpose, selection, among, work))
-        except Exception as error:  # the other checks are kept
-            return NotApplicable(f"{selection.spec} failed: {reason_of(selection.name, error)}")
+            with running_user_code(f"{selection.spec} failed"):
+                outcome = Outcome.from_piece(self._remembered(purpose, selection, among, work))
+        except FreqRobustError as error:  # the other checks are kept
+            return NotApplicable(one_line(error))
         self.found.append(outcome)
         return outcome
 

@@ -12,6 +12,9 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from freqrobust.errors import FreqRobustError
+from freqrobust.user_code import running_user_code
+
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -71,38 +74,38 @@ def fold_batch_norm(model: nn.Module, probe: torch.Tensor) -> nn.Module:
     The copy is used only if its logits and input gradients on ``probe (N, C, H, W)`` are those of the model.
     """
     try:
-        if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
-            return model
-        pairs, expected = _adjacent(model, probe)
-        if not pairs:
-            return model
-        folded = copy.deepcopy(model)
-        modules = dict(folded.named_modules())
-        for conv_name, norm_name in pairs:
-            conv, norm = modules[conv_name], modules[norm_name]
-            if (
-                conv.training
-                or norm.training
-                or hasattr(conv, "parametrizations")
-                or norm._forward_hooks
-                or conv._forward_hooks
-            ):
-                return model
-            conv.weight, conv.bias = fuse_conv_bn_weights(
-                conv.weight,
-                conv.bias,
-                norm.running_mean,
-                norm.running_var,
-                norm.eps,
-                norm.weight,
-                norm.bias,
-            )
-            _set(folded, norm_name, nn.Identity())
-        for parameter in folded.parameters():
-            parameter.requires_grad_(False)
-        found = _logits_and_gradient(folded, probe)
-    except Exception:  # a model that cannot be copied or probed is attacked as it is
+        with running_user_code("the model fails"):
+            return _folded(model, probe)
+    except FreqRobustError:  # a model that cannot be copied or probed is attacked as it is
         return model
+
+
+def _folded(model: nn.Module, probe: torch.Tensor) -> nn.Module:
+    if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+        return model
+    pairs, expected = _adjacent(model, probe)
+    if not pairs:
+        return model
+    folded = copy.deepcopy(model)
+    modules = dict(folded.named_modules())
+    for conv_name, norm_name in pairs:
+        conv, norm = modules[conv_name], modules[norm_name]
+        hooked = hasattr(conv, "parametrizations") or norm._forward_hooks or conv._forward_hooks
+        if conv.training or norm.training or hooked:
+            return model
+        conv.weight, conv.bias = fuse_conv_bn_weights(
+            conv.weight,
+            conv.bias,
+            norm.running_mean,
+            norm.running_var,
+            norm.eps,
+            norm.weight,
+            norm.bias,
+        )
+        _set(folded, norm_name, nn.Identity())
+    for parameter in folded.parameters():
+        parameter.requires_grad_(False)
+    found = _logits_and_gradient(folded, probe)
     return folded if all(_agree(a, b) for a, b in zip(expected, found, strict=True)) else model
 
 

@@ -11,10 +11,12 @@ import torch
 
 from freqrobust import corruptions, suites
 from freqrobust.assembly import assemble
+from freqrobust.bounds import check_int64
 from freqrobust.context import Progress
 from freqrobust.data import ImageData, as_data
 from freqrobust.diagnosis import Depth
 from freqrobust.errors import SpecError
+from freqrobust.files import user_path
 from freqrobust.many import Models, as_network, join, named
 from freqrobust.opening import check_settings, open_run, try_out
 from freqrobust.plugin import Attack, Defense, Plugin
@@ -22,6 +24,7 @@ from freqrobust.progress import watching
 from freqrobust.registry import DefenseChain, Selection, parse_attacks, parse_defenses
 from freqrobust.results import Report, Warned
 from freqrobust.session import Measured, Run
+from freqrobust.user_code import running_user_code
 from freqrobust.victim import Precision
 
 
@@ -82,16 +85,18 @@ def evaluate(
     if attacks is not None and suite is not None:
         raise SpecError("give either attacks or a suite, not both")
     settings = check_settings(device, precision, batch_size)
+    check_int64("seed", seed)
     pairs = named(model)
     images = as_data(data)
     training = as_data(train_data, "train data") if train_data is not None else None
     chains = parse_chains(defenses, baseline, training)
     if attacks is None:
-        attacks = suites.resolve(suite or "standard", images.shape)
+        attacks = suites.resolve("standard" if suite is None else suite, images.shape)
     chosen = parse_selections(attacks)
     for selection in chosen:
         if isinstance(selection.plugin, Attack):
-            selection.plugin.check_data(images)
+            with running_user_code(f"{selection.spec} failed"):
+                selection.plugin.check_data(images)
     reference = _reference(mce_reference, images, chosen)
     networks = [as_network(one, images, settings.device) for _, one in pairs]
     # several: what is wrong with one of them is said before the first is measured
@@ -108,7 +113,7 @@ def evaluate(
                 training=training,
                 chosen=chosen,
                 seed=seed,
-                run_dir=Path(run_dir) if run_dir is not None else None,
+                run_dir=_first_path(run_dir),
                 cache_dir=_first_path(cache_dir, run_dir),
                 watch=watch,
                 fit=fit,
@@ -143,7 +148,7 @@ def _reference(
 
 
 def _first_path(*paths: str | os.PathLike[str] | None) -> Path | None:
-    return next((Path(path) for path in paths if path is not None), None)
+    return next((user_path(path, "run_dir or cache_dir") for path in paths if path is not None), None)
 
 
 def listed(given: Any, what: str, base: type[Plugin]) -> list[Any]:

@@ -16,21 +16,23 @@ from freqrobust import __version__
 from freqrobust.analysis import AnalysisContext
 from freqrobust.analysis_results import AnalysisResult
 from freqrobust.assembly import data_record, environment_record, now
+from freqrobust.bounds import check_int64
 from freqrobust.context import DefenseContext, Progress
 from freqrobust.data import ImageData, as_data
 from freqrobust.defending import copy_of, defend
-from freqrobust.errors import DataError, FreqRobustError, PluginError, SpecError
+from freqrobust.errors import DataError, PluginError, SpecError
+from freqrobust.files import user_path
 from freqrobust.harness import parse_chains
 from freqrobust.many import as_network
 from freqrobust.models import Classifier, fingerprint, load_model, record, set_eval
 from freqrobust.opening import Settings, about_model, check_settings, open_run, prepared_model
 from freqrobust.pictures import encode, require, styled
 from freqrobust.plugin import Analysis, Defense
-from freqrobust.printable import shortened
 from freqrobust.progress import watching
 from freqrobust.registry import DefenseChain, Selection, analyses
 from freqrobust.results import AnalysisRecord, DataRecord, ModelRecord, Report, Warned
 from freqrobust.session import DefenseRun, Run
+from freqrobust.user_code import running_user_code
 from freqrobust.victim import Victim
 
 Model = nn.Module | str | os.PathLike[str]
@@ -81,6 +83,7 @@ def analyze(
     if picture is not None:
         require()
     settings = check_settings(device, batch_size=batch_size)
+    check_int64("seed", seed)
     where = settings.device
     if data is None and plugin.needs_data:
         raise DataError(f"{chosen.name} looks at images: give data (on the command line: --data)")
@@ -95,7 +98,7 @@ def analyze(
                 seed=seed,
                 batch_size=DefenseContext.batch_size if batch_size == "auto" else batch_size,
                 train_data=training,
-                cache_dir=Path(cache_dir) if cache_dir is not None else None,
+                cache_dir=user_path(cache_dir, "cache_dir") if cache_dir is not None else None,
                 progress=watch,
             )
             networks = [
@@ -116,6 +119,9 @@ def analyze(
             results = [_look(plugin, bench, position, chain) for position in range(len(bench.runs)) for chain in chains]
             records = [bench.record(position) for position in range(len(bench.runs))]
             warnings = bench.warnings
+    with running_user_code(f"{type(plugin).__name__} failed"):
+        tables = plugin.tables(results)
+        drawn = draw(plugin, results, picture) if picture is not None else None
     return AnalysisRecord(
         freqrobust_version=__version__,
         created=now(),
@@ -127,8 +133,8 @@ def analyze(
         data=data_record(images) if images is not None else None,
         environment=environment_record(where, "fp32"),
         results=results,
-        tables=plugin.tables(results),
-        picture=draw(plugin, results, picture) if picture is not None else None,
+        tables=tables,
+        picture=drawn,
         warnings=warnings,
     )
 
@@ -205,13 +211,8 @@ def _look(plugin: Analysis, bench: _Laboratory, position: int, chain: DefenseCha
 def _run(plugin: Analysis, model: nn.Module, data: ImageData, context: AnalysisContext) -> AnalysisResult:
     """What the plugin finds, checked, with its label and time."""
     start = time.perf_counter()
-    try:
+    with running_user_code(f"{type(plugin).__name__} failed on {context.label}"):
         found = plugin.run(model, data, context)
-    except FreqRobustError:
-        raise
-    except Exception as error:
-        reason = shortened(f"{type(error).__name__}: {error}")
-        raise PluginError(f"{type(plugin).__name__} failed on {context.label}: {reason}") from error
     if not isinstance(found, AnalysisResult):
         raise PluginError(
             f"{type(plugin).__name__}.run() should return an AnalysisResult, but got {type(found).__name__}"
@@ -275,7 +276,7 @@ class _Laboratory:
     ) -> None:
         self.stack, self.data, self.training, self.settings = stack, data, training, settings
         self.seed, self.watch = seed, watch
-        self.cache_dir = Path(cache_dir) if cache_dir is not None else None
+        self.cache_dir = user_path(cache_dir, "cache_dir") if cache_dir is not None else None
         self.labels: list[str] = []
         self.runs: list[Run] = []
         self.warnings: list[Warned] = []
@@ -337,13 +338,13 @@ def put_into(found: AnalysisRecord, path: str | os.PathLike[str]) -> int:
         return one.name, one.params, [model.sha256 for model in one.models], [r.defense_spec for r in one.results]
 
     report.analyses = [one for one in report.analyses if key(one) != key(found)] + [found]
-    report.to_json(Path(path))
+    report.to_json(path)
     return len(report.analyses)
 
 
 def check_into(path: str | os.PathLike[str], data: ImageData | DataRecord | None) -> Report:
     """The report that an analysis of these samples, or of weights alone, is to be added to."""
-    report = Report.from_json(Path(path))
+    report = Report.from_json(path)
     if data is not None and report.data.sha256 != data.sha256:
         raise DataError(
             f"{os.fspath(path)} is about other samples ({report.data.spec}, {report.data.n} of them): "

@@ -28,9 +28,12 @@ from freqrobust.checkpoints import (
 from freqrobust.data import ImageData
 from freqrobust.devices import full_precision
 from freqrobust.errors import DataError, FreqRobustError, ModelError, PluginError, SpecError
+from freqrobust.files import user_path, write_atomically
 from freqrobust.plugin import InputDefense
-from freqrobust.registry import call, import_module, load_file, near_miss, source_hash
+from freqrobust.printable import describe_error, one_line
+from freqrobust.registry import near_miss, source_hash
 from freqrobust.results import ModelRecord, NormalizeRecord, PublishedRecord
+from freqrobust.user_code import call, import_module, load_file, running_user_code
 
 
 class Classifier(nn.Module):
@@ -270,15 +273,8 @@ def load_model(
     if data is not None:
         samples = data.limit(min(normalization.TRIAL_SAMPLES, len(data)))
         images, labels, _ = samples.batch(torch.arange(len(samples)), torch.device(device))
-    with full_precision(), frozen(network):
-        try:
-            chosen = normalization.choose(network, known, images, labels)
-        except FreqRobustError:
-            raise
-        except Exception as error:
-            if data is None:
-                raise
-            raise misfit(network, data, error) from error
+    with full_precision(), frozen(network), running_user_code(lambda error: misfit(network, data, error)):
+        chosen = normalization.choose(network, known, images, labels)
     if data is not None:
         normalization.check_channels(chosen, data.shape[0])
     classifier = Classifier(network, chosen, spec, loaded.arch, loaded.sha256).to(device)
@@ -288,14 +284,17 @@ def load_model(
     return classifier
 
 
-def misfit(network: nn.Module, data: ImageData, error: Exception) -> FreqRobustError:
+def misfit(network: nn.Module, data: ImageData | None, error: BaseException) -> FreqRobustError:
     """Why a model fails on these images, in words."""
+    if data is None or not isinstance(error, Exception):
+        return ModelError(f"the model fails: {describe_error(error)}")
+    text = one_line(error) or describe_error(error)
     channels = data.shape[0]
     first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
     if first is not None and first.in_channels != channels:
         kind = {1: "grayscale", 3: "RGB"}.get(channels, f"{channels}-channel")
         return DataError(f"{data.spec} holds {kind} images, but the model takes {first.in_channels} channels")
-    return ModelError(f"the model fails on images of shape {data.shape}: {' '.join(str(error).split())[:200]}")
+    return ModelError(f"the model fails on images of shape {data.shape}: {text[:200]}")
 
 
 @dataclass(frozen=True)
@@ -318,13 +317,13 @@ def _load(spec: str, arch: str, trust: bool) -> _Loaded:
         return _timm(name)
     if prefix == "robustbench" and name:
         return _robustbench(spec, trust)
-    path = Path(spec).expanduser()
-    if path.suffix in SUFFIXES:
+    path = user_path(spec, "--model") if spec else None
+    if path is not None and path.suffix in SUFFIXES:
         return _from_file(path, arch, trust)
     if prefix and name and name.isidentifier():
         # complete as it is, like a model made in Python
         return _Loaded(_called(factory(spec, "model"), spec), spec, normalization.preset("none", "none"))
-    if spec and path.exists():
+    if path is not None and path.exists():
         raise ModelError(f"{spec}: expected a file ending in {' '.join(SUFFIXES)}")
     raise SpecError(
         f"unknown model {spec!r} (a file {' '.join(SUFFIXES)}, torchvision:NAME, timm:NAME, robustbench:NAME, "
@@ -336,10 +335,12 @@ def factory(spec: str, wanted_as: str) -> Callable[..., Any]:
     """The callable behind ``module:callable`` or ``file.py:callable``."""
     head, _, attr = spec.rpartition(":")
     module = load_file(head) if head.endswith(".py") else import_module(head, f"{wanted_as} {spec!r}")
-    if not callable(getattr(module, attr, None)):
+    with running_user_code(f"{spec} failed", SpecError):  # a module can have a __getattr__ of its own
+        found = getattr(module, attr, None)
+    if not callable(found):
         names = [n for n, v in vars(module).items() if callable(v)]
         raise SpecError(f"{head} has no callable {attr!r}{near_miss(attr, names)}")
-    return getattr(module, attr)  # type: ignore[no-any-return]
+    return found  # type: ignore[no-any-return]
 
 
 def _called(function: Callable[..., Any], spec: str) -> nn.Module:
@@ -363,10 +364,8 @@ def _torchvision(name: str) -> _Loaded:
         raise SpecError(
             f"torchvision:{name} has no weights {wanted!r} ({', '.join(get_model_weights(name).__members__)})"
         ) from error
-    try:
+    with running_user_code(f"the weights of torchvision:{name} cannot be fetched", ModelError):
         network = get_model(name, weights=weights)
-    except Exception as error:  # no network, broken download
-        raise ModelError(f"the weights of torchvision:{name} cannot be fetched: {error}") from error
     preset = weights.transforms()
     known = normalization.Chosen(tuple(preset.mean), tuple(preset.std), "checkpoint")
     return _Loaded(network, f"torchvision:{name}", known)
@@ -379,10 +378,8 @@ def _timm(name: str) -> _Loaded:
         raise ModelError("timm: models need the extra 'zoo': pip install 'freqrobust[zoo]'") from error
     if not timm.is_model(name.split(".")[0]):
         raise SpecError(f"timm has no model {name!r}{near_miss(name, timm.list_models())}")
-    try:
+    with running_user_code(f"the weights of timm:{name} cannot be fetched", ModelError):
         network = timm.create_model(name, pretrained=True)
-    except Exception as error:  # no network, broken download
-        raise ModelError(f"the weights of timm:{name} cannot be fetched: {error}") from error
     cfg = network.pretrained_cfg
     return _Loaded(network, f"timm:{name}", normalization.Chosen(tuple(cfg["mean"]), tuple(cfg["std"]), "checkpoint"))
 
@@ -416,7 +413,8 @@ def _from_file(path: Path, arch: str, trust: bool) -> _Loaded:
         state, differing = best_fit(checkpoint.states, dict(network.state_dict()))
         if differing:
             raise ModelError(f"{path} does not fit {arch}: {len(differing)} keys differ ({'; '.join(differing[:3])})")
-    network.load_state_dict(state, strict=False)
+    with running_user_code(f"{path} cannot be loaded into {name}", ModelError):
+        network.load_state_dict(state, strict=False)
     if known is None and preset is not None:
         known = normalization.preset(preset, "architecture")
     return _Loaded(network, name, known, checkpoint.sha256, checkpoint.note)
@@ -434,7 +432,7 @@ def _saved(metadata: dict[str, Any], path: Path) -> tuple[normalization.Chosen |
             known = normalization.Chosen(mean, std, "checkpoint", saved.get("preset"))
         if arch is not None and not isinstance(arch, str):
             raise TypeError("arch is not text")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ModelError(f"{path}: what it says about itself under 'freqrobust' is broken: {error}") from error
     return known, arch
 
@@ -482,7 +480,7 @@ def save_model(model: nn.Module, path: str | os.PathLike[str]) -> None:
     arch = model.arch
     head, colon, attr = arch.rpartition(":")
     if colon and head.endswith(".py"):
-        arch = f"{Path(head).expanduser().resolve()}:{attr}"
+        arch = f"{user_path(head, arch).resolve()}:{attr}"
     elif arch not in ARCHITECTURES and not colon:
         raise ModelError(
             f"a {arch} from a whole-model file cannot be saved as weights; save it with torch.save yourself"
@@ -504,6 +502,4 @@ def save_model(model: nn.Module, path: str | os.PathLike[str]) -> None:
     }
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    from freqrobust.journal import write_atomically
-
-    write_atomically(Path(path), buffer.getvalue())
+    write_atomically(path, buffer.getvalue())

@@ -11,15 +11,17 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
+from freqrobust.bounds import check_batch_size
 from freqrobust.context import Progress, Silent
 from freqrobust.data import ImageData
 from freqrobust.devices import auto_batch_size, full_precision, resolve_device
-from freqrobust.errors import DataError, FreqRobustError, ModelError, SpecError
+from freqrobust.errors import DataError, ModelError, SpecError
 from freqrobust.journal import Journal
 from freqrobust.models import Classifier, frozen, misfit
 from freqrobust.registry import Selection
 from freqrobust.results import Warned
 from freqrobust.session import Run
+from freqrobust.user_code import running_user_code
 from freqrobust.victim import Precision, check_logits
 
 BatchSize = int | Literal["auto"]
@@ -48,8 +50,7 @@ def check_settings(
     Raises:
         SpecError: the device, the precision or the batch size is wrong.
     """
-    if batch_size != "auto" and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
-        raise SpecError(f"batch_size should be 'auto' or at least 1, but got {batch_size!r}")
+    check_batch_size(batch_size)
     if precision not in get_args(Precision):
         raise SpecError(f"precision should be fp32 or bf16, but got {precision!r}")
     return Settings(resolve_device(device), precision, batch_size)
@@ -177,14 +178,9 @@ def check_fit(network: nn.Module, data: ImageData, device: torch.device) -> Fit:
         ModelError: the model does not return finite logits.
     """
     images, _, _ = data.batch(torch.arange(min(2, len(data))), device)
-    try:
-        with torch.no_grad():
-            logits = network(images)
-            again = network(images)
-    except FreqRobustError:
-        raise
-    except Exception as error:
-        raise misfit(network, data, error) from error
+    with running_user_code(lambda error: misfit(network, data, error)), torch.no_grad():
+        logits = network(images)
+        again = network(images)
     check_logits(logits, images)
     if not bool(torch.isfinite(logits).any(dim=1).any()):
         raise ModelError("the model returns NaN or infinite values for the first images")

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple,
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from freqrobust.bounds import INT64, MOST
 from freqrobust.errors import PluginError, SpecError
+from freqrobust.printable import excerpt
 
 if TYPE_CHECKING:
     from typing import IO
@@ -169,6 +171,8 @@ def fraction(value: Any) -> Any:
 
 #: A number that may be written as a fraction, such as ``8/255``.
 Number = Annotated[float, BeforeValidator(fraction)]
+#: How often something is done or how many of something there are: 1 to a million.
+Count = Annotated[int, Field(ge=1, le=MOST)]
 #: A pixel quantity in [0, 1]; ``8/255`` is accepted.
 Pixel = Annotated[float, BeforeValidator(fraction), Field(ge=0, le=1)]
 
@@ -206,6 +210,14 @@ class Plugin(BaseModel):
                     raise ValueError(f"parameter {key!r} should be a number, but got {value}")
         return values
 
+    @model_validator(mode="after")
+    def _no_int_beyond_64_bits(self) -> Any:
+        for key in type(self).model_fields:
+            value = getattr(self, key)
+            if isinstance(value, int) and not -INT64 - 1 <= value <= INT64:
+                raise ValueError(f"parameter {key!r} should fit into 64 bits, but takes {value.bit_length() + 1}")
+        return self
+
     @classmethod
     def build(cls, name: str, params: Mapping[str, Any]) -> Any:
         """Make the plugin from text or typed parameters.
@@ -214,6 +226,7 @@ class Plugin(BaseModel):
             SpecError: one line naming the plugin, the parameter and what would work.
         """
         from freqrobust.registry import near_miss
+        from freqrobust.user_code import running_user_code
 
         for key in params:
             if key not in cls.model_fields:
@@ -221,10 +234,17 @@ class Plugin(BaseModel):
                 raise SpecError(
                     f"{name}: unknown parameter {key!r}{near_miss(key, cls.model_fields)} (parameters: {known})"
                 )
-        try:
+        with running_user_code(lambda error: _refused(cls, name, error)):  # validators are code of the plugin
             return cls(**params)
-        except ValidationError as error:
-            raise SpecError(f"{name}: {_explain(cls, name, error)}") from None
+
+
+def _refused(cls: type[Plugin], name: str, error: BaseException) -> SpecError:
+    """What validation raised, as an error for the user."""
+    from freqrobust.printable import describe_error
+
+    return SpecError(
+        f"{name}: {_explain(cls, name, error) if isinstance(error, ValidationError) else describe_error(error)}"
+    )
 
 
 def _explain(cls: type[Plugin], name: str, error: ValidationError) -> str:
@@ -242,7 +262,7 @@ def _explain(cls: type[Plugin], name: str, error: ValidationError) -> str:
     hint = ""
     if first["type"] == "less_than_equal" and cls.model_fields[key].metadata and _is_pixel(cls, key):
         hint = _of_255(got)
-    return f"parameter {key!r} {message}, but got {got!r}{hint}"
+    return f"parameter {key!r} {message}, but got {excerpt(repr(got))}{hint}"
 
 
 def _is_pixel(cls: type[Plugin], key: str) -> bool:
@@ -265,7 +285,7 @@ def _takes_fractions(metadata: Iterable[Any]) -> bool:
 def _of_255(value: Any) -> str:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return ""
     return f" (pixels are in [0, 1]; did you mean {number:g}/255?)" if number > 1 else ""
 

@@ -42,10 +42,25 @@ def several_lines(text: str) -> str:
     return "".join(c if c in "\n " else " " if c.isspace() else "\ufffd" if _controls(c) else c for c in text)
 
 
-def reason_of(name: str, error: Exception) -> str:
+def describe_error(error: BaseException) -> str:
+    """Type and message of any error, on one line; of an error of freqrobust the message alone."""
+    try:
+        text = one_line(error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # an error of a user can fail to describe itself
+        text = ""
+    if isinstance(error, FreqRobustError):
+        return text
+    name = type(error).__name__
+    return f"{name}: {text}" if text else name
+
+
+def reason_of(name: str, error: BaseException) -> str:
     """Why something failed, in one line that is not too long; the whole is logged with its traceback."""
     LOG.debug("%s failed", name, exc_info=error)
-    return shortened(error if isinstance(error, FreqRobustError) else f"{name}: {type(error).__name__}: {error}")
+    text = describe_error(error)
+    return shortened(text if isinstance(error, FreqRobustError) else f"{name}: {text}")
 
 
 def print_error(message: object, longest: int | None = None) -> None:
@@ -78,3 +93,14 @@ class DebugOutput(logging.Handler):
 
 def _controls(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn")
+
+
+def excerpt(text: object, length: int = 60) -> str:
+    """Text of others on one line, cut where it is longer than a message can bear.
+
+    Example:
+        >>> excerpt("9" * 5000, 10)
+        '9999999999... (5000 characters)'
+    """
+    line = one_line(text)
+    return line if len(line) <= length else f"{line[:length]}... ({len(line)} characters)"

@@ -87,9 +87,10 @@ class Evaluated:
         """
         __tracebackhide__ = True
         from freqrobust.compare import Rules, compare
+        from freqrobust.files import user_path
         from freqrobust.results import GateRecord, Report
 
-        path = Path(baseline)
+        path = user_path(baseline, "baseline")
         if self._config.getoption(UPDATE):
             self.report.to_json(path)
             self._config.stash.setdefault(_WRITTEN, []).append(str(path))
@@ -133,7 +134,7 @@ def _identified(model: Any, data: Any, options: Mapping[str, Any]) -> tuple[Any,
     from torch import nn
 
     from freqrobust.data import as_data
-    from freqrobust.journal import identity
+    from freqrobust.files import identity
     from freqrobust.models import fingerprint, load_model
 
     images = as_data(data)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import difflib
 import hashlib
-import importlib
 import importlib.util
 import inspect
 import itertools
@@ -23,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_args
 
-from freqrobust.errors import FreqRobustError, PluginError, SpecError
+from freqrobust.errors import PluginError, SpecError
 from freqrobust.plugin import (
     Analysis,
     Attack,
@@ -36,13 +35,13 @@ from freqrobust.plugin import (
     takes_list,
     value_text,
 )
+from freqrobust.user_code import FILE_MODULE, import_module, load_file, running_user_code
 
 RESERVED_NAMES = {"attack": {"clean"}, "defense": {"none"}}
 #: What a plugin of each kind has to implement.
 _METHODS: dict[type[Plugin], str] = {Attack: "perturb", Defense: "apply", Reporter: "render", Analysis: "run"}
 _FILE = re.compile(r"^(?P<where>.+?\.py):(?P<attr>[A-Za-z_]\w*)(?::(?P<params>.*))?$", re.DOTALL)
 _MODULE = re.compile(r"^(?P<where>[A-Za-z_][\w.]*):(?P<attr>[A-Za-z_]\w*)(?::(?P<params>.*))?$", re.DOTALL)
-_FILE_MODULE = "freqrobust_file_"
 _KEY = re.compile(r"^[A-Za-z_]\w*$")
 
 
@@ -81,7 +80,10 @@ class Selection:
 def resolved(plugin: Plugin) -> dict[str, Any]:
     """Parameters whose default depends on others, as the plugin resolves them."""
     extra = getattr(plugin, "resolved_params", None)
-    return extra() if callable(extra) else {}
+    if not callable(extra):
+        return {}
+    with running_user_code(f"{type(plugin).__name__}.resolved_params() failed"):
+        return dict(extra())
 
 
 @dataclass(frozen=True)
@@ -202,20 +204,20 @@ class Registry:
             PluginError: the entry point is broken or is not a family.
         """
         entry = self._families[name]
-        try:
+        with running_user_code(f"the family {name!r} ({entry.value}) cannot be loaded"):
             found = entry.load()
-        except (ImportError, AttributeError) as error:
-            raise PluginError(f"the family {name!r} ({entry.value}) cannot be loaded: {error}") from error
         if not (inspect.isclass(found) and issubclass(found, AttackFamily)):
             raise PluginError(f"{entry.value} is not a family: expected a subclass of freqrobust.plugin.AttackFamily")
-        return found()
+        with running_user_code(f"the family {name!r} ({entry.value}) failed"):
+            return found()
 
     def _member(self, family: str, spec: str) -> tuple[str, type[Plugin], str, str]:
         """Resolve ``MEMBER[:params]`` of a family, as :meth:`find` does."""
         name, _, rest = spec.partition(":")
         name = name.strip()
         found = self.family(family)
-        members = found.members()
+        with running_user_code(f"the family {family!r} failed"):
+            members = found.members()
         if name not in members:
             listed = f"({self.plural}: {', '.join(members)})"
             if not name:
@@ -226,7 +228,9 @@ class Registry:
             hint = f"; did you mean {same!r}?" if same else near_miss(name, members)
             raise SpecError(f"{family} has no {self.kind} {name!r}{hint} {listed}")
         full = f"{family}:{name}"
-        cls = self.check(found.member(name), full)
+        with running_user_code(f"{full} failed"):
+            member = found.member(name)
+        cls = self.check(member, full)
         libraries = [f"{library} {version(library)}" for library in getattr(cls, "libraries", ())]
         return full, cls, rest, ", ".join(libraries) or self.origin(family)
 
@@ -244,12 +248,8 @@ class Registry:
                 f"({self.plural}: {', '.join([*self.names(), *families])}; or module:attr, or file.py:attr)"
             )
         entry = self._entries[name]
-        try:
+        with running_user_code(f"the {self.kind} {name!r} ({entry.value}) cannot be loaded"):
             found = entry.load()
-        except PluginError:
-            raise
-        except Exception as error:  # a package may fail in any way while it is imported
-            raise PluginError(f"the {self.kind} {name!r} ({entry.value}) cannot be loaded: {error}") from error
         return self.check(found, entry.value)
 
     def check(self, found: Any, where: str) -> type[Plugin]:
@@ -473,70 +473,11 @@ def _split(text: str, at: str, also: Any = lambda rest: True) -> list[str]:
 
 
 def _attribute(module: ModuleType, attr: str, where: str) -> Any:
-    if not hasattr(module, attr):
-        names = [n for n, v in vars(module).items() if inspect.isclass(v) or inspect.isfunction(v)]
-        raise SpecError(f"{where} has no {attr!r}{near_miss(attr, names)}")
-    return getattr(module, attr)
-
-
-def call(function: Any, spec: str) -> Any:
-    """What a user's factory returns.
-
-    Raises:
-        SpecError: it failed.
-    """
-    try:
-        return function()
-    except FreqRobustError:
-        raise
-    except Exception as error:
-        raise SpecError(f"{spec} failed: {type(error).__name__}: {' '.join(str(error).split())}") from error
-
-
-def import_module(name: str, wanted_as: str, known: Iterable[str] = ()) -> ModuleType:
-    """Import ``name``, also from the current folder; an error says what it was wanted for."""
-    here = str(Path.cwd())
-    added = here not in sys.path
-    if added:
-        sys.path.insert(0, here)
-    try:
-        return importlib.import_module(name)
-    except Exception as error:  # importing runs code, which may fail in any way
-        hint = near_miss(name, known)
-        listed = f" (known: {', '.join(known)})" if known else ""
-        raise SpecError(
-            f"{wanted_as}: cannot import {name!r} ({type(error).__name__}: {error}){hint}{listed}"
-        ) from error
-    finally:
-        if added:
-            sys.path.remove(here)
-
-
-def load_file(path: str) -> ModuleType:
-    """Execute a Python file as a module of its own; the same content is executed once."""
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise SpecError(f"{path} does not exist")
-    content = file.read_bytes()
-    name = f"{_FILE_MODULE}{hashlib.sha256(str(file.resolve()).encode() + content).hexdigest()[:16]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    sys.path.insert(0, str(file.resolve().parent))
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        if isinstance(error, PluginError):
-            raise
-        raise SpecError(f"{path} cannot be executed: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(str(file.resolve().parent))
-    return module
+    with running_user_code(f"{where} failed", SpecError):  # a module can have a __getattr__ of its own
+        if hasattr(module, attr):
+            return getattr(module, attr)
+    names = [n for n, v in vars(module).items() if inspect.isclass(v) or inspect.isfunction(v)]
+    raise SpecError(f"{where} has no {attr!r}{near_miss(attr, names)}")
 
 
 def source_hash(cls: type) -> str:
@@ -548,7 +489,7 @@ def source_hash(cls: type) -> str:
     for name in sorted(files):
         file = files[name]
         digest.update(name.encode())  # of a single file the name holds the hash of what was executed
-        if file is not None and not name.startswith(_FILE_MODULE):
+        if file is not None and not name.startswith(FILE_MODULE):
             digest.update(file.read_bytes())
     if all(file is None for file in files.values()):  # a notebook, or a session at the prompt
         digest.update(_code_of(cls))

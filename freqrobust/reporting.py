@@ -11,13 +11,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
-from freqrobust.errors import FreqRobustError, PluginError, SpecError
-from freqrobust.journal import check_writable, write_atomically
+from freqrobust.errors import FreqRobustError, SpecError
+from freqrobust.files import check_writable, user_path, write_atomically
 from freqrobust.plugin import Reporter
-from freqrobust.printable import one_line, shortened
+from freqrobust.printable import one_line
 from freqrobust.registry import Selection, reports
 from freqrobust.results import Report
 from freqrobust.summary import distinct
+from freqrobust.user_code import running_user_code
 
 #: The target that stands for standard output.
 STDOUT = "-"
@@ -111,7 +112,7 @@ def check_outputs(
         FreqRobustError: a file cannot be written or is given twice, a library is missing, or a reporter
             shows only one report at a time.
     """
-    used = {Path(path).resolve(): str(path) for path in taken}
+    used = {user_path(path, flag).resolve(): str(path) for path in taken}
     for output in outputs:
         for module, brought_by in output.reporter.requires.items():
             if find_spec(module) is None:
@@ -124,13 +125,13 @@ def check_outputs(
             raise SpecError(
                 f"the report {output.selection.name!r} shows one report at a time; these show several: {able}"
             )
-        path = Path() if output.target == STDOUT else Path(output.target).resolve()
+        path = Path() if output.target == STDOUT else user_path(output.target, flag).resolve()
         if path in used:
             where = "standard output" if output.target == STDOUT else output.target
             raise SpecError(f"{flag}: {where} is already taken, by another report or as input")
         used[path] = output.target
         if output.target != STDOUT:
-            check_writable(Path(output.target))
+            check_writable(output.target, flag)
 
 
 def _shows_several(cls: type[object]) -> bool:
@@ -166,7 +167,7 @@ def write_outputs(outputs: Sequence[Output], found: Mapping[str, Report], all_or
             elif output.target == STDOUT:
                 _print(text)
             else:
-                write_atomically(Path(output.target), text)
+                write_atomically(output.target, text)
                 written.append(output.target)
         except FreqRobustError as error:
             failures.append(error)
@@ -192,16 +193,11 @@ def rendered(output: Output, found: Mapping[str, Report]) -> str:
 
 
 def _render(output: Output, found: Mapping[str, Report], target: IO[str]) -> None:
-    try:
+    with running_user_code(f"the report {output.selection.name!r} failed"):
         if len(found) == 1:
             output.reporter.render(next(iter(found.values())), target)
         else:
             output.reporter.render_many(found, target)
-    except FreqRobustError:
-        raise
-    except Exception as error:  # a plugin may fail in any way
-        reason = shortened(f"{type(error).__name__}: {error}")
-        raise PluginError(f"the report {output.selection.name!r} failed: {reason}") from error
 
 
 def _print(text: str) -> None:
@@ -212,6 +208,12 @@ def _print(text: str) -> None:
         sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
 
 
+def _files(paths: Iterable[str]) -> list[Path]:
+    """The files of reports; a folder stands for the ``report.json`` in it."""
+    given = [user_path(path, "the report") for path in paths]
+    return [path / "report.json" if path.is_dir() else path for path in given]
+
+
 def read_reports(paths: Sequence[str]) -> dict[str, Report]:
     """Reports by short, distinct names; a folder stands for the ``report.json`` in it.
 
@@ -219,7 +221,7 @@ def read_reports(paths: Sequence[str]) -> dict[str, Report]:
         ReportError: one cannot be read.
         SpecError: one is given twice.
     """
-    files = [Path(path) / "report.json" if Path(path).is_dir() else Path(path) for path in paths]
+    files = _files(paths)
     for index, file in enumerate(files):
         if file.resolve() in [other.resolve() for other in files[:index]]:
             raise SpecError(f"{paths[index]} is given twice")
@@ -236,7 +238,7 @@ def execute(paths: Sequence[str], wanted: Sequence[str], flag: str = "--as") -> 
     """
     outputs = parse_outputs(wanted or [f"table={STDOUT}"], flag)
     found = read_reports(paths)
-    inputs = [Path(path) / "report.json" if Path(path).is_dir() else Path(path) for path in paths]
+    inputs = _files(paths)
     check_outputs(outputs, flag, inputs, several=len(found) > 1)
     for path in write_outputs(outputs, found, all_or_none=True):
         print(one_line(f"written: {path}"), file=sys.stderr)

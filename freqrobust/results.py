@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
@@ -410,14 +410,14 @@ class AnalysisRecord(_Part):
         """The record as JSON text."""
         return json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
 
-    def to_json(self, path: str | Path) -> None:
+    def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write the record; the file appears whole or not at all."""
-        from freqrobust.journal import write_atomically
+        from freqrobust.files import write_atomically
 
-        write_atomically(Path(path), self.dumps())
+        write_atomically(path, self.dumps())
 
     @classmethod
-    def from_json(cls, path: str | Path) -> AnalysisRecord:
+    def from_json(cls, path: str | os.PathLike[str]) -> AnalysisRecord:
         """Read a record; the fields of each analysis come back as plain lists and numbers.
 
         Raises:
@@ -477,14 +477,14 @@ class Report(_Part):
         """The report as JSON text."""
         return json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
 
-    def to_json(self, path: str | Path) -> None:
+    def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write the report; the file appears whole or not at all."""
-        from freqrobust.journal import write_atomically
+        from freqrobust.files import write_atomically
 
-        write_atomically(Path(path), self.dumps())
+        write_atomically(path, self.dumps())
 
     @classmethod
-    def from_json(cls, path: str | Path) -> Report:
+    def from_json(cls, path: str | os.PathLike[str]) -> Report:
         """Read a report.
 
         Raises:
@@ -493,13 +493,15 @@ class Report(_Part):
         return _read(cls, path)
 
 
-def _read(cls: type[_Read], path: str | Path) -> _Read:
+def _read(cls: type[_Read], path: str | os.PathLike[str]) -> _Read:
     """A report or a record from a file."""
+    from freqrobust.files import reason, user_path
+
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        values = json.loads(user_path(path, "the report", ReportError).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ReportError(f"{path}: {error.strerror or error}") from error
-    except ValueError as error:
+        raise ReportError(f"{path}: {reason(error)}") from error
+    except (ValueError, RecursionError) as error:
         raise ReportError(f"{path} is not JSON: {error}") from error
     values = _current(values, path)
     try:
@@ -514,7 +516,7 @@ def _read(cls: type[_Read], path: str | Path) -> _Read:
 _MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
 
-def _current(values: Any, path: str | Path) -> dict[str, Any]:
+def _current(values: Any, path: str | os.PathLike[str]) -> dict[str, Any]:
     """A report of the current schema version, from that or an older one.
 
     Raises:

@@ -23,10 +23,11 @@ from typing import Any
 
 from torch import nn
 
-from freqrobust.data import cache_root
-from freqrobust.errors import FreqRobustError, ModelError, SpecError
+from freqrobust.errors import ModelError, SpecError
+from freqrobust.files import cache_root
 from freqrobust.registry import near_miss, parse_params
 from freqrobust.results import PublishedRecord
+from freqrobust.user_code import running_user_code
 
 PREFIX = "robustbench:"
 
@@ -74,10 +75,8 @@ def package(name: str = "robustbench") -> ModuleType:
     before = {key: sys.modules.get(key) for key in stand_ins}
     sys.modules.update(stand_ins)
     try:
-        with _quiet():
+        with running_user_code("robustbench cannot be imported", ModelError), _quiet():
             return importlib.import_module(name)
-    except Exception as error:  # its imports are many, and so are their failures
-        raise ModelError(f"robustbench cannot be imported: {type(error).__name__}: {line(error)}") from error
     finally:
         for key, module in before.items():
             if module is None:
@@ -145,23 +144,23 @@ def load_network(spec: str, trust: bool) -> tuple[nn.Module, Entry, PublishedRec
     given = {"dataset": "cifar10", "threat_model": "Linf"} | options(text, spec, ("dataset", "threat_model"))
     entry = find(name, given["dataset"], given["threat_model"])
     missing = [file for file in entry.files if not file.is_file()]
-    try:
-        with _quiet(), _weights_only(not trust):
-            network = package("robustbench.utils").load_model(
-                entry.name, model_dir(), dataset=entry.dataset, threat_model=entry.threat_model
-            )
-    except FreqRobustError:
-        raise
-    except Exception as error:  # no network, a broken download, a file of something else
+
+    def failed(error: BaseException) -> ModelError:
+        """No network, a broken download, a file of something else."""
         if any(not file.is_file() for file in missing) or (not entry.files and isinstance(error, OSError)):
             where = f" (expected as {missing[0]})" if missing else ""
-            raise ModelError(f"the weights of {entry.spec} cannot be fetched{where}: {line(error)}") from error
+            return ModelError(f"the weights of {entry.spec} cannot be fetched{where}: {line(error)}")
         if "weights_only" in str(error) or "Weights only" in str(error):
-            raise ModelError(
+            return ModelError(
                 f"the weights of {entry.spec} hold more than tensors, and loading them can run code; "
                 f"give --trust-checkpoint if you trust them"
-            ) from error
-        raise ModelError(f"{entry.spec} cannot be loaded: {type(error).__name__}: {line(error)}") from error
+            )
+        return ModelError(f"{entry.spec} cannot be loaded: {type(error).__name__}: {line(error)}")
+
+    with running_user_code(failed), _quiet(), _weights_only(not trust):
+        network = package("robustbench.utils").load_model(
+            entry.name, model_dir(), dataset=entry.dataset, threat_model=entry.threat_model
+        )
     return network, entry, published(entry)
 
 

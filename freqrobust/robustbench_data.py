@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from freqrobust.corruption_files import load_arrays
-from freqrobust.data import Choice, ImageData, cache_root, from_samples
+from freqrobust.data import Choice, ImageData, from_samples
 from freqrobust.errors import DataError, SpecError
+from freqrobust.files import cache_root
+from freqrobust.image_folders import check_image_folder
 from freqrobust.registry import near_miss
 from freqrobust.robustbench_bridge import PREFIX, options, package
 
@@ -78,6 +80,7 @@ def _image_folder(path: Path, spec: str) -> _Pairs:
     """The 5000 ImageNet images that RobustBench evaluates on, below ``path/CLASS/``."""
     if not path.is_dir():
         raise DataError(f"{spec}: {path} is not a folder; give --data-dir")
+    check_image_folder(path)
     try:
         return _Pairs(package("robustbench.loaders").CustomImageFolder(str(path)))
     except KeyError as error:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from freqrobust.bounds import MOST
 from freqrobust.errors import SpecError
-from freqrobust.printable import print_error
+from freqrobust.printable import excerpt, print_error
 
 if TYPE_CHECKING:
     from freqrobust.gate import Gate
@@ -63,11 +64,11 @@ def execute(request: Request) -> int:
         FreqRobustError: bad input.
     """
     from freqrobust.assembly import data_record
-    from freqrobust.data import as_data, cache_root, load_data
+    from freqrobust.data import as_data, load_data
     from freqrobust.devices import resolve_device
     from freqrobust.failures import exit_code, print_failures
+    from freqrobust.files import cache_root, check_writable, user_path
     from freqrobust.harness import evaluate, with_baseline
-    from freqrobust.journal import check_writable
     from freqrobust.progress import Screen
     from freqrobust.registry import parse_attacks, parse_defenses, reports
     from freqrobust.reporting import STDOUT, check_outputs, parse_outputs, write_outputs
@@ -86,12 +87,16 @@ def execute(request: Request) -> int:
     saved = _defense_to_save(request, chains)
     attacks = parse_attacks(request.attacks) if request.attacks is not None else None
     outputs = parse_outputs(request.reports, "--report")
-    for target in (request.json, request.save_model):
+    for flag, target in (("--json", request.json), ("--save-model", request.save_model)):
         if target is not None:
-            check_writable(Path(target))
+            check_writable(target, flag)
     check_outputs(outputs, "--report", [target for target in (request.json, request.save_model) if target is not None])
     if request.save_adversarial is not None:
-        check_writable(Path(request.save_adversarial) / "examples.npz")
+        check_writable(user_path(request.save_adversarial, "--save-adversarial") / "examples.npz")
+
+    given_run_dir = user_path(request.run_dir, "--run-dir") if request.run_dir is not None else None
+    if given_run_dir is not None:
+        check_writable(given_run_dir / "report.json")
 
     cache = cache_root()
     watch = Screen(request.quiet)
@@ -99,31 +104,27 @@ def execute(request: Request) -> int:
     subset: dict[str, Any] = {"limit": request.limit, "first": request.first, "seed": request.seed}
     data = as_data(
         load_data(
-            request.data or ("digits" if demo else missing_data()),
+            request.data if request.data is not None else ("digits" if demo else missing_data()),
             data_dir=request.data_dir,
             split=request.split,
             **subset,
         )
     )
-    train = request.train_data or ("digits" if demo else None)
+    train = request.train_data if request.train_data is not None else ("digits" if demo else None)
     train_data = load_data(train, data_dir=request.data_dir, split="train") if train is not None else None
     if not request.models:
         watch.say("no --model given: this is the embedded demo, a small CNN on 8 x 8 handwritten digits")
     models = [_load(one, request.trust, data, device, cache, watch) for one in wanted]
     watch.say(f"data: {data.spec}, {len(data)} images {'x'.join(map(str, data.shape))}, {data.classes} classes")
     if attacks is None:
-        attacks = parse_attacks(resolve(request.suite or "standard", data.shape))
+        attacks = parse_attacks(resolve("standard" if request.suite is None else request.suite, data.shape))
     if request.save_adversarial is not None:
         adversarial(attacks)
     if request.gate is not None:
         request.gate.prepare(
             planned(with_baseline(chains, request.baseline), attacks, request.oblivious), data_record(data)
         )
-    run_dir = (
-        Path(request.run_dir)
-        if request.run_dir is not None
-        else default_run_dir(request, models, data, chains, attacks)
-    )
+    run_dir = given_run_dir or default_run_dir(request, models, data, chains, attacks)
     check_writable(run_dir / "report.json")
     try:
         with watch:
@@ -259,9 +260,12 @@ def parse_batch_size(text: str) -> Any:
     """``auto`` or a positive number."""
     if text == "auto":
         return text
-    if not (text.isascii() and text.isdigit()) or int(text) < 1:
-        raise SpecError(f"--batch-size should be auto or at least 1, but got {text!r}")
-    return int(text)
+    digits = text.lstrip("0")
+    if not (text.isascii() and text.isdigit() and digits):
+        raise SpecError(f"--batch-size should be auto or at least 1, but got {excerpt(text)!r}")
+    if len(digits) > len(str(MOST)) or int(digits) > MOST:
+        raise SpecError(f"--batch-size should be auto or at most {MOST}, but got {excerpt(text)}")
+    return int(digits)
 
 
 def _defense_to_save(request: Request, chains: list[DefenseChain]) -> DefenseChain | None:
@@ -310,7 +314,7 @@ def default_run_dir(
     request: Request, models: Sequence[Any], data: Any, chains: list[DefenseChain], attacks: list[Selection]
 ) -> Path:
     """A folder under ``runs/`` named by content, so that the same command finds it again."""
-    from freqrobust.journal import identity
+    from freqrobust.files import identity
 
     prints = [_named_by(model) for model in models]
     content = {

@@ -60,9 +60,9 @@ def execute(request: Request) -> int:
     Raises:
         FreqRobustError: bad input; said before anything is computed where it can be known.
     """
-    from freqrobust.data import cache_root, load_data
+    from freqrobust.data import load_data
     from freqrobust.devices import resolve_device
-    from freqrobust.journal import check_writable, write_atomically
+    from freqrobust.files import cache_root, check_writable, write_atomically
     from freqrobust.laboratory import analyze, check_into, put_into
     from freqrobust.pictures import can_draw, decode, picture_format, require
     from freqrobust.plugin import Analysis
@@ -81,9 +81,9 @@ def execute(request: Request) -> int:
         require()
     elif not kept and can_draw():
         format = "png"
-    for target in (request.out, request.json, request.into):
+    for flag, target in (("--out", request.out), ("--json", request.json), ("--into", request.into)):
         if target is not None:
-            check_writable(Path(target))
+            check_writable(target, flag)
     if not kept:
         check_writable(RUNS / chosen.name / RECORD)
     batch_size = parse_batch_size(request.batch_size)
@@ -96,7 +96,7 @@ def execute(request: Request) -> int:
     data = None
     if request.data is not None or chosen.plugin.needs_data:
         data = load_data(
-            request.data or ("digits" if demo else missing_data()),
+            request.data if request.data is not None else ("digits" if demo else missing_data()),
             data_dir=request.data_dir,
             split=request.split,
             limit=request.limit,
@@ -105,7 +105,7 @@ def execute(request: Request) -> int:
         )
     if request.into is not None:
         check_into(request.into, data)
-    train = request.train_data or ("digits" if demo else None)
+    train = request.train_data if request.train_data is not None else ("digits" if demo else None)
     train_data = load_data(train, data_dir=request.data_dir, split="train") if train is not None else None
     cache = cache_root()
     models = _loaded(request, named, data, device, cache, watch)
@@ -129,7 +129,7 @@ def execute(request: Request) -> int:
     if found.picture is None and request.out is not None:
         raise SpecError(f"{chosen.name} draws no picture")
     if request.out is not None and found.picture is not None:
-        write_atomically(Path(request.out), decode(found.picture))
+        write_atomically(request.out, decode(found.picture))
         watch.say(f"picture: {request.out}")
     if request.into is not None:
         count = put_into(found, request.into)
@@ -151,7 +151,7 @@ def _keep(found: AnalysisRecord, chosen: Selection) -> list[Path]:
     Returns:
         The files.
     """
-    from freqrobust.journal import identity, write_atomically
+    from freqrobust.files import identity, write_atomically
     from freqrobust.pictures import decode
 
     subjects = [(one.model, one.label, one.defense_spec, one.defense_params) for one in found.results]

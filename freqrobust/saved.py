@@ -9,8 +9,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import zipfile
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,11 +21,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
 from freqrobust import __version__
+from freqrobust.arrays import read_npz
 from freqrobust.context import AttackContext, Progress
 from freqrobust.data import ImageData, as_data
-from freqrobust.errors import DataError, PluginError, SpecError
+from freqrobust.errors import DataError, FreqRobustError, PluginError, SpecError
+from freqrobust.files import identity, regular_file, user_path, write_atomically
 from freqrobust.harness import parse_chains, parse_selections
-from freqrobust.journal import identity, write_atomically
 from freqrobust.many import as_network
 from freqrobust.measurement import EOT, run_attack
 from freqrobust.models import record
@@ -35,11 +34,12 @@ from freqrobust.opening import check_settings, open_run
 from freqrobust.perturbation import TOLERANCE
 from freqrobust.plugin import Attack, Defense
 from freqrobust.preparation import prepared
-from freqrobust.printable import reason_of
+from freqrobust.printable import one_line
 from freqrobust.progress import watching
 from freqrobust.registry import DefenseChain, Selection
 from freqrobust.results import DataRecord, ModelRecord, ThreatRecord
 from freqrobust.session import DefenseRun
+from freqrobust.user_code import running_user_code
 from freqrobust.victim import Precision
 
 SUFFIX = ".npz"
@@ -116,22 +116,15 @@ def read(path: Path) -> SavedSet:
     Raises:
         DataError: it is missing, damaged, or something else.
     """
+    regular_file(path, str(path), DataError, "saved adversarial examples")
+    arrays = read_npz(path, (*_ARRAYS, "meta"), "{path} holds no saved adversarial examples: it lacks {missing}")
     try:
-        with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(f"{path} holds one array, not saved adversarial examples")
-            missing = [name for name in (*_ARRAYS, "meta") if name not in archive.files]
-            if missing:
-                raise DataError(f"{path} holds no saved adversarial examples: it lacks {', '.join(missing)}")
-            arrays = {name: archive[name] for name in _ARRAYS}
-            meta = Meta.model_validate_json(str(archive["meta"][()]))
+        meta = Meta.model_validate_json(str(arrays.pop("meta")[()]))
     except ValidationError as error:
         first = error.errors()[0]
         raise DataError(f"{path}: meta: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise DataError(f"{path} cannot be read: {reason}") from error
+    except (ValueError, IndexError) as error:
+        raise DataError(f"{path}: meta: {one_line(error)}") from error
     return SavedSet(**_checked(arrays, path), meta=meta, path=path)
 
 
@@ -199,7 +192,7 @@ def save_adversarial(
     Raises:
         FreqRobustError: the model, the data or a spec is wrong, or the folder cannot be written.
     """
-    settings, folder = check_settings(device, precision, batch_size), Path(directory)
+    settings, folder = check_settings(device, precision, batch_size), user_path(directory, "directory")
     chosen = adversarial(parse_selections(attacks))
     images = as_data(data)
     training = as_data(train_data, "train data") if train_data is not None else None
@@ -215,9 +208,10 @@ def save_adversarial(
             made = DefenseRun(run, chain)
             for selection in chosen:
                 try:
-                    saving.paths.append(_examples(made, selection).write(folder))
-                except Exception as error:  # whatever a plugin does, the other sets are saved
-                    saving.failed.append(f"{chain.spec} / {selection.spec}: {reason_of(selection.name, error)}")
+                    with running_user_code(selection.name):
+                        saving.paths.append(_examples(made, selection).write(folder))
+                except FreqRobustError as error:  # whatever a plugin does, the other sets are saved
+                    saving.failed.append(f"{chain.spec} / {selection.spec}: {one_line(error)}")
                     watch.end(f"not saved: {saving.failed[-1]}")
     return saving
 

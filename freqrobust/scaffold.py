@@ -150,7 +150,7 @@ def execute(*, model: str, data: str | None, normalize: str | None, ci: str) -> 
     Raises:
         FreqRobustError: a file is there already, or the model cannot be loaded.
     """
-    from freqrobust.journal import check_writable, write_atomically
+    from freqrobust.files import check_writable, write_atomically
 
     if ci not in (*WORKFLOWS, "none"):
         raise SpecError(f"unknown CI system {ci!r}{near_miss(ci, WORKFLOWS)} ({', '.join(WORKFLOWS)} or none)")

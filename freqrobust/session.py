@@ -15,14 +15,16 @@ from freqrobust.context import DefenseContext, Progress
 from freqrobust.data import ImageData
 from freqrobust.defending import defend_copy
 from freqrobust.diagnosis import Depth, Examined, examine
-from freqrobust.errors import FreqRobustError, JournalError, PluginError
-from freqrobust.journal import Journal, engine_hash, identity
+from freqrobust.errors import FreqRobustError, JournalError
+from freqrobust.files import identity
+from freqrobust.journal import Journal, engine_hash
 from freqrobust.measurement import Bench, Outcome, measure, measure_clean, measure_transfer
 from freqrobust.models import fingerprint, set_eval
 from freqrobust.plugin import Attack
-from freqrobust.printable import reason_of, shortened
+from freqrobust.printable import one_line
 from freqrobust.registry import DefenseChain, Selection
 from freqrobust.results import Warned
+from freqrobust.user_code import running_user_code
 from freqrobust.victim import Precision, Victim
 
 #: Predictions that vote on a sample when the defense is stochastic.
@@ -134,19 +136,21 @@ class Run:
         ready: list[tuple[DefenseRun, Measured, str]] = []
         for run, measured, key in missing:
             try:
-                run.victim()
+                with running_user_code(run.chain.name):
+                    run.victim()
                 ready.append((run, measured, key))
-            except Exception as error:  # the other defenses' cells are kept
-                measured.oblivious.append((selection, reason_of(run.chain.name, error)))
+            except FreqRobustError as error:  # the other defenses' cells are kept
+                measured.oblivious.append((selection, one_line(error)))
         if not ready:
             return
         missing = ready
         try:
             victims = [(run.victim(), measured.clean) for run, measured, _ in missing]
             self.watch.begin(label, len(self.data))
-            outcomes = measure_transfer(selection, source.victim(), source.bench, victims, self.seed)
-        except Exception as error:  # the other cells are kept
-            reason = reason_of(selection.name, error)
+            with running_user_code(selection.name):
+                outcomes = measure_transfer(selection, source.victim(), source.bench, victims, self.seed)
+        except FreqRobustError as error:  # the other cells are kept
+            reason = one_line(error)
             self.watch.end(f"{label}: failed: {reason}")
             for _, measured, _ in missing:
                 measured.oblivious.append((selection, reason))
@@ -173,10 +177,11 @@ class DefenseRun:
         run = self.run
         n = len(run.data)
         try:
-            clean = self.cell(None, None, lambda: measure_clean(self.victim(), self.bench))
-        except Exception as error:  # whatever a defense does, the other cells are kept
+            with running_user_code(self.chain.name):
+                clean = self.cell(None, None, lambda: measure_clean(self.victim(), self.bench))
+        except FreqRobustError as error:  # whatever a defense does, the other cells are kept
             nothing = Outcome(np.zeros(n, dtype=bool), np.zeros(n, dtype=np.int32))
-            reason = reason_of(self.chain.name, error)
+            reason = one_line(error)
             run.watch.say(f"{self.chain.spec}: failed: {reason}")
             return Measured(self.chain, nothing, [(s, reason) for s in run.chosen], reason)
         found: dict[int, Outcome | str] = {}
@@ -198,9 +203,10 @@ class DefenseRun:
             return
         origin = source if self.chain.parts else None
         try:
-            measured.examined = examine(self, measured.clean, measured.cells, measured.oblivious, depth, origin)
-        except Exception as error:  # the cells are kept
-            measured.examined = Examined(depth, failed=reason_of(self.chain.name, error))
+            with running_user_code(self.chain.name):
+                measured.examined = examine(self, measured.clean, measured.cells, measured.oblivious, depth, origin)
+        except FreqRobustError as error:  # the cells are kept
+            measured.examined = Examined(depth, failed=one_line(error))
             self.run.watch.say(f"{self.chain.spec}: the diagnosis failed: {measured.examined.failed}")
 
     def forget(self) -> None:
@@ -211,13 +217,16 @@ class DefenseRun:
         self, selection: Selection, clean: Outcome, lower: Outcome | None, handed: list[float] | None
     ) -> Outcome | str:
         try:
-            return self.cell(
-                selection,
-                handed,
-                lambda: measure(selection, self.victim(), self.bench, clean, lower, self.run.seed, handed is not None),
-            )
-        except Exception as error:  # whatever a plugin does, the other cells are kept
-            reason = reason_of(selection.name, error)
+            with running_user_code(selection.name):
+                return self.cell(
+                    selection,
+                    handed,
+                    lambda: measure(
+                        selection, self.victim(), self.bench, clean, lower, self.run.seed, handed is not None
+                    ),
+                )
+        except FreqRobustError as error:  # whatever a plugin does, the other cells are kept
+            reason = one_line(error)
             self.run.watch.end(f"{self.chain.spec} / {selection.spec}: failed: {reason}")
             return reason
 
@@ -283,13 +292,8 @@ class DefenseRun:
         )
         if not self.chain.parts:  # tried when the run was opened
             return self._victim
-        try:
+        with running_user_code(f"{self.chain.spec}: the defended model fails"):
             self._victim.predict(probe, ids)
-        except FreqRobustError:
-            raise
-        except Exception as error:
-            reason = shortened(f"{type(error).__name__}: {error}")
-            raise PluginError(f"{self.chain.spec}: the defended model fails: {reason}") from error
         return self._victim
 
 

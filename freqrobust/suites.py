@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from freqrobust.corruptions import ATTACK, COMMON, EXTRA, SEVERITIES
 from freqrobust.errors import SpecError
+from freqrobust.files import user_path
 from freqrobust.registry import near_miss
 
 #: Radii of the frequency filters, for a side of 32 pixels.
@@ -82,7 +82,7 @@ def resolve(name: str, shape: tuple[int, ...]) -> list[str]:
     head, _, params = name.partition(":")
     if head in _WITH_PARAMETERS and params:
         return [f"{spec},{params}" for spec in SUITES[head](shape)]
-    path = Path(name).expanduser()
+    path = user_path(name, "--suite")
     if not path.is_file():
         raise SpecError(f"unknown suite {name!r}{near_miss(name, SUITES)} ({', '.join(SUITES)}, or a file of specs)")
     try:

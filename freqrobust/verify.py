@@ -79,13 +79,14 @@ def verify(
         FreqRobustError: a set is damaged or made for other data, or the model does not fit its images.
     """
     from freqrobust.data import as_data
+    from freqrobust.files import user_path
     from freqrobust.opening import check_settings
     from freqrobust.saved import read_all
 
     settings = check_settings(device, batch_size=batch_size)
     clean = as_data(data) if data is not None else None
     training = as_data(train_data, "train data") if train_data is not None else None
-    sets = read_all(Path(where).expanduser())
+    sets = read_all(user_path(where, "the folder of saved examples"))
     counterparts = [_counterpart(one, clean) if clean is not None else None for one in sets]
     chains = [_chain(one, defense) for one in sets]
     cache = Path(cache_dir) if cache_dir is not None else None
@@ -254,10 +255,10 @@ def execute(
     quiet: bool,
 ) -> int:
     """One ``freqrobust verify``; the exit code: 1 where a budget does not hold."""
-    from freqrobust.data import cache_root, load_data
+    from freqrobust.data import load_data
     from freqrobust.devices import resolve_device
     from freqrobust.failures import print_lines
-    from freqrobust.journal import check_writable, write_atomically
+    from freqrobust.files import cache_root, check_writable, user_path, write_atomically
     from freqrobust.models import load_model
     from freqrobust.run import parse_batch_size
     from freqrobust.saved import read_all
@@ -266,8 +267,8 @@ def execute(
         raise SpecError("verify needs --model: the model that the saved examples are shown to")
     size, where = parse_batch_size(batch_size), resolve_device(device)
     if json_file is not None:
-        check_writable(Path(json_file))
-    read_all(Path(directory).expanduser())  # damaged files are said before a model is loaded
+        check_writable(json_file, "--json")
+    read_all(user_path(directory, "DIR"))  # damaged files are said before a model is loaded
     clean = load_data(data, data_dir=data_dir, split=split) if data is not None else None
     training = load_data(train_data, data_dir=data_dir, split="train") if train_data is not None else None
     network = load_model(model, arch=arch, normalize=normalize, trust=trust_checkpoint, data=clean, device=where)
@@ -282,7 +283,7 @@ def execute(
         cache_dir=cache_root(),
     )
     if json_file is not None:
-        write_atomically(Path(json_file), json.dumps([asdict(one) for one in results], indent=1) + "\n")
+        write_atomically(json_file, json.dumps([asdict(one) for one in results], indent=1) + "\n")
     if not quiet:
         print(one_line(f"model: {network.arch} ({network.spec}), normalisation {network.chosen}"))
         render(results, sys.stdout)

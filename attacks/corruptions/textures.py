@@ -10,6 +10,7 @@ import torch
 from freqrobust.attacks.corruptions.draws import Draws
 
 from freqrobust.errors import DataError
+from freqrobust.files import regular_file, user_path
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
@@ -64,7 +65,7 @@ class Folder:
     """
 
     def __init__(self, path: str, scale: float) -> None:
-        self.path, self.scale = Path(path).expanduser(), scale
+        self.path, self.scale = user_path(path, "frost", DataError), scale
 
     @cached_property
     def pictures(self) -> list[torch.Tensor]:
@@ -84,6 +85,7 @@ class Folder:
         from PIL import Image
         from torchvision.transforms.functional import pil_to_tensor
 
+        regular_file(file, str(file), DataError, "a picture")
         try:
             with Image.open(file) as picture:
                 pixels = pil_to_tensor(picture.convert("RGB"))

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from freqrobust.analysis_results import AnalysisResult, AnalysisTable
 from freqrobust.errors import SpecError
-from freqrobust.plugin import Analysis
+from freqrobust.plugin import Analysis, Count
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +56,7 @@ class Kernels(Analysis):
 
     needs_data: ClassVar[bool] = False
 
-    filters: int = Field(64, ge=1, description="filters of the first layer to show, at most")
+    filters: Count = Field(64, description="filters of the first layer to show, at most")
 
     def run(self, model: nn.Module, data: ImageData, context: AnalysisContext) -> KernelsResult:
         from freqrobust.analysis import lean

@@ -126,7 +126,7 @@ def test_list(what: str | None, command: Callable[..., Any]) -> None:
 def test_list_shows_parameters(command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     lines = [" ".join(line.split()) for line in command("list", "attacks").out.splitlines()]
-    assert "steps int >= 1 20 gradient steps per restart" in lines
+    assert "steps int >= 1 and <= 1000000 20 gradient steps per restart" in lines
     assert "eps float >= 0 8/255 budget, in the norm's unit; 8/255 is accepted" in lines
     assert "radius float >= 0 required cycles per image" in lines
     assert any("freqrobust" in line and line.startswith("pgd ") for line in lines)

@@ -11,7 +11,8 @@ from torch import nn
 
 from freqrobust import evaluate
 from freqrobust.errors import JournalError
-from freqrobust.journal import Journal, identity, write_atomically
+from freqrobust.files import identity, write_atomically
+from freqrobust.journal import Journal
 
 ATTACKS = ["pgd:eps=[0.05,0.1],steps=3", "lfc:radius=2"]
 PLUGIN = '''
