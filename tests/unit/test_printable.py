@@ -8,7 +8,7 @@ import pytest
 
 from freqrobust.errors import SpecError
 from freqrobust.printable import LOG, DebugOutput, one_line, print_traceback, reason_of, several_lines, shortened
-from freqrobust.run import Screen
+from freqrobust.progress import Screen
 
 EVIL = "\x1b[2Jwiped\rhidden\u202egnp.exe\x9b31m\x07"
 FORBIDDEN = set("\x1b\r\u202e\x9b\x07")
