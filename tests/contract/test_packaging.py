@@ -11,6 +11,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    tomllib = pytest.importorskip("tomli")
 
 ROOT = Path(__file__).resolve().parents[2]
 THIRD_PARTY = ROOT / "tests" / "thirdparty_plugin"
@@ -65,6 +71,31 @@ def test_the_wheel_holds_everything_under_one_name(tmp_path) -> None:
         str(tmp_path / "site" / "freqrobust" / "attacks" / "pgd.py"),
         "freqrobust.attacks.pgd",
     ]
+
+
+#: Installed before the others, by the Makefile.
+BESIDE = ("setuptools", "wheel")
+
+
+def name_of(requirement: Requirement) -> str:
+    """A name as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", requirement.name).lower()
+
+
+def test_the_constraints_pin_what_the_project_asks_for() -> None:
+    """Every dependency and extra is pinned, to a version that it allows."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pins = {}
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        pin = Requirement(line)
+        (exact,) = pin.specifier
+        assert exact.operator == "==", line
+        pins[name_of(pin)] = exact.version
+    texts = [*project["dependencies"], *(text for extra in project["optional-dependencies"].values() for text in extra)]
+    asked = [Requirement(text) for text in texts if not text.startswith("freqrobust[")]
+    asked = [one for one in asked if one.name not in BESIDE and (one.marker is None or one.marker.evaluate())]
+    assert {name_of(one) for one in asked} <= pins.keys()
+    assert [str(one) for one in asked if pins[name_of(one)] not in one.specifier] == []
 
 
 @pytest.fixture(scope="module")
