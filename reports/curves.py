@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from freqrobust.reports.text import interval, one_line, percent
-
 from freqrobust.results import Cell, Report, WorstCase
 from freqrobust.summary import Entry, eps_text, threats
 

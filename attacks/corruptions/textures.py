@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from freqrobust.attacks.corruptions.draws import Draws
 
+from freqrobust.attacks.corruptions.draws import Draws
 from freqrobust.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -86,7 +86,7 @@ class Folder:
 
         try:
             with Image.open(file) as picture:
-                pixels = pil_to_tensor(picture.convert("RGB"))
+                pixels: torch.Tensor = pil_to_tensor(picture.convert("RGB"))
         except (OSError, ValueError) as error:
             raise DataError(f"{file} cannot be read as a picture: {error}") from error
         pixels = pixels.float() / 255

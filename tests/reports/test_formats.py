@@ -12,9 +12,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from freqrobust.reports.markdown import COMMENT
 
 from freqrobust import Report
+from freqrobust.reports.markdown import COMMENT
 from freqrobust.summary import Entry, attacks, entry_labels, headline
 
 SCHEMA = Path(__file__).with_name("junit.xsd")
