@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from freqrobust.attacks.isolation import any_batch, installed, isolated, require, settle
 from pydantic import Field, model_validator
 
+from freqrobust.attacks.isolation import any_batch, installed, isolated, require, settle
 from freqrobust.plugin import Attack, Count, Number, check_eps
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from freqrobust.attacks.corruptions.constants import TABLES, Constants
 from pydantic import Field, model_validator
 
+from freqrobust.attacks.corruptions.constants import TABLES, Constants
 from freqrobust.corruptions import COMMON, EXTRA, constant_set
 from freqrobust.errors import DataError, FreqRobustError, PluginError, SpecError
 from freqrobust.plugin import Attack

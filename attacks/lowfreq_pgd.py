@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from freqrobust.attacks.climbing import Climb
 from pydantic import Field, model_validator
 
+from freqrobust.attacks.climbing import Climb
 from freqrobust.errors import PluginError
 from freqrobust.plugin import Number
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from freqrobust.attacks.climbing import Climb
 from pydantic import Field, model_validator
+
+from freqrobust.attacks.climbing import Climb
 
 if TYPE_CHECKING:
     from freqrobust.regions import Space

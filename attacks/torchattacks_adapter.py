@@ -12,9 +12,9 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from freqrobust.attacks.isolation import any_batch, batch_seed, isolated, require, settle
 from pydantic import BeforeValidator, Field, create_model, model_validator
 
+from freqrobust.attacks.isolation import any_batch, batch_seed, isolated, require, settle
 from freqrobust.bounds import MOST
 from freqrobust.errors import PluginError
 from freqrobust.plugin import Attack, AttackFamily, Norm, Number, Threat, check_eps

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from freqrobust.attacks.corruption import Corruption
 
+from freqrobust.attacks.corruption import Corruption
 from freqrobust.context import AttackContext
 from freqrobust.corruptions import COMMON, EXTRA, SEVERITIES
 from freqrobust.data import load_data

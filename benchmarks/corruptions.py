@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from freqrobust.attacks.corruption import Corruption
 from rich.console import Console
 from rich.table import Table
 from timing import Timed, alternate, packages, ratio, surroundings
 
+from freqrobust.attacks.corruption import Corruption
 from freqrobust.context import AttackContext
 from freqrobust.corruptions import COMMON, EXTRA, SEVERITIES
 from freqrobust.data import load_data

@@ -22,12 +22,12 @@ import cifar_small
 import numpy as np
 import torch
 import torchattacks
-from freqrobust.attacks.isolation import batch_seed, generators
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 
 from freqrobust import evaluate, load_model
+from freqrobust.attacks.isolation import batch_seed, generators
 from freqrobust.context import AttackContext
 from freqrobust.data import ImageData, load_data
 from freqrobust.models import frozen

@@ -49,8 +49,8 @@ class AdversarialTraining(Defense):
         import copy
 
         import torch
-        from freqrobust.attacks.pgd import PGD
 
+        from freqrobust.attacks.pgd import PGD
         from freqrobust.context import AttackContext
         from freqrobust.errors import JournalError, PluginError
         from freqrobust.files import identity, write_atomically

@@ -21,4 +21,5 @@ class BitDepth(InputDefense):
 
     def transform(self, images: torch.Tensor) -> torch.Tensor:
         levels = 2**self.bits - 1
-        return (images * levels).round() / levels
+        rounded: torch.Tensor = (images * levels).round() / levels
+        return rounded

@@ -172,6 +172,7 @@ def _update(project: Project, old: Report | None, report: Report, code: int, qui
 def _show(project: Project, old: Report | None, report: Report) -> None:
     from freqrobust import compare, targets
     from freqrobust.gate_table import console_for, print_comparison
+    from freqrobust.printable import one_line
 
     assert project.baseline is not None
     console, plain = console_for(sys.stdout)
@@ -187,6 +188,7 @@ def _show(project: Project, old: Report | None, report: Report) -> None:
     known = targets.in_report(report)
     try:
         cells = len(compare.declared_cells(project.rules, known, report.data.shape))
+        undetectable = compare.undetectable_cells(report, project.rules)
     except GateError:
         return
     drop = compare.expected_drop(report.data.n, cells, project.rules.alpha)
@@ -196,3 +198,5 @@ def _show(project: Project, old: Report | None, report: Report) -> None:
             f"{compare.POWER:.0%} power (alpha {project.rules.alpha:g}/{cells}, if {compare.CHURN:.0%} of the samples "
             "improve all the same; a retrained model changes more)"
         )
+    for line in undetectable:
+        console.print(one_line(line), soft_wrap=True)  # one line each, however narrow

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from freqrobust import targets
 from freqrobust.errors import GateError, SpecError
-from freqrobust.pairing import Change, Side, changes_of, conditions, described, partners_of, shared_targets
+from freqrobust.pairing import Change, Side, changes_of, conditions, described, model_pairs, shared_targets, unpaired
 from freqrobust.results import Comparison, DataRecord, RegressionRow, Report
 from freqrobust.statistics import detectable_drop, holm
 from freqrobust.suites import HEADLINE_RADIUS, scaled_radius
@@ -69,10 +69,11 @@ def compare(baseline: Report, new: Report, rules: Rules | None = None, *, name: 
     for report, called in ((baseline, name), (new, "the new report")):
         if any(cell.n != report.data.n for cell in report.cells):
             raise GateError(f"cannot compare with {name}: {called} is of a sequential check, which leaves samples out")
-    partners = partners_of(baseline.models, new.models)
+    pairs = model_pairs(baseline.models, new.models)
+    partners = {pair.new: pair.baseline for pair in pairs}
     old, now = Side(baseline, {b: n for n, b in partners.items()}), Side(new, {n: n for n in partners})
     shared, notes = shared_targets(old, now)
-    notes = [*conditions(baseline, new, partners), *notes]
+    notes = [*conditions(baseline, new, partners), *unpaired(baseline.models, new.models, pairs), *notes]
     declared = _declared(rules, [*shared, *targets.sweeps(shared)], new.data.shape)
     changes, more = changes_of(old, now, [*shared, *targets.sweeps(shared)], declared.cells, declared.named)
     notes += more
@@ -80,9 +81,13 @@ def compare(baseline: Report, new: Report, rules: Rules | None = None, *, name: 
         raise GateError(f"strict: {name} and the new report differ: {'; '.join(notes)}")
     labels = model_labels(new) if len(new.models) > 1 else []
     rows = _rows(changes, declared, rules, labels)
+    notes += _undetectable(changes, declared, rules, labels)  # no difference of the two: strict allows it
     return Comparison(
         baseline=name,
-        models=[f"{described(baseline.models[b])} -> {described(new.models[n])}" for n, b in partners.items()],
+        models=[
+            f"{described(baseline.models[pair.baseline])} -> {described(new.models[pair.new])}, paired by {pair.by}"
+            for pair in pairs
+        ],
         passed=not any(row.passed is False for row in rows),
         alpha=rules.alpha,
         max_drop=rules.max_drop,
@@ -131,6 +136,42 @@ def expected_drop(n: int, cells: int, alpha: float) -> float | None:
     return detectable_drop(n, alpha / max(cells, 1), CHURN, POWER)
 
 
+def undetectable_cells(report: Report, rules: Rules) -> list[str]:
+    """A line for each gate cell that can never fail with this report as the baseline, and why.
+
+    Raises:
+        GateError: there are no gate cells.
+        SpecError: a rule names no cell.
+    """
+    side = Side(report, {number: number for number in range(len(report.models))})
+    known = side.targets()
+    known += targets.sweeps(known)
+    declared = _declared(rules, known, report.data.shape)
+    changes, _ = changes_of(side, side, known, (), ())
+    return _undetectable(changes, declared, rules, model_labels(report) if len(report.models) > 1 else [])
+
+
+def _undetectable(changes: Sequence[Change], declared: _Declared, rules: Rules, labels: Sequence[str]) -> list[str]:
+    """A line for each gate cell where even a drop to zero would pass, at the level of Holm's first step."""
+    judged = [change for change in changes if change.target.key in declared.cells]
+    lines = []
+    for change in judged:
+        required = declared.limit(change.target, rules)
+        accuracy = f"{change.baseline:.1%}"
+        if change.baseline == 0:
+            reason = f"the accuracy in the baseline is {accuracy}, and cannot drop"
+        elif change.baseline <= required + 1e-12:
+            reason = (
+                f"the accuracy in the baseline is {accuracy}, and drops of up to {100 * required:g} points are allowed"
+            )
+        elif change.p_of_zero * len(judged) > rules.alpha:
+            reason = f"the accuracy in the baseline is {accuracy}, and a drop to 0% of this cell alone would not be significant"
+        else:
+            continue
+        lines.append(f"no regression can be detected in {_named(change.target, labels)}: {reason}")
+    return lines
+
+
 def default_cells(known: Iterable[Target], shape: Sequence[int]) -> list[Target]:
     """The gate cells where none are named: clean, LFC at the headline's radius, the worst case per threat."""
     radius = scaled_radius(HEADLINE_RADIUS, tuple(shape))
@@ -158,6 +199,10 @@ class _Declared:
     cells: dict[str, Target]
     named: set[str]
     limits: list[tuple[set[str], float]]
+
+    def limit(self, target: Target, rules: Rules) -> float:
+        """The largest drop that is allowed."""
+        return next((drop for keys, drop in reversed(self.limits) if target.key in keys), rules.max_drop)
 
 
 def _declared(rules: Rules, shared: Sequence[Target], shape: Sequence[int]) -> _Declared:
@@ -189,12 +234,12 @@ def _rows(changes: Sequence[Change], declared: _Declared, rules: Rules, labels: 
     for change in changes:
         key = change.target.key
         p = adjusted.get(key)
-        required = next((drop for keys, drop in reversed(declared.limits) if key in keys), rules.max_drop)
+        required = declared.limit(change.target, rules)
         churn = max(min(change.lost, change.gained) / change.n, CHURN)
         mcnemars = p is not None and change.test == "mcnemar"
         rows.append(
             RegressionRow(
-                name=f"{labels[change.target.model]}: {change.target.name}" if labels else change.target.name,
+                name=_named(change.target, labels),
                 model=change.target.model,
                 passed=None if p is None else not (p <= rules.alpha and change.drop > required + 1e-12),
                 measured=change.drop,
@@ -213,6 +258,10 @@ def _rows(changes: Sequence[Change], declared: _Declared, rules: Rules, labels: 
             )
         )
     return sorted(rows, key=_badness)
+
+
+def _named(target: Target, labels: Sequence[str]) -> str:
+    return f"{labels[target.model]}: {target.name}" if labels else target.name
 
 
 def _badness(row: RegressionRow) -> tuple[bool, bool, float, float]:

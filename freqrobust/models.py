@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import io
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -371,17 +373,48 @@ def _torchvision(name: str) -> _Loaded:
     return _Loaded(network, f"torchvision:{name}", known)
 
 
+def _timm_missing(error: BaseException) -> ModelError:
+    if isinstance(error, ModuleNotFoundError) and error.name == "timm":
+        return ModelError("timm: models need the extra 'zoo': pip install 'freqrobust[zoo]'")
+    return ModelError(f"timm cannot be imported: {describe_error(error)}")
+
+
 def _timm(name: str) -> _Loaded:
-    try:
+    with running_user_code(_timm_missing), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # timm imports what newer versions of torch deprecate
         import timm
-    except ImportError as error:
-        raise ModelError("timm: models need the extra 'zoo': pip install 'freqrobust[zoo]'") from error
     if not timm.is_model(name.split(".")[0]):
         raise SpecError(f"timm has no model {name!r}{near_miss(name, timm.list_models())}")
-    with running_user_code(f"the weights of timm:{name} cannot be fetched", ModelError):
+
+    def unloadable(error: BaseException) -> ModelError:  # no network, broken download
+        reason = _timm_without_hub(timm.__version__) or describe_error(error)
+        return ModelError(f"the weights of timm:{name} cannot be loaded: {reason}")
+
+    with running_user_code(unloadable), warnings.catch_warnings():
+        for deprecated in (DeprecationWarning, FutureWarning):
+            warnings.simplefilter("ignore", deprecated)
         network = timm.create_model(name, pretrained=True)
     cfg = network.pretrained_cfg
     return _Loaded(network, f"timm:{name}", normalization.Chosen(tuple(cfg["mean"]), tuple(cfg["std"]), "checkpoint"))
+
+
+def _timm_without_hub(version: str) -> str:
+    """Why timm cannot use ``huggingface_hub``; empty if it can.
+
+    timm takes any failed import for a missing package, and advises to install what may be there.
+    """
+    from timm.models._hub import has_hf_hub
+
+    if has_hf_hub():
+        return ""
+    try:
+        hub = importlib.metadata.version("huggingface_hub")
+    except importlib.metadata.PackageNotFoundError:
+        return "timm needs the package huggingface_hub: pip install 'freqrobust[zoo]'"
+    return (
+        f"timm {version} cannot import what it needs from huggingface_hub {hub}; "
+        "install versions that fit: pip install 'freqrobust[zoo]'"
+    )
 
 
 def _robustbench(spec: str, trust: bool) -> _Loaded:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -82,12 +83,61 @@ def described(model: ModelRecord) -> str:
     return f"{model.arch} ({model.spec})"
 
 
-def partners_of(old: list[ModelRecord], new: list[ModelRecord]) -> dict[int, int]:
-    """Which model of the baseline each new one is compared with: the same spec, else the same place."""
-    specs = [model.spec for model in old]
-    if len({model.spec for model in new} & set(specs)) == len(new) == len(set(specs)) > 1:
-        return {n: specs.index(model.spec) for n, model in enumerate(new)}
-    return {n: n for n in range(min(len(old), len(new)))}
+@dataclass(frozen=True)
+class ModelPair:
+    """Two models that are compared, by their places in the reports, and why these two."""
+
+    baseline: int
+    new: int
+    by: Literal["name", "fingerprint", "position"]
+
+
+def model_pairs(old: Sequence[ModelRecord], new: Sequence[ModelRecord]) -> list[ModelPair]:
+    """Which model of the baseline each new one is compared with, in the order of the new ones.
+
+    The one of the same name (as the user named it, else its spec), then the one of the same fingerprint; what remains
+    is paired in the order of the reports. A name or fingerprint that several models have decides nothing, except that
+    both together do.
+    """
+    rules: list[tuple[Literal["name", "fingerprint"], Callable[[ModelRecord], object]]] = [
+        ("name", lambda model: (_called(model), model.sha256)),
+        ("name", _called),
+        ("fingerprint", lambda model: model.sha256),
+    ]
+    left, right = dict(enumerate(old)), dict(enumerate(new))
+    pairs = []
+    for by, key in rules:
+        before, after = _unique(left, key), _unique(right, key)
+        for value in before.keys() & after.keys():
+            pairs.append(ModelPair(before[value], after[value], by))
+            del left[before[value]], right[after[value]]
+    pairs += [ModelPair(b, n, "position") for b, n in zip(left, right, strict=False)]
+    return sorted(pairs, key=lambda pair: pair.new)
+
+
+def _called(model: ModelRecord) -> str:
+    return model.name or model.spec
+
+
+def _unique(models: Mapping[int, ModelRecord], key: Callable[[ModelRecord], object]) -> dict[object, int]:
+    """The places of models by a property that no other has."""
+    values = {place: key(model) for place, model in models.items()}
+    times = Counter(values.values())
+    return {value: place for place, value in values.items() if times[value] == 1}
+
+
+def unpaired(old: Sequence[ModelRecord], new: Sequence[ModelRecord], pairs: Sequence[ModelPair]) -> list[str]:
+    """A line for each model that is not compared."""
+    sides = (
+        (old, {pair.baseline for pair in pairs}, "the new report"),
+        (new, {pair.new for pair in pairs}, "the baseline"),
+    )
+    return [
+        f"model {described(model)} is not compared: {where} has fewer models"
+        for models, places, where in sides
+        for place, model in enumerate(models)
+        if place not in places
+    ]
 
 
 def shared_targets(old: Side, now: Side) -> tuple[list[Target], list[str]]:
@@ -133,7 +183,11 @@ def _normalization(record: NormalizeRecord) -> str:
 
 @dataclass(frozen=True)
 class Change:
-    """What happened to the samples of one target."""
+    """What happened to the samples of one target.
+
+    Attributes:
+        p_of_zero: the p-value if every sample that was right in the baseline were wrong now: the smallest there can be.
+    """
 
     target: Target
     test: Literal["mcnemar", "sign-flip"]
@@ -144,6 +198,7 @@ class Change:
     drop: float
     lost: int
     gained: int
+    p_of_zero: float
 
 
 def changes_of(
@@ -210,15 +265,21 @@ def _levels(shared: Sequence[Target], sweep: Target, old: Side, now: Side) -> li
 def _change(target: Target, before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Change:
     lost, gained, n = int((before & ~after).sum()), int((~before & after).sum()), len(before)
     was, now = float(before.mean()), float(after.mean())
-    return Change(target, "mcnemar", mcnemar(lost, gained), n, was, now, (lost - gained) / n, lost, gained)
+    p_of_zero = mcnemar(int(before.sum()), 0)
+    return Change(target, "mcnemar", mcnemar(lost, gained), n, was, now, (lost - gained) / n, lost, gained, p_of_zero)
 
 
 def _sweep_change(target: Target, before: NDArray[np.int64], after: NDArray[np.int64], levels: int) -> Change:
     """The test on each sample's smallest breaking eps, counted in levels of the sweep."""
     difference = before - after
-    values, counts = np.unique(difference, return_counts=True)
-    tally = {int(value): int(count) for value, count in zip(values, counts, strict=True)}
     was, now = float(before.mean()) / levels, float(after.mean()) / levels
     lost, gained = int((difference > 0).sum()), int((difference < 0).sum())
     drop = float(difference.sum()) / (levels * len(before))
-    return Change(target, "sign-flip", sign_flip(tally), len(before), was, now, drop, lost, gained)
+    p_value, p_of_zero = sign_flip(_tally(difference)), sign_flip(_tally(before))
+    return Change(target, "sign-flip", p_value, len(before), was, now, drop, lost, gained, p_of_zero)
+
+
+def _tally(values: NDArray[np.int64]) -> dict[int, int]:
+    """How many samples have which value."""
+    distinct, counts = np.unique(values, return_counts=True)
+    return {int(value): int(count) for value, count in zip(distinct, counts, strict=True)}

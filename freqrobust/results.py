@@ -321,13 +321,15 @@ class Comparison(_Part):
     """A report against its baseline: rows worst first, those judged before the others."""
 
     baseline: str = Field(description="where the baseline came from")
-    models: list[str] = Field([], description="what was compared with what, a line a pair of models")
+    models: list[str] = Field([], description="what was compared with what and why, a line a pair of models")
     passed: bool
     alpha: float
     max_drop: float
     power: float = 0.8
     rows: list[RegressionRow]
-    notes: list[str] = Field([], description="in what else the two reports differ")
+    notes: list[str] = Field(
+        [], description="in what else the two reports differ, and gate cells where no regression can be detected"
+    )
 
 
 class GateRecord(_Part):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from freqrobust.errors import SpecError
+from freqrobust.errors import FreqRobustError, SpecError
 from freqrobust.project import NAME, UPDATE_COMMAND
 from freqrobust.registry import near_miss
 
@@ -168,7 +168,26 @@ def execute(*, model: str, data: str | None, normalize: str | None, ci: str) -> 
         write_atomically(path, text)
         print(f"written: {path}")
     print(f"next: look through {NAME}, then run {UPDATE_COMMAND} and keep {BASELINE} under version control")
+    for line in _undetectable():
+        print(line)
     return 0
+
+
+def _undetectable() -> list[str]:
+    """For which gate cells of the project no regression can be detected, if it has a baseline already."""
+    if not Path(BASELINE).is_file():
+        return [f"{UPDATE_COMMAND} also lists the gate cells for which no regression can be detected"]
+    from freqrobust.compare import undetectable_cells
+    from freqrobust.printable import one_line
+    from freqrobust.project import read_project
+    from freqrobust.results import Report
+
+    try:
+        return [
+            one_line(line) for line in undetectable_cells(Report.from_json(BASELINE), read_project(Path(NAME)).rules)
+        ]
+    except FreqRobustError as error:  # a baseline of something else: check says what is wrong with it
+        return [one_line(f"{BASELINE} is there already, but cannot be used: {error}")]
 
 
 def _pinned(model: str, data: str | None) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import IO, TYPE_CHECKING
 
-from freqrobust.reports.text import one_line
-
 from freqrobust.plugin import Reporter
+from freqrobust.reports.text import one_line
 from freqrobust.summary import Entry, model_labels, remarks, warning_text
 
 if TYPE_CHECKING:

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from freqrobust.reports.text import interval, one_line, percent
-
 from freqrobust.plugin import norm_name
+from freqrobust.reports.text import interval, one_line, percent
 from freqrobust.results import Cell, Report, WorstCase
 from freqrobust.summary import Entry, eps_text, threats
 

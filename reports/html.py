@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
+from pydantic import Field
+
 from freqrobust.reports.comparing import Comparing
 from freqrobust.reports.curves import Named, charts
 from freqrobust.reports.text import (
@@ -30,8 +32,6 @@ from freqrobust.reports.text import (
     readings,
     title,
 )
-from pydantic import Field
-
 from freqrobust.summary import (
     Entry,
     Measure,

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Literal
 from xml.etree import ElementTree
 
-from freqrobust.reports.text import accuracy, check_number, check_reason, conditions, difference, digits, one_line
-
 from freqrobust.plugin import Reporter
+from freqrobust.reports.text import accuracy, check_number, check_reason, conditions, difference, digits, one_line
 from freqrobust.summary import Entry, diagnosed, entry_labels, footnotes, remarks, verdict_text, warning_text
 
 if TYPE_CHECKING:

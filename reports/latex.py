@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Literal
 
-from freqrobust.reports.comparing import Comparing
-from freqrobust.reports.text import conditions, digits, interval, one_line, percent, title
 from pydantic import Field
 
+from freqrobust.reports.comparing import Comparing
+from freqrobust.reports.text import conditions, digits, interval, one_line, percent, title
 from freqrobust.statistics import Z95
 from freqrobust.summary import (
     Entry,

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
+from pydantic import Field
+
 from freqrobust.reports.comparing import Comparing
 from freqrobust.reports.text import (
     RESULTS,
@@ -26,8 +28,6 @@ from freqrobust.reports.text import (
     readings,
     title,
 )
-from pydantic import Field
-
 from freqrobust.summary import (
     Measure,
     at_chance,

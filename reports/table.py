@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
+from pydantic import Field
+
+from freqrobust.gate_table import print_gate
 from freqrobust.reports.comparing import Comparing
 from freqrobust.reports.text import (
     accuracy,
@@ -18,9 +21,6 @@ from freqrobust.reports.text import (
     one_line,
     points,
 )
-from pydantic import Field
-
-from freqrobust.gate_table import print_gate
 from freqrobust.results import Cell
 from freqrobust.summary import (
     Entry,

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+
 from freqrobust.attacks.corruptions import linear
 from freqrobust.attacks.corruptions.constants import Constants
 from freqrobust.attacks.corruptions.draws import Draws

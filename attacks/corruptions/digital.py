@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
+from torch.nn.functional import grid_sample
+
 from freqrobust.attacks.corruptions import linear
 from freqrobust.attacks.corruptions.constants import Constants
 from freqrobust.attacks.corruptions.draws import Draws
-from torch.nn.functional import grid_sample
 
 #: Added before rounding down: halves are rounded up, also where a sum falls short of them by its rounding error.
 _HALF = 0.5 + 1e-3

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
+
 from freqrobust.attacks.corruptions.constants import Constants
 from freqrobust.attacks.corruptions.draws import Draws
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+
 from freqrobust.attacks.corruptions import linear
 from freqrobust.attacks.corruptions.constants import Constants
 from freqrobust.attacks.corruptions.draws import Draws

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from freqrobust.attacks.corruptions.draws import Draws
 
+from freqrobust.attacks.corruptions.draws import Draws
 from freqrobust.errors import DataError
 from freqrobust.files import regular_file, user_path
 
@@ -88,7 +88,7 @@ class Folder:
         regular_file(file, str(file), DataError, "a picture")
         try:
             with Image.open(file) as picture:
-                pixels = pil_to_tensor(picture.convert("RGB"))
+                pixels: torch.Tensor = pil_to_tensor(picture.convert("RGB"))
         except (OSError, ValueError) as error:
             raise DataError(f"{file} cannot be read as a picture: {error}") from error
         pixels = pixels.float() / 255

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+
 from freqrobust.attacks.corruptions import linear
 from freqrobust.attacks.corruptions.blur import smear
 from freqrobust.attacks.corruptions.constants import Constants

@@ -235,6 +235,7 @@ def test_init_check_update(command: Command, workspace: Path) -> None:
     """The whole way of a new user, on the embedded demo."""
     first = command("init")
     assert first.code == 0, first.err
+    assert "freqrobust check --update-baseline also lists the gate cells for which no regression" in first.out
     assert [line.partition(": ")[2] for line in first.out.splitlines()[:2]] == [
         "freqrobust.toml",
         ".github/workflows/robustness.yml",
@@ -254,6 +255,41 @@ def test_init_check_update(command: Command, workspace: Path) -> None:
     gate = Report.from_json("r.json").gate
     assert gate is not None
     assert gate.passed
+
+
+def test_gate_cells_that_cannot_fail_are_said_when_the_baseline_is_written(
+    project: Callable[..., Path], command: Command
+) -> None:
+    path = project()
+    path.write_text(path.read_text(encoding="utf-8").replace(ATTACKS, "pgd:eps=1,steps=3"), encoding="utf-8")
+    written = command("check", "--update-baseline")
+    assert written.code == 0, written.err
+    assert Report.from_json("baseline.json").worst_case[0].correct == 0  # any image is within that eps
+    line = "no regression can be detected in none / worst-linf-1: the accuracy in the baseline is 0.0%, and cannot drop"
+    assert [x for x in written.out.splitlines() if x.startswith("no regression")] == [line]
+    checked = command("check", "--json", "r.json")
+    assert checked.code == 0, checked.err
+    assert f"note: {line}" in " ".join(checked.out.split())
+    gate = Report.from_json("r.json").gate
+    assert gate is not None
+    assert gate.comparison is not None
+    assert gate.comparison.notes == [line]
+    compared = command("compare", "baseline.json", "r.json", "--strict")  # it is no difference of the two
+    assert compared.code == 0, compared.err
+    assert f"note: {line}" in " ".join(compared.out.split())
+    path.unlink()
+    Path("baseline.json").rename(scaffold.BASELINE)
+    again = command("init", "--ci", "none")
+    assert again.code == 0, again.err
+    assert line in again.out.splitlines()
+
+
+def test_init_beside_a_broken_baseline(command: Command, workspace: Path) -> None:
+    Path(scaffold.BASELINE).write_text("{", encoding="utf-8")
+    found = command("init", "--ci", "none")
+    assert found.code == 0, found.err
+    assert f"{scaffold.BASELINE} is there already, but cannot be used: " in found.out
+    assert Path(scaffold.BASELINE).read_text(encoding="utf-8") == "{"
 
 
 def test_check_fails_when_the_model_gets_worse(project: Callable[..., Path], worse: Path, command: Command) -> None:

@@ -7,10 +7,17 @@ import re
 import shutil
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    tomllib = pytest.importorskip("tomli")
 
 ROOT = Path(__file__).resolve().parents[2]
 THIRD_PARTY = ROOT / "tests" / "thirdparty_plugin"
@@ -65,6 +72,97 @@ def test_the_wheel_holds_everything_under_one_name(tmp_path) -> None:
         str(tmp_path / "site" / "freqrobust" / "attacks" / "pgd.py"),
         "freqrobust.attacks.pgd",
     ]
+
+
+def test_the_plugins_are_beside_the_engine_for_tools_that_read_files() -> None:
+    """Type checkers, editors and a plain path on ``sys.path`` know nothing of the mapping that setuptools has."""
+    mapping = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["package-dir"]
+    assert {"freqrobust.attacks", "freqrobust.defenses", "freqrobust.reports"} <= mapping.keys()
+    for name, folder in mapping.items():
+        assert ROOT.joinpath(*name.split(".")).resolve() == (ROOT / folder).resolve(), name
+
+
+USER = """
+from freqrobust import evaluate
+from freqrobust.attacks.pgd import PGD
+from freqrobust.defenses.kernel_smoothing import KernelSmoothing
+from freqrobust.reports.table import Table
+
+reveal_type(PGD(eps=0.1))
+reveal_type(PGD(eps=0.1).steps)
+reveal_type(KernelSmoothing(rho=1.0).rho)
+reveal_type(Table())
+reveal_type(evaluate("demo", "digits"))
+PGD(eps=0.1).nothing
+"""
+
+MYPY = """
+[mypy]
+plugins = pydantic.mypy
+[mypy-torch.*,torchvision.*,numpy.*,scipy.*,sklearn.*]
+follow_imports = skip
+"""
+
+
+@pytest.mark.slow
+def test_an_editable_install_shows_its_types(tmp_path) -> None:
+    """What a user of ``pip install -e .`` sees, in an environment of its own and away from the repository."""
+    pytest.importorskip("mypy", reason="the extra 'dev' is not installed")
+    tree, user = tmp_path / "tree", tmp_path / "user"
+    for name in ("freqrobust", "attacks", "defenses", "reports"):
+        shutil.copytree(ROOT / name, tree / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    venv.create(tmp_path / "venv", with_pip=False)
+    python = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
+    (site,) = (tmp_path / "venv").rglob("site-packages")
+    shared = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "shared.pth").write_text("".join(f"{path}\n" for path in shared))
+    quiet = ["--quiet", "--disable-pip-version-check", "--no-index", "--no-deps", "--no-build-isolation"]
+    run("-m", "pip", "--python", python, "install", *quiet, "-e", tree)
+    user.mkdir()
+    (user / "script.py").write_text(USER)
+    (user / "mypy.ini").write_text(MYPY)
+    code = "import freqrobust.attacks.pgd as m, freqrobust.registry as r; print(m.__file__, r.attacks.get('pgd').__module__)"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False, cwd=user)
+    assert done.stdout.split() == [str(tree / "freqrobust" / "attacks" / "pgd.py"), "freqrobust.attacks.pgd"]
+    options = ["--python-executable", python, "--cache-dir", tmp_path / "cache", "--hide-error-codes"]
+    checked = subprocess.run(
+        [sys.executable, "-m", "mypy", *options, "script.py"], capture_output=True, text=True, check=False, cwd=user
+    )
+    assert checked.stdout.splitlines()[:-1] == [
+        'script.py:7: note: Revealed type is "freqrobust.attacks.pgd.PGD"',
+        'script.py:8: note: Revealed type is "int"',
+        'script.py:9: note: Revealed type is "float"',
+        'script.py:10: note: Revealed type is "freqrobust.reports.table.Table"',
+        'script.py:11: note: Revealed type is "freqrobust.results.Report"',
+        'script.py:12: error: "PGD" has no attribute "nothing"',
+    ]
+
+
+#: Installed before the others, by the Makefile.
+BESIDE = ("setuptools", "wheel")
+
+
+def name_of(requirement: Requirement) -> str:
+    """A name as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", requirement.name).lower()
+
+
+def test_the_constraints_pin_what_the_project_asks_for() -> None:
+    """Every dependency and extra is pinned, to a version that it allows."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pins = {}
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        pin = Requirement(line)
+        (exact,) = pin.specifier
+        assert exact.operator == "==", line
+        pins[name_of(pin)] = exact.version
+    texts = [*project["dependencies"], *(text for extra in project["optional-dependencies"].values() for text in extra)]
+    asked = [Requirement(text) for text in texts if not text.startswith("freqrobust[")]
+    asked = [one for one in asked if one.name not in BESIDE and (one.marker is None or one.marker.evaluate())]
+    assert {name_of(one) for one in asked} <= pins.keys()
+    assert [str(one) for one in asked if pins[name_of(one)] not in one.specifier] == []
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from freqrobust.compare import CHURN, Rules, compare, expected_drop
+from freqrobust.compare import CHURN, Rules, compare, expected_drop, undetectable_cells
 from freqrobust.errors import GateError, SpecError
+from freqrobust.pairing import model_pairs
 from freqrobust.results import Diagnosis
 from freqrobust.statistics import detectable_drop, holm, mcnemar, sign_flip
 from freqrobust.summary import headline_radius
@@ -62,7 +63,7 @@ def test_what_is_judged_and_how(pair) -> None:
     assert clean.detectable == detectable_drop(N, 0.05 / 3, CHURN, 0.8)
     assert row(found, "none / lfc:radius=12").churn == 5 / N
     assert row(found, "none / lfc:radius=4").p_adjusted is None
-    assert found.models == ["resnet20 (net0.pt) -> resnet20 (net0.pt)"]
+    assert found.models == ["resnet20 (net0.pt) -> resnet20 (net0.pt), paired by name"]
     assert found.notes == []
 
 
@@ -284,16 +285,120 @@ def test_every_defense_is_judged(pair) -> None:
 
 
 def test_several_models(make_report) -> None:
-    """By spec where the same ones are there, in whatever order; else one by one."""
+    """By name where the same ones are there, in whatever order."""
     old, new = make_report({"clean": 100}, N, models=2), make_report({"clean": 100}, N, models=2)
     new.models.reverse()
     worse = make_report({"clean": 60}, N).cells[0]
     new.cells[0] = worse.model_copy(update={"model": 0})  # that is net1 now
     found = compare(old, new)
     assert {r.name: r.passed for r in found.rows} == {"net1: none / clean": False, "net0: none / clean": True}
-    assert found.models == ["resnet20 (net1.pt) -> resnet20 (net1.pt)", "resnet20 (net0.pt) -> resnet20 (net0.pt)"]
+    assert found.models == [
+        "resnet20 (net1.pt) -> resnet20 (net1.pt), paired by name",
+        "resnet20 (net0.pt) -> resnet20 (net0.pt), paired by name",
+    ]
     one = make_report({"clean": 100}, N)
-    assert "number of models: 2 before, 1 now" in compare(old, one).notes
+    notes = compare(old, one).notes
+    assert "number of models: 2 before, 1 now" in notes
+    assert "model resnet20 (net1.pt) is not compared: the new report has fewer models" in notes
+
+
+def models(make_report, *of: tuple[str, str] | tuple[str, str, str]):
+    """A report of models with these specs, fingerprints and names; the clean accuracy tells them apart."""
+    report = make_report({"clean": 100}, N, models=len(of))
+    for record, (spec, sha256, *name) in zip(report.models, of, strict=True):
+        record.spec, record.sha256, record.name = spec, sha256, name[0] if name else None
+    return report
+
+
+PAIRS = {
+    "renamed, in another order": (
+        [("a.pt", "1"), ("b.pt", "2")],
+        [("new-b.pt", "2"), ("new-a.pt", "1")],
+        [(1, 0, "fingerprint"), (0, 1, "fingerprint")],
+    ),
+    "one trained again, one renamed": (
+        [("a.pt", "1"), ("b.pt", "2"), ("c.pt", "3")],
+        [("new-c.pt", "3"), ("x.pt", "9"), ("a.pt", "8")],
+        [(2, 0, "fingerprint"), (1, 1, "position"), (0, 2, "name")],
+    ),
+    "the name decides before the fingerprint": (
+        [("a.pt", "1"), ("b.pt", "2")],
+        [("a.pt", "2"), ("b.pt", "1")],
+        [(0, 0, "name"), (1, 1, "name")],
+    ),
+    "named by the user": (
+        [("x.pt", "1", "plain"), ("y.pt", "2", "smooth")],
+        [("v.pt", "3", "smooth"), ("w.pt", "4", "plain")],
+        [(1, 0, "name"), (0, 1, "name")],
+    ),
+    "one name for all": ([("Net", "1"), ("Net", "2")], [("Net", "2"), ("Net", "3")], [(1, 0, "name"), (0, 1, "name")]),
+    "one name and new weights": (
+        [("Net", "1"), ("Net", "2")],
+        [("Net", "3"), ("Net", "4")],
+        [(0, 0, "position"), (1, 1, "position")],
+    ),
+    "a single one": ([("a.pt", "1")], [("b.pt", "2")], [(0, 0, "position")]),
+    "one more": ([("a.pt", "1")], [("b.pt", "2"), ("c.pt", "1")], [(0, 1, "fingerprint")]),
+}
+
+
+@pytest.mark.parametrize("how", PAIRS)
+def test_models_are_paired_by_name_then_fingerprint_then_position(make_report, how) -> None:
+    before, after, expected = PAIRS[how]
+    old, new = models(make_report, *before), models(make_report, *after)
+    assert [(pair.baseline, pair.new, pair.by) for pair in model_pairs(old.models, new.models)] == expected
+    assert compare(old, new).models == [
+        f"resnet20 ({before[b][0]}) -> resnet20 ({after[n][0]}), paired by {by}" for b, n, by in expected
+    ]
+
+
+def test_renamed_models_are_compared_with_themselves(make_report) -> None:
+    """Paired by position, each would be held against the other."""
+    old = models(make_report, ("a.pt", "1"), ("b.pt", "2"))
+    old.cells[1] = make_report({"clean": 50}, N).cells[0].model_copy(update={"model": 1})
+    new = models(make_report, ("new-b.pt", "2"), ("new-a.pt", "1"))
+    new.cells[0] = old.cells[1].model_copy(update={"model": 0})
+    found = compare(old, new)
+    assert found.passed
+    assert all((r.lost, r.gained) == (0, 0) for r in found.rows)
+
+
+UNDETECTABLE = {
+    # right of 200 samples, allowed drop: what is said, with two gate cells
+    (0, 0.01): "the accuracy in the baseline is 0.0%, and cannot drop",
+    (2, 0.01): "the accuracy in the baseline is 1.0%, and drops of up to 1 points are allowed",
+    (3, 0.01): "the accuracy in the baseline is 1.5%, and a drop to 0% of this cell alone would not be significant",
+    (5, 0.0): "the accuracy in the baseline is 2.5%, and a drop to 0% of this cell alone would not be significant",
+    (6, 0.0): None,
+    (6, 0.03): "the accuracy in the baseline is 3.0%, and drops of up to 3 points are allowed",
+    (6, 0.029): None,
+}
+
+
+@pytest.mark.parametrize(("right", "allowed"), UNDETECTABLE)
+def test_gate_cells_that_cannot_fail_are_said(make_report, right, allowed) -> None:
+    """What is said agrees with the gate's own verdict on a drop to zero."""
+    rules = Rules(max_drop=allowed, strict=True)
+    old = make_report({"clean": 150, "pgd:eps=8/255": right}, N)
+    zero = make_report({"clean": 150, "pgd:eps=8/255": 0}, N)
+    reason = UNDETECTABLE[right, allowed]
+    said = [] if reason is None else [f"no regression can be detected in none / worst-linf-8/255: {reason}"]
+    assert compare(old, old, rules).notes == compare(old, zero, rules).notes == said
+    assert undetectable_cells(old, rules) == said
+    assert compare(old, zero, rules).passed == bool(said)
+
+
+def test_a_sweep_that_cannot_fail_is_said(make_report) -> None:
+    rules = Rules(cells=("sweep",), max_drop=0)
+    attacks = ("pgd:eps=1/255", "pgd:eps=2/255")
+    floor = make_report({"clean": 150} | dict.fromkeys(attacks, 3), N)
+    (said,) = undetectable_cells(floor, rules)
+    assert said.startswith("no regression can be detected in none / sweep-pgd: the accuracy in the baseline is 1.5%")
+    above = make_report({"clean": 150, attacks[0]: 40, attacks[1]: 0}, N)
+    assert undetectable_cells(above, rules) == []
+    zero = make_report({"clean": 150} | dict.fromkeys(attacks, 0), N)
+    assert compare(floor, zero, rules).passed
+    assert not compare(above, zero, rules).passed
 
 
 def test_the_verdict_is_a_part_of_the_report(pair, tmp_path) -> None:

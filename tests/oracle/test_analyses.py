@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from freqrobust.attacks.pgd import PGD
 from torch import nn
 
 from freqrobust import analyze
 from freqrobust.analyses.energy import fit
 from freqrobust.analyses.kernels import measure
 from freqrobust.analyses.radius_curve import half_radius
+from freqrobust.attacks.pgd import PGD
 from freqrobust.components import chance_joint
 from freqrobust.context import AttackContext
 from freqrobust.registry import attacks

@@ -8,14 +8,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from scipy import ndimage, stats
+
 from freqrobust.attacks.corruption import NAMES, Corruption
 from freqrobust.attacks.corruptions import blur, digital, linear, noise, spatter, weather
 from freqrobust.attacks.corruptions.constants import MEANING, TABLES
 from freqrobust.attacks.corruptions.draws import Draws
 from freqrobust.attacks.corruptions.textures import Procedural
-from PIL import Image
-from scipy import ndimage, stats
-
 from freqrobust.context import AttackContext
 from freqrobust.corruptions import COMMON, EXTRA
 

@@ -79,8 +79,9 @@ def test_another_corruption_would_be_noticed(measure, pictures) -> None:
 
 @pytest.mark.parametrize("angle", [-45.0, -13.0, 0.0, 30.0])
 def test_motion_blur_at_a_given_angle_is_the_peers(pictures, angle) -> None:
-    from freqrobust.attacks.corruptions.blur import smear
     from imagecorruptions.corruptions import _motion_blur
+
+    from freqrobust.attacks.corruptions.blur import smear
 
     image = pictures[:1].float()
     for radius, sigma in ((10, 3), (15, 8), (20, 15)):

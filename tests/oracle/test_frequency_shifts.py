@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from freqrobust.attacks.frequency_exchange import Hybrid, PhaseSwap
-from freqrobust.attacks.frequency_noise import CriticalBand, FilteredNoise, FourierNoise
 
 from freqrobust import analyze, evaluate
+from freqrobust.attacks.frequency_exchange import Hybrid, PhaseSwap
+from freqrobust.attacks.frequency_noise import CriticalBand, FilteredNoise, FourierNoise
 from freqrobust.context import AttackContext
 from freqrobust.data import ImageData
 from freqrobust.errors import PluginError

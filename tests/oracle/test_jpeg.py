@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.fft import dctn, idctn
+
 from freqrobust.defenses import jpeg
 from freqrobust.defenses.jpeg import JPEG, LUMINANCE
-from scipy.fft import dctn, idctn
 
 
 def smooth_images(channels: int, height: int, width: int) -> torch.Tensor:

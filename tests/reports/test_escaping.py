@@ -10,10 +10,10 @@ from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
-from freqrobust.reports.text import one_line
 
 from freqrobust import Report
 from freqrobust.registry import reports
+from freqrobust.reports.text import one_line
 
 HARMLESS = "harmless"
 Render = Callable[..., str]

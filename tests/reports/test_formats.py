@@ -13,9 +13,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from freqrobust.reports.markdown import COMMENT
 
 from freqrobust import Report
+from freqrobust.reports.markdown import COMMENT
 from freqrobust.results import Comparison, GateRecord, RegressionRow, ThresholdRow
 from freqrobust.summary import Entry, attacks, entry_labels, headline
 

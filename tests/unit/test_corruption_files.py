@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from freqrobust.attacks.corruption import Corruption
 from PIL import Image
 from torch import nn
 
 from freqrobust import evaluate, load_data
+from freqrobust.attacks.corruption import Corruption
 from freqrobust.corruption_files import published
 from freqrobust.data import ImageData
 from freqrobust.errors import DataError, SpecError

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from freqrobust import load_model, save_model
@@ -111,6 +118,104 @@ def test_timm_model_with_its_own_normalisation(timm, tmp_path) -> None:
 def test_unknown_timm_model(timm) -> None:
     with pytest.raises(SpecError, match="timm has no model 'test_efficeintnet'; did you mean 'test_efficientnet'"):
         load_model("timm:test_efficeintnet")
+
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+def cached(hub: Path, name: str, tag: str) -> torch.nn.Module:
+    """Random weights where ``huggingface_hub`` keeps what it downloaded: blobs by content, a link for each revision."""
+    from timm import create_model
+
+    torch.manual_seed(0)
+    network = create_model(name, pretrained=False).eval()
+    folder = hub / f"models--timm--{name}.{tag}"
+    files = {
+        "model.safetensors": safetensors.torch.save(network.state_dict()),
+        "config.json": json.dumps({"architecture": name}).encode(),
+    }
+    for part in ("blobs", "refs", f"snapshots/{REVISION}"):
+        (folder / part).mkdir(parents=True)
+    (folder / "refs" / "main").write_text(REVISION)
+    for file, content in files.items():
+        blob = folder / "blobs" / hashlib.sha256(content).hexdigest()
+        blob.write_bytes(content)
+        (folder / "snapshots" / REVISION / file).symlink_to(Path("..", "..", "blobs", blob.name))
+    return network
+
+
+LOAD = """
+import sys, torch
+from freqrobust import load_model
+model = load_model("timm:test_efficientnet")
+torch.save(model(torch.load(sys.argv[1])), sys.argv[2])
+"""
+
+
+def test_timm_loads_weights_from_the_cache_of_the_hub_without_a_warning(tmp_path) -> None:
+    """Of an interpreter of its own: timm has not been imported there, and its warnings would be printed."""
+    pytest.importorskip("timm", reason="the extra 'zoo' is not installed")
+    network = cached(tmp_path / "hub", "test_efficientnet", "r160_in1k")
+    mean, std = (torch.tensor(network.pretrained_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
+    torch.save(IMAGES, tmp_path / "images.pt")
+    environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    environment.pop("PYTHONWARNINGS", None)
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, tmp_path / "images.pt", tmp_path / "logits.pt"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    with torch.no_grad():
+        expected = network((IMAGES - mean) / std)
+    assert expected.std() > 0
+    torch.testing.assert_close(torch.load(tmp_path / "logits.pt").detach(), expected)
+
+
+def test_timm_weights_that_are_not_there(tmp_path, monkeypatch) -> None:
+    pytest.importorskip("timm", reason="the extra 'zoo' is not installed")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match="weights of timm:test_vit cannot be loaded: ") as raised:
+        load_model("timm:test_vit")
+    assert "\n" not in str(raised.value)
+    assert "huggingface_hub" not in str(raised.value)  # the package is not the reason
+
+
+def test_timm_and_a_hub_that_it_cannot_use(monkeypatch) -> None:
+    """timm itself would advise to install the package, which is installed."""
+    pytest.importorskip("timm", reason="the extra 'zoo' is not installed")
+    monkeypatch.setattr("timm.models._hub._has_hf_hub", False)
+    version = importlib.metadata.version("huggingface_hub")
+    match = rf"timm [\d.]+ cannot import what it needs from huggingface_hub {re.escape(version)}"
+    with pytest.raises(ModelError, match=match):
+        load_model("timm:test_vit")
+
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", missing)
+    with pytest.raises(ModelError, match="timm needs the package huggingface_hub"):
+        load_model("timm:test_vit")
+
+
+@pytest.mark.parametrize(
+    ("source", "match"),
+    [
+        ("raise RuntimeError('operator torchvision::nms does not exist')", "RuntimeError: operator torchvision::nms"),
+        ("import a_missing_package", "ModuleNotFoundError: No module named 'a_missing_package'"),
+    ],
+)
+def test_timm_that_cannot_be_imported(tmp_path, monkeypatch, source, match) -> None:
+    """It is installed: the error must not advise to install it."""
+    (tmp_path / "timm.py").write_text(source)
+    monkeypatch.delitem(sys.modules, "timm", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModelError, match=f"timm cannot be imported: {match}") as raised:
+        load_model("timm:test_efficientnet")
+    assert "pip install" not in str(raised.value)
 
 
 def test_without_timm_the_error_says_what_to_install(monkeypatch) -> None:
