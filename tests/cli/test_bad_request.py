@@ -120,7 +120,7 @@ def test_output_that_cannot_be_written(option: str, target: str, base: list[str]
     Path("file").touch()
     message = rejected(*base, "--attack", "fgsm", "--defense", "smooth:rho=0.5", option, target)
     assert "cannot" in message
-    assert target.partition("/")[0] in message
+    assert target.partition("/")[0][:40] in message
 
 
 def test_output_on_a_read_only_file_system(base: list[str], rejected: Rejected) -> None:
