@@ -16,11 +16,11 @@ from typing import IO, Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from freqrobust import cli
 from freqrobust.architectures import SmallCNN
 from freqrobust.data import load_data
-from freqrobust.demo import demo_model
 from freqrobust.models import save_model
 
 #: What `-c` gives a Python of its own to be the command; a terminal's Ctrl-C handler even where the parent ignores it.
@@ -172,11 +172,11 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(demo: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's network as a checkpoint that says how its inputs are normalised."""
     path = tmp_path_factory.mktemp("model") / "digits.pt"
     with one_thread():  # this runs before the fixture of the package
-        save_model(demo_model(cache), path)
+        save_model(demo, path)
     return path
 
 

@@ -35,12 +35,16 @@ def training_digits() -> ImageData:
 
 
 @pytest.fixture(scope="session")
-def trained() -> nn.Module:
+def trained(trained_once: Callable[..., None]) -> nn.Module:
     """Not to be changed: use ``network``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = SmallCNN()
-    fit(model, load_data("digits", split="train"), Recipe(4, 0.1, batch=64), device=torch.device("cpu"))
+
+    def train() -> None:
+        fit(model, load_data("digits", split="train"), Recipe(4, 0.1, batch=64), device=torch.device("cpu"))
+
+    trained_once("small-cnn", model, train)
     return model
 
 

@@ -11,15 +11,14 @@ from torch import nn
 
 from freqrobust import ImageData, cli, load_data
 from freqrobust.architectures import SmallCNN
-from freqrobust.demo import demo_model
 from freqrobust.saved import save_adversarial
 
 PGD = "pgd:eps=0.1,steps=5"
 
 
 @pytest.fixture(scope="session")
-def model(cache: Path) -> nn.Module:
-    return demo_model(cache)
+def model(demo: nn.Module) -> nn.Module:
+    return demo
 
 
 @pytest.fixture(scope="session")
