@@ -11,8 +11,17 @@ import torch
 from filelock import FileLock
 from torch import nn
 
+from support.command import Result
+
 #: Names the folder of a test run to the test sessions that it starts.
 RUN_FOLDER = "FREQROBUST_TEST_RUN"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need real images and checkpoints."""
+    for item in items:
+        if "shared" in getattr(item, "fixturenames", ()):
+            item.add_marker("real")
 
 
 @pytest.fixture(scope="session")
@@ -71,3 +80,19 @@ def demo(cache: Path) -> nn.Module:
     cache.mkdir(exist_ok=True)
     with FileLock(cache / "demo.lock"):
         return demo_model(cache)
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """``freqrobust ARGUMENTS``, in this process."""
+    from freqrobust import cli
+
+    def run(*arguments: object) -> Result:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Result(ended.value.code, out, err)
+
+    return run

@@ -16,6 +16,7 @@ from freqrobust.plugin import Plugin
 from freqrobust.registry import Registry
 from freqrobust.saved import save_adversarial
 from freqrobust.training import Recipe, fit
+from support.reports import all_hostile, browser, decorate, hostile, measured, show, shown  # noqa: F401
 
 #: What would take too long otherwise.
 CHEAP = {"epochs": 1, "train_batch": 64, "queries": 20, "copies": 3, "directions": 2}

@@ -16,7 +16,7 @@ from freqrobust.models import state_hash
 from freqrobust.perturbation import TOLERANCE, norms
 from freqrobust.registry import attacks
 
-# autoattack takes minutes; tests/zoo holds it to the same contract
+# autoattack takes minutes; test_autoattack.py holds it to the same contract
 NAMES = [name for name in attacks.names() if name != "autoattack"]
 #: Further configurations of attacks, beside their defaults.
 VARIANTS = {
@@ -57,7 +57,7 @@ CASES = [pytest.param(name, {}, id=name) for name in NAMES] + [
     for name in NAMES
     for given in VARIANTS.get(name, [])
 ]
-#: Where a budget is small all of their parts run to the end, which takes minutes; tests/zoo does it for few samples.
+#: Where a budget is small all of their parts run to the end, which takes minutes; test_autoattack.py does it for few samples.
 ENSEMBLES = {"autoattack"}
 BUDGETS = [("linf", 1 / 255), ("linf", 0.3), ("l2", 0.05), ("l2", 2.0), ("l2", 30.0), ("l1", 0.5), ("l1", 12.0)]
 

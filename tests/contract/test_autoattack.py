@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from freqrobust import evaluate, load_data, load_model
+from freqrobust import ImageData, evaluate, load_data, load_model
 from freqrobust.context import AttackContext
 from freqrobust.models import state_hash
 from freqrobust.registry import attacks
+from support.networks import tiny
 
 pyautoattack = pytest.importorskip("pyautoattack", reason="the extra 'zoo' is not installed")
 LENGTHS = {"linf": float("inf"), "l2": 2.0, "l1": 1.0}
@@ -28,6 +29,16 @@ class Counted(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.forwards += len(x)
         return self.model(x)
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    return tiny()[0].requires_grad_(False)
+
+
+@pytest.fixture
+def data() -> ImageData:
+    return tiny()[1]
 
 
 def build(spec: str):
@@ -133,8 +144,8 @@ def test_counts_of_the_parts_are_in_the_report(network, data, short) -> None:
         (3, "rand", []),
     ],
 )
-def test_few_classes_run_what_is_defined_and_say_so(small, short, classes, version, left_out) -> None:
-    model, data = small(classes, 6)
+def test_few_classes_run_what_is_defined_and_say_so(short, classes, version, left_out) -> None:
+    model, data = tiny(classes, 6)
     cell = evaluate(model, data, attacks=[f"autoattack:eps=1/255,version={version}"], device="cpu").cells[1]
     assert cell.status == "ok", cell.error
     notes = [part for part in cell.breakdown if part.startswith("not ")]
