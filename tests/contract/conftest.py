@@ -16,6 +16,7 @@ from freqrobust.plugin import Plugin
 from freqrobust.registry import Registry
 from freqrobust.saved import save_adversarial
 from freqrobust.training import Recipe, fit
+from support.networks import tiny
 from support.reports import all_hostile, browser, decorate, hostile, measured, show, shown  # noqa: F401
 
 #: What would take too long otherwise.
@@ -53,6 +54,12 @@ def trained(trained_once: Callable[..., None]) -> nn.Module:
 def network(trained: nn.Module) -> nn.Module:
     """The trained network, in eval mode with parameters frozen, as the harness hands it to plugins."""
     return trained.eval().requires_grad_(False)
+
+
+@pytest.fixture
+def small() -> Callable[[int, int], tuple[nn.Module, ImageData]]:
+    """``small(classes, n)``: a tiny network and ``n`` images that it has right."""
+    return tiny
 
 
 @pytest.fixture(scope="session")

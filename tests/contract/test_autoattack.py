@@ -144,8 +144,8 @@ def test_counts_of_the_parts_are_in_the_report(network, data, short) -> None:
         (3, "rand", []),
     ],
 )
-def test_few_classes_run_what_is_defined_and_say_so(short, classes, version, left_out) -> None:
-    model, data = tiny(classes, 6)
+def test_few_classes_run_what_is_defined_and_say_so(small, short, classes, version, left_out) -> None:
+    model, data = small(classes, 6)
     cell = evaluate(model, data, attacks=[f"autoattack:eps=1/255,version={version}"], device="cpu").cells[1]
     assert cell.status == "ok", cell.error
     notes = [part for part in cell.breakdown if part.startswith("not ")]

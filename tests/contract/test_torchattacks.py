@@ -199,9 +199,9 @@ def test_a_sweep(network, data) -> None:
 
 @pytest.mark.parametrize("name", [*NAMES])
 @pytest.mark.parametrize("classes", [2, 3, 5])
-def test_few_classes(name, classes) -> None:
+def test_few_classes(small, name, classes) -> None:
     """It works, or says that it needs more."""
-    model, data = tiny(classes, 4)
+    model, data = small(classes, 4)
     cell = evaluate(model, data, attacks=[spec_of(name)], device="cpu").cells[1]
     if cell.status != "ok":
         assert name in ("APGDT", "AutoAttack")
