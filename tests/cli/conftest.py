@@ -9,38 +9,23 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from freqrobust import cli
 from freqrobust.architectures import SmallCNN
 from freqrobust.data import load_data
-from freqrobust.demo import demo_model
 from freqrobust.models import save_model
+from support.command import Result
 
 #: What `-c` gives a Python of its own to be the command; a terminal's Ctrl-C handler even where the parent ignores it.
 ENTRY = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from freqrobust.cli import main; main()"
 )
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a run of the command ended, and what it printed."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def error(self) -> str:
-        """The last line of standard error."""
-        return self.err.rstrip("\n").rpartition("\n")[2]
 
 
 @contextmanager
@@ -85,21 +70,6 @@ def forget_modules(workspace: Path) -> Iterator[Callable[[], None]]:
 
     yield forget
     forget()
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    """``freqrobust ARGUMENTS``, in this process."""
-
-    def run(*arguments: object) -> Result:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return Result(ended.value.code, out, err)
-
-    return run
 
 
 @pytest.fixture
@@ -172,11 +142,11 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(demo: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's network as a checkpoint that says how its inputs are normalised."""
     path = tmp_path_factory.mktemp("model") / "digits.pt"
     with one_thread():  # this runs before the fixture of the package
-        save_model(demo_model(cache), path)
+        save_model(demo, path)
     return path
 
 

@@ -84,12 +84,18 @@ def test_reference_that_is_no_report(base: list[str], rejected: Rejected, write:
     assert "other.json: expected a report of schema version 1" in message
 
 
+@pytest.fixture(scope="module")
+def suite_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run directory: the cells of the suite are measured once, and shown at several widths."""
+    return tmp_path_factory.mktemp("suite")
+
+
 @pytest.mark.parametrize("columns", [40, 80, 200])
 def test_a_suite_is_one_table_by_severity(
-    columns: int, base: list[str], command: Command, monkeypatch: pytest.MonkeyPatch
+    columns: int, base: list[str], suite_run: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
-    result = command(*base, "--suite", "corruptions", "--json", "out.json")
+    result = command(*base, "--suite", "corruptions", "--json", "out.json", "--run-dir", suite_run)
     assert result.code == 0
     lines = result.out.splitlines()
     assert [line for line in lines if len(line) > columns] == []

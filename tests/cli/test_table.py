@@ -20,10 +20,18 @@ ARGUMENTS = ["--attack", "lfc:radius=3", "--attack", "pgd:eps=[1/255,8/255],step
 ARGUMENTS += [part for spec in DEFENSES for part in ("--defense", spec)]
 
 
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same cells are measured once, and shown at several widths."""
+    return tmp_path_factory.mktemp("run")
+
+
 @pytest.mark.parametrize("columns", [40, 60, 80, 100, 120, 200])
-def test_lines_fit(columns: int, base: list[str], command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_fit(
+    columns: int, base: list[str], run_dir: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
-    result = command(*base, *ARGUMENTS)
+    result = command(*base, *ARGUMENTS, "--run-dir", run_dir)
     assert result.code == 0
     assert [line for line in result.out.splitlines() if len(line) > columns] == []
 

@@ -16,6 +16,8 @@ from freqrobust.plugin import Plugin
 from freqrobust.registry import Registry
 from freqrobust.saved import save_adversarial
 from freqrobust.training import Recipe, fit
+from support.networks import tiny
+from support.reports import all_hostile, browser, decorate, hostile, measured, show, shown  # noqa: F401
 
 #: What would take too long otherwise.
 CHEAP = {"epochs": 1, "train_batch": 64, "queries": 20, "copies": 3, "directions": 2}
@@ -35,12 +37,16 @@ def training_digits() -> ImageData:
 
 
 @pytest.fixture(scope="session")
-def trained() -> nn.Module:
+def trained(trained_once: Callable[..., None]) -> nn.Module:
     """Not to be changed: use ``network``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = SmallCNN()
-    fit(model, load_data("digits", split="train"), Recipe(4, 0.1, batch=64), device=torch.device("cpu"))
+
+    def train() -> None:
+        fit(model, load_data("digits", split="train"), Recipe(4, 0.1, batch=64), device=torch.device("cpu"))
+
+    trained_once("small-cnn", model, train)
     return model
 
 
@@ -48,6 +54,12 @@ def trained() -> nn.Module:
 def network(trained: nn.Module) -> nn.Module:
     """The trained network, in eval mode with parameters frozen, as the harness hands it to plugins."""
     return trained.eval().requires_grad_(False)
+
+
+@pytest.fixture
+def small() -> Callable[[int, int], tuple[nn.Module, ImageData]]:
+    """``small(classes, n)``: a tiny network and ``n`` images that it has right."""
+    return tiny
 
 
 @pytest.fixture(scope="session")

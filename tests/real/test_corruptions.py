@@ -9,18 +9,18 @@ ALL = f"corruption:name=[{','.join(COMMON + EXTRA)}],severity="
 
 
 def test_counts_do_not_depend_on_the_batch_size(models, cifar) -> None:
-    part = cifar.first(60)
+    part = cifar.first(30)
     attacks = [f"{ALL}3", "hybrid:radius=8", "phase-swap", "critical-band:center=4", "filtered-noise:l2=4,low=8"]
     found = [
         [cell.correct for cell in evaluate(models["resnet20"], part, attacks=attacks, device="cpu", batch_size=n).cells]
-        for n in (7, 60)
+        for n in (7, 30)
     ]
     assert max(abs(a - b) for a, b in zip(*found, strict=True)) <= 1  # ties of the network, not of the images
 
 
 def test_the_network_fails_gradually(models, cifar) -> None:
     """A naturally trained network on CIFAR-10: noise and blur hurt, brightness hardly, and severity 5 more than 1."""
-    report = evaluate(models["resnet20"], cifar.first(200), attacks=[f"{ALL}[1,5]"], device="cpu")
+    report = evaluate(models["resnet20"], cifar.first(100), attacks=[f"{ALL}[1,5]"], device="cpu")
     common, extra = report.corruptions
     by_name = {row.name: row.accuracies for row in (*common.rows, *extra.rows)}
     for name, accuracies in by_name.items():

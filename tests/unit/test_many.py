@@ -12,12 +12,7 @@ from freqrobust import Report, evaluate
 from freqrobust.errors import FreqRobustError, ModelError
 from freqrobust.many import join
 from freqrobust.summary import Entry, entries, entry_labels, model_labels
-
-
-def network(seed: int, classes: int = 4, channels: int = 1) -> nn.Module:
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Conv2d(channels, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, classes))
-
+from support.networks import untrained as network
 
 torch.manual_seed(5)
 DATA = (torch.rand(40, 1, 8, 8), torch.randint(0, 4, (40,)))

@@ -9,18 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from freqrobust import Report, evaluate
 from freqrobust.results import ReportError, WorstCase, pack, unpack
+from support.networks import untrained
 
 SCHEMA = Path(__file__).resolve().parents[2] / "docs" / "report.schema.json"
 
 
 @pytest.fixture(scope="module")
 def report() -> Report:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4))
+    model = untrained(0)
     images, labels = torch.rand(30, 1, 8, 8), torch.randint(0, 4, (30,))
     return evaluate(
         model,

@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import nn
 
-from freqrobust import InputDefense, evaluate, noise
+from freqrobust import ImageData, InputDefense, evaluate, noise
 from freqrobust.context import AttackContext
 from freqrobust.errors import PluginError
 from freqrobust.models import state_hash
 from freqrobust.perturbation import TOLERANCE
 from freqrobust.registry import attacks, parse_attacks
+from support.networks import tiny
 
 torchattacks = pytest.importorskip("torchattacks", reason="the extra 'zoo' is not installed")
 from freqrobust.attacks.isolation import batch_seed, settle  # noqa: E402
@@ -33,6 +34,16 @@ SHORTER = {
     "Pixle": "restarts=3",
     "AutoAttack": "version=rand",
 }
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    return tiny()[0].requires_grad_(False)
+
+
+@pytest.fixture
+def data() -> ImageData:
+    return tiny()[1]
 
 
 def spec_of(name: str) -> str:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from freqrobust import ImageData, cli, load_data
+from freqrobust import ImageData, load_data
 from freqrobust.architectures import SmallCNN
-from freqrobust.demo import demo_model
 from freqrobust.saved import save_adversarial
 
 PGD = "pgd:eps=0.1,steps=5"
 
 
 @pytest.fixture(scope="session")
-def model(cache: Path) -> nn.Module:
-    return demo_model(cache)
+def model(demo: nn.Module) -> nn.Module:
+    return demo
 
 
 @pytest.fixture(scope="session")
@@ -54,18 +54,8 @@ def undefended(folder: Path) -> Path:
 
 
 @pytest.fixture
-def command(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., tuple[int, str, str]]:
-    """``freqrobust ARGUMENTS`` in an empty folder: exit code, standard output, standard error."""
+def command(command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """The command, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("COLUMNS", raising=False)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main([str(argument) for argument in arguments])
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, *capsys.readouterr()
-
-    return run
+    return command

@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from freqrobust import Report, evaluate
 from freqrobust.analysis_results import AnalysisResult, AnalysisTable, PictureRecord
@@ -35,6 +34,7 @@ from freqrobust.results import (
     ThresholdRow,
     Warned,
 )
+from support.networks import untrained
 
 #: Names, paths and messages that try to be more than text, in one format or another.
 HOSTILE = [
@@ -238,15 +238,10 @@ class Page:
         return len(self._events("Page.javascriptDialogOpening"))
 
 
-def network(seed: int) -> nn.Module:
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4))
-
-
 @pytest.fixture(scope="session")
 def measured() -> Report:
     """Two models under a defense, with eps sweeps in two norms and filters at two radii."""
-    models = {"first": network(0), "second": network(1)}
+    models = {"first": untrained(0), "second": untrained(1)}
     torch.manual_seed(2)
     images = torch.rand(60, 1, 8, 8)
     labels = torch.cat([models["second"](images[:40]), models["first"](images[40:])]).argmax(dim=1)

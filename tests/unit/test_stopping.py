@@ -13,6 +13,7 @@ from freqrobust.errors import SpecError
 from freqrobust.gate import Threshold
 from freqrobust.registry import parse_attacks, parse_defenses
 from freqrobust.stopping import SequentialGate
+from support.networks import untrained
 
 ATTACKS = ["lfc:radius=2", "pgd:eps=[0.01,0.03,0.1],steps=2", "fgsm:eps=0.03", "pgd:eps=0.5,norm=l2,steps=2"]
 DEFENSES = ["none", "lowpass:radius=3", "gaussian-noise:sigma=0.05"]
@@ -20,8 +21,7 @@ DEFENSES = ["none", "lowpass:radius=3", "gaussian-noise:sigma=0.05"]
 
 @pytest.fixture(scope="module")
 def network() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4)).eval()
+    return untrained(0, width=8).eval()
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Reports made from outcomes that are known."""
+"""Reports made from outcomes that are known, and saved adversarial examples."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from freqrobust import Report
 from freqrobust.registry import parse_attacks, parse_defenses
 from freqrobust.results import pack
+from support.saved import command, digits, folder, model, other, undefended  # noqa: F401
 
 Outcomes = Mapping[str, Any]
 
@@ -50,7 +51,11 @@ def make_report() -> Callable[..., Report]:
                     if threat is not None and right is not None:
                         inside[threat] = right & inside.get(threat, right)
                 for threat, right in inside.items():
-                    smaller = [other for key, other in inside.items() if key[0] == threat[0] and key[1] <= threat[1]]
+                    smaller = [
+                        found_there
+                        for key, found_there in inside.items()
+                        if key[0] == threat[0] and key[1] <= threat[1]
+                    ]
                     row = {**owner, "threat": {"norm": threat[0], "eps": threat[1]}}
                     worst.append({**row, **_counted(np.logical_and.reduce([right, *smaller]), n)})
         values = {

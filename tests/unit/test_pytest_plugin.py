@@ -6,6 +6,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+import freqrobust
+from freqrobust.compare import compare
+from freqrobust.gate import Threshold, threshold_rows
+from freqrobust.gate_table import gate_text
+from freqrobust.results import GateRecord
 
 pytest_plugins = ["pytester"]
 
@@ -32,20 +39,37 @@ OPTIONS = dict(attacks=["pgd:eps=[0.01,0.1],steps=2"], device="cpu")
 """
 
 
+#: Warnings are errors in the inner sessions too; the plugins that are left out have no part, and take time to import.
+OPTIONS = ("-W", "error", *(f"-pno:{name}" for name in ("xdist", "cacheprovider", "hypothesispytest")))
+
+
+@pytest.fixture(scope="module")
+def _imported() -> None:
+    """Import all that an evaluation and a comparison need: pytester forgets modules that an inner session imports."""
+    report = freqrobust.evaluate(
+        torch.nn.Flatten(), (torch.rand(4, 1, 2, 2), torch.arange(4)), attacks=["pgd:steps=1"], device="cpu"
+    )
+    gate_text(GateRecord(passed=True, comparison=compare(report, report)), width=100)
+    threshold_rows(report, [Threshold("clean", 0.0)], False)
+
+
 @pytest.fixture
-def session(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
-    """Run a test file in a process of its own; warnings are errors there too."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def session(pytester: pytest.Pytester, _imported: None):
+    """Run a test file in an inner session, in this process: importing torch once more would take seconds."""
 
     def run(body: str, *options: str) -> pytest.RunResult:
         pytester.makepyfile(test_it=MODEL + body)
-        return pytester.runpytest_subprocess("-W", "error", "-p", "no:xdist", "-p", "no:cacheprovider", *options)
+        return pytester.runpytest_inprocess(*OPTIONS, *options)
 
     return run
 
 
-def test_accuracy(session) -> None:
-    result = session("""
+def test_accuracy(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process of its own, as users run it."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    pytester.makepyfile(
+        test_it=MODEL
+        + """
 def test_reached(freqrobust_eval):
     result = freqrobust_eval(Net(), (IMAGES, LABELS), **OPTIONS)
     assert result.report.cell("clean").accuracy == 1.0
@@ -63,7 +87,9 @@ def test_no_such_cell(freqrobust_eval):
 
 def test_no_share(freqrobust_eval):
     freqrobust_eval(Net(), (IMAGES, LABELS), **OPTIONS).assert_accuracy("pgd", at_least=45)
-""")
+"""
+    )
+    result = pytester.runpytest_subprocess(*OPTIONS)
     result.assert_outcomes(passed=1, failed=4)
     result.stdout.fnmatch_lines(["*Thresholds: accuracy in percent*", "*pgd*0.1*FAIL*", "*gate: FAILED: 2 of 2*"])
     result.stdout.fnmatch_lines(["*low end 99*FAIL*"])
@@ -114,15 +140,15 @@ def test_first(freqrobust_eval):
     with torch.no_grad():
         net.linear.bias += 1
     assert freqrobust_eval(net, (IMAGES, LABELS), **OPTIONS) is not result
-    pytest.calls = Net.calls
+    Net.calls_of_the_first_test = Net.calls
 
 def test_second(freqrobust_eval):
     freqrobust_eval(Net(), (IMAGES, LABELS), **OPTIONS)
-    assert Net.calls == pytest.calls
+    assert Net.calls == Net.calls_of_the_first_test
 """).assert_outcomes(passed=2)
 
 
-def test_the_plugin_is_there_and_costs_nothing(session) -> None:
+def test_the_plugin_is_there_and_costs_nothing() -> None:
     """It is loaded by its entry point, and brings neither torch nor the engine into a session that does not use it."""
     code = """
 import sys
