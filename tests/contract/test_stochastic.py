@@ -77,7 +77,7 @@ def test_the_seed_of_the_run_matters(network, digits) -> None:
 
 def test_samples_keep_their_noise_in_a_subset(network, digits) -> None:
     """Votes of a sample are its own: the first 20 samples alone vote as they do among 64."""
-    strong = {"defenses": [Jitter(sigma=1.0)], "attacks": []}
+    strong = {"defenses": [Jitter(sigma=1.0)], "attacks": ["clean"]}
     whole = run(network, digits, 64, **strong).cell("clean", "Jitter").right()
     part = run(network, digits.first(20), 64, **strong).cell("clean", "Jitter").right()
     assert np.array_equal(part, whole[:20])
