@@ -14,6 +14,8 @@ import yaml
 from freqrobust import cli, cli_gate, scaffold
 from freqrobust.project import read_project
 
+pytest_plugins = ["pytester"]
+
 DOC = Path(__file__).parents[2] / "docs" / "ci.md"
 
 
@@ -75,8 +77,39 @@ def test_workflows_have_what_their_systems_ask_for() -> None:
     assert workflow_commands()[0] == workflow_commands()[1]
 
 
-def test_the_pytest_example_is_python() -> None:
-    compile(blocks("python")[0], "ci.md", "exec")
+#: What the example takes for granted: a model and images that it has right.
+GIVEN = """
+import os, torch
+from torch import nn
+
+torch.manual_seed(0)
+model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+images = torch.rand(100, 1, 8, 8)
+with torch.no_grad():
+    labels = model(images).argmax(1)
+    model[1].weight += float(os.environ.get("NOISE", "0")) * torch.randn(4, 64)
+"""
+
+
+def test_the_pytest_example_does_what_it_says(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It writes a baseline, passes against it, and fails for each of its two reasons."""
+    (example,) = blocks("python")
+    pytester.makepyfile(test_example=GIVEN + example)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def run(noise: str, *options: str) -> pytest.RunResult:
+        monkeypatch.setenv("NOISE", noise)
+        return pytester.runpytest_subprocess("-p", "no:xdist", "-p", "no:cacheprovider", *options)
+
+    run("0", "--freqrobust-update-baselines").assert_outcomes(passed=1)
+    assert (pytester.path / "baseline.json").is_file()
+    run("0").assert_outcomes(passed=1)
+    worse = run("0.02")
+    worse.assert_outcomes(failed=1)
+    worse.stdout.fnmatch_lines(["*Against baseline.json*", "*gate: FAILED*"])
+    wrong = run("1")
+    wrong.assert_outcomes(failed=1)
+    wrong.stdout.fnmatch_lines(["*Thresholds*", "*pgd*45*FAIL*"])
 
 
 def test_links_lead_somewhere() -> None:

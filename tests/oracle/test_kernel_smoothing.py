@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import ndimage, signal
 from torch import nn
-from torch.nn.utils import prune
+from torch.nn.utils import parametrize, prune
 from torch.nn.utils.parametrizations import weight_norm
 
 from freqrobust.context import DefenseContext
@@ -131,22 +131,27 @@ def test_a_model_without_kernels_is_refused() -> None:
         smoothed(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten()), "smooth")
 
 
-@pytest.mark.parametrize("how", [weight_norm, lambda layer: prune.l1_unstructured(layer, "weight", amount=0.3)])
-def test_a_computed_kernel_is_smoothed_or_refused(how) -> None:
+COMPUTED = {
+    "weight norm": (weight_norm, lambda layer: parametrize.remove_parametrizations(layer, "weight")),
+    "pruning": (
+        lambda layer: prune.l1_unstructured(layer, "weight", amount=0.3),
+        lambda layer: prune.remove(layer, "weight"),
+    ),
+}
+
+
+@pytest.mark.parametrize("how", COMPUTED)
+def test_a_computed_kernel_is_refused_until_it_is_made_permanent(how) -> None:
     """With weight norm or pruning ``layer.weight`` is computed at each use: writing into it changes nothing."""
     torch.manual_seed(0)
-    model = nn.Sequential(how(nn.Conv2d(3, 4, 3)), nn.Flatten()).eval()
-    images = torch.rand(2, 3, 8, 8)
-    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()).eval()
-    with torch.no_grad():
-        plain[0].weight.copy_(model[0].weight)
-        plain[0].bias.copy_(model[0].bias)
-        expected = smoothed(plain, "smooth:rho=1")(images)
-        try:
-            found = smoothed(model, "smooth:rho=1")(images)
-        except FreqRobustError:
-            return
-    torch.testing.assert_close(found, expected)
+    compute, make_permanent = COMPUTED[how]
+    model = nn.Sequential(compute(nn.Conv2d(3, 4, 3)), nn.Flatten()).eval()
+    with pytest.raises(FreqRobustError, match=r"kernels are computed at each use \(weight norm, pruning\)"):
+        smoothed(model, "smooth:rho=1")
+    weight = model[0].weight.detach().clone()
+    make_permanent(model[0])
+    expected = loop(weight.numpy().astype(np.float64), 1.0, "zero")
+    np.testing.assert_allclose(smoothed(model, "smooth:rho=1")[0].weight.detach(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_kernel_that_two_layers_share_is_smoothed_once() -> None:

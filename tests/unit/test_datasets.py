@@ -229,8 +229,14 @@ BAD_NPZ = {
     "empty": ({"images": random_images(0, 8, 8), "labels": np.zeros(0, int)}, "is empty"),
     "objects": ({"images": np.array([{}, {}]), "labels": np.zeros(2, int)}, "cannot be read"),
     "flat": ({"images": random_images(2, 64), "labels": np.zeros(2, int)}, "expected images"),
-    "big-endian labels": ({"images": random_images(2, 8, 8), "labels": np.array([0, 1], ">i4")}, "."),
-    "text labels": ({"images": random_images(2, 8, 8), "labels": np.array(["a", "b"])}, "."),
+    "big-endian labels": (
+        {"images": random_images(2, 8, 8), "labels": np.array([0, 1], ">i4")},
+        "byte order different from the native",
+    ),
+    "text labels": (
+        {"images": random_images(2, 8, 8), "labels": np.array(["a", "b"])},
+        r"can't convert .* numpy\.str_",
+    ),
 }
 
 
@@ -238,12 +244,6 @@ BAD_NPZ = {
 def test_bad_npz_is_one_clear_error(tmp_path, how) -> None:
     arrays, match = BAD_NPZ[how]
     np.savez(tmp_path / "data.npz", **arrays)
-    if how == "big-endian labels":  # reading them would be as good
-        try:
-            assert load_data(str(tmp_path / "data.npz")).labels.tolist() == [0, 1]
-        except DataError:
-            pass
-        return
     with pytest.raises(DataError, match=match):
         load_data(str(tmp_path / "data.npz"))
 
