@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any, Literal
 
@@ -42,28 +43,41 @@ CONSTANT = 0.99
 
 
 def assemble(
-    run: Run, measured: list[Measured], warnings: list[Warned], mce_reference: Reference | None = None
+    run: Run,
+    measured: Sequence[Measured],
+    examined: Sequence[Examined | None],
+    warnings: list[Warned],
+    mce_reference: Reference | None = None,
 ) -> Report:
+    """The report of one model: its cells, worst cases and verdicts.
+
+    Args:
+        run: the run, still open.
+        measured: the cells of each defense.
+        examined: what checks found of each defense.
+        warnings: about the run as a whole; those about its defenses are added.
+        mce_reference: what corruption errors are divided by.
+    """
     cells: list[Cell] = []
     worst: list[WorstCase] = []
     diagnostics: list[Diagnosis] = []
     threats = _threats(run.chosen)
     reference = next((m for m in measured if not m.chain.parts), None)
     base: dict[str, np.ndarray] = {}
-    for one in measured:
+    for one, checked in zip(measured, examined, strict=True):
         against = base if reference is not None and one is not reference else None
         for cell in _cells(run, one, against):
             cells.append(cell)
             if one is reference and cell.status == "ok":
                 base[_cell_key(cell)] = cell.right()
         if one.error is None:
-            for row in _worst(one, threats, against):
+            for row in _worst(one, checked, threats, against):
                 worst.append(row)
                 if one is reference:
                     base[f"worst {row.threat}"] = row.right()
         warnings.extend(_warnings(run, one))
-        if one.examined is not None:
-            diagnostics.append(_diagnosis(run, one, one.examined))
+        if checked is not None:
+            diagnostics.append(_diagnosis(run, one, checked))
     failed = any(cell.status == "failed" for cell in cells)
     report = Report(
         freqrobust_version=__version__,
@@ -209,7 +223,9 @@ def _difference(right: np.ndarray, reference: np.ndarray | None) -> Difference |
     return Difference(points=points, ci95=interval)
 
 
-def _worst(one: Measured, threats: list[Threat], base: dict[str, np.ndarray] | None) -> list[WorstCase]:
+def _worst(
+    one: Measured, examined: Examined | None, threats: list[Threat], base: dict[str, np.ndarray] | None
+) -> list[WorstCase]:
     rows = []
     adversarial = [
         (selection.plugin.threat(), outcome)
@@ -218,7 +234,7 @@ def _worst(one: Measured, threats: list[Threat], base: dict[str, np.ndarray] | N
         and isinstance(selection.plugin, Attack)
         and selection.plugin.kind == "adversarial"
     ]
-    found = one.examined.found if one.examined is not None else []
+    found = examined.found if examined is not None else []
     for threat in threats:
         if not any(t is not None and t.norm == threat.norm and t.eps <= threat.eps for t, _ in adversarial):
             continue  # no attack was measured inside this threat: nothing is known about it

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -22,7 +22,15 @@ import torch
 
 from freqrobust import noise
 from freqrobust.context import AttackContext
-from freqrobust.diagnosis_checks import ATHALYE, CARLINI, CROCE, FULL_CHECKS, Finding, FullCheck, NotApplicable
+from freqrobust.diagnosis_checks import (
+    ATHALYE,
+    CARLINI,
+    CROCE,
+    FULL_CHECKS,
+    Finding,
+    NotApplicable,
+    RunnableCheck,
+)
 from freqrobust.errors import FreqRobustError, SpecError
 from freqrobust.losses import margin
 from freqrobust.measurement import NORMS, Outcome, Timer, holds, measure, measure_transfer
@@ -127,7 +135,7 @@ def examine(
         reason = f"{threat.norm.capitalize()} was examined; {names} was measured but not examined"
         work.inform("other norms", reason, CARLINI)
     if depth == "full":
-        work.full()
+        work.full(FULL_CHECKS)
     robust = holds(clean, [*outcomes, *work.found], threat)
     return Examined(depth, threat, int(sample.sum()), int((robust & sample).sum()), work.checks, work.found)
 
@@ -247,9 +255,9 @@ class Examination:
 
     # -- the full part --------------------------------------------------------------------------------------
 
-    def full(self) -> None:
+    def full(self, checks: Iterable[RunnableCheck]) -> None:
         """Other attacks at the same budget, and other budgets."""
-        for check in FULL_CHECKS:
+        for check in checks:
             try:
                 self._judge(check.name, check.source, check.run(self))
             except NotApplicable as why:
@@ -356,7 +364,7 @@ class Examination:
             )
         )
 
-    def _not_applicable(self, check: FullCheck, why: str) -> None:
+    def _not_applicable(self, check: RunnableCheck, why: str) -> None:
         self.checks.append(
             Check(name=check.name, status="not applicable", reason=why, threat=self.record, source=check.source)
         )

@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from freqrobust.measurement import holds
 from freqrobust.plugin import Threat
@@ -50,6 +50,19 @@ class Finding:
     beyond: int | None = None
     attack: str | None = None
     transferred: bool = False
+
+
+class RunnableCheck(Protocol):
+    """One check of the full part."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def source(self) -> str: ...
+
+    def run(self, examination: Any) -> Finding:
+        """What the check finds; raises :class:`NotApplicable` where it cannot be made."""
 
 
 @dataclass(frozen=True)

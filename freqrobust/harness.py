@@ -14,16 +14,17 @@ from freqrobust.assembly import assemble
 from freqrobust.bounds import check_int64
 from freqrobust.context import Progress
 from freqrobust.data import ImageData, as_data
-from freqrobust.diagnosis import Depth
-from freqrobust.errors import SpecError
+from freqrobust.diagnosis import Depth, Examined, examine
+from freqrobust.errors import FreqRobustError, SpecError
 from freqrobust.files import user_path
 from freqrobust.many import Models, as_network, join, named
 from freqrobust.opening import check_settings, open_run, try_out
 from freqrobust.plugin import Attack, Defense, Plugin
+from freqrobust.printable import one_line
 from freqrobust.progress import watching
 from freqrobust.registry import DefenseChain, Selection, parse_attacks, parse_defenses
 from freqrobust.results import Report, Warned
-from freqrobust.session import Measured, Run
+from freqrobust.session import DefenseRun, Measured, Run
 from freqrobust.user_code import running_user_code
 from freqrobust.victim import Precision
 
@@ -119,18 +120,56 @@ def evaluate(
                 fit=fit,
             )
             with opened as run:
-                measured = run.all(chains, oblivious, diagnose)
-            report = assemble(run, measured, [*run.warnings, *_warnings(run, measured, diagnose)], reference)
+                measured, examined = _measure(run, chains, oblivious, diagnose)
+            warnings = [*run.warnings, *_warnings(run, examined, diagnose)]
+            report = assemble(run, measured, examined, warnings, reference)
             if name is not None:
                 report.models[0].name = name
             reports.append(report)
     return reports[0] if len(reports) == 1 else join(reports)
 
 
-def _warnings(run: Run, measured: Sequence[Measured], diagnose: Depth | None) -> list[Warned]:
+def _measure(
+    run: Run, chains: Sequence[DefenseChain], oblivious: bool, depth: Depth | None
+) -> tuple[list[Measured], list[Examined | None]]:
+    """All cells of all defenses; then those that need several models; and what was examined of each defense."""
+    runs = [DefenseRun(run, chain) for chain in chains]
+    source = next((one for one in runs if not one.chain.parts), DefenseRun(run, DefenseChain()))
+    measured: list[Measured] = []
+    examined: list[Examined | None] = []
+    several_models = oblivious or depth == "full"
+    for one in runs:
+        measured.append(one.measure())
+        if not several_models:
+            examined.append(_examine(one, measured[-1], depth, source))
+            one.forget()  # one model at a time
+    if not several_models:
+        return measured, examined
+    targets = [(r, m) for r, m in zip(runs, measured, strict=True) if r.chain.parts and m.error is None]
+    for selection in run.chosen if oblivious else []:
+        attack = selection.plugin
+        if isinstance(attack, Attack) and attack.kind == "adversarial" and targets:
+            run.transfer(selection, source, targets)
+    return measured, [_examine(r, m, depth, source) for r, m in zip(runs, measured, strict=True)]
+
+
+def _examine(run: DefenseRun, measured: Measured, depth: Depth | None, source: DefenseRun) -> Examined | None:
+    """What checks find of the robust accuracies of one defense; None where there is nothing to examine."""
+    if depth is None or measured.error is not None:
+        return None
+    origin = source if run.chain.parts else None
+    try:
+        with running_user_code(run.chain.name):
+            return examine(run, measured.clean, measured.cells, measured.oblivious, depth, origin)
+    except FreqRobustError as error:  # the cells are kept
+        run.run.watch.say(f"{run.chain.spec}: the diagnosis failed: {one_line(error)}")
+        return Examined(depth, failed=one_line(error))
+
+
+def _warnings(run: Run, examined: Sequence[Examined | None], diagnose: Depth | None) -> list[Warned]:
     """What is to be known about a run as a whole."""
     warnings = []
-    if diagnose == "full" and all(one.examined is None for one in measured):
+    if diagnose == "full" and all(one is None for one in examined):
         message = "nothing was diagnosed: no attack with a budget (norm and eps above 0) was measured"
         warnings.append(Warned(code="not-diagnosed", message=message))
     for path in [*run.journal.damaged, *run.checked.damaged]:

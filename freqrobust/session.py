@@ -14,7 +14,6 @@ from freqrobust import __version__
 from freqrobust.context import DefenseContext, Progress
 from freqrobust.data import ImageData
 from freqrobust.defending import defend_copy
-from freqrobust.diagnosis import Depth, Examined, examine
 from freqrobust.errors import FreqRobustError, JournalError
 from freqrobust.files import identity
 from freqrobust.journal import Journal, engine_hash
@@ -41,7 +40,6 @@ class Measured:
     cells: list[tuple[Selection, Outcome | str]] = field(default_factory=list)  # a string says why it failed
     error: str | None = None
     oblivious: list[tuple[Selection, Outcome | str]] = field(default_factory=list)
-    examined: Examined | None = None
 
 
 @dataclass
@@ -92,27 +90,6 @@ class Run:
             }
         )
 
-    def all(self, chains: list[DefenseChain], oblivious: bool, depth: Depth | None) -> list[Measured]:
-        """All cells of all defenses; then those that need several models, and what the diagnosis adds."""
-        runs = [DefenseRun(self, chain) for chain in chains]
-        source = next((run for run in runs if not run.chain.parts), DefenseRun(self, DefenseChain()))
-        measured = []
-        for run in runs:
-            measured.append(run.measure())
-            if not (oblivious or depth == "full"):
-                run.examine(measured[-1], depth, source)
-                run.forget()  # one model at a time
-        if not (oblivious or depth == "full"):
-            return measured
-        targets = [(r, m) for r, m in zip(runs, measured, strict=True) if r.chain.parts and m.error is None]
-        for selection in self.chosen if oblivious else []:
-            attack = selection.plugin
-            if isinstance(attack, Attack) and attack.kind == "adversarial" and targets:
-                self._transfer(selection, source, targets)
-        for run, one in zip(runs, measured, strict=True):
-            run.examine(one, depth, source)
-        return measured
-
     def keep(self, journal: Journal, key: str, piece: dict[str, Any]) -> None:
         """Put a piece on disk; a full disk takes nothing from what was measured."""
         try:
@@ -120,7 +97,7 @@ class Run:
         except JournalError as error:
             self.watch.say(f"warning: {error}")
 
-    def _transfer(self, selection: Selection, source: DefenseRun, targets: list[tuple[DefenseRun, Measured]]) -> None:
+    def transfer(self, selection: Selection, source: DefenseRun, targets: list[tuple[DefenseRun, Measured]]) -> None:
         """Show examples made on the undefended model to the defended ones."""
         missing: list[tuple[DefenseRun, Measured, str]] = []
         for run, measured in targets:
@@ -196,18 +173,6 @@ class DefenseRun:
                     lower = outcome
                     handed.append(_eps(selection))
         return Measured(self.chain, clean, [(s, found[i]) for i, s in enumerate(run.chosen)])
-
-    def examine(self, measured: Measured, depth: Depth | None, source: DefenseRun) -> None:
-        """Ask whether the robust accuracies are to be believed; the answer goes into ``measured``."""
-        if depth is None or measured.error is not None:
-            return
-        origin = source if self.chain.parts else None
-        try:
-            with running_user_code(self.chain.name):
-                measured.examined = examine(self, measured.clean, measured.cells, measured.oblivious, depth, origin)
-        except FreqRobustError as error:  # the cells are kept
-            measured.examined = Examined(depth, failed=one_line(error))
-            self.run.watch.say(f"{self.chain.spec}: the diagnosis failed: {measured.examined.failed}")
 
     def forget(self) -> None:
         """Let go of the model."""
