@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from freqrobust import cli
+from freqrobust.architectures import SmallCNN
 
 Command = Callable[..., Any]
 FORBIDDEN = set("\x1b\r\u202e\x07")
@@ -40,9 +41,9 @@ def test_names_of_files(base: list[str], rejected: Command) -> None:
     assert "\ufffd[2Jx" in rejected(*base[:3], "--data", "\x1b[2Jx\u202e.npz")
 
 
-def test_keys_of_a_checkpoint(base: list[str], workspace: Path, rejected: Command) -> None:
-    torch.save({"\x1b[2J\rconv.weight": torch.zeros(3)}, workspace / "odd.pt")
-    assert harmless(rejected("eval", "--model", "odd.pt", *base[3:]))
+def test_keys_of_a_checkpoint(base: list[str], untrained: SmallCNN, workspace: Path, rejected: Command) -> None:
+    torch.save({**untrained.state_dict(), "\x1b[2J\rconv.weight": torch.zeros(3)}, workspace / "odd.pt")
+    assert "\ufffd[2J conv.weight is not expected" in rejected("eval", "--model", "odd.pt", *base[3:])
 
 
 def test_errors_of_a_cell_are_short(base: list[str], broken: list[str], report: Command) -> None:
