@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from freqrobust.attacks.isolation import any_batch, installed, isolated, require, settle
-from freqrobust.plugin import Attack, Count, Number, check_eps
+from freqrobust.core.numbers import Count, Number
+from freqrobust.numerics.threat import check_eps
+from freqrobust.plugins.base import Attack
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from freqrobust.context import AttackContext
+    from freqrobust.plugins.context import AttackContext
 
 LIBRARY = "pyautoattack"
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from freqrobust.attacks.corruptions.constants import TABLES, Constants
-from freqrobust.corruptions import COMMON, EXTRA, constant_set
-from freqrobust.errors import DataError, FreqRobustError, PluginError, SpecError
-from freqrobust.plugin import Attack
-from freqrobust.registry import near_miss
+from freqrobust.core.errors import DataError, FreqRobustError, PluginError, SpecError
+from freqrobust.core.text import near_miss
+from freqrobust.plugins.base import Attack
+from freqrobust.plugins.corruption_names import COMMON, EXTRA, constant_set
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from freqrobust.context import AttackContext
-    from freqrobust.corruption_files import PublishedFiles
-    from freqrobust.data import ImageData
+    from freqrobust.data.corruption_files import PublishedFiles
+    from freqrobust.data.dataset import ImageData
+    from freqrobust.plugins.context import AttackContext
 
 NAMES = (*COMMON, *EXTRA)
 #: Numbers of channels that a corruption is defined for, and why; any number where it is not named.
@@ -67,7 +67,7 @@ class Corruption(Attack):
     @cached_property
     def published(self) -> PublishedFiles:
         """The published files in the folder ``files``."""
-        from freqrobust.corruption_files import published
+        from freqrobust.data.corruption_files import published
 
         assert self.files is not None
         return published(self.files)

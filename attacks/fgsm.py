@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from freqrobust.plugin import Attack, Number, StepNorm, check_eps
+from freqrobust.core.numbers import Number
+from freqrobust.numerics.threat import StepNorm, check_eps
+from freqrobust.plugins.base import Attack
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from freqrobust.context import AttackContext
+    from freqrobust.plugins.context import AttackContext
 
 
 class FGSM(Attack):
@@ -35,9 +37,9 @@ class FGSM(Attack):
     def perturb(
         self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
     ) -> torch.Tensor:
-        from freqrobust.ascent import loss_and_gradient
-        from freqrobust.losses import cross_entropy
-        from freqrobust.perturbation import farthest_l1, project, steepest
+        from freqrobust.attacks.gradient.ascent import loss_and_gradient
+        from freqrobust.numerics.losses import cross_entropy
+        from freqrobust.numerics.norms import farthest_l1, project, steepest
 
         _, _, gradient = loss_and_gradient(model, images, labels, None, cross_entropy, context.eot)
         if self.norm == "l1":

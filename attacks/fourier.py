@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from freqrobust.bounds import MOST
-from freqrobust.errors import PluginError
-from freqrobust.plugin import Attack, Number, check_eps
+from freqrobust.core.errors import PluginError
+from freqrobust.core.numbers import MOST, Number
+from freqrobust.numerics.threat import check_eps
+from freqrobust.plugins.base import Attack
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from freqrobust.context import AttackContext, Samples
+    from freqrobust.plugins.context import AttackContext, Samples
 
 #: Phases that are tried, in radians. At odd eighths of a turn no wave vanishes, not even those of the highest frequency.
 PHASES = tuple(math.pi * (0.25 + 0.5 * quarter) for quarter in range(4))
@@ -121,7 +122,7 @@ class Fourier(Attack):
         """What waves add to an image ``(C, H, W)``: ``(len(waves), C, H, W)``, each of norm ``eps``."""
         import torch
 
-        from freqrobust.frequency import fourier_basis
+        from freqrobust.numerics.frequency import fourier_basis
 
         channels, height, width = shape
         grey = torch.stack([fourier_basis(height, width, wave.u, wave.v, wave.phase) for wave in waves])
@@ -131,8 +132,8 @@ class Fourier(Attack):
 
     def _directions(self, shape: tuple[int, ...], seed: int) -> list[tuple[int, int]]:
         """The frequencies to try, low ones first."""
-        from freqrobust import noise
-        from freqrobust.frequency import directions
+        from freqrobust.numerics import noise
+        from freqrobust.numerics.frequency import directions
 
         found = [(u, v) for u, v in directions(*shape[-2:]) if self.radius is None or math.hypot(u, v) < self.radius]
         if self.directions is None or self.directions >= len(found):
@@ -162,7 +163,7 @@ class Fourier(Attack):
         """Samples broken and mean margin, of each candidate: a wave for every one of the samples."""
         import torch
 
-        from freqrobust.losses import margin
+        from freqrobust.numerics.losses import margin
 
         waves = [wave for candidate in candidates for wave in candidate]
 
@@ -183,7 +184,7 @@ def _halves(ids: torch.Tensor, context: AttackContext) -> list[torch.Tensor]:
     """Positions of the samples of each half, in an order that the seed and the ids alone decide."""
     import torch
 
-    from freqrobust import noise
+    from freqrobust.numerics import noise
 
     by_id = torch.argsort(ids, stable=True)
     keys = noise.uniform(ids[by_id], (1,), seed=context.seed, stream="fourier halves")[:, 0]

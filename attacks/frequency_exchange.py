@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from freqrobust.errors import DataError, PluginError
-from freqrobust.plugin import Attack
+from freqrobust.core.errors import DataError, PluginError
+from freqrobust.plugins.base import Attack
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from freqrobust.context import AttackContext, Samples
-    from freqrobust.data import ImageData
+    from freqrobust.data.dataset import ImageData
+    from freqrobust.plugins.context import AttackContext, Samples
 
 
 class Partners(NamedTuple):
@@ -41,7 +41,7 @@ class _Exchange(Attack):
 
     def prepare(self, samples: Samples, context: AttackContext) -> Partners:
         """Pair every sample with the next one in an order drawn by seed and id: each is a partner exactly once."""
-        from freqrobust import noise
+        from freqrobust.numerics import noise
 
         drawn = noise.uniform(samples.ids.cpu(), (2,), seed=context.seed, stream="exchange partners").double()
         keys = zip(drawn[:, 0].tolist(), drawn[:, 1].tolist(), samples.ids.tolist(), range(len(drawn)), strict=True)
@@ -80,7 +80,7 @@ class Hybrid(_Exchange):
     def perturb(
         self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
     ) -> torch.Tensor:
-        from freqrobust.frequency import high_pass, low_pass
+        from freqrobust.numerics.frequency import high_pass, low_pass
 
         others = self.partners(images, context)
         if self.radius == 0:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from freqrobust.plugin import Attack
+from freqrobust.plugins.base import Attack
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from freqrobust.context import AttackContext
+    from freqrobust.plugins.context import AttackContext
 
 
 class _FrequencyFilter(Attack):
@@ -36,7 +36,7 @@ class LowFrequencyComponent(_FrequencyFilter):
     def perturb(
         self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
     ) -> torch.Tensor:
-        from freqrobust.frequency import low_pass
+        from freqrobust.numerics.frequency import low_pass
 
         return self._finish(low_pass(images, self.radius, self.shape))
 
@@ -50,7 +50,7 @@ class HighFrequencyComponent(_FrequencyFilter):
     def perturb(
         self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
     ) -> torch.Tensor:
-        from freqrobust.frequency import high_pass
+        from freqrobust.numerics.frequency import high_pass
 
         result = high_pass(images, self.radius, self.shape)
         if self.keep_mean and self.radius > 0:
@@ -73,6 +73,6 @@ class BandPass(_FrequencyFilter):
     def perturb(
         self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
     ) -> torch.Tensor:
-        from freqrobust.frequency import band_pass
+        from freqrobust.numerics.frequency import band_pass
 
         return self._finish(band_pass(images, self.low, self.high, self.shape))

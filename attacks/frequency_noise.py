@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from freqrobust.errors import SpecError
-from freqrobust.plugin import Attack
+from freqrobust.core.errors import SpecError
+from freqrobust.plugins.base import Attack
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from freqrobust.context import AttackContext
-    from freqrobust.data import ImageData
+    from freqrobust.data.dataset import ImageData
+    from freqrobust.plugins.context import AttackContext
 
 #: Mean gray that critical-band stimuli are brought to: the mean of ImageNet's channel means.
 _GRAY = 0.449
@@ -50,7 +50,7 @@ class FourierNoise(_FrequencyNoise):
     def perturb(
         self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
     ) -> torch.Tensor:
-        from freqrobust.frequency import fourier_basis, wave_norm
+        from freqrobust.numerics.frequency import fourier_basis, wave_norm
 
         channels, height, width = images.shape[1:]
         l2 = wave_norm(height, width) if self.l2 is None else self.l2
@@ -89,7 +89,7 @@ class FilteredNoise(_FrequencyNoise):
     def perturb(
         self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
     ) -> torch.Tensor:
-        from freqrobust.frequency import band_pass
+        from freqrobust.numerics.frequency import band_pass
 
         noise = band_pass(context.normal(images.shape[1:], "filtered-noise"), self.low, self._outer, self.shape)
         norm = noise.square().sum(dim=(1, 2, 3), keepdim=True).sqrt().clamp_min(1e-12)
@@ -123,7 +123,7 @@ class CriticalBand(_FrequencyNoise):
     def perturb(
         self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
     ) -> torch.Tensor:
-        from freqrobust.frequency import band_pass
+        from freqrobust.numerics.frequency import band_pass
 
         if self.grayscale:
             images = _gray(images).expand_as(images)
@@ -149,7 +149,7 @@ def _refuse_empty_band(name: str, data: ImageData, low: float, high: float, shap
     Raises:
         SpecError: there is none.
     """
-    from freqrobust.frequency import band_mask, distances
+    from freqrobust.numerics.frequency import band_mask, distances
 
     height, width = data.shape[-2:]
     if not bool(band_mask(height, width, low, high, shape).any()):

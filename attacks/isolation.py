@@ -14,15 +14,15 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from freqrobust.errors import SpecError
-from freqrobust.printable import describe_error
-from freqrobust.user_code import running_user_code
+from freqrobust.core.errors import SpecError
+from freqrobust.core.text import describe_error
+from freqrobust.core.user_code import running_user_code
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from freqrobust.context import AttackContext
+    from freqrobust.plugins.context import AttackContext
 
 EXTRA = "pip install 'freqrobust[zoo]'"
 #: How far rounding may carry a result out of the box or the budget, relative to budgets above 1.
@@ -133,7 +133,7 @@ def any_batch(model: nn.Module, context: AttackContext) -> nn.Module:
     import torch
     from torch import nn
 
-    from freqrobust import noise
+    from freqrobust.numerics import noise
 
     class AnyBatch(nn.Module):
         def __init__(self) -> None:

@@ -6,23 +6,23 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from freqrobust.attacks.climbing import Climb
-from freqrobust.errors import PluginError
-from freqrobust.plugin import Number
+from freqrobust.attacks.gradient.climb import Climb
+from freqrobust.core.errors import PluginError
+from freqrobust.core.numbers import Number
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from freqrobust.context import AttackContext
-    from freqrobust.regions import Space
+    from freqrobust.attacks.gradient.regions import Space
+    from freqrobust.plugins.context import AttackContext
 
 
 class LowFrequencyPGD(Climb):
     """PGD whose perturbation holds only frequencies with low <= distance < radius.  (Guo et al. 2019; Maiya et al. 2021)
 
     The perturbation lies in the band and in the budget exactly; then ``image + perturbation`` is clipped to [0, 1],
-    which leaves the band a little where pixels are near black or white (see ``freqrobust.regions.Band``). ``step_size``
+    which leaves the band a little where pixels are near black or white (see ``freqrobust.attacks.gradient.regions.Band``). ``step_size``
     defaults to ``2.5 * eps / steps``; a random start is filtered Gaussian noise of a random length.
     """
 
@@ -42,7 +42,7 @@ class LowFrequencyPGD(Climb):
 
     def space(self) -> Space:
         """The perturbations of the band, within the budget."""
-        from freqrobust.regions import Band
+        from freqrobust.attacks.gradient.regions import Band
 
         step = self.resolved_params()["step_size"]
         return Band(self.norm, self.eps, step, self.low, self.radius, self.shape)
@@ -50,7 +50,7 @@ class LowFrequencyPGD(Climb):
     def perturb(
         self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
     ) -> torch.Tensor:
-        from freqrobust.frequency import band_mask
+        from freqrobust.numerics.frequency import band_mask
 
         height, width = images.shape[-2:]
         if not bool(band_mask(height, width, self.low, self.radius, self.shape).any()):

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from freqrobust.plugin import Attack, Count, Norm, Number, check_eps
+from freqrobust.core.numbers import Count, Number
+from freqrobust.numerics.threat import Norm, check_eps
+from freqrobust.plugins.base import Attack
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from freqrobust.context import AttackContext
+    from freqrobust.plugins.context import AttackContext
 
 
 class Noise(Attack):
@@ -47,7 +49,7 @@ class Noise(Attack):
 
     def draw(self, images: torch.Tensor, context: AttackContext, number: int) -> torch.Tensor:
         """The images with the noise of one draw, inside of the budget and of [0, 1]."""
-        from freqrobust.perturbation import norms, per_sample, project
+        from freqrobust.numerics.norms import norms, per_sample, project
 
         stream, shape = f"noise {self.distribution} {number}", images.shape[1:]
         if self.distribution == "gaussian":
@@ -65,7 +67,7 @@ class Noise(Attack):
     ) -> torch.Tensor:
         import torch
 
-        from freqrobust.ascent import is_fooled
+        from freqrobust.attacks.gradient.ascent import is_fooled
 
         found = images.clone()
         active = torch.arange(len(images), device=images.device)
@@ -83,8 +85,8 @@ class Noise(Attack):
     def _highest_loss(
         self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
     ) -> torch.Tensor:
-        from freqrobust.ascent import better, expected_loss
-        from freqrobust.losses import cross_entropy
+        from freqrobust.attacks.gradient.ascent import better, expected_loss
+        from freqrobust.numerics.losses import cross_entropy
 
         best = best_loss = None
         for number in range(self.draws):

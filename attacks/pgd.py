@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
-from freqrobust.attacks.climbing import Climb
+from freqrobust.attacks.gradient.climb import Climb
 
 if TYPE_CHECKING:
-    from freqrobust.regions import Space
+    from freqrobust.attacks.gradient.regions import Space
 
 #: Share of the pixels that an L1 step changes.
 SPARSITY = 0.02
@@ -44,7 +44,7 @@ class PGD(Climb):
 
     def space(self) -> Space:
         """The eps-ball, within [0, 1]."""
-        from freqrobust.regions import Ball
+        from freqrobust.attacks.gradient.regions import Ball
 
         resolved = self.resolved_params()
         return Ball(self.norm, self.eps, resolved["step_size"], resolved["sparsity"] or 0.0)

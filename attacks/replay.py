@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from freqrobust.errors import FreqRobustError, PluginError
-from freqrobust.plugin import Attack, Threat
+from freqrobust.core.errors import FreqRobustError, PluginError
+from freqrobust.numerics.threat import Threat
+from freqrobust.plugins.base import Attack
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from freqrobust.context import AttackContext
-    from freqrobust.saved import SavedSet
+    from freqrobust.data.adversarial_sets import SavedSet
+    from freqrobust.plugins.context import AttackContext
 
 
 class Replay(Attack):
@@ -44,8 +45,8 @@ class Replay(Attack):
     @cached_property
     def sets(self) -> list[SavedSet]:
         """What was saved, by file name."""
-        from freqrobust.files import user_path
-        from freqrobust.saved import read_all
+        from freqrobust.core.files import user_path
+        from freqrobust.data.adversarial_sets import read_all
 
         return read_all(user_path(self.dir, "dir"))
 
@@ -68,7 +69,7 @@ class Replay(Attack):
     ) -> torch.Tensor:
         import torch
 
-        from freqrobust.losses import margin
+        from freqrobust.numerics.losses import margin
 
         candidates = [self._of(one, images, labels, context.ids) for one in self.sets]
         if len(candidates) == 1:
@@ -78,7 +79,7 @@ class Replay(Attack):
         return torch.stack(candidates)[best, torch.arange(len(images), device=images.device)]
 
     def _of(self, saved: SavedSet, images: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        from freqrobust.saved import positions
+        from freqrobust.data.adversarial_sets import positions
 
         rows = positions(ids.cpu(), saved, "replay")
         if saved.images.shape[1:] != images.shape[1:]:

@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, create_model, model_validator
 
 from freqrobust.attacks.isolation import any_batch, batch_seed, isolated, require, settle
-from freqrobust.bounds import MOST
-from freqrobust.errors import PluginError
-from freqrobust.plugin import Attack, AttackFamily, Norm, Number, Threat, check_eps
+from freqrobust.core.errors import PluginError
+from freqrobust.core.numbers import MOST, Number
+from freqrobust.numerics.threat import Norm, Threat, check_eps
+from freqrobust.plugins.base import Attack, AttackFamily
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from freqrobust.context import AttackContext
+    from freqrobust.plugins.context import AttackContext
 
 PREFIX = "torchattacks"
 #: Take other attacks or training data, and no model.

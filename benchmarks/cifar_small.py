@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from freqrobust import load_model
-from freqrobust.models import Classifier
+from freqrobust.models.classifier import Classifier
 
 #: Its checkpoint was trained on inputs normalised like this.
 NORMALIZE = "0.485,0.456,0.406/0.225,0.225,0.225"

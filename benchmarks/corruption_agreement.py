@@ -22,9 +22,9 @@ import numpy as np
 import torch
 
 from freqrobust.attacks.corruption import Corruption
-from freqrobust.context import AttackContext
-from freqrobust.corruptions import COMMON, EXTRA, SEVERITIES
-from freqrobust.data import load_data
+from freqrobust.data.sources import load_data
+from freqrobust.plugins.context import AttackContext
+from freqrobust.plugins.corruption_names import COMMON, EXTRA, SEVERITIES
 
 ROOT = Path(__file__).resolve().parents[1]
 START, END = "<!-- agreement: start -->", "<!-- agreement: end -->"

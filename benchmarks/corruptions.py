@@ -26,9 +26,9 @@ from rich.table import Table
 from timing import Timed, alternate, packages, ratio, surroundings
 
 from freqrobust.attacks.corruption import Corruption
-from freqrobust.context import AttackContext
-from freqrobust.corruptions import COMMON, EXTRA, SEVERITIES
-from freqrobust.data import load_data
+from freqrobust.data.sources import load_data
+from freqrobust.plugins.context import AttackContext
+from freqrobust.plugins.corruption_names import COMMON, EXTRA, SEVERITIES
 
 ROOT = Path(__file__).resolve().parents[1]
 #: How many times as fast in total, at least.

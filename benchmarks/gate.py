@@ -17,15 +17,17 @@ import torch
 from torch import nn
 
 from freqrobust import Report, evaluate, load_model
-from freqrobust.compare import POWER, Rules, compare, expected_drop, points
-from freqrobust.context import DefenseContext
-from freqrobust.data import ImageData, load_data
-from freqrobust.gate import Threshold, least_right
-from freqrobust.noise import permutation
-from freqrobust.registry import defenses
-from freqrobust.results import Comparison, pack
-from freqrobust.sequential import looks_for, plan
-from freqrobust.stopping import SequentialGate
+from freqrobust.data.dataset import ImageData
+from freqrobust.data.sources import load_data
+from freqrobust.gate.regression import POWER, Rules, compare, expected_drop, points
+from freqrobust.gate.sequential import SequentialGate
+from freqrobust.gate.thresholds import Threshold, least_right
+from freqrobust.numerics.noise import permutation
+from freqrobust.numerics.sequential_test import looks_for, plan
+from freqrobust.plugins.context import DefenseContext
+from freqrobust.plugins.registry import defenses
+from freqrobust.results.gate_record import Comparison
+from freqrobust.results.outcomes import pack
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Swaps of the outcomes of two models, and random subsets.
@@ -246,8 +248,8 @@ def _real_check(bench: Bench) -> None:
 
 
 def _options(attacks: Sequence[str], seed: int) -> dict[str, object]:
-    from freqrobust.context import Silent
-    from freqrobust.registry import parse_attacks
+    from freqrobust.core.progress import Silent
+    from freqrobust.plugins.selection import parse_attacks
 
     return {
         "attacks": parse_attacks(attacks),

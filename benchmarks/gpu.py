@@ -26,12 +26,13 @@ from rich.table import Table
 from timing import alternate, packages, ratio, surroundings
 from torch import nn
 
-from freqrobust.architectures import cifar_resnet18
-from freqrobust.context import AttackContext
-from freqrobust.devices import describe, is_out_of_memory
-from freqrobust.plugin import Attack
-from freqrobust.registry import parse_attacks
-from freqrobust.victim import Victim
+from freqrobust.core.memory import is_out_of_memory
+from freqrobust.harness.devices import describe
+from freqrobust.harness.target_model import Victim
+from freqrobust.models.architectures import cifar_resnet18
+from freqrobust.plugins.base import Attack
+from freqrobust.plugins.context import AttackContext
+from freqrobust.plugins.selection import parse_attacks
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -65,7 +65,7 @@ def prepare(folder: Path) -> None:
     import numpy as np
     import torch
 
-    from freqrobust.architectures import ARCHITECTURES
+    from freqrobust.models.architectures import ARCHITECTURES
 
     torch.manual_seed(0)
     torch.save(ARCHITECTURES["resnet20"].build(num_classes=10).state_dict(), folder / "net.pth")
@@ -75,7 +75,7 @@ def prepare(folder: Path) -> None:
 
 def once(folder: Path) -> dict[str, tuple[float, float]]:
     """Processor and wall-clock seconds of each phase of one evaluation."""
-    from freqrobust import cli
+    from freqrobust.cli import main
 
     Clock.found = []
     here = Path.cwd()
@@ -83,7 +83,7 @@ def once(folder: Path) -> dict[str, tuple[float, float]]:
         os.chdir(out)
         Clock.mark = now()
         try:
-            cli.main(["eval", "--model", str(folder / "net.pth"), "--data", str(folder / "data.npz"), *ARGUMENTS])
+            main.main(["eval", "--model", str(folder / "net.pth"), "--data", str(folder / "data.npz"), *ARGUMENTS])
         except SystemExit as done:
             if done.code:
                 raise
@@ -101,7 +101,7 @@ def count_calls(counts: Counter[str]) -> None:
     from torch import nn
 
     import freqrobust.models
-    from freqrobust.data import ImageData
+    from freqrobust.data.dataset import ImageData
 
     def counting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -144,13 +144,13 @@ def work(root: Path, folder: Path) -> None:
     assert Path(str(freqrobust.__file__)).is_relative_to(root)
     import torch
 
-    from freqrobust import run
-    from freqrobust.session import DefenseRun
+    from freqrobust.cli import eval
+    from freqrobust.harness.run import DefenseRun
 
-    if hasattr(run, "Screen"):
-        run.Screen = Clock
+    if hasattr(eval, "Screen"):
+        eval.Screen = Clock
     else:
-        from freqrobust import progress
+        from freqrobust.core import progress
 
         progress.Screen = Clock  # type: ignore[assignment, misc]
     DefenseRun.examine = lambda *_: None  # type: ignore[assignment, method-assign]

@@ -16,10 +16,11 @@ import torch
 from timing import Timed, alternate, ratio
 
 from freqrobust import load_model
-from freqrobust.data import ImageData, load_data
-from freqrobust.devices import auto_batch_size
-from freqrobust.frequency import low_pass
-from freqrobust.fusion import fold_batch_norm
+from freqrobust.data.dataset import ImageData
+from freqrobust.data.sources import load_data
+from freqrobust.harness.devices import auto_batch_size
+from freqrobust.models.batch_norm_folding import fold_batch_norm
+from freqrobust.numerics.frequency import low_pass
 
 SWEEP = [0.5, 1.0, 2.0, 4.0, 8.0]
 #: The images of the low-pass row, and its rounds for each of ``--repeats``.

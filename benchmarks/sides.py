@@ -9,13 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from freqrobust import Report, evaluate, noise
-from freqrobust.context import AttackContext
-from freqrobust.models import frozen
-from freqrobust.plugin import Attack
-from freqrobust.registry import parse_attacks
-from freqrobust.results import Cell
-from freqrobust.victim import Victim
+from freqrobust import Report, evaluate
+from freqrobust.harness.target_model import Victim
+from freqrobust.models.classifier import frozen
+from freqrobust.numerics import noise
+from freqrobust.plugins.base import Attack
+from freqrobust.plugins.context import AttackContext
+from freqrobust.plugins.selection import parse_attacks
+from freqrobust.results.cells import Cell
 
 CPU = torch.device("cpu")
 

@@ -19,8 +19,8 @@ import torch
 from torch import nn
 
 from freqrobust import evaluate, load_data, load_model
-from freqrobust.data import ImageData
-from freqrobust.models import frozen
+from freqrobust.data.dataset import ImageData
+from freqrobust.models.classifier import frozen
 
 #: Budgets at which some samples hold.
 BUDGETS = {"resnet20": 1 / 255, "cifar_small_36px": 4 / 255}

@@ -28,10 +28,11 @@ from torch import nn
 
 from freqrobust import evaluate, load_model
 from freqrobust.attacks.isolation import batch_seed, generators
-from freqrobust.context import AttackContext
-from freqrobust.data import ImageData, load_data
-from freqrobust.models import frozen
-from freqrobust.registry import attacks
+from freqrobust.data.dataset import ImageData
+from freqrobust.data.sources import load_data
+from freqrobust.models.classifier import frozen
+from freqrobust.plugins.context import AttackContext
+from freqrobust.plugins.registry import attacks
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Fewer iterations where the library's defaults take too long here.

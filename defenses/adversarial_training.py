@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from freqrobust.plugin import Count, Defense, Number, StepNorm, check_eps
+from freqrobust.core.numbers import Count, Number
+from freqrobust.numerics.threat import StepNorm, check_eps
+from freqrobust.plugins.base import Defense
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from freqrobust.context import DefenseContext
+    from freqrobust.plugins.context import DefenseContext
 
 
 class AdversarialTraining(Defense):
@@ -51,13 +53,12 @@ class AdversarialTraining(Defense):
         import torch
 
         from freqrobust.attacks.pgd import PGD
-        from freqrobust.context import AttackContext
-        from freqrobust.errors import JournalError, PluginError
-        from freqrobust.files import identity, write_atomically
-        from freqrobust.journal import engine_hash
-        from freqrobust.models import fingerprint
-        from freqrobust.registry import source_hash
-        from freqrobust.training import Recipe, fit
+        from freqrobust.core.errors import JournalError, PluginError
+        from freqrobust.core.files import identity, write_atomically
+        from freqrobust.core.source_hash import engine_hash, source_hash
+        from freqrobust.models.fingerprint import fingerprint
+        from freqrobust.plugins.context import AttackContext
+        from freqrobust.training.fit import Recipe, fit
 
         data = context.require_train_data("madry")
         trained = copy.deepcopy(model)

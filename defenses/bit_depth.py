@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from freqrobust.plugin import InputDefense
+from freqrobust.plugins.base import InputDefense
 
 if TYPE_CHECKING:
     import torch

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from freqrobust.plugin import InputDefense, Number
+from freqrobust.core.numbers import Number
+from freqrobust.plugins.base import InputDefense
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +21,6 @@ class GaussianNoise(InputDefense):
     sigma: Number = Field(8 / 255, ge=0, description="standard deviation of the noise; 8/255 is accepted")
 
     def transform(self, images: torch.Tensor) -> torch.Tensor:
-        from freqrobust.noise import scoped_normal
+        from freqrobust.numerics.noise import scoped_normal
 
         return images + self.sigma * scoped_normal(images)

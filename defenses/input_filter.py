@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from freqrobust.plugin import InputDefense
+from freqrobust.plugins.base import InputDefense
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +19,7 @@ class LowPass(InputDefense):
     shape: Literal["circle", "square"] = Field("circle", description="Euclidean distance, or largest coordinate")
 
     def transform(self, images: torch.Tensor) -> torch.Tensor:
-        from freqrobust.frequency import low_pass
+        from freqrobust.numerics.frequency import low_pass
 
         return low_pass(images, self.radius, self.shape)
 
@@ -32,7 +32,7 @@ class HighPass(InputDefense):
     keep_mean: bool = Field(False, description="add the mean of each channel (DC) back")
 
     def transform(self, images: torch.Tensor) -> torch.Tensor:
-        from freqrobust.frequency import high_pass
+        from freqrobust.numerics.frequency import high_pass
 
         result = high_pass(images, self.radius, self.shape)
         return result + images.mean(dim=(-2, -1), keepdim=True) if self.keep_mean and self.radius > 0 else result

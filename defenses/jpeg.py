@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from freqrobust.plugin import InputDefense
+from freqrobust.plugins.base import InputDefense
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +50,7 @@ class JPEG(InputDefense):
         import torch
         from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
-        from freqrobust.errors import PluginError
+        from freqrobust.core.errors import PluginError
 
         if images.shape[1] not in (1, 3):
             raise PluginError(f"jpeg takes images of 1 or 3 channels, but got {images.shape[1]}")

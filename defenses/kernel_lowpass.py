@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from freqrobust.plugin import Defense
+from freqrobust.plugins.base import Defense
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from freqrobust.context import DefenseContext
+    from freqrobust.plugins.context import DefenseContext
 
 
 class KernelLowPass(Defense):
@@ -25,7 +25,7 @@ class KernelLowPass(Defense):
     layers: Literal["first", "all"] = Field("first", description="first: the first convolution larger than 1x1")
 
     def apply(self, model: nn.Module, context: DefenseContext) -> nn.Module:
-        from freqrobust.frequency import low_pass
-        from freqrobust.kernels import map_kernels
+        from freqrobust.models.kernels import map_kernels
+        from freqrobust.numerics.frequency import low_pass
 
         return map_kernels(model, lambda weight: low_pass(weight, self.radius), self.layers, "kernel-lowpass")

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from freqrobust.plugin import Defense
+from freqrobust.plugins.base import Defense
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from freqrobust.context import DefenseContext
+    from freqrobust.plugins.context import DefenseContext
 
 
 class KernelSmoothing(Defense):
@@ -38,7 +38,7 @@ class KernelSmoothing(Defense):
         return self.recalibrate_bn
 
     def apply(self, model: nn.Module, context: DefenseContext) -> nn.Module:
-        from freqrobust.kernels import map_kernels, recalibrate_batch_norm
+        from freqrobust.models.kernels import map_kernels, recalibrate_batch_norm
 
         gain = 1 + 8 * self.rho if self.rescale else 1.0
         smoothed = map_kernels(model, lambda w: smooth(w, self.rho, self.boundary) / gain, self.layers, "smooth")

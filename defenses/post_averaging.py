@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from freqrobust.plugin import Count, Defense, Number
+from freqrobust.core.numbers import Count, Number
+from freqrobust.plugins.base import Defense
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from freqrobust.context import DefenseContext
+    from freqrobust.plugins.context import DefenseContext
 
 
 class PostAveraging(Defense):
@@ -28,6 +29,6 @@ class PostAveraging(Defense):
     radius: Number = Field(2.0, gt=0, description="largest L2 distance r from the image")
 
     def apply(self, model: nn.Module, context: DefenseContext) -> nn.Module:
-        from freqrobust.ensembles import PostAverage
+        from freqrobust.defenses._ensembles import PostAverage
 
         return PostAverage(model, self.sampling, self.directions, self.radius)

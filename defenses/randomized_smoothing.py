@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from freqrobust.plugin import Count, Defense, Number
+from freqrobust.core.numbers import Count, Number
+from freqrobust.plugins.base import Defense
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from freqrobust.context import DefenseContext
+    from freqrobust.plugins.context import DefenseContext
 
 
 class RandomizedSmoothing(Defense):
@@ -27,11 +28,11 @@ class RandomizedSmoothing(Defense):
     copies: Count = Field(16, description="noisy copies that vote")
 
     def apply(self, model: nn.Module, context: DefenseContext) -> nn.Module:
-        from freqrobust.ensembles import NoisyCopies
+        from freqrobust.defenses._ensembles import NoisyCopies
 
         return NoisyCopies(model, self.sigma, self.copies, soft=False)
 
     def surrogate(self, model: Any) -> Any:
-        from freqrobust.ensembles import NoisyCopies
+        from freqrobust.defenses._ensembles import NoisyCopies
 
         return NoisyCopies(model, self.sigma, self.copies, soft=True)

@@ -42,40 +42,47 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from freqrobust.analysis import AnalysisContext
-    from freqrobust.analysis_results import AnalysisResult, AnalysisTable
-    from freqrobust.context import AttackContext, DefenseContext, Progress
-    from freqrobust.data import ImageData, load_data
-    from freqrobust.errors import FreqRobustError
-    from freqrobust.harness import evaluate
-    from freqrobust.laboratory import analyze
-    from freqrobust.models import load_model, save_model
-    from freqrobust.plugin import Analysis, Attack, Defense, InputDefense, Number, Pixel, Reporter
-    from freqrobust.results import AnalysisRecord, Report
+    from freqrobust.core.errors import FreqRobustError
+    from freqrobust.core.numbers import Number, Pixel
+    from freqrobust.core.progress import Progress
+    from freqrobust.data.dataset import ImageData
+    from freqrobust.data.sources import load_data
+    from freqrobust.harness.analysis import Analysis
+    from freqrobust.harness.analysis_context import AnalysisContext
+    from freqrobust.harness.analyze import analyze
+    from freqrobust.harness.evaluate import evaluate
+    from freqrobust.models.files import save_model
+    from freqrobust.models.loading import load_model
+    from freqrobust.plugins.base import Attack, Defense, InputDefense
+    from freqrobust.plugins.context import AttackContext, DefenseContext
+    from freqrobust.results.analysis import AnalysisResult, AnalysisTable
+    from freqrobust.results.analysis_record import AnalysisRecord
+    from freqrobust.results.report import Report
+    from freqrobust.results.reporter import Reporter
 
 _HOMES = {
-    "Analysis": "plugin",
-    "AnalysisContext": "analysis",
-    "AnalysisRecord": "results",
-    "AnalysisResult": "analysis_results",
-    "AnalysisTable": "analysis_results",
-    "Attack": "plugin",
-    "AttackContext": "context",
-    "Defense": "plugin",
-    "DefenseContext": "context",
-    "FreqRobustError": "errors",
-    "ImageData": "data",
-    "InputDefense": "plugin",
-    "Number": "plugin",
-    "Pixel": "plugin",
-    "Progress": "context",
-    "Report": "results",
-    "Reporter": "plugin",
-    "analyze": "laboratory",
-    "evaluate": "harness",
-    "load_data": "data",
-    "load_model": "models",
-    "save_model": "models",
+    "Analysis": "harness.analysis",
+    "AnalysisContext": "harness.analysis_context",
+    "AnalysisRecord": "results.analysis_record",
+    "AnalysisResult": "results.analysis",
+    "AnalysisTable": "results.analysis",
+    "Attack": "plugins.base",
+    "AttackContext": "plugins.context",
+    "Defense": "plugins.base",
+    "DefenseContext": "plugins.context",
+    "FreqRobustError": "core.errors",
+    "ImageData": "data.dataset",
+    "InputDefense": "plugins.base",
+    "Number": "core.numbers",
+    "Pixel": "core.numbers",
+    "Progress": "core.progress",
+    "Report": "results.report",
+    "Reporter": "results.reporter",
+    "analyze": "harness.analyze",
+    "evaluate": "harness.evaluate",
+    "load_data": "data.sources",
+    "load_model": "models.loading",
+    "save_model": "models.files",
 }
 
 

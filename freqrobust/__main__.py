@@ -1,6 +1,6 @@
 """``python -m freqrobust`` is the command ``freqrobust``."""
 
-from freqrobust.cli import main
+from freqrobust.cli.main import main
 
 if __name__ == "__main__":
     main()

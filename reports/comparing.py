@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from freqrobust.plugin import Reporter
+from freqrobust.results.reporter import Reporter
 
 if TYPE_CHECKING:
-    from freqrobust.leaderboard import Board
-    from freqrobust.results import Report
+    from freqrobust.results.leaderboard import Board
+    from freqrobust.results.report import Report
 
 
 class Comparing(Reporter):
@@ -25,6 +25,6 @@ class Comparing(Reporter):
 
     def board(self, reports: Mapping[str, Report]) -> Board:
         """The leaderboard of these reports."""
-        from freqrobust.leaderboard import board
+        from freqrobust.results.leaderboard import board
 
         return board(reports, self.rank_by)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import IO, TYPE_CHECKING
 
-from freqrobust.plugin import Reporter
 from freqrobust.reports.text import one_line
-from freqrobust.summary import Entry, model_labels, remarks, warning_text
+from freqrobust.results.reporter import Reporter
+from freqrobust.results.summary import Entry, model_labels, remarks, warning_text
 
 if TYPE_CHECKING:
-    from freqrobust.results import Cell, Diagnosis, Report, WorstCase
+    from freqrobust.results.cells import Cell, WorstCase
+    from freqrobust.results.diagnosis import Diagnosis
+    from freqrobust.results.report import Report
 
 #: What a spreadsheet takes for the beginning of a formula, the full-width forms too.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -107,7 +109,7 @@ def _common(report: Report, labels: list[str], one: Cell | WorstCase) -> dict[st
 
 
 def _own(one: Cell | WorstCase) -> dict[str, object]:
-    from freqrobust.results import Cell
+    from freqrobust.results.cells import Cell
 
     cell = one if isinstance(one, Cell) else None
     low, high = one.ci95 or (None, None)

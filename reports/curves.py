@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from freqrobust.plugin import norm_name
+from freqrobust.numerics.threat import norm_name
 from freqrobust.reports.text import interval, one_line, percent
-from freqrobust.results import Cell, Report, WorstCase
-from freqrobust.summary import Entry, eps_text, threats
+from freqrobust.results.cells import Cell, WorstCase
+from freqrobust.results.report import Report
+from freqrobust.results.summary import Entry, eps_text, threats
 
 #: Size of the drawing, in the units of its view box, and the margins of what is inside the axes.
 WIDTH, HEIGHT = 400, 256

@@ -32,7 +32,7 @@ from freqrobust.reports.text import (
     readings,
     title,
 )
-from freqrobust.summary import (
+from freqrobust.results.summary import (
     Entry,
     Measure,
     at_chance,
@@ -52,8 +52,9 @@ from freqrobust.summary import (
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-    from freqrobust.leaderboard import Board
-    from freqrobust.results import Cell, Report, WorstCase
+    from freqrobust.results.cells import Cell, WorstCase
+    from freqrobust.results.leaderboard import Board
+    from freqrobust.results.report import Report
 
 
 class Number(NamedTuple):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import IO, TYPE_CHECKING
 
-from freqrobust.plugin import Reporter
+from freqrobust.results.reporter import Reporter
 
 if TYPE_CHECKING:
-    from freqrobust.results import Report
+    from freqrobust.results.report import Report
 
 
 class JSONReport(Reporter):

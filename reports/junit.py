@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Literal
 from xml.etree import ElementTree
 
-from freqrobust.plugin import Reporter
 from freqrobust.reports.text import accuracy, check_number, check_reason, conditions, difference, digits, one_line
-from freqrobust.summary import Entry, diagnosed, entry_labels, footnotes, remarks, verdict_text, warning_text
+from freqrobust.results.reporter import Reporter
+from freqrobust.results.summary import Entry, diagnosed, entry_labels, footnotes, remarks, verdict_text, warning_text
 
 if TYPE_CHECKING:
-    from freqrobust.results import Cell, Report
+    from freqrobust.results.cells import Cell
+    from freqrobust.results.report import Report
 
 
 @dataclass(frozen=True)

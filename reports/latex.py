@@ -8,10 +8,10 @@ from typing import IO, TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from freqrobust.numerics.statistics import Z95
 from freqrobust.reports.comparing import Comparing
 from freqrobust.reports.text import conditions, digits, interval, one_line, percent, title
-from freqrobust.statistics import Z95
-from freqrobust.summary import (
+from freqrobust.results.summary import (
     Entry,
     Measure,
     attacks,
@@ -24,7 +24,9 @@ from freqrobust.summary import (
 )
 
 if TYPE_CHECKING:
-    from freqrobust.results import Cell, Report, ThreatRecord, WorstCase
+    from freqrobust.results.cells import Cell, WorstCase
+    from freqrobust.results.records import ThreatRecord
+    from freqrobust.results.report import Report
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -195,7 +197,7 @@ def _best(column: Measure) -> set[Entry]:
 
     None where that is all of them.
     """
-    from freqrobust.leaderboard import compare
+    from freqrobust.results.leaderboard import compare
 
     known = {entry: one for entry, one in column.found.items() if one.accuracy is not None}
     if len(known) < 2:

@@ -28,7 +28,7 @@ from freqrobust.reports.text import (
     readings,
     title,
 )
-from freqrobust.summary import (
+from freqrobust.results.summary import (
     Measure,
     at_chance,
     attacks,
@@ -43,8 +43,9 @@ from freqrobust.summary import (
 )
 
 if TYPE_CHECKING:
-    from freqrobust.analysis_results import AnalysisTable
-    from freqrobust.results import Cell, Report, WorstCase
+    from freqrobust.results.analysis import AnalysisTable
+    from freqrobust.results.cells import Cell, WorstCase
+    from freqrobust.results.report import Report
 
 #: Longest comment that GitHub takes, in characters.
 COMMENT = 65_536

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING
 
 from pydantic import Field
 
-from freqrobust.gate_table import print_gate
+from freqrobust.gate.table import print_gate
 from freqrobust.reports.comparing import Comparing
 from freqrobust.reports.text import (
     accuracy,
@@ -21,8 +21,8 @@ from freqrobust.reports.text import (
     one_line,
     points,
 )
-from freqrobust.results import Cell
-from freqrobust.summary import (
+from freqrobust.results.cells import Cell
+from freqrobust.results.summary import (
     Entry,
     Measure,
     at_chance,
@@ -41,7 +41,11 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    from freqrobust.results import Check, CorruptionSummary, Diagnosis, ModelRecord, Report, WorstCase
+    from freqrobust.results.cells import WorstCase
+    from freqrobust.results.corruptions import CorruptionSummary
+    from freqrobust.results.diagnosis import Check, Diagnosis
+    from freqrobust.results.records import ModelRecord
+    from freqrobust.results.report import Report
 
 #: How the verdicts of each level are shown.
 _STYLES = {"good": "green", "neutral": "bold", "inconclusive": "yellow", "bad": "red"}

@@ -5,20 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from freqrobust.printable import one_line as one_line
-from freqrobust.summary import Entry, entry_labels
+from freqrobust.core.text import one_line as one_line
+from freqrobust.results.summary import Entry, entry_labels
 
 if TYPE_CHECKING:
-    from freqrobust.results import (
-        AnalysisRecord,
-        Cell,
-        Check,
-        Difference,
-        ModelRecord,
-        PublishedRecord,
-        Report,
-        WorstCase,
-    )
+    from freqrobust.results.analysis_record import AnalysisRecord
+    from freqrobust.results.cells import Cell, WorstCase
+    from freqrobust.results.diagnosis import Check
+    from freqrobust.results.records import Difference, ModelRecord, PublishedRecord
+    from freqrobust.results.report import Report
 
 #: From so many samples on, an interval is narrow enough for another digit.
 _FINE = 2000

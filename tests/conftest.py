@@ -75,7 +75,7 @@ def trained_once(run_folder: Path) -> Callable[[str, nn.Module, Callable[[], Non
 @pytest.fixture(scope="session")
 def demo(cache: Path) -> nn.Module:
     """The demo's network, trained once per test run; not to be changed."""
-    from freqrobust.demo import demo_model
+    from freqrobust.training.demo import demo_model
 
     cache.mkdir(exist_ok=True)
     with FileLock(cache / "demo.lock"):
@@ -85,12 +85,12 @@ def demo(cache: Path) -> nn.Module:
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
     """``freqrobust ARGUMENTS``, in this process."""
-    from freqrobust import cli
+    from freqrobust.cli import main
 
     def run(*arguments: object) -> Result:
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            cli.main([str(argument) for argument in arguments])
+            main.main([str(argument) for argument in arguments])
         out, err = capsys.readouterr()
         assert isinstance(ended.value.code, int)
         return Result(ended.value.code, out, err)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from freqrobust import noise
+from freqrobust.numerics import noise
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Protocol
 import torch
 
 from freqrobust.attacks.corruptions.draws import Draws
-from freqrobust.errors import DataError
-from freqrobust.files import regular_file, user_path
+from freqrobust.core.errors import DataError
+from freqrobust.core.files import regular_file, user_path
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from freqrobust.analysis_results import AnalysisResult, AnalysisTable
-from freqrobust.errors import SpecError
-from freqrobust.plugin import Analysis
+from freqrobust.core.errors import SpecError
+from freqrobust.harness.analysis import Analysis
+from freqrobust.results.analysis import AnalysisResult, AnalysisTable
 
 if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure, SubFigure
     from torch import nn
 
-    from freqrobust.analysis import AnalysisContext
-    from freqrobust.data import ImageData
-    from freqrobust.registry import Selection
-    from freqrobust.victim import Victim
+    from freqrobust.data.dataset import ImageData
+    from freqrobust.harness.analysis_context import AnalysisContext
+    from freqrobust.harness.target_model import Victim
+    from freqrobust.plugins.specs import Selection
 
 
 class Point(BaseModel):
@@ -77,8 +77,8 @@ class Energy(Analysis):
     )
 
     def run(self, model: nn.Module, data: ImageData, context: AnalysisContext) -> EnergyResult:
-        from freqrobust.analysis import split_radius
-        from freqrobust.shifts import shift_groups
+        from freqrobust.analyses._shifts import shift_groups
+        from freqrobust.harness.analysis_context import split_radius
 
         lab = context.laboratory
         if lab.subjects == 1 and self.reference is None:
@@ -146,7 +146,7 @@ class Energy(Analysis):
         ]
 
     def draw(self, results: Sequence[AnalysisResult]) -> Figure:
-        from freqrobust.pictures import stacked
+        from freqrobust.results.figures import stacked
 
         found = [one for one in results if isinstance(one, EnergyResult)]
         shown = [one for one in found if one.label != one.reference] or found
@@ -155,7 +155,7 @@ class Energy(Analysis):
 
 def _scatter(part: SubFigure | Figure, shown: Sequence[EnergyResult]) -> None:
     """A point a shift and a line a model; the names of the shifts above, each led to its points."""
-    from freqrobust.pictures import COLOURS, LINES, MARKERS, wrapped
+    from freqrobust.results.figures import COLOURS, LINES, MARKERS, wrapped
 
     axes = part.subplots()
     for number, one in enumerate(shown):
@@ -241,7 +241,7 @@ def _measure(
     context: AnalysisContext, victim: Victim, groups: dict[str, list[Selection]], radius: float | None
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Accuracy of a model by shift, clean under the empty name; with a radius also the shares of energy."""
-    from freqrobust.spectra import Spectrum, share_above
+    from freqrobust.analyses._spectra import Spectrum, share_above
 
     n = len(context.data)
     right: dict[tuple[str, int], int] = {}

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from freqrobust.analysis_results import AnalysisResult, AnalysisTable
-from freqrobust.plugin import Analysis, Number
+from freqrobust.core.numbers import Number
+from freqrobust.harness.analysis import Analysis
+from freqrobust.results.analysis import AnalysisResult, AnalysisTable
 
 if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
     from torch import nn
 
-    from freqrobust.analysis import AnalysisContext
-    from freqrobust.data import ImageData
+    from freqrobust.data.dataset import ImageData
+    from freqrobust.harness.analysis_context import AnalysisContext
 
 
 class HeatMapResult(AnalysisResult):
@@ -54,8 +55,8 @@ class HeatMap(Analysis):
     def run(self, model: nn.Module, data: ImageData, context: AnalysisContext) -> HeatMapResult:
         import torch
 
-        from freqrobust.analysis import lean, output_of, split_radius
-        from freqrobust.frequency import directions, wave_norm
+        from freqrobust.harness.analysis_context import lean, output_of, split_radius
+        from freqrobust.numerics.frequency import directions, wave_norm
 
         _, height, width = data.shape
         norm = self.norm if self.norm is not None else wave_norm(height, width)
@@ -100,7 +101,7 @@ class HeatMap(Analysis):
         return [AnalysisTable(title="Error in percent under one Fourier wave", columns=columns, rows=rows)]
 
     def draw(self, results: Sequence[AnalysisResult]) -> Figure:
-        from freqrobust.pictures import Maps, stacked
+        from freqrobust.results.figures import Maps, stacked
 
         found = [one for one in results if isinstance(one, HeatMapResult)]
         maps = [
@@ -156,7 +157,7 @@ class _Sweep:
         """Images plus their waves: sample by sample, the wave with that number, one keyed sign a channel."""
         import torch
 
-        from freqrobust.frequency import fourier_basis
+        from freqrobust.numerics.frequency import fourier_basis
 
         channels, height, width = images.shape[1:]
         for number in which.unique_consecutive().tolist():
@@ -169,7 +170,7 @@ class _Sweep:
         return images.clamp_(0, 1) if self.plugin.clip else images
 
     def _uniform(self, ids: torch.Tensor, channels: int, wave: tuple[int, int]) -> torch.Tensor:
-        from freqrobust import noise
+        from freqrobust.numerics import noise
 
         return noise.uniform(ids, (channels,), seed=self.context.seed, stream=f"heat map {wave[0]} {wave[1]}")
 
@@ -179,7 +180,7 @@ def _drain(outputs: list[torch.Tensor] | None) -> torch.Tensor | None:
     if outputs is None:
         return None
     if not outputs:
-        from freqrobust.errors import SpecError
+        from freqrobust.core.errors import SpecError
 
         raise SpecError("the layer takes no part in the model's predictions")
     total = outputs[0] if len(outputs) == 1 else sum(outputs[1:], outputs[0]) / len(outputs)
@@ -195,7 +196,7 @@ def _mean(values: torch.Tensor, waves: list[tuple[int, int]], where: tuple[float
 
 def _rows(values: torch.Tensor, waves: list[tuple[int, int]], height: int, width: int) -> list[list[float]]:
     """Values by direction as a map, each at its frequency and at the conjugate one."""
-    from freqrobust.frequency import conjugate
+    from freqrobust.numerics.frequency import conjugate
 
     rows = [[0.0] * width for _ in range(height)]
     for value, (u, v) in zip(values.tolist(), waves, strict=True):

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from freqrobust.analysis_results import AnalysisResult, AnalysisTable
-from freqrobust.errors import SpecError
-from freqrobust.plugin import Analysis, Count
+from freqrobust.core.errors import SpecError
+from freqrobust.core.numbers import Count
+from freqrobust.harness.analysis import Analysis
+from freqrobust.results.analysis import AnalysisResult, AnalysisTable
 
 if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure, SubFigure
     from torch import nn
 
-    from freqrobust.analysis import AnalysisContext
-    from freqrobust.data import ImageData
+    from freqrobust.data.dataset import ImageData
+    from freqrobust.harness.analysis_context import AnalysisContext
 
 #: Points of the DFT that a kernel is padded to in each direction.
 POINTS = 32
@@ -59,8 +60,8 @@ class Kernels(Analysis):
     filters: Count = Field(64, description="filters of the first layer to show, at most")
 
     def run(self, model: nn.Module, data: ImageData, context: AnalysisContext) -> KernelsResult:
-        from freqrobust.analysis import lean
-        from freqrobust.spectra import rounded
+        from freqrobust.analyses._spectra import rounded
+        from freqrobust.harness.analysis_context import lean
 
         found = convolutions(model)
         if not found:
@@ -89,7 +90,7 @@ class Kernels(Analysis):
         return [AnalysisTable(title="Smoothness of the convolutions", columns=columns, rows=rows)]
 
     def draw(self, results: Sequence[AnalysisResult]) -> Figure:
-        from freqrobust.pictures import stacked
+        from freqrobust.results.figures import stacked
 
         found = [one for one in results if isinstance(one, KernelsResult)]
         return stacked(_filters(found), _smoothness(found))
@@ -99,7 +100,7 @@ def convolutions(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
     """Name and weight ``(out, in, kh, kw)`` of every convolution larger than 1x1, each once, in order."""
     from torch import nn
 
-    from freqrobust.analysis import short_name
+    from freqrobust.harness.analysis_context import short_name
 
     found: dict[int, tuple[str, torch.Tensor]] = {}
     for name, module in model.named_modules():
@@ -112,8 +113,8 @@ def measure(name: str, weight: torch.Tensor) -> LayerRecord:
     """Smoothness of kernels ``(out, in, kh, kw)``; sums over all of them, so that large ones count more."""
     import torch
 
-    from freqrobust.analysis import LOW_SHARE
-    from freqrobust.spectra import band_means, share_above
+    from freqrobust.analyses._spectra import band_means, share_above
+    from freqrobust.harness.analysis_context import LOW_SHARE
 
     kernels = weight.detach().cpu().double()
     rough = kernels.diff(dim=-1).abs().sum() + kernels.diff(dim=-2).abs().sum()
@@ -134,7 +135,7 @@ def measure(name: str, weight: torch.Tensor) -> LayerRecord:
 
 def _filters(results: Sequence[KernelsResult]) -> tuple[float, Callable[[SubFigure | Figure], None]]:
     """First-layer filters of all results side by side: as colours where they have three channels, else channel 0."""
-    from freqrobust.pictures import COLUMN, wrapped
+    from freqrobust.results.figures import COLUMN, wrapped
 
     columns = min(len(results), 2)
     rows = -(-len(results) // columns)
@@ -177,9 +178,9 @@ def _smoothness(results: Sequence[KernelsResult]) -> tuple[float, Callable[[SubF
     """Share of high-frequency energy and total variation of every convolution, by depth."""
     import torch
 
-    from freqrobust.analysis import LOW_SHARE
-    from freqrobust.pictures import Line, draw_lines
-    from freqrobust.spectra import share_above
+    from freqrobust.analyses._spectra import share_above
+    from freqrobust.harness.analysis_context import LOW_SHARE
+    from freqrobust.results.figures import Line, draw_lines
 
     def draw(part: SubFigure | Figure) -> None:
         above, below = part.subplots(2, 1, sharex=True)

@@ -1,22 +1,28 @@
-"""What low and high frequencies alone are enough for: the misalignment of human and machine vision."""
+"""Predictions on low and high frequency components compared with those on the images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
-from freqrobust.analysis_results import AnalysisResult, AnalysisTable
-from freqrobust.plugin import Analysis, Number
+from freqrobust.core.numbers import Number
+from freqrobust.harness.analysis import Analysis
+from freqrobust.results.analysis import AnalysisResult, AnalysisTable
+from freqrobust.results.figures import COLUMN, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import nn
 
-    from freqrobust.analysis import AnalysisContext
-    from freqrobust.components import Components
-    from freqrobust.data import ImageData
+    from freqrobust.analyses._components import Components
+    from freqrobust.data.dataset import ImageData
+    from freqrobust.harness.analysis_context import AnalysisContext
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure, SubFigure
+
+    Part = tuple[float, Callable[[SubFigure | Figure], None]]
 
 #: Radii of the table, for a side of 32 pixels.
 RADII = (0, 2, 4, 5, 6, 8, 12, 16)
@@ -89,8 +95,8 @@ class Misalignment(Analysis):
     gallery_radius: Number | None = Field(None, gt=0, description="their radius; default 12 times side / 32")
 
     def run(self, model: nn.Module, data: ImageData, context: AnalysisContext) -> MisalignmentResult:
-        from freqrobust.analysis import split_radius
-        from freqrobust.components import predict_components, scaled
+        from freqrobust.analyses._components import predict_components, scaled
+        from freqrobust.harness.analysis_context import split_radius
 
         radii = self.radii or scaled(RADII, data.shape)
         shown = self.gallery_radius or scaled([GALLERY_RADIUS], data.shape)[0]
@@ -117,7 +123,7 @@ class Misalignment(Analysis):
         import numpy as np
         import torch
 
-        from freqrobust.frequency import high_pass, low_pass
+        from freqrobust.numerics.frequency import high_pass, low_pass
 
         right = found.labels
         wanted = (found.clean == right) & (found.high[row] == right) & (found.low[row] != right)
@@ -151,15 +157,15 @@ class Misalignment(Analysis):
         return tables
 
     def draw(self, results: Sequence[AnalysisResult]) -> Figure:
-        from freqrobust.analyses.misalignment_picture import gallery, shares
-        from freqrobust.pictures import stacked
+        from freqrobust.analyses.misalignment import gallery, shares
+        from freqrobust.results.figures import stacked
 
         found = [one for one in results if isinstance(one, MisalignmentResult)]
         return stacked(shares(found), *(gallery(one) for one in found if one.gallery))
 
 
 def _row(found: Components, number: int) -> RadiusRow:
-    from freqrobust.components import chance_joint
+    from freqrobust.analyses._components import chance_joint
 
     n, labels = len(found.labels), found.labels
     low, high = found.low[number], found.high[number]
@@ -184,7 +190,7 @@ def _row(found: Components, number: int) -> RadiusRow:
 
 def _read(found: Components, number: int) -> tuple[str, str]:
     """Which part alone is enough for more than chance, by the lower end of its 95 % interval."""
-    from freqrobust.statistics import wilson
+    from freqrobust.numerics.statistics import wilson
 
     row, n = _row(found, number), len(found.labels)
     above = [wilson(part.count, n)[0] > part.by_chance / n for part in (row.lfc, row.hfc)]
@@ -194,3 +200,72 @@ def _read(found: Components, number: int) -> tuple[str, str]:
         f"in {row.hfc.count / n:.1%} by HFC alone (chance {row.hfc.by_chance / n:.1%})"
     )
     return reading, sentence
+
+
+#: Cases from bottom to top; light to dark in cividis order, so that they stay apart in grey.
+_STACK = [
+    ("both", "both right", "#FEE838"),
+    ("only_lfc", "only LFC right", "#A59C74"),
+    ("only_hfc", "only HFC right", "#575D6D"),
+    ("neither", "neither", "#00204D"),
+]
+
+
+def shares(results: Sequence[MisalignmentResult]) -> Part:
+    """A part of a figure: stacked shares by radius, a panel a result, with what chance would give for the HFC."""
+    columns = min(len(results), 2)
+    rows = -(-len(results) // columns)
+
+    def draw(part: SubFigure | Figure) -> None:
+        axes = part.subplots(rows, columns, squeeze=False, sharey=True)
+        for axis, one in zip(axes.flat, results, strict=False):
+            places = range(len(one.table))
+            below = [0.0] * len(one.table)
+            for key, label, colour in _STACK:
+                values = [100 * getattr(row, key).count / one.n for row in one.table]
+                axis.bar(places, values, 0.85, bottom=below, color=colour, label=label, linewidth=0)
+                below = [a + b for a, b in zip(below, values, strict=True)]
+            chance = [100 * row.hfc.by_chance / one.n for row in one.table]
+            hfc = [100 * row.hfc.count / one.n for row in one.table]
+            axis.plot(places, hfc, "-", marker="o", color="#D55E00", label="HFC right, in all", linewidth=0.9)
+            axis.plot(places, chance, ":", color="#D55E00", label="HFC right, by chance", linewidth=0.9)
+            axis.set_xticks(list(places), [f"{row.radius:g}" for row in one.table])
+            axis.set_title(wrapped(one.label, 44 if columns == 1 else 20))
+            axis.set_ylim(0, 100)
+        for axis in axes.flat[len(results) :]:
+            axis.set_visible(False)
+        for axis in axes[:, 0]:
+            axis.set_ylabel("share of samples (%)")
+        part.supxlabel("radius (cycles per image)", fontsize=7)
+        handles, labels = axes.flat[0].get_legend_handles_labels()
+        part.legend(handles, labels, loc="outside upper center", ncols=2, fontsize=6)
+
+    return 1.75 * rows + 0.55, draw
+
+
+def gallery(one: MisalignmentResult) -> Part:
+    """A part of a figure: original, LFC and HFC of samples, each with its prediction and confidence."""
+    side = COLUMN / 3.6
+    titles = ["original", f"LFC, radius {one.gallery_radius:g}", f"HFC, radius {one.gallery_radius:g}"]
+
+    def draw(part: SubFigure | Figure) -> None:
+        part.suptitle(
+            wrapped(f"{one.label}: right in HFC, wrong in LFC ({len(one.gallery)} of {one.gallery_candidates})", 60),
+            fontsize=7,
+        )
+        axes = part.subplots(len(one.gallery), 3, squeeze=False)
+        for row, example, images in zip(axes, one.gallery, one._images, strict=True):
+            for number, axis in enumerate(row):
+                shown = images[number] + (0.5 if number == 2 else 0.0)  # an HFC has mean 0
+                axis.imshow(shown.clip(0, 1).squeeze(), cmap="gray", vmin=0, vmax=1)
+                axis.set_xticks([])
+                axis.set_yticks([])
+                axis.spines[:].set_visible(False)
+                right = example.predictions[number] == example.label
+                verdict = f"{example.predictions[number]} ({example.confidences[number]:.0%})"
+                axis.set_xlabel(("right: " if right else "wrong: ") + verdict, labelpad=2, fontsize=6)
+            row[0].set_ylabel(f"sample {example.id}\nlabel {example.label}", fontsize=6)
+        for axis, title in zip(axes[0], titles, strict=True):
+            axis.set_title(title)
+
+    return (side + 0.16) * len(one.gallery) + 0.45, draw

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from freqrobust.analysis_results import AnalysisResult, AnalysisTable
-from freqrobust.plugin import Analysis
+from freqrobust.harness.analysis import Analysis
+from freqrobust.results.analysis import AnalysisResult, AnalysisTable
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure, SubFigure
     from torch import nn
 
-    from freqrobust.analysis import AnalysisContext
-    from freqrobust.data import ImageData
+    from freqrobust.data.dataset import ImageData
+    from freqrobust.harness.analysis_context import AnalysisContext
 
 #: Radii of the curve, for a side of 32 pixels; beyond the last one there is nothing.
 RADII = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 18, 20, 23)
@@ -76,9 +76,9 @@ class RadiusCurve(Analysis):
     per_class: bool = Field(False, description="also the curves of each class")
 
     def run(self, model: nn.Module, data: ImageData, context: AnalysisContext) -> RadiusCurveResult:
-        from freqrobust.analysis import split_radius
-        from freqrobust.assembly import chance_of
-        from freqrobust.components import predict_components, scaled
+        from freqrobust.analyses._components import predict_components, scaled
+        from freqrobust.harness.analysis_context import split_radius
+        from freqrobust.harness.report_builder import chance_of
 
         radii = sorted(set(self.radii)) or scaled(RADII, data.shape)
         found = predict_components(context, radii, self.shape)
@@ -124,7 +124,7 @@ class RadiusCurve(Analysis):
         return [AnalysisTable(title=title, columns=columns, rows=summary), *tables]
 
     def draw(self, results: Sequence[AnalysisResult]) -> Figure:
-        from freqrobust.pictures import stacked
+        from freqrobust.results.figures import stacked
 
         found = [one for one in results if isinstance(one, RadiusCurveResult)]
         parts = [_panel(found, "LFC"), _panel(found, "HFC")]
@@ -168,7 +168,7 @@ def _curve(
 ) -> Curve:
     import numpy as np
 
-    from freqrobust.statistics import wilson
+    from freqrobust.numerics.statistics import wilson
 
     n = len(clean)
     points = np.asarray(radii, dtype=float)
@@ -201,7 +201,7 @@ def _bootstrap(
     import numpy as np
     import torch
 
-    from freqrobust import noise
+    from freqrobust.numerics import noise
 
     n = len(clean)
     outcomes = np.concatenate([clean[None], right]).T.astype(np.float32)  # (N, 1 + R)
@@ -235,7 +235,7 @@ def _panel(
     results: Sequence[RadiusCurveResult], part: Literal["LFC", "HFC"]
 ) -> tuple[float, Callable[[SubFigure | Figure], None]]:
     """Curves of all results, with their intervals, the half radii, and chance."""
-    from freqrobust.pictures import COLOURS, Line, draw_lines
+    from freqrobust.results.figures import COLOURS, Line, draw_lines
 
     def draw(figure: SubFigure | Figure) -> None:
         axes = figure.subplots()

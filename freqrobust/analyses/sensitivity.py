@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from freqrobust.analysis_results import AnalysisResult, AnalysisTable, SpectrumRecord
-from freqrobust.plugin import Analysis
+from freqrobust.harness.analysis import Analysis
+from freqrobust.results.analysis import AnalysisResult, AnalysisTable, SpectrumRecord
 
 if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
     from torch import nn
 
-    from freqrobust.analysis import AnalysisContext
-    from freqrobust.data import ImageData
+    from freqrobust.data.dataset import ImageData
+    from freqrobust.harness.analysis_context import AnalysisContext
 
 
 class SensitivityResult(AnalysisResult):
@@ -38,9 +38,9 @@ class Sensitivity(Analysis):
     unit: bool = Field(False, description="scale the gradient of every sample to length 1 first")
 
     def run(self, model: nn.Module, data: ImageData, context: AnalysisContext) -> SensitivityResult:
-        from freqrobust.analysis import lean, split_radius
-        from freqrobust.perturbation import length, per_sample
-        from freqrobust.spectra import Spectrum
+        from freqrobust.analyses._spectra import Spectrum
+        from freqrobust.harness.analysis_context import lean, split_radius
+        from freqrobust.numerics.norms import length, per_sample
 
         radius = self.radius if self.radius is not None else split_radius(data.shape)
         total = Spectrum(*data.shape[1:])
@@ -71,7 +71,7 @@ class Sensitivity(Analysis):
         return [AnalysisTable(title="Fourier sensitivity: amplitude of the input gradient", columns=columns, rows=rows)]
 
     def draw(self, results: Sequence[AnalysisResult]) -> Figure:
-        from freqrobust.pictures import Maps, profiles, stacked
+        from freqrobust.results.figures import Maps, profiles, stacked
 
         found = [one for one in results if isinstance(one, SensitivityResult)]
         scaled = [(one.label, _share_of_top(one.spectrum.amplitude)) for one in found]

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from freqrobust.analysis_results import AnalysisResult, AnalysisTable, SpectrumRecord
-from freqrobust.errors import SpecError
-from freqrobust.plugin import Analysis
+from freqrobust.core.errors import SpecError
+from freqrobust.harness.analysis import Analysis
+from freqrobust.results.analysis import AnalysisResult, AnalysisTable, SpectrumRecord
 
 if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
     from torch import nn
 
-    from freqrobust.analysis import AnalysisContext
-    from freqrobust.data import ImageData
-    from freqrobust.registry import Selection
+    from freqrobust.data.dataset import ImageData
+    from freqrobust.harness.analysis_context import AnalysisContext
+    from freqrobust.plugins.specs import Selection
 
 
 class SpectrumResult(AnalysisResult):
@@ -45,7 +45,7 @@ class Spectra(Analysis):
     )
 
     def run(self, model: nn.Module, data: ImageData, context: AnalysisContext) -> SpectrumResult:
-        from freqrobust.analysis import lean, split_radius
+        from freqrobust.harness.analysis_context import lean, split_radius
 
         radius = self.radius if self.radius is not None else split_radius(data.shape)
         attacks, shifts = self._attacks(), self._shifts(data.shape)
@@ -68,8 +68,8 @@ class Spectra(Analysis):
         return result
 
     def _attacks(self) -> list[Selection]:
-        from freqrobust.plugin import Attack
-        from freqrobust.registry import parse_attacks
+        from freqrobust.plugins.base import Attack
+        from freqrobust.plugins.selection import parse_attacks
 
         if self.attacks == ["none"]:
             return []
@@ -80,7 +80,7 @@ class Spectra(Analysis):
         return found
 
     def _shifts(self, shape: tuple[int, ...]) -> dict[str, Selection]:
-        from freqrobust.shifts import shift_groups
+        from freqrobust.analyses._shifts import shift_groups
 
         if self.shifts == ["none"]:
             return {}
@@ -99,7 +99,7 @@ class Spectra(Analysis):
         return [AnalysisTable(title="Mean Fourier amplitude (unitary DFT)", columns=columns, rows=rows)]
 
     def draw(self, results: Sequence[AnalysisResult]) -> Figure | None:
-        from freqrobust.pictures import Maps, profiles, stacked
+        from freqrobust.results.figures import Maps, profiles, stacked
 
         found = [one for one in results if isinstance(one, SpectrumResult)]
         shared = [one for result in found for one in result.spectra if one.kind != "adversarial"]
@@ -118,7 +118,7 @@ class Spectra(Analysis):
 
 def _maps(panels: list[tuple[str, SpectrumRecord]], label: str, columns: int) -> object:
     """Amplitudes on one logarithmic scale of at most three decades; None without panels."""
-    from freqrobust.pictures import Maps
+    from freqrobust.results.figures import Maps
 
     if not panels:
         return None
@@ -130,7 +130,7 @@ def _maps(panels: list[tuple[str, SpectrumRecord]], label: str, columns: int) ->
 
 
 def _images(context: AnalysisContext, radius: float) -> SpectrumRecord:
-    from freqrobust.spectra import Spectrum
+    from freqrobust.analyses._spectra import Spectrum
 
     total = Spectrum(*context.data.shape[1:])
     context.each_batch("spectrum of the images", lambda images, labels, ids, chunk: total.add(images))
@@ -138,7 +138,7 @@ def _images(context: AnalysisContext, radius: float) -> SpectrumRecord:
 
 
 def _difference(context: AnalysisContext, name: str, attack: Selection, kind: str, radius: float) -> SpectrumRecord:
-    from freqrobust.spectra import Spectrum
+    from freqrobust.analyses._spectra import Spectrum
 
     total = Spectrum(*context.data.shape[1:])
     changed = context.attacker(attack)

@@ -17,9 +17,9 @@ import pytest
 import torch
 from torch import nn
 
-from freqrobust.architectures import SmallCNN
-from freqrobust.data import load_data
-from freqrobust.models import save_model
+from freqrobust.data.sources import load_data
+from freqrobust.models.architectures import SmallCNN
+from freqrobust.models.files import save_model
 from support.command import Result
 
 #: What `-c` gives a Python of its own to be the command; a terminal's Ctrl-C handler even where the parent ignores it.

@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 
-from freqrobust.cli_analyze import analyze_command
-from freqrobust.plugin import ANALYZE_OPTIONS
-from freqrobust.registry import analyses
-from freqrobust.results import Report
+from freqrobust.cli.analyze_options import analyze_command
+from freqrobust.harness.analysis import ANALYZE_OPTIONS, analyses
+from freqrobust.results.report import Report
 
 Rejected = Callable[..., str]
 
@@ -347,7 +346,7 @@ def test_an_analysis_that_asks_for_images_all_the_same(
     trained: Path, write: Callable[[str, str], str], rejected: Callable[..., str]
 ) -> None:
     source = """
-from freqrobust.plugin import Analysis
+from freqrobust.plugins.base import Analysis
 
 class Odd(Analysis):
     \"\"\"Says that it needs none.\"\"\"

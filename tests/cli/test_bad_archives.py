@@ -17,12 +17,12 @@ import pytest
 import torch
 from PIL import Image
 
-from freqrobust import arrays, image_folders
-from freqrobust.architectures import SmallCNN
-from freqrobust.checkpoints import check_storage
-from freqrobust.data import load_data
-from freqrobust.errors import DataError, ModelError
-from freqrobust.saved import read_all
+from freqrobust.core.errors import DataError, ModelError
+from freqrobust.data import arrays, image_folders
+from freqrobust.data.adversarial_sets import read_all
+from freqrobust.data.sources import load_data
+from freqrobust.models.architectures import SmallCNN
+from freqrobust.models.checkpoints import check_storage
 
 Rejected = Callable[..., str]
 HEADER = "{{'descr': '{}', 'fortran_order': False, 'shape': {}, }}"

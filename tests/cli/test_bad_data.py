@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from freqrobust.architectures import SmallCNN
+from freqrobust.models.architectures import SmallCNN
 
 Rejected = Callable[..., str]
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from freqrobust.architectures import SmallCNN
+from freqrobust.models.architectures import SmallCNN
 
 Rejected = Callable[..., str]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from freqrobust import cli
+from freqrobust.cli import options
 
 Rejected = Callable[..., str]
 Write = Callable[[str, str], str]
@@ -73,7 +73,7 @@ def test_bad_plugin(kind: str, source: str, expected: str, base: list[str], reje
     assert expected in message
 
 
-CORE_OPTIONS = [name for name in inspect.signature(cli.eval_).parameters if name != "options"]
+CORE_OPTIONS = [name for name in inspect.signature(options.eval_).parameters if name != "options"]
 
 
 @pytest.mark.parametrize("field", [*CORE_OPTIONS, "help"])

@@ -11,9 +11,10 @@ import pytest
 import torch
 import yaml
 
-from freqrobust import Report, cli_gate, scaffold
-from freqrobust.architectures import SmallCNN
-from freqrobust.project import read_project
+from freqrobust import Report
+from freqrobust.cli import gate, init
+from freqrobust.gate.project import read_project
+from freqrobust.models.architectures import SmallCNN
 
 Command = Callable[..., Any]
 ATTACKS = "pgd:eps=[4/255,16/255],steps=2"
@@ -208,7 +209,9 @@ def test_comparing_needs_no_torch() -> None:
     import subprocess
     import sys
 
-    code = "import sys, freqrobust.compare, freqrobust.gate, freqrobust.gate_table; print('torch' in sys.modules)"
+    code = (
+        "import sys, freqrobust.gate.regression, freqrobust.gate, freqrobust.gate.table; print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "False\n"
 
@@ -278,18 +281,18 @@ def test_gate_cells_that_cannot_fail_are_said_when_the_baseline_is_written(
     assert compared.code == 0, compared.err
     assert f"note: {line}" in " ".join(compared.out.split())
     path.unlink()
-    Path("baseline.json").rename(scaffold.BASELINE)
+    Path("baseline.json").rename(init.BASELINE)
     again = command("init", "--ci", "none")
     assert again.code == 0, again.err
     assert line in again.out.splitlines()
 
 
 def test_init_beside_a_broken_baseline(command: Command, workspace: Path) -> None:
-    Path(scaffold.BASELINE).write_text("{", encoding="utf-8")
+    Path(init.BASELINE).write_text("{", encoding="utf-8")
     found = command("init", "--ci", "none")
     assert found.code == 0, found.err
-    assert f"{scaffold.BASELINE} is there already, but cannot be used: " in found.out
-    assert Path(scaffold.BASELINE).read_text(encoding="utf-8") == "{"
+    assert f"{init.BASELINE} is there already, but cannot be used: " in found.out
+    assert Path(init.BASELINE).read_text(encoding="utf-8") == "{"
 
 
 def test_check_fails_when_the_model_gets_worse(project: Callable[..., Path], worse: Path, command: Command) -> None:
@@ -511,7 +514,7 @@ def test_init_writes_what_can_be_read(ci: str, command: Command, workspace: Path
     assert project.gate == type(project.gate)()  # the file shows the defaults
     assert project.sequential == type(project.sequential)()
     files = {str(path.relative_to(workspace)) for path in workspace.rglob("*") if path.is_file()}
-    expected = {"freqrobust.toml"} | ({str(scaffold.WORKFLOWS[ci][0])} if ci != "none" else set())
+    expected = {"freqrobust.toml"} | ({str(init.WORKFLOWS[ci][0])} if ci != "none" else set())
     assert files == expected
     for name in expected - {"freqrobust.toml"}:
         assert yaml.safe_load((workspace / name).read_text())
@@ -557,6 +560,6 @@ def test_help_of_the_gate(name: str, command: Command) -> None:
     assert result.code == 0
     import inspect
 
-    parameters = inspect.signature(getattr(cli_gate, name)).parameters
+    parameters = inspect.signature(getattr(gate, name)).parameters
     options = [f"--{p.replace('_', '-')}" for p in parameters if p not in ("baseline", "new")]
     assert [option for option in options if option not in result.out] == []

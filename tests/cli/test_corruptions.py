@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from freqrobust.data import load_data
-from freqrobust.results import Report
+from freqrobust.data.sources import load_data
+from freqrobust.results.report import Report
 
 Command = Callable[..., Any]
 Rejected = Callable[..., str]

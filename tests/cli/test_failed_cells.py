@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from freqrobust.results import Report
+from freqrobust.results.report import Report
 
 ATTACKS = """
 import torch

@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
-from freqrobust import __version__, cli
-from freqrobust.registry import analyses, attacks, defenses, reports
+from freqrobust import __version__
+from freqrobust.cli import options
+from freqrobust.harness.analysis import analyses
+from freqrobust.plugins.registry import attacks, defenses
+from freqrobust.results.reporter import reports
 
 #: Runs the command, then says which of the heavy modules it took in.
 PROBE = """
@@ -58,7 +61,7 @@ def test_importing_the_package_is_cheap() -> None:
 def test_eval_help_names_every_option(command: Callable[..., Any]) -> None:
     result = command("eval", "--help")
     assert result.code == 0
-    names = [name for name in inspect.signature(cli.eval_).parameters if name != "options"]
+    names = [name for name in inspect.signature(options.eval_).parameters if name != "options"]
     missing = [name for name in names if f"--{name.replace('_', '-')}" not in result.out]
     assert missing == []
     assert "--rho" not in result.out

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from freqrobust.models import load_model, save_model
+from freqrobust.models.files import save_model
+from freqrobust.models.loading import load_model
 
 Command = Callable[..., Any]
 Write = Callable[[str, str], str]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from freqrobust.results import Report
+from freqrobust.results.report import Report
 
 Reported = Callable[..., dict[str, Any]]
 

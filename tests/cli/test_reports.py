@@ -14,10 +14,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from freqrobust.architectures import SmallCNN
-from freqrobust.models import Classifier, save_model
-from freqrobust.normalization import preset
-from freqrobust.results import Report
+from freqrobust.models.architectures import SmallCNN
+from freqrobust.models.classifier import Classifier
+from freqrobust.models.files import save_model
+from freqrobust.models.normalization import preset
+from freqrobust.results.report import Report
 
 Command = Callable[..., Any]
 QUICK = ["--attack", "fgsm:eps=0.1", "--attack", "lfc:radius=3", "--quiet"]
@@ -175,7 +176,7 @@ def test_a_folder_is_its_report(base: list[str], command: Command) -> None:
 
 def test_nothing_heavy_is_imported(run: str) -> None:
     code = (
-        "import sys\nfrom freqrobust.reporting import execute\n"
+        "import sys\nfrom freqrobust.results.rendering import execute\n"
         f"execute([{run!r}], ['html=a.html', 'markdown=a.md', 'junit=a.xml', 'csv=a.csv', 'latex=a.tex', 'table=-'])\n"
         "print([m for m in ('torch', 'matplotlib', 'sklearn') if m in sys.modules])"
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from freqrobust.results import Report
+from freqrobust.results.report import Report
 
 Command = Callable[..., Any]
 

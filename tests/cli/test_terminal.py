@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from freqrobust import cli
-from freqrobust.architectures import SmallCNN
+from freqrobust.cli import main
+from freqrobust.models.architectures import SmallCNN
 
 Command = Callable[..., Any]
 FORBIDDEN = set("\x1b\r\u202e\x07")
@@ -71,18 +71,18 @@ def test_debug_shows_the_whole_error(base: list[str], broken: list[str], command
 
 
 def test_a_long_error_line_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
-    from freqrobust.errors import ModelError
+    from freqrobust.core.errors import ModelError
 
-    assert cli.report_error(ModelError("x" * 6000)) == 2
+    assert main.report_error(ModelError("x" * 6000)) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert len(line) < 1300
     assert line.endswith("... (whole text with --debug)")
-    assert cli.report_error(ModelError("x" * 6000), debug=True) == 2
+    assert main.report_error(ModelError("x" * 6000), debug=True) == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"freqrobust: {'x' * 6000}"
 
 
 def test_an_internal_error_shows_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.report_error(KeyError("\x1b[2J")) == 1
+    assert main.report_error(KeyError("\x1b[2J")) == 1
     err = capsys.readouterr().err
     assert "KeyError" in err
     assert harmless(err)

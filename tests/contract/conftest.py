@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from freqrobust import ImageData, load_data
-from freqrobust.architectures import SmallCNN
-from freqrobust.plugin import Plugin
-from freqrobust.registry import Registry
-from freqrobust.saved import save_adversarial
-from freqrobust.training import Recipe, fit
+from freqrobust.harness.save_adversarial import save_adversarial
+from freqrobust.models.architectures import SmallCNN
+from freqrobust.plugins.base import Plugin
+from freqrobust.plugins.registry import Registry
+from freqrobust.training.fit import Recipe, fit
 from support.networks import tiny
 from support.reports import all_hostile, browser, decorate, hostile, measured, show, shown  # noqa: F401
 

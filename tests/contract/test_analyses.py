@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from freqrobust import AnalysisRecord, ImageData, analyze
-from freqrobust.errors import DataError
-from freqrobust.models import state_hash
-from freqrobust.plugin import Analysis
-from freqrobust.registry import analyses, parse_attacks
+from freqrobust.core.errors import DataError
+from freqrobust.harness.analysis import Analysis, analyses
+from freqrobust.models.fingerprint import state_hash
+from freqrobust.plugins.selection import parse_attacks
 
 #: What would take too long otherwise, and what needs several models.
 PARAMS: dict[str, dict[str, Any]] = {
@@ -124,7 +124,7 @@ def test_memory_that_runs_out_changes_nothing(
         return forward(self, x)
 
     monkeypatch.setattr(type(network), "forward", limited)
-    monkeypatch.setattr("freqrobust.opening.auto_batch_size", lambda *_: 16)
+    monkeypatch.setattr("freqrobust.harness.opening.auto_batch_size", lambda *_: 16)
     found, _ = content(look(name, network, few, picture=None))
     for a, b in zip(found, expected, strict=True):
         for key in ("sentence", "forwards", "backwards"):

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from freqrobust import evaluate
-from freqrobust.context import AttackContext
-from freqrobust.corruptions import COMMON, EXTRA
-from freqrobust.models import state_hash
-from freqrobust.perturbation import TOLERANCE, norms
-from freqrobust.registry import attacks
+from freqrobust.models.fingerprint import state_hash
+from freqrobust.numerics.norms import TOLERANCE, norms
+from freqrobust.plugins.context import AttackContext
+from freqrobust.plugins.corruption_names import COMMON, EXTRA
+from freqrobust.plugins.registry import attacks
 
 # autoattack takes minutes; test_autoattack.py holds it to the same contract
 NAMES = [name for name in attacks.names() if name != "autoattack"]

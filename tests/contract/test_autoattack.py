@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from freqrobust import ImageData, evaluate, load_data, load_model
-from freqrobust.context import AttackContext
-from freqrobust.models import state_hash
-from freqrobust.registry import attacks
+from freqrobust.models.fingerprint import state_hash
+from freqrobust.plugins.context import AttackContext
+from freqrobust.plugins.registry import attacks
 from support.networks import tiny
 
 pyautoattack = pytest.importorskip("pyautoattack", reason="the extra 'zoo' is not installed")

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from freqrobust import cli, cli_gate, scaffold
-from freqrobust.project import read_project
+from freqrobust.cli import gate, init, main, options
+from freqrobust.gate.project import read_project
 
 pytest_plugins = ["pytester"]
 
@@ -24,17 +24,17 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_workflows_are_those_that_init_writes() -> None:
-    assert blocks("yaml") == [scaffold.workflow("github"), scaffold.workflow("gitlab")]
+    assert blocks("yaml") == [init.workflow("github"), init.workflow("gitlab")]
 
 
 def test_the_project_file_is_the_one_that_init_writes() -> None:
-    assert blocks("toml") == [scaffold.project_text("demo", "none", "digits")]
+    assert blocks("toml") == [init.project_text("demo", "none", "digits")]
 
 
 def test_what_is_commented_out_in_the_project_file_works_too(tmp_path: Path) -> None:
     """Each key that is shown as a comment is one that there is."""
     text = re.sub(
-        r"^# (?=\[|[\w-]+ = |\"[^\"]+\" = )", "", scaffold.project_text("demo", "none", "digits"), flags=re.MULTILINE
+        r"^# (?=\[|[\w-]+ = |\"[^\"]+\" = )", "", init.project_text("demo", "none", "digits"), flags=re.MULTILINE
     )
     (tmp_path / "freqrobust.toml").write_text(text)
     project = read_project(tmp_path / "freqrobust.toml")
@@ -52,27 +52,27 @@ def commands(text: str) -> list[list[str]]:
 
 
 def workflow_commands() -> list[list[str]]:
-    github = yaml.safe_load(scaffold.workflow("github"))["jobs"]["robustness"]["steps"]
-    gitlab = yaml.safe_load(scaffold.workflow("gitlab"))["robustness"]["script"]
+    github = yaml.safe_load(init.workflow("github"))["jobs"]["robustness"]["steps"]
+    gitlab = yaml.safe_load(init.workflow("gitlab"))["robustness"]["script"]
     return commands("\n".join([*(step.get("run", "") for step in github), *gitlab]))
 
 
 @pytest.mark.parametrize("arguments", [*commands("\n".join(blocks("sh"))), *workflow_commands()], ids=" ".join)
 def test_every_command_is_understood(arguments: list[str]) -> None:
     """Every command exists and has the options that it is given."""
-    functions: dict[str, Any] = {"eval": cli.eval_, "report": cli.report_}
-    function = functions.get(arguments[0]) or getattr(cli_gate, arguments[0])
+    functions: dict[str, Any] = {"eval": options.eval_, "report": main.report_}
+    function = functions.get(arguments[0]) or getattr(gate, arguments[0])
     known = {f"--{name.replace('_', '-')}" for name in inspect.signature(function).parameters}
     assert {argument for argument in arguments if argument.startswith("--")} <= known
 
 
 def test_workflows_have_what_their_systems_ask_for() -> None:
-    github = yaml.safe_load(scaffold.workflow("github"))
+    github = yaml.safe_load(init.workflow("github"))
     assert set(github) == {"name", True, "jobs"}  # YAML reads "on" as true
     job = github["jobs"]["robustness"]
     assert set(job) == {"runs-on", "timeout-minutes", "steps"}
     assert all(("uses" in step) != ("run" in step) for step in job["steps"])
-    gitlab = yaml.safe_load(scaffold.workflow("gitlab"))["robustness"]
+    gitlab = yaml.safe_load(init.workflow("gitlab"))["robustness"]
     assert gitlab["artifacts"]["reports"]["junit"] == "robustness.xml"
     assert workflow_commands()[0] == workflow_commands()[1]
 

@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from freqrobust import evaluate, noise
-from freqrobust.context import DefenseContext
-from freqrobust.defending import defend
-from freqrobust.models import state_hash
-from freqrobust.registry import DefenseChain, defenses
+from freqrobust import evaluate
+from freqrobust.harness.defend import defend
+from freqrobust.models.fingerprint import state_hash
+from freqrobust.numerics import noise
+from freqrobust.plugins.context import DefenseContext
+from freqrobust.plugins.registry import defenses
+from freqrobust.plugins.specs import DefenseChain
 
 NAMES = defenses.names()
 VARIANTS = {
@@ -151,7 +153,7 @@ def test_identities_change_nothing(network, digits, spec) -> None:
     assert [cell.outcomes for cell in base] == [cell.outcomes for cell in same]
     if specs:
         assert all(cell.difference.points == 0 for cell in same)
-        from freqrobust.registry import parse_defenses
+        from freqrobust.plugins.selection import parse_defenses
 
         exact, _ = defend(network, parse_defenses(specs)[0], DefenseContext())
         assert torch.equal(logits(exact, digits), logits(network, digits))
@@ -179,7 +181,7 @@ def test_without_training_data_the_error_says_what_to_give(network, digits, name
 
 def test_chains_apply_the_left_one_first(network, digits) -> None:
     """``smooth + lowpass``: the kernels are smoothed, then the filter is put in front."""
-    from freqrobust.registry import parse_defenses
+    from freqrobust.plugins.selection import parse_defenses
 
     chain = parse_defenses(["smooth:rho=0.5+lowpass:radius=2"])[0]
     exact, attackable = defend(network, chain, DefenseContext())

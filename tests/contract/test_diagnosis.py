@@ -13,15 +13,17 @@ import pytest
 import torch
 from torch import nn
 
-from freqrobust import Attack, InputDefense, evaluate, noise
-from freqrobust.context import Silent
-from freqrobust.diagnosis import SAMPLES, SAMPLES_STOCHASTIC, Examined, _watched
-from freqrobust.diagnosis_checks import FULL_CHECKS, grey
-from freqrobust.errors import SpecError
-from freqrobust.plugin import Norm, Threat
-from freqrobust.registry import attacks
-from freqrobust.results import Check
-from freqrobust.verdict import verdict
+from freqrobust import Attack, InputDefense, evaluate
+from freqrobust.core.errors import SpecError
+from freqrobust.core.progress import Silent
+from freqrobust.harness.diagnosis.checks import FULL_CHECKS, grey
+from freqrobust.harness.diagnosis.examination import _watched
+from freqrobust.harness.diagnosis.examine import SAMPLES, SAMPLES_STOCHASTIC, Examined
+from freqrobust.harness.diagnosis.verdict import verdict
+from freqrobust.numerics import noise
+from freqrobust.numerics.threat import Norm, Threat
+from freqrobust.plugins.registry import attacks
+from freqrobust.results.diagnosis import Check
 
 SPEC = "pgd:eps=0.1,steps=10"
 
@@ -397,7 +399,7 @@ def test_randomness_that_is_declared_but_not_keyed(network, digits) -> None:
 
     found = of(run(network, digits, defenses=[Unkeyed()]), "Unkeyed")
     assert check(found, "repeatability").status == "failed"
-    assert "freqrobust.noise" in check(found, "repeatability").reason
+    assert "freqrobust.numerics.noise" in check(found, "repeatability").reason
 
 
 def test_outputs_that_change_come_before_everything_else() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from freqrobust.cli import main
+from freqrobust.cli.main import main
 
 DOC = Path(__file__).parents[2] / "docs" / "writing-a-defense.md"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from freqrobust.registry import attacks
+from freqrobust.plugins.registry import attacks
 
 DOC = Path(__file__).parents[2] / "docs" / "attacks.md"
 

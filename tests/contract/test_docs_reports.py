@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from freqrobust.cli import main
-from freqrobust.registry import reports
+from freqrobust.cli.main import main
+from freqrobust.results.reporter import reports
 
 DOC = Path(__file__).parents[2] / "docs" / "reports.md"
 

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 import freqrobust
-from freqrobust.registry import analyses, attacks, defenses, reports
+from freqrobust.harness.analysis import analyses
+from freqrobust.plugins.registry import attacks, defenses
+from freqrobust.results.reporter import reports
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -64,7 +66,7 @@ def test_the_walk_would_notice(source) -> None:
 @pytest.mark.parametrize("path", ENGINE, ids=lambda path: path.stem)
 def test_the_engine_imports_no_plugin(path) -> None:
     found = imported(ast.parse(path.read_text(encoding="utf-8")))
-    objects = {f"freqrobust.registry.{kind}" for kind in ("analyses", "attacks", "defenses", "reports")}
+    objects = {f"freqrobust.plugins.registry.{kind}" for kind in ("analyses", "attacks", "defenses", "reports")}
     assert not sorted(module for module in found - objects if names_plugin(module))
 
 
@@ -74,8 +76,8 @@ def python(code: str, **options: object) -> subprocess.CompletedProcess[str]:
 
 def test_importing_is_cheap() -> None:
     """Neither the package nor what help texts need brings torch."""
-    code = "import sys, freqrobust, freqrobust.plugin, freqrobust.registry, freqrobust.describe, freqrobust.cli"
-    plugins = "from freqrobust.registry import analyses, attacks, defenses, reports"
+    code = "import sys, freqrobust, freqrobust.plugins.base, freqrobust.plugins.registry, freqrobust.plugins.help, freqrobust.cli"
+    plugins = "from freqrobust.plugins.registry import analyses, attacks, defenses, reports"
     load = (
         "[r.get(n) for r in (analyses, attacks, defenses, reports) for n in r.names() if not n.startswith('example_')]"
     )

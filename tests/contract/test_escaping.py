@@ -13,8 +13,8 @@ from xml.etree import ElementTree
 import pytest
 
 from freqrobust import Report
-from freqrobust.registry import reports
 from freqrobust.reports.text import one_line
+from freqrobust.results.reporter import reports
 
 HARMLESS = "harmless"
 Render = Callable[..., str]

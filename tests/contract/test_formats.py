@@ -16,8 +16,8 @@ import pytest
 
 from freqrobust import Report
 from freqrobust.reports.markdown import COMMENT
-from freqrobust.results import Comparison, GateRecord, RegressionRow, ThresholdRow
-from freqrobust.summary import Entry, attacks, entry_labels, headline
+from freqrobust.results.gate_record import Comparison, GateRecord, RegressionRow, ThresholdRow
+from freqrobust.results.summary import Entry, attacks, entry_labels, headline
 
 SCHEMA = Path(__file__).with_name("junit.xsd")
 

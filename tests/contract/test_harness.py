@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from freqrobust import Attack, FreqRobustError, evaluate
-from freqrobust.frequency import low_pass
-from freqrobust.models import frozen, state_hash
+from freqrobust.models.classifier import frozen
+from freqrobust.models.fingerprint import state_hash
+from freqrobust.numerics.frequency import low_pass
 
 
 def run(model, data, attacks, defenses=(), **options):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from freqrobust import Defense, InputDefense, evaluate
-from freqrobust.errors import PluginError, SpecError
+from freqrobust.core.errors import PluginError, SpecError
 
 
 def run(model, data, attacks, defenses):

@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from freqrobust import Attack, Report, evaluate
-from freqrobust.results import RENAMED_VERDICTS, Diagnosis, Warned
-from freqrobust.summary import Entry, entry_labels, footnotes, verdict_label
+from freqrobust.results.diagnosis import RENAMED_VERDICTS, Diagnosis
+from freqrobust.results.records import Warned
+from freqrobust.results.summary import Entry, entry_labels, footnotes, verdict_label
 
 REPORTS = ["table", "html", "markdown", "csv", "latex", "junit"]
 

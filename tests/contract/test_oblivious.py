@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from freqrobust import Attack, InputDefense, evaluate
-from freqrobust.context import AttackContext, DefenseContext
-from freqrobust.registry import attacks, defenses
+from freqrobust.plugins.context import AttackContext, DefenseContext
+from freqrobust.plugins.registry import attacks, defenses
 
 SPEC = "pgd:eps=0.15,steps=5"
 

@@ -12,12 +12,14 @@ import pytest
 import torch
 from torch import nn
 
-from freqrobust import Defense, ImageData, analyze, cli, evaluate, opening, run, session
-from freqrobust.errors import FreqRobustError, ModelError, SpecError
-from freqrobust.models import same_state, separate, state_hash
-from freqrobust.opening import check_settings, open_run
-from freqrobust.saved import save_adversarial
-from freqrobust.verify import verify
+from freqrobust import Defense, ImageData, analyze, evaluate
+from freqrobust.cli import eval, main
+from freqrobust.core.errors import FreqRobustError, ModelError, SpecError
+from freqrobust.harness import opening, run
+from freqrobust.harness.opening import check_settings, open_run
+from freqrobust.harness.save_adversarial import save_adversarial
+from freqrobust.harness.verify import verify
+from freqrobust.models.fingerprint import same_state, separate, state_hash
 
 ATTACK = "fgsm:eps=0.1"
 
@@ -152,7 +154,7 @@ def calls(monkeypatch) -> Counter[str]:
 
         monkeypatch.setattr(owner, name, call)
 
-    for owner, name in ((session, "fingerprint"), (opening, "check_fit"), (ImageData, "_hash")):
+    for owner, name in ((run, "fingerprint"), (opening, "check_fit"), (ImageData, "_hash")):
         count(owner, name)
     return counts
 
@@ -172,7 +174,7 @@ def test_so_are_each_of_several_models(network, digits, calls) -> None:
 def test_the_command_hashes_the_data_once(calls, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
-        cli.main(["eval", "--attack", "clean", "--first", "20", "--device", "cpu", "--quiet"])
+        main.main(["eval", "--attack", "clean", "--first", "20", "--device", "cpu", "--quiet"])
     assert stop.value.code == 0
     assert calls == {"fingerprint": 1, "check_fit": 1, "_hash": 1}
 
@@ -185,9 +187,9 @@ def test_run_folders_are_named_by_file_architecture_and_normalisation() -> None:
             self.arch = arch
             self.chosen = type("Chosen", (), {"mean": (mean,), "std": (1.0,)})
 
-    assert run._named_by(Loaded(0.0)) == run._named_by(Loaded(0.0))
-    assert run._named_by(Loaded(0.0)) != run._named_by(Loaded(0.5))
-    assert run._named_by(Loaded(0.0)) != run._named_by(Loaded(0.0, "resnet32"))
+    assert eval._named_by(Loaded(0.0)) == eval._named_by(Loaded(0.0))
+    assert eval._named_by(Loaded(0.0)) != eval._named_by(Loaded(0.5))
+    assert eval._named_by(Loaded(0.0)) != eval._named_by(Loaded(0.0, "resnet32"))
 
 
 def test_data_that_changed_is_hashed_again() -> None:

@@ -46,7 +46,7 @@ def test_the_wheel_holds_everything_under_one_name(tmp_path) -> None:
         names = archive.namelist()
         (entries,) = (archive.read(name).decode() for name in names if name.endswith("entry_points.txt"))
     assert {
-        "freqrobust/harness.py",
+        "freqrobust/harness/evaluate.py",
         "freqrobust/py.typed",
         "freqrobust/analyses/heatmap.py",
         "freqrobust/attacks/pgd.py",
@@ -66,7 +66,7 @@ def test_the_wheel_holds_everything_under_one_name(tmp_path) -> None:
     # and it works from where it was installed
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
-    code = "import freqrobust.attacks.pgd as m, freqrobust.registry as r; print(m.__file__, r.attacks.get('pgd').__module__)"
+    code = "import freqrobust.attacks.pgd as m, freqrobust.plugins.registry as r; print(m.__file__, r.attacks.get('pgd').__module__)"
     done = run("-c", code, env={**os.environ, "PYTHONPATH": str(tmp_path / "site")}, cwd=tmp_path)
     assert done.stdout.split() == [
         str(tmp_path / "site" / "freqrobust" / "attacks" / "pgd.py"),
@@ -123,7 +123,7 @@ def test_an_editable_install_shows_its_types(tmp_path) -> None:
     user.mkdir()
     (user / "script.py").write_text(USER)
     (user / "mypy.ini").write_text(MYPY)
-    code = "import freqrobust.attacks.pgd as m, freqrobust.registry as r; print(m.__file__, r.attacks.get('pgd').__module__)"
+    code = "import freqrobust.attacks.pgd as m, freqrobust.plugins.registry as r; print(m.__file__, r.attacks.get('pgd').__module__)"
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False, cwd=user)
     assert done.stdout.split() == [str(tree / "freqrobust" / "attacks" / "pgd.py"), "freqrobust.attacks.pgd"]
     options = ["--python-executable", python, "--cache-dir", tmp_path / "cache", "--hide-error-codes"]
@@ -135,7 +135,7 @@ def test_an_editable_install_shows_its_types(tmp_path) -> None:
         'script.py:8: note: Revealed type is "int"',
         'script.py:9: note: Revealed type is "float"',
         'script.py:10: note: Revealed type is "freqrobust.reports.table.Table"',
-        'script.py:11: note: Revealed type is "freqrobust.results.Report"',
+        'script.py:11: note: Revealed type is "freqrobust.results.report.Report"',
         'script.py:12: error: "PGD" has no attribute "nothing"',
     ]
 
@@ -209,7 +209,7 @@ def test_third_party_plugins_are_found_by_their_names(installed) -> None:
     code = """
 import sys, torch
 from freqrobust import evaluate
-from freqrobust.registry import attacks, defenses, reports
+from freqrobust.plugins.registry import attacks, defenses, reports
 
 torch.manual_seed(0)
 model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4))
@@ -232,7 +232,7 @@ reports.get("example_lines")().render(report, sys.stdout)
 
 def test_the_package_is_not_installed_here() -> None:
     """Otherwise the tests above would prove nothing."""
-    from freqrobust.registry import attacks
+    from freqrobust.plugins.registry import attacks
 
     if os.environ.get("PYTHONPATH"):
         pytest.skip("PYTHONPATH is set")

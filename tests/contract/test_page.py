@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from freqrobust import Report
-from freqrobust.summary import entry_labels, headline
+from freqrobust.results.summary import entry_labels, headline
 
 Open = Callable[..., Any]
 
@@ -243,10 +243,10 @@ def test_the_style_and_the_script_are_those_of_the_policy(pages) -> None:
 
 
 def test_without_the_library_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    from freqrobust import reporting
-    from freqrobust.errors import SpecError
+    from freqrobust.core.errors import SpecError
+    from freqrobust.results import rendering
 
-    monkeypatch.setattr(reporting, "find_spec", lambda name: None)
-    outputs = reporting.parse_outputs(["html=out.html"], "--report")
+    monkeypatch.setattr(rendering, "find_spec", lambda name: None)
+    outputs = rendering.parse_outputs(["html=out.html"], "--report")
     with pytest.raises(SpecError, match=r"needs jinja2.*pip install 'freqrobust\[plots\]'"):
-        reporting.check_outputs(outputs, "--report")
+        rendering.check_outputs(outputs, "--report")

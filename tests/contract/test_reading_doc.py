@@ -6,7 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
-from freqrobust.registry import analyses
+from freqrobust.harness.analysis import analyses
 
 DOC = Path(__file__).parents[2] / "docs" / "reading-frequency-results.md"
 TEXT = DOC.read_text(encoding="utf-8")

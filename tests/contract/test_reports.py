@@ -8,9 +8,9 @@ from importlib.util import find_spec
 import pytest
 
 from freqrobust import Report, Reporter, evaluate
-from freqrobust.errors import PluginError
-from freqrobust.many import join
-from freqrobust.registry import reports
+from freqrobust.core.errors import PluginError
+from freqrobust.harness.multi_model import join
+from freqrobust.results.reporter import reports
 
 
 @pytest.fixture(scope="module")

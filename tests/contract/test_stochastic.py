@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from freqrobust import Attack, InputDefense, evaluate, noise
-from freqrobust.session import VOTES
+from freqrobust import Attack, InputDefense, evaluate
+from freqrobust.harness.run import VOTES
+from freqrobust.numerics import noise
 
 
 class Jitter(InputDefense):

@@ -11,12 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from freqrobust import ImageData, InputDefense, evaluate, noise
-from freqrobust.context import AttackContext
-from freqrobust.errors import PluginError
-from freqrobust.models import state_hash
-from freqrobust.perturbation import TOLERANCE
-from freqrobust.registry import attacks, parse_attacks
+from freqrobust import ImageData, InputDefense, evaluate
+from freqrobust.core.errors import PluginError
+from freqrobust.models.fingerprint import state_hash
+from freqrobust.numerics import noise
+from freqrobust.numerics.norms import TOLERANCE
+from freqrobust.plugins.context import AttackContext
+from freqrobust.plugins.registry import attacks
+from freqrobust.plugins.selection import parse_attacks
 from support.networks import tiny
 
 torchattacks = pytest.importorskip("torchattacks", reason="the extra 'zoo' is not installed")

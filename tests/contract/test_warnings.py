@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from freqrobust import evaluate
-from freqrobust.errors import DataError, ModelError
+from freqrobust.core.errors import DataError, ModelError
 
 
 class Changed(nn.Module):

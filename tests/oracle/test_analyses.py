@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from freqrobust import analyze
+from freqrobust.analyses._components import chance_joint
+from freqrobust.analyses._spectra import band_means, centred_distances, radial_profile, share_above
 from freqrobust.analyses.energy import fit
 from freqrobust.analyses.kernels import measure
 from freqrobust.analyses.radius_curve import half_radius
 from freqrobust.attacks.pgd import PGD
-from freqrobust.components import chance_joint
-from freqrobust.context import AttackContext
-from freqrobust.registry import attacks
-from freqrobust.spectra import band_means, centred_distances, radial_profile, share_above
+from freqrobust.plugins.context import AttackContext
+from freqrobust.plugins.registry import attacks
 
 SIZES = [(3, 8, 8), (1, 7, 7), (3, 6, 9), (1, 5, 8)]
 
@@ -128,7 +128,7 @@ def test_sensitivity_is_that_of_one_gradient_after_the_other(
 def test_parseval() -> None:
     """The unitary transform keeps lengths: the mean energy of the map is that of the pixels."""
     images, model = images_of(3, 6, 9), small(3, 6, 9)
-    from freqrobust.spectra import Spectrum
+    from freqrobust.analyses._spectra import Spectrum
 
     total = Spectrum(6, 9)
     total.add(images)
@@ -179,7 +179,7 @@ def test_kernels_that_are_known() -> None:
 
 
 def test_smoothing_is_seen_in_the_first_layer_alone() -> None:
-    from freqrobust.architectures import SmallCNN
+    from freqrobust.models.architectures import SmallCNN
 
     torch.manual_seed(0)
     data = torch.rand(4, 1, 8, 8), torch.arange(4)

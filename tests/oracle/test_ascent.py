@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from freqrobust import evaluate
-from freqrobust.context import AttackContext
-from freqrobust.losses import loss_function
-from freqrobust.perturbation import norms
-from freqrobust.registry import attacks
+from freqrobust.numerics.losses import loss_function
+from freqrobust.numerics.norms import norms
+from freqrobust.plugins.context import AttackContext
+from freqrobust.plugins.registry import attacks
 
 N, SHAPE = 12, (1, 4, 4)
 

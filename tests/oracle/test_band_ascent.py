@@ -9,11 +9,11 @@ from scipy import optimize
 from torch import nn
 
 from freqrobust import evaluate, load_data
-from freqrobust.architectures import SmallCNN
-from freqrobust.context import AttackContext
-from freqrobust.errors import SpecError
-from freqrobust.perturbation import norms
-from freqrobust.registry import attacks
+from freqrobust.core.errors import SpecError
+from freqrobust.models.architectures import SmallCNN
+from freqrobust.numerics.norms import norms
+from freqrobust.plugins.context import AttackContext
+from freqrobust.plugins.registry import attacks
 
 SHAPE = (2, 6, 7)
 BANDS = [(0, 2, "circle"), (0, 2, "square"), (1, 2.5, "circle"), (2, 9, "circle"), (0, 9, "square"), (0, 0.5, "circle")]

@@ -16,8 +16,8 @@ from freqrobust.attacks.corruptions import blur, digital, linear, noise, spatter
 from freqrobust.attacks.corruptions.constants import MEANING, TABLES
 from freqrobust.attacks.corruptions.draws import Draws
 from freqrobust.attacks.corruptions.textures import Procedural
-from freqrobust.context import AttackContext
-from freqrobust.corruptions import COMMON, EXTRA
+from freqrobust.plugins.context import AttackContext
+from freqrobust.plugins.corruption_names import COMMON, EXTRA
 
 #: CIFAR-C as its script lists it, one line a corruption; elastic_transform in pixels of a 32-pixel image.
 CIFAR = """
@@ -392,7 +392,7 @@ def test_the_identity_of_a_cell_covers_the_functions() -> None:
     import sys
 
     code = (
-        "import sys\nfrom freqrobust.registry import attacks, _collect\n"
+        "import sys\nfrom freqrobust.plugins.registry import attacks, _collect\n"
         "one = lambda: attacks.parse('corruption:name=fog,severity=1')[0].code\n"
         "first, found = one(), {}\n_collect('freqrobust.attacks.corruption', found)\n"
         "assert 'freqrobust.attacks.corruptions.weather' not in sys.modules and 'torch' not in sys.modules\n"

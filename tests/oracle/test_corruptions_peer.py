@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from freqrobust.corruptions import COMMON, EXTRA, SEVERITIES
+from freqrobust.plugins.corruption_names import COMMON, EXTRA, SEVERITIES
 
 pytest.importorskip("imagecorruptions", reason="imagecorruptions-imaug is not there", exc_type=ImportError)
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import prune
 
-from freqrobust.architectures import ARCHITECTURES
-from freqrobust.fusion import fold_batch_norm
-from freqrobust.models import state_hash
+from freqrobust.models.architectures import ARCHITECTURES
+from freqrobust.models.batch_norm_folding import fold_batch_norm
+from freqrobust.models.fingerprint import state_hash
 
 
 class Twice(nn.Module):

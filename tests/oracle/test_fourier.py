@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from freqrobust import evaluate
-from freqrobust.context import AttackContext
-from freqrobust.data import ImageData
-from freqrobust.errors import PluginError, SpecError
-from freqrobust.registry import attacks
+from freqrobust.core.errors import PluginError, SpecError
+from freqrobust.data.dataset import ImageData
+from freqrobust.plugins.context import AttackContext
+from freqrobust.plugins.registry import attacks
 
 SIDE = 12
 

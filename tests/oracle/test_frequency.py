@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from freqrobust.context import AttackContext
-from freqrobust.frequency import (
+from freqrobust.numerics.frequency import (
     band_mask,
     band_pass,
     conjugate,
@@ -17,7 +16,8 @@ from freqrobust.frequency import (
     high_pass,
     low_pass,
 )
-from freqrobust.registry import attacks, defenses
+from freqrobust.plugins.context import AttackContext
+from freqrobust.plugins.registry import attacks, defenses
 
 SIZES = [(32, 32), (33, 33), (8, 8), (7, 9), (16, 11), (11, 16), (1, 6), (28, 40)]
 RADII = [0.5, 1, 2.5, 4, 5, 12]

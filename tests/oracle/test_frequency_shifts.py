@@ -12,9 +12,9 @@ import torch
 from freqrobust import analyze, evaluate
 from freqrobust.attacks.frequency_exchange import Hybrid, PhaseSwap
 from freqrobust.attacks.frequency_noise import CriticalBand, FilteredNoise, FourierNoise
-from freqrobust.context import AttackContext
-from freqrobust.data import ImageData
-from freqrobust.errors import PluginError
+from freqrobust.core.errors import PluginError
+from freqrobust.data.dataset import ImageData
+from freqrobust.plugins.context import AttackContext
 
 SHAPES = [(3, 32, 32), (1, 17, 24), (2, 9, 9)]
 
@@ -211,7 +211,7 @@ def test_a_model_of_low_frequencies_goes_by_the_low_frequencies() -> None:
 
 @pytest.mark.parametrize("size", [17, 49, 98, 103])
 def test_distances_are_whole_numbers_along_the_axes(size) -> None:
-    from freqrobust.frequency import distances
+    from freqrobust.numerics.frequency import distances
 
     expected = [min(k, size - k) for k in range(size)]
     assert distances(size, 1)[:, 0].tolist() == expected

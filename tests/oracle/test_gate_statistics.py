@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from freqrobust.statistics import detectable_drop, holm, mcnemar, mcnemar_power, sign_flip
+from freqrobust.numerics.statistics import detectable_drop, holm, mcnemar, mcnemar_power, sign_flip
 
 
 @pytest.mark.parametrize(("lost", "gained"), [(0, 0), (1, 0), (5, 0), (5, 5), (12, 3), (3, 12), (60, 41), (700, 600)])

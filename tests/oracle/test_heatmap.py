@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from freqrobust import analyze, noise
-from freqrobust.frequency import wave_norm
+from freqrobust import analyze
+from freqrobust.numerics import noise
+from freqrobust.numerics.frequency import wave_norm
 
 N = 5
 

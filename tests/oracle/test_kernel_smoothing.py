@@ -12,10 +12,10 @@ from torch import nn
 from torch.nn.utils import parametrize, prune
 from torch.nn.utils.parametrizations import weight_norm
 
-from freqrobust.context import DefenseContext
-from freqrobust.data import ImageData
-from freqrobust.errors import FreqRobustError, SpecError
-from freqrobust.registry import defenses
+from freqrobust.core.errors import FreqRobustError, SpecError
+from freqrobust.data.dataset import ImageData
+from freqrobust.plugins.context import DefenseContext
+from freqrobust.plugins.registry import defenses
 
 KERNELS = [(3, 3), (5, 5), (7, 3), (2, 2), (4, 4), (1, 3), (3, 1)]
 

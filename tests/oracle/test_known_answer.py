@@ -16,10 +16,10 @@ import torch
 from torch import nn
 
 from freqrobust import ImageData, analyze
-from freqrobust.data import check
-from freqrobust.registry import analyses
-from freqrobust.results import AnalysisRecord
-from freqrobust.training import Recipe, fit
+from freqrobust.data.dataset import check
+from freqrobust.harness.analysis import analyses
+from freqrobust.results.analysis_record import AnalysisRecord
+from freqrobust.training.fit import Recipe, fit
 
 Carrier = Literal["low", "high", "both"]
 SIDE = 16
@@ -39,7 +39,7 @@ class BandNoise(Attack):
     high: float = Field(examples=["2"])
 
     def perturb(self, model, images, labels, context):
-        from freqrobust.frequency import band_pass
+        from freqrobust.numerics.frequency import band_pass
 
         noise = band_pass(context.normal(images.shape[1:], "noise"), self.low, self.high)
         return images + 0.17 * noise / noise.std(dim=(1, 2, 3), keepdim=True)

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 from torch import nn
 
-from freqrobust import noise
-from freqrobust.ascent import loss_and_gradient
-from freqrobust.context import AttackContext
-from freqrobust.errors import SpecError
-from freqrobust.losses import cross_entropy
-from freqrobust.perturbation import TOLERANCE, farthest_l1, move, norms, project
-from freqrobust.regions import Ball, laplace, random_start
-from freqrobust.registry import attacks
+from freqrobust.attacks.gradient.ascent import loss_and_gradient
+from freqrobust.attacks.gradient.regions import Ball, laplace, random_start
+from freqrobust.core.errors import SpecError
+from freqrobust.numerics import noise
+from freqrobust.numerics.losses import cross_entropy
+from freqrobust.numerics.norms import TOLERANCE, farthest_l1, move, norms, project
+from freqrobust.plugins.context import AttackContext
+from freqrobust.plugins.registry import attacks
 
 
 def images(values: np.ndarray) -> torch.Tensor:

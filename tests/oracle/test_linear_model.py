@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from freqrobust.context import AttackContext
-from freqrobust.registry import attacks
+from freqrobust.plugins.context import AttackContext
+from freqrobust.plugins.registry import attacks
 
 SHAPE = (3, 5, 5)
 EPS = {"linf": 0.03, "l2": 0.2}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from freqrobust.errors import SpecError
-from freqrobust.losses import cross_entropy, dlr, loss_function, margin
+from freqrobust.core.errors import SpecError
+from freqrobust.numerics.losses import cross_entropy, dlr, loss_function, margin
 
 
 def draw(classes: int, n: int = 40, scale: float = 3.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from scipy import stats
 
-from freqrobust import noise
-from freqrobust.context import AttackContext
-from freqrobust.errors import PluginError
+from freqrobust.core.errors import PluginError
+from freqrobust.numerics import noise
+from freqrobust.plugins.context import AttackContext
 
 MASK = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15

@@ -9,9 +9,9 @@ from scipy import stats
 from torch import nn
 
 from freqrobust import evaluate
-from freqrobust.context import AttackContext
-from freqrobust.perturbation import norms
-from freqrobust.registry import attacks
+from freqrobust.numerics.norms import norms
+from freqrobust.plugins.context import AttackContext
+from freqrobust.plugins.registry import attacks
 
 SHAPE = (3, 8, 8)
 

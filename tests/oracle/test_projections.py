@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from freqrobust import noise
-from freqrobust.perturbation import TOLERANCE, norms, project, steepest
-from freqrobust.regions import random_start
+from freqrobust.attacks.gradient.regions import random_start
+from freqrobust.numerics import noise
+from freqrobust.numerics.norms import TOLERANCE, norms, project, steepest
 
 NORMS = ["linf", "l2"]
 

@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from freqrobust.sequential import Plan, looks_for, plan
+from freqrobust.numerics.sequential_test import Plan, looks_for, plan
 
 
 def decided(stops: Plan, right: np.ndarray) -> tuple[bool, int]:

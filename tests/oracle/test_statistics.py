@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from freqrobust.statistics import by_chance, mcnemar, paired_difference, wilson
+from freqrobust.numerics.statistics import by_chance, mcnemar, paired_difference, wilson
 
 
 @pytest.mark.parametrize("n", [1, 2, 10, 263, 500, 10_000])

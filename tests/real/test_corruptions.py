@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from freqrobust import evaluate
-from freqrobust.corruptions import COMMON, EXTRA
+from freqrobust.plugins.corruption_names import COMMON, EXTRA
 
 ALL = f"corruption:name=[{','.join(COMMON + EXTRA)}],severity="
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from freqrobust import evaluate
-from freqrobust.perturbation import norms
+from freqrobust.numerics.norms import norms
 
 from .test_peers import optional, robust
 
@@ -66,8 +66,8 @@ def test_low_frequencies_alone_are_harder_to_attack_with(models, samples) -> Non
 
 
 def test_most_of_a_low_frequency_perturbation_is_in_its_band(models, samples) -> None:
-    from freqrobust.context import AttackContext
-    from freqrobust.registry import attacks
+    from freqrobust.plugins.context import AttackContext
+    from freqrobust.plugins.registry import attacks
 
     images, labels = (part[:40] for part in samples[1:])
     attack = attacks.parse("lowfreq-pgd:radius=8,eps=8/255")[0].plugin

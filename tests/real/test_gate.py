@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from freqrobust import ImageData, Report, evaluate
-from freqrobust.compare import Rules, compare
-from freqrobust.gate import Threshold, least_right
-from freqrobust.results import Cell, pack
-from freqrobust.stopping import SequentialGate
+from freqrobust.gate.regression import Rules, compare
+from freqrobust.gate.sequential import SequentialGate
+from freqrobust.gate.thresholds import Threshold, least_right
+from freqrobust.results.cells import Cell
+from freqrobust.results.outcomes import pack
 
 ATTACKS = ["lfc:radius=12", "pgd:eps=[0.5/255,1/255],steps=5"]
 
@@ -56,8 +57,8 @@ def test_chance_alone_raises_few_alarms(reports: dict[str, Report]) -> None:
 
 def test_stopping_early_agrees_with_all_samples(models, cifar: ImageData, reports: dict[str, Report]) -> None:
     """The verdicts of thresholds away from the accuracy, for fewer passes; each look's outcomes are those of the full run."""
-    from freqrobust.context import Silent
-    from freqrobust.registry import parse_attacks
+    from freqrobust.core.progress import Silent
+    from freqrobust.plugins.selection import parse_attacks
 
     full = reports["resnet20"]
     required = {"clean": 0.8, "lfc:radius=12": 0.9, "pgd:eps=0.5/255": 0.4, "worst-linf-1/255": 0.5}

@@ -8,8 +8,8 @@ import io
 import pytest
 
 from freqrobust import Report, evaluate
-from freqrobust.leaderboard import board
-from freqrobust.registry import reports
+from freqrobust.results.leaderboard import board
+from freqrobust.results.reporter import reports
 
 #: Right of the first 500 test images, by an independent NumPy reference; a count may differ by one.
 REFERENCE = {

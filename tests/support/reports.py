@@ -20,20 +20,13 @@ import pytest
 import torch
 
 from freqrobust import Report, evaluate
-from freqrobust.analysis_results import AnalysisResult, AnalysisTable, PictureRecord
-from freqrobust.registry import reports
-from freqrobust.results import (
-    AnalysisRecord,
-    Check,
-    Comparison,
-    CorruptionRow,
-    CorruptionSummary,
-    Diagnosis,
-    GateRecord,
-    RegressionRow,
-    ThresholdRow,
-    Warned,
-)
+from freqrobust.results.analysis import AnalysisResult, AnalysisTable, PictureRecord
+from freqrobust.results.analysis_record import AnalysisRecord
+from freqrobust.results.corruptions import CorruptionRow, CorruptionSummary
+from freqrobust.results.diagnosis import Check, Diagnosis
+from freqrobust.results.gate_record import Comparison, GateRecord, RegressionRow, ThresholdRow
+from freqrobust.results.records import Warned
+from freqrobust.results.reporter import reports
 from support.networks import untrained
 
 #: Names, paths and messages that try to be more than text, in one format or another.

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from freqrobust import ImageData, load_data
-from freqrobust.architectures import SmallCNN
-from freqrobust.saved import save_adversarial
+from freqrobust.harness.save_adversarial import save_adversarial
+from freqrobust.models.architectures import SmallCNN
 
 PGD = "pgd:eps=0.1,steps=5"
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from freqrobust import Report
-from freqrobust.registry import parse_attacks, parse_defenses
-from freqrobust.results import pack
+from freqrobust.plugins.selection import parse_attacks, parse_defenses
+from freqrobust.results.outcomes import pack
 from support.saved import command, digits, folder, model, other, undefended  # noqa: F401
 
 Outcomes = Mapping[str, Any]

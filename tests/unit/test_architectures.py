@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from freqrobust.architectures import ARCHITECTURES, OptionAShortcut
+from freqrobust.models.architectures import ARCHITECTURES, OptionAShortcut
 
 #: Parameters with 10 classes and 3 channels; the ResNets as in He et al. 2016, table 6 (0.27M to 1.7M).
 PARAMETERS = {

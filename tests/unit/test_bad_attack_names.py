@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from freqrobust.cli import main
-from freqrobust.errors import SpecError
-from freqrobust.registry import Registry, attacks
+from freqrobust.cli.main import main
+from freqrobust.core.errors import SpecError
+from freqrobust.plugins.registry import Registry, attacks
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_missing_pyautoattack_names_the_extra(monkeypatch, capsys, spec) -> No
 
 def test_names_do_not_hold_families_and_need_no_library() -> None:
     code = (
-        "import sys; from freqrobust.registry import attacks; "
+        "import sys; from freqrobust.plugins.registry import attacks; "
         "assert 'torchattacks' not in attacks.names() and attacks.families() == ['torchattacks']; "
         "attacks.parse('pgd:steps=3'); attacks.parse('autoattack'); attacks.parse('square'); "
         "print([m for m in ('torch', 'torchattacks', 'pyautoattack') if m in sys.modules])"

@@ -12,8 +12,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from freqrobust import FreqRobustError, evaluate, load_model, save_model
-from freqrobust.architectures import ARCHITECTURES
-from freqrobust.errors import ModelError
+from freqrobust.core.errors import ModelError
+from freqrobust.models.architectures import ARCHITECTURES
 
 IMAGES = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from freqrobust.compare import CHURN, Rules, compare, expected_drop, undetectable_cells
-from freqrobust.errors import GateError, SpecError
-from freqrobust.pairing import model_pairs
-from freqrobust.results import Diagnosis
-from freqrobust.statistics import detectable_drop, holm, mcnemar, sign_flip
-from freqrobust.summary import headline_radius
+from freqrobust.core.errors import GateError, SpecError
+from freqrobust.gate.pairing import model_pairs
+from freqrobust.gate.regression import CHURN, Rules, compare, expected_drop, undetectable_cells
+from freqrobust.numerics.statistics import detectable_drop, holm, mcnemar, sign_flip
+from freqrobust.results.diagnosis import Diagnosis
+from freqrobust.results.summary import headline_radius
 
 N = 200
 
@@ -403,7 +403,7 @@ def test_a_sweep_that_cannot_fail_is_said(make_report) -> None:
 
 def test_the_verdict_is_a_part_of_the_report(pair, tmp_path) -> None:
     from freqrobust import Report
-    from freqrobust.results import GateRecord
+    from freqrobust.results.gate_record import GateRecord
 
     old, new = pair({"clean": shifted(40, 0), "pgd:eps=8/255": shifted(4, 4)})
     comparison = compare(old, new)

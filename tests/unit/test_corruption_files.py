@@ -12,9 +12,9 @@ from torch import nn
 
 from freqrobust import evaluate, load_data
 from freqrobust.attacks.corruption import Corruption
-from freqrobust.corruption_files import published
-from freqrobust.data import ImageData
-from freqrobust.errors import DataError, SpecError
+from freqrobust.core.errors import DataError, SpecError
+from freqrobust.data.corruption_files import published
+from freqrobust.data.dataset import ImageData
 
 N, SIDE = 40, 6
 NAMES = ("fog", "snow")

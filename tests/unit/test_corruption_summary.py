@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from freqrobust import Report, evaluate
-from freqrobust.architectures import SmallCNN
-from freqrobust.corruptions import ALEXNET, COMMON, EXTRA, alexnet, applies_alexnet, read_reference
-from freqrobust.data import load_data
-from freqrobust.errors import DataError, SpecError
-from freqrobust.suites import resolve
+from freqrobust.core.errors import DataError, SpecError
+from freqrobust.data.sources import load_data
+from freqrobust.models.architectures import SmallCNN
+from freqrobust.plugins.corruption_names import COMMON, EXTRA
+from freqrobust.plugins.suites import resolve
+from freqrobust.results.corruption_summary import ALEXNET, alexnet, applies_alexnet, read_reference
 
 SPECS = ["corruption:name=[fog,contrast,speckle_noise],severity=[1,3,5]"]
 

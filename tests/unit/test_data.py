@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from freqrobust import ImageData, load_data
-from freqrobust.data import as_data
-from freqrobust.errors import DataError
+from freqrobust.core.errors import DataError
+from freqrobust.data.sources import as_data
 
 
 def unbalanced() -> ImageData:

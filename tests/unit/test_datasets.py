@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from freqrobust import load_data
-from freqrobust.errors import DataError, FreqRobustError
+from freqrobust.core.errors import DataError, FreqRobustError
 
 RNG = np.random.default_rng(0)
 

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from freqrobust import evaluate
-from freqrobust.devices import auto_batch_size, is_out_of_memory, resolve_device
-from freqrobust.errors import SpecError
+from freqrobust.core.errors import SpecError
+from freqrobust.core.memory import is_out_of_memory
+from freqrobust.harness.devices import auto_batch_size, resolve_device
 
 CPU = torch.device("cpu")
 
@@ -140,7 +141,7 @@ def test_noise_and_counts_on_a_gpu(data) -> None:
     """Integer arithmetic: the same bits on every device; and the same network breaks on about the same samples."""
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
-    from freqrobust import noise
+    from freqrobust.numerics import noise
 
     ids = torch.tensor([0, 5, 10**12, -1])
     here = noise.uniform(ids, (3, 7, 7), seed=3, stream="s")

@@ -7,12 +7,12 @@ import io
 import pytest
 from rich.console import Console
 
-from freqrobust.compare import Rules, compare
-from freqrobust.errors import SpecError
-from freqrobust.gate import Threshold, least_right, parse_max_drops, parse_threshold, threshold_rows
-from freqrobust.gate_table import gate_text, print_gate
-from freqrobust.results import GateRecord
-from freqrobust.statistics import wilson
+from freqrobust.core.errors import SpecError
+from freqrobust.gate.regression import Rules, compare
+from freqrobust.gate.table import gate_text, print_gate
+from freqrobust.gate.thresholds import Threshold, least_right, parse_max_drops, parse_threshold, threshold_rows
+from freqrobust.numerics.statistics import wilson
+from freqrobust.results.gate_record import GateRecord
 
 
 @pytest.mark.parametrize(
@@ -125,14 +125,15 @@ def test_older_reports_are_migrated(make_report, tmp_path, monkeypatch: pytest.M
     """There is one version so far; a step to the next is applied, and newer files are refused."""
     import json
 
-    from freqrobust import Report, results
+    from freqrobust import Report
+    from freqrobust.results import analysis_record
 
     report = make_report({"clean": 3})
     old = json.loads(report.dumps())
     old["schema_version"] = 0
     old["when"] = old.pop("created")
     (tmp_path / "old.json").write_text(json.dumps(old))
-    with pytest.raises(results.ReportError, match="schema version 1, but got 0"):
+    with pytest.raises(analysis_record.ReportError, match="schema version 1, but got 0"):
         Report.from_json(tmp_path / "old.json")
 
     def renamed(values: dict) -> dict:
@@ -140,5 +141,5 @@ def test_older_reports_are_migrated(make_report, tmp_path, monkeypatch: pytest.M
         found["created"] = found.pop("when")
         return found
 
-    monkeypatch.setitem(results._MIGRATIONS, 0, renamed)
+    monkeypatch.setitem(analysis_record._MIGRATIONS, 0, renamed)
     assert Report.from_json(tmp_path / "old.json") == report

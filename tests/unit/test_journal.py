@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from freqrobust import evaluate
-from freqrobust.errors import JournalError
-from freqrobust.files import identity, write_atomically
-from freqrobust.journal import Journal
+from freqrobust.core.errors import JournalError
+from freqrobust.core.files import identity, write_atomically
+from freqrobust.harness.journal import Journal
 
 ATTACKS = ["pgd:eps=[0.05,0.1],steps=3", "lfc:radius=2"]
 PLUGIN = '''

@@ -9,20 +9,13 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from freqrobust.errors import SpecError
-from freqrobust.leaderboard import board
-from freqrobust.results import (
-    Cell,
-    DataRecord,
-    Diagnosis,
-    EnvironmentRecord,
-    ModelRecord,
-    NormalizeRecord,
-    Report,
-    ThreatRecord,
-    WorstCase,
-    pack,
-)
+from freqrobust.core.errors import SpecError
+from freqrobust.results.cells import Cell, WorstCase
+from freqrobust.results.diagnosis import Diagnosis
+from freqrobust.results.leaderboard import board
+from freqrobust.results.outcomes import pack
+from freqrobust.results.records import DataRecord, EnvironmentRecord, ModelRecord, NormalizeRecord, ThreatRecord
+from freqrobust.results.report import Report
 
 Make = Callable[..., Report]
 EPS = {"1": 1 / 255, "8": 8 / 255}

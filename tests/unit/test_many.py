@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from freqrobust import Report, evaluate
-from freqrobust.errors import FreqRobustError, ModelError
-from freqrobust.many import join
-from freqrobust.summary import Entry, entries, entry_labels, model_labels
+from freqrobust.core.errors import FreqRobustError, ModelError
+from freqrobust.harness.multi_model import join
+from freqrobust.results.summary import Entry, entries, entry_labels, model_labels
 from support.networks import untrained as network
 
 torch.manual_seed(5)

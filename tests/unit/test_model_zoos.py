@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 
 from freqrobust import load_model, save_model
-from freqrobust.errors import ModelError, SpecError
+from freqrobust.core.errors import ModelError, SpecError
 
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from freqrobust import ImageData, load_model, save_model
-from freqrobust.architectures import ARCHITECTURES
-from freqrobust.errors import ModelError, SpecError
-from freqrobust.normalization import PRESETS, Normalize, parse
+from freqrobust.core.errors import ModelError, SpecError
+from freqrobust.models.architectures import ARCHITECTURES
+from freqrobust.models.normalization import PRESETS, Normalize, parse
 
 FACTORY = """
 from torch import nn

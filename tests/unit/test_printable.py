@@ -6,9 +6,9 @@ import logging
 
 import pytest
 
-from freqrobust.errors import SpecError
-from freqrobust.printable import LOG, DebugOutput, one_line, print_traceback, reason_of, several_lines, shortened
-from freqrobust.progress import Screen
+from freqrobust.core.errors import SpecError
+from freqrobust.core.progress import Screen
+from freqrobust.core.text import LOG, DebugOutput, one_line, print_traceback, reason_of, several_lines, shortened
 
 EVIL = "\x1b[2Jwiped\rhidden\u202egnp.exe\x9b31m\x07"
 FORBIDDEN = set("\x1b\r\u202e\x9b\x07")

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import freqrobust
-from freqrobust.compare import compare
-from freqrobust.gate import Threshold, threshold_rows
-from freqrobust.gate_table import gate_text
-from freqrobust.results import GateRecord
+from freqrobust.gate.regression import compare
+from freqrobust.gate.table import gate_text
+from freqrobust.gate.thresholds import Threshold, threshold_rows
+from freqrobust.results.gate_record import GateRecord
 
 pytest_plugins = ["pytester"]
 

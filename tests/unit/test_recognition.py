@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from freqrobust import checkpoints, load_model
-from freqrobust.architectures import ARCHITECTURES, TORCHVISION
-from freqrobust.errors import ModelError, SpecError
+from freqrobust import load_model
+from freqrobust.core.errors import ModelError, SpecError
+from freqrobust.models import checkpoints
+from freqrobust.models.architectures import ARCHITECTURES, TORCHVISION
 
 IMAGES = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 

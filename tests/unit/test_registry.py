@@ -10,18 +10,14 @@ import pytest
 from pydantic import Field
 
 from freqrobust import Attack, Defense, InputDefense
-from freqrobust.errors import PluginError, SpecError
-from freqrobust.plugin import Norm, Number, Threat, fraction, pixel_text
-from freqrobust.registry import (
-    Registry,
-    analyses,
-    attacks,
-    defenses,
-    parse_attacks,
-    parse_defenses,
-    reports,
-    split_chain,
-)
+from freqrobust.core.errors import PluginError, SpecError
+from freqrobust.core.numbers import Number, fraction, pixel_text
+from freqrobust.harness.analysis import analyses
+from freqrobust.numerics.threat import Norm, Threat
+from freqrobust.plugins.registry import Registry, attacks, defenses
+from freqrobust.plugins.selection import parse_attacks, parse_defenses
+from freqrobust.plugins.specs import split_chain
+from freqrobust.results.reporter import reports
 
 SOURCE = '''
 """A defense in a file."""
@@ -317,7 +313,7 @@ def test_reserved_names_are_an_error(distribution) -> None:
 
 
 def test_a_broken_entry_point_harms_nobody_else(distribution) -> None:
-    distribution("other", broken="no_such_module_z:X", wrong="freqrobust.registry:Registry")
+    distribution("other", broken="no_such_module_z:X", wrong="freqrobust.plugins.registry:Registry")
     registry = fresh()
     assert {"broken", "wrong", "pgd"} <= set(registry.names())
     assert registry.get("pgd").__name__ == "PGD"

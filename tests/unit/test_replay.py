@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from freqrobust import evaluate
-from freqrobust.errors import SpecError
-from freqrobust.registry import attacks
-from freqrobust.saved import read, read_all
+from freqrobust.core.errors import SpecError
+from freqrobust.data.adversarial_sets import read, read_all
+from freqrobust.plugins.registry import attacks
 
 
 def right(model, saved, digits) -> torch.Tensor:

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from freqrobust import Report, evaluate
-from freqrobust.results import ReportError, WorstCase, pack, unpack
+from freqrobust.results.analysis_record import ReportError
+from freqrobust.results.cells import WorstCase
+from freqrobust.results.outcomes import pack, unpack
 from support.networks import untrained
 
 SCHEMA = Path(__file__).resolve().parents[2] / "docs" / "report.schema.json"

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from freqrobust import load_data
-from freqrobust.errors import DataError, SpecError
-from freqrobust.robustbench_bridge import package
+from freqrobust.core.errors import DataError, SpecError
+from freqrobust.data.robustbench_package import package
 
 if find_spec("robustbench") is None:
     pytest.skip("the extra 'zoo' is not installed", allow_module_level=True)

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from freqrobust import ImageData, Report, evaluate, load_model, save_model
-from freqrobust import robustbench_bridge as bridge
-from freqrobust.errors import ModelError, SpecError
+from freqrobust.core.errors import ModelError, SpecError
+from freqrobust.data import robustbench_package
+from freqrobust.models import robustbench
 
 if find_spec("robustbench") is None:
     pytest.skip("the extra 'zoo' is not installed", allow_module_level=True)
@@ -28,7 +29,7 @@ def network() -> torch.nn.Module:
     """RobustBench's own architecture, with random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return bridge.package("robustbench.model_zoo.architectures.resnet").ResNet18().eval()
+        return robustbench_package.package("robustbench.model_zoo.architectures.resnet").ResNet18().eval()
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def refuse(*args: object, **kwargs: object) -> None:
         raise OSError("no network")
 
-    monkeypatch.setattr(bridge.package("robustbench.utils").gdown, "download", refuse)
+    monkeypatch.setattr(robustbench_package.package("robustbench.utils").gdown, "download", refuse)
     monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
     target = tmp_path / "robustbench" / "cifar10" / "Linf"
     target.mkdir(parents=True)
@@ -62,7 +63,7 @@ def images() -> ImageData:
 def test_logits_are_those_of_its_own_architecture(placed, network, images, spec) -> None:
     model = load_model(spec, data=images)
     assert (model.arch, model.chosen.source, model.chosen.preset) == (SPEC, "none", "none")
-    assert model.sha256 == bridge.find(NAME, "cifar10", "Linf").sha256
+    assert model.sha256 == robustbench.find(NAME, "cifar10", "Linf").sha256
     with torch.no_grad():
         assert torch.equal(model(images.images), network(images.images))
 
@@ -78,7 +79,7 @@ def test_an_evaluation_shows_the_published_figures(placed, images) -> None:
     assert published.source == f"RobustBench model_info/cifar10/Linf/{NAME}.json"
     assert Report.model_validate_json(report.dumps()) == report
 
-    from freqrobust.registry import reports
+    from freqrobust.results.reporter import reports
 
     text = io.StringIO()
     reports.get("table")().render(report, text)
@@ -102,7 +103,7 @@ def test_stand_ins_are_gone_after_the_import(placed) -> None:
     # the real one may be there, from elsewhere
     assert "pkg_resources" not in sys.modules or hasattr(sys.modules["pkg_resources"], "working_set")
     with pytest.raises(ModelError, match="use freqrobust's attacks"):
-        bridge.package("robustbench.eval").AutoAttack()
+        robustbench_package.package("robustbench.eval").AutoAttack()
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from freqrobust import Attack
-from freqrobust.errors import DataError, SpecError
-from freqrobust.perturbation import allowance
-from freqrobust.saved import read, read_all, save_adversarial
+from freqrobust.core.errors import DataError, SpecError
+from freqrobust.data.adversarial_sets import read, read_all
+from freqrobust.harness.save_adversarial import save_adversarial
+from freqrobust.numerics.norms import allowance
 
 
 def test_every_sample_is_there_inside_of_its_budget(folder, undefended, model, digits) -> None:

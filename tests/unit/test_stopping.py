@@ -7,12 +7,13 @@ import torch
 from torch import nn
 
 from freqrobust import Report, evaluate
-from freqrobust.context import Silent
-from freqrobust.data import ImageData, as_data
-from freqrobust.errors import SpecError
-from freqrobust.gate import Threshold
-from freqrobust.registry import parse_attacks, parse_defenses
-from freqrobust.stopping import SequentialGate
+from freqrobust.core.errors import SpecError
+from freqrobust.core.progress import Silent
+from freqrobust.data.dataset import ImageData
+from freqrobust.data.sources import as_data
+from freqrobust.gate.sequential import SequentialGate
+from freqrobust.gate.thresholds import Threshold
+from freqrobust.plugins.selection import parse_attacks, parse_defenses
 from support.networks import untrained
 
 ATTACKS = ["lfc:radius=2", "pgd:eps=[0.01,0.03,0.1],steps=2", "fgsm:eps=0.03", "pgd:eps=0.5,norm=l2,steps=2"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from freqrobust.errors import SpecError
-from freqrobust.registry import parse_attacks, parse_defenses
-from freqrobust.results import Cell
-from freqrobust.targets import find, in_report, of_cell, of_worst, planned, sweeps
+from freqrobust.core.errors import SpecError
+from freqrobust.gate.planned import find, in_report, of_cell, of_worst, planned, sweeps
+from freqrobust.plugins.selection import parse_attacks, parse_defenses
+from freqrobust.results.cells import Cell
 
 ATTACKS = ["lfc:radius=12", "pgd:eps=[2/255,8/255],steps=5", "pgd:eps=0.5,norm=l2", "fgsm"]
 CELLS = {

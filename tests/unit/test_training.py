@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from freqrobust import DefenseContext, evaluate, load_data, noise
-from freqrobust.architectures import SmallCNN
-from freqrobust.context import Silent
-from freqrobust.errors import ModelError
-from freqrobust.models import state_hash
-from freqrobust.registry import defenses
-from freqrobust.training import Recipe, fit, flip_and_crop
+from freqrobust import DefenseContext, evaluate, load_data
+from freqrobust.core.errors import ModelError
+from freqrobust.core.progress import Silent
+from freqrobust.models.architectures import SmallCNN
+from freqrobust.models.fingerprint import state_hash
+from freqrobust.numerics import noise
+from freqrobust.plugins.registry import defenses
+from freqrobust.training.fit import Recipe, fit, flip_and_crop
 
 CPU = torch.device("cpu")
 

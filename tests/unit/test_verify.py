@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from freqrobust import load_data
-from freqrobust.errors import DataError, SpecError
-from freqrobust.saved import read, save_adversarial
-from freqrobust.verify import verify
+from freqrobust.core.errors import DataError, SpecError
+from freqrobust.data.adversarial_sets import read
+from freqrobust.harness.save_adversarial import save_adversarial
+from freqrobust.harness.verify import verify
 
 
 def test_the_same_model_predicts_as_when_saved(folder, model, digits) -> None:

@@ -39,7 +39,7 @@ class Margins(Analysis):
         return [AnalysisTable(title="Margins", columns=["", "mean"], rows=rows)]
 
     def draw(self, results: Sequence[AnalysisResult]) -> Any:
-        from freqrobust.pictures import figure
+        from freqrobust.results.figures import figure
 
         drawn = figure(1.5)
         shown = [one for one in results if isinstance(one, MarginResult)]

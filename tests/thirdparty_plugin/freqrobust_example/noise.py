@@ -9,9 +9,9 @@ from pydantic import Field
 from torch import nn
 
 from freqrobust import Attack, AttackContext, Number, Pixel
-from freqrobust.losses import margin
-from freqrobust.perturbation import project
-from freqrobust.plugin import Norm
+from freqrobust.numerics.losses import margin
+from freqrobust.numerics.norms import project
+from freqrobust.numerics.threat import Norm
 
 
 class UniformNoise(Attack):

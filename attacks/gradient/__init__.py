@@ -1,0 +1,1 @@
+"""Projected gradient ascent: regions, steps and the attack that runs them."""

@@ -1,0 +1,64 @@
+"""Why a command ends with another exit code than 0, in lines: what ``--quiet`` leaves on standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from freqrobust.core.text import print_error
+
+if TYPE_CHECKING:
+    from freqrobust.results.gate_record import GateRecord
+    from freqrobust.results.report import Report
+
+GATE_FAILED, CELLS_FAILED = 1, 3
+
+
+def exit_code(report: Report, unsaved: Sequence[str] = ()) -> int:
+    """0, 1 where the gate failed, else 3 where cells failed or examples could not be saved."""
+    if report.gate is not None and not report.gate.passed:
+        return GATE_FAILED
+    return CELLS_FAILED if report.status == "partial" or unsaved else 0
+
+
+def print_failures(report: Report, unsaved: Sequence[str] = ()) -> None:
+    """A line for each threshold that was not reached, regression, failed cell and unsaved set; then the exit code.
+
+    Prints nothing where nothing failed.
+    """
+    from freqrobust.results.summary import Entry, entry_labels
+
+    labels = entry_labels(report)
+    cells = [
+        f"{labels[Entry(cell.model, cell.defense_spec)]} / {cell.attack_spec}"
+        f"{', made on the undefended model,' if cell.knowledge == 'oblivious' else ''} failed: {cell.error}"
+        for cell in report.cells
+        if cell.status == "failed"
+    ]
+    gate = gate_lines(report.gate) if report.gate is not None else []
+    lines = [*gate[:-1], *cells, *(f"not saved: {line}" for line in unsaved), *gate[-1:]]
+    if exit_code(report, unsaved) == CELLS_FAILED:
+        parts = [f"{len(cells)} of {len(report.cells)} cells failed"] if cells else []
+        parts += (
+            [f"{len(unsaved)} {'set' if len(unsaved) == 1 else 'sets'} of examples could not be saved"]
+            if unsaved
+            else []
+        )
+        lines.append(f"exit code {CELLS_FAILED}: {' and '.join(parts)}")
+    print_lines(lines)
+
+
+def gate_lines(gate: GateRecord) -> list[str]:
+    """A line for each row of a gate that failed, then one that explains the exit code; none where it passed."""
+    if gate.passed:
+        return []
+    judged = [row for row in gate.rows if row.passed is not None]
+    failed = [row for row in judged if not row.passed]
+    lines = [f"{row.kind} failed: {row.name}: {row.text}" for row in failed]
+    return [*lines, f"exit code {GATE_FAILED}: the gate failed, {len(failed)} of {len(judged)} checks"]
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Each on a line of its own on standard error."""
+    for line in lines:
+        print_error(line)

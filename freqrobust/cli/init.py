@@ -1,0 +1,197 @@
+"""``freqrobust init``: a commented project file, and a CI workflow that runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from freqrobust.core.errors import FreqRobustError, SpecError
+from freqrobust.core.text import near_miss
+from freqrobust.gate.project import NAME, UPDATE_COMMAND
+
+BASELINE = "robustness-baseline.json"
+INSTALL = "python -m pip install -r requirements.txt"
+PROJECT = """\
+# What `freqrobust check` evaluates, and what it is judged by. Paths are relative to this file.
+#
+#   freqrobust check                     evaluate and judge; exit code 1 when the gate fails
+#   freqrobust check --update-baseline   write the baseline anew, and show what changed
+#   freqrobust check --sequential        thresholds only, each measured until it is decided
+
+model = {model}
+# Pinned, so that a change of the checkpoint cannot change how its inputs are read:
+# a preset (imagenet, cifar10, half, ...), "none", or "m1,m2,m3/s1,s2,s3".
+normalize = {normalize}
+# arch = "resnet20"                      # where the checkpoint is not recognised; or "file.py:factory"
+
+data = {data}
+# limit = 500                            # a class-stratified subset, the same for a seed
+suite = "quick"                          # or attacks = ["pgd:eps=[1/255,2/255],steps=20"]
+# defenses = ["smooth:rho=0.1"]          # the model is judged with each of them as well
+seed = 0
+
+# The report that must not be fallen behind. Keep it under version control.
+baseline = "{baseline}"
+
+[gate]
+# The cells that may fail the gate; everything else is shown as information. "default" is clean accuracy, the
+# low-frequency component at radius 12 and the worst case per threat. Others: "pgd:eps=2/255", "smooth/worst",
+# "sweep-pgd" (each sample's smallest breaking eps).
+cells = ["default"]
+alpha = 0.05                             # chance of a false alarm, over all gate cells together
+max-drop = 0.01                          # a smaller drop is allowed, however significant
+# confident = true                       # judge [thresholds] on the low end of the 95 % interval
+
+# [gate.max-drops]
+# clean = 0.005
+
+# The accuracy that a cell has to reach, baseline or not.
+[thresholds]
+# clean = 0.9
+# "pgd:eps=2/255" = 0.45
+
+# The chances that `--sequential` decides otherwise than all samples would.
+[sequential]
+false-pass = 0.05
+false-fail = 0.05
+"""
+GITHUB = """\
+# Fails when a change makes the model less robust than {baseline}.
+name: robustness
+on: [pull_request]
+
+jobs:
+  robustness:
+    runs-on: ubuntu-latest
+    timeout-minutes: 60
+    steps:
+      - uses: actions/checkout@v4
+        with:
+          lfs: true  # checkpoints
+      - uses: actions/setup-python@v5
+        with:
+          python-version: "3.11"
+          cache: pip
+      - run: {install}  # has freqrobust in it
+      - uses: actions/cache@v4  # finished cells are not measured again
+        with:
+          path: |
+            .freqrobust
+            runs
+          key: freqrobust-${{{{ github.sha }}}}
+          restore-keys: freqrobust-
+      - run: freqrobust check --json robustness.json --report markdown=robustness.md --report junit=robustness.xml
+        env:
+          FREQROBUST_CACHE: .freqrobust
+      - run: cat robustness.md >> "$GITHUB_STEP_SUMMARY"
+        if: ${{{{ !cancelled() && hashFiles('robustness.md') != '' }}}}
+      - uses: actions/upload-artifact@v4
+        if: ${{{{ !cancelled() }}}}
+        with:
+          name: robustness
+          path: robustness.*
+          if-no-files-found: ignore
+"""
+GITLAB = """\
+# Fails when a change makes the model less robust than {baseline}.
+# Take it into .gitlab-ci.yml with:  include: ".gitlab/robustness.yml"
+robustness:
+  image: python:3.11
+  rules:
+    - if: $CI_PIPELINE_SOURCE == "merge_request_event"
+  timeout: 1h
+  variables:
+    FREQROBUST_CACHE: .freqrobust
+    PIP_CACHE_DIR: .pip
+  cache:  # finished cells are not measured again
+    key: freqrobust
+    paths: [.freqrobust, .pip, runs]
+  script:
+    - {install}  # has freqrobust in it
+    - freqrobust check --json robustness.json --report markdown=robustness.md --report junit=robustness.xml
+  artifacts:
+    when: always
+    paths: [robustness.json, robustness.md]
+    reports:
+      junit: robustness.xml
+"""
+#: Where the workflow of each CI system goes, and what is in it.
+WORKFLOWS = {
+    "github": (Path(".github/workflows/robustness.yml"), GITHUB),
+    "gitlab": (Path(".gitlab/robustness.yml"), GITLAB),
+}
+
+
+def workflow(ci: str) -> str:
+    """The workflow of a CI system."""
+    return WORKFLOWS[ci][1].format(baseline=BASELINE, install=INSTALL)
+
+
+def project_text(model: str, normalize: str, data: str) -> str:
+    """A commented project file."""
+    texts = {key: _quoted(value) for key, value in (("model", model), ("normalize", normalize), ("data", data))}
+    return PROJECT.format(**texts, baseline=BASELINE)
+
+
+def _quoted(text: str) -> str:
+    """A TOML string."""
+    if any(ord(char) < 32 or ord(char) == 127 for char in text):
+        raise SpecError(f"{text!r} has control characters, and cannot go into {NAME}")
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def execute(*, model: str, data: str | None, normalize: str | None, ci: str) -> int:
+    """One ``freqrobust init``; the exit code.
+
+    Raises:
+        FreqRobustError: a file is there already, or the model cannot be loaded.
+    """
+    from freqrobust.core.files import check_writable, write_atomically
+
+    if ci not in (*WORKFLOWS, "none"):
+        raise SpecError(f"unknown CI system {ci!r}{near_miss(ci, WORKFLOWS)} ({', '.join(WORKFLOWS)} or none)")
+    if data is None and model != "demo":
+        raise SpecError("init needs --data beside --model, for example --data test.npz")
+    files = {Path(NAME): ""}
+    if ci != "none":
+        files[WORKFLOWS[ci][0]] = workflow(ci)
+    for path in files:
+        if path.exists() or path.is_symlink():
+            raise SpecError(f"{path} is there already, and init never overwrites; nothing was written")
+        check_writable(path)
+    files[Path(NAME)] = project_text(model, normalize or _pinned(model, data), data or "digits")
+    for path, text in files.items():
+        write_atomically(path, text)
+        print(f"written: {path}")
+    print(f"next: look through {NAME}, then run {UPDATE_COMMAND} and keep {BASELINE} under version control")
+    for line in _undetectable():
+        print(line)
+    return 0
+
+
+def _undetectable() -> list[str]:
+    """For which gate cells of the project no regression can be detected, if it has a baseline already."""
+    if not Path(BASELINE).is_file():
+        return [f"{UPDATE_COMMAND} also lists the gate cells for which no regression can be detected"]
+    from freqrobust.core.text import one_line
+    from freqrobust.gate.project import read_project
+    from freqrobust.gate.regression import undetectable_cells
+    from freqrobust.results.report import Report
+
+    try:
+        return [
+            one_line(line) for line in undetectable_cells(Report.from_json(BASELINE), read_project(Path(NAME)).rules)
+        ]
+    except FreqRobustError as error:  # a baseline of something else: check says what is wrong with it
+        return [one_line(f"{BASELINE} is there already, but cannot be used: {error}")]
+
+
+def _pinned(model: str, data: str | None) -> str:
+    """The normalisation that the model is recognised to have, in words that do not depend on recognition."""
+    if model == "demo":
+        return "none"
+    from freqrobust.data.sources import load_data
+    from freqrobust.models.loading import load_model
+
+    assert data is not None
+    return str(load_model(model, data=load_data(data)).chosen)

@@ -1,0 +1,1 @@
+"""Errors, files, user code, source hashes, progress: what everything else stands on."""

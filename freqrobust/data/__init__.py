@@ -1,0 +1,1 @@
+"""Datasets: from a spec to images in memory."""

@@ -1,0 +1,203 @@
+"""Datasets: from any spec to uint8 or float images in memory, decoded once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from freqrobust.core.errors import DataError
+from freqrobust.numerics import noise
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """Images and labels in memory.
+
+    Attributes:
+        images: ``(N, C, H, W)``, uint8 or float32 in [0, 1].
+        labels: int64 ``(N,)``.
+        classes: number of classes.
+        spec: where it came from.
+        split: which part of it.
+        ids: dataset indices of the samples, int64 ``(N,)``.
+        subset: whether samples were left out.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    classes: int
+    spec: str = "tensors"
+    split: str = "test"
+    ids: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    subset: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.ids) != len(self.labels):
+            object.__setattr__(self, "ids", torch.arange(len(self.labels)))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)``."""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+    @property
+    def sha256(self) -> str:
+        """Hash of images, labels and ids; computed once, and again after a torch operation has changed one of them."""
+        versions = _versions(self)
+        known: tuple[Any, str] | None = vars(self).get("_hashed")
+        if known is None or known[0] != versions:
+            known = versions, self._hash()
+            object.__setattr__(self, "_hashed", known)
+        return known[1]
+
+    def _hash(self) -> str:
+        digest = hashlib.sha256(f"{tuple(self.images.shape)} {self.images.dtype}".encode())
+        for tensor in (self.images, self.labels, self.ids):
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def batch(self, index: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Images (float32 in [0, 1]), labels and ids of the samples at these positions."""
+        images = self.images[index].to(device)
+        images = images.float().div_(255) if images.dtype == torch.uint8 else images
+        return images.contiguous(), self.labels[index].to(device), self.ids[index].to(device)
+
+    def image_batches(self, size: int, device: torch.device) -> Iterator[torch.Tensor]:
+        """All images, in batches of nearly equal size, at most ``size``."""
+        for chunk in torch.arange(len(self)).tensor_split(-(-len(self) // size)):
+            yield self.batch(chunk, device)[0]
+
+    def take(self, index: torch.Tensor) -> ImageData:
+        """The samples at these positions, in this order."""
+        return replace(self, images=self.images[index], labels=self.labels[index], ids=self.ids[index], subset=True)
+
+    def first(self, n: int) -> ImageData:
+        """The first ``n`` samples."""
+        _positive("first", n)
+        return self if n >= len(self) else self.take(torch.arange(n))
+
+    def limit(self, n: int, seed: int = 0) -> ImageData:
+        """``n`` samples drawn with the seed, every class in proportion, in dataset order."""
+        _positive("limit", n)
+        if n >= len(self):
+            return self
+        return self.take(stratified(self.labels, n, seed))
+
+
+def stratified(labels: torch.Tensor, n: int, seed: int) -> torch.Tensor:
+    """Sorted positions of ``n`` of the samples, drawn with the seed, every class in proportion."""
+    order = noise.permutation(len(labels), seed=seed, stream="limit")
+    labels = labels[order]
+    position = torch.empty(len(labels))  # a sample's rank within its class, as a share of the class
+    for label in labels.unique():
+        members = (labels == label).nonzero()[:, 0]
+        position[members] = (torch.arange(len(members)) + 0.5) / len(members)
+    return order[torch.argsort(position, stable=True)[:n]].sort().values
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which samples are wanted: the first so many, a stratified draw, or all."""
+
+    limit: int | None = None
+    first: int | None = None
+    seed: int = 0
+
+    def index(self, labels: torch.Tensor) -> torch.Tensor | None:
+        """Positions of the wanted samples; None stands for all."""
+        if self.first is not None and self.first < len(labels):
+            return torch.arange(self.first)
+        if self.limit is not None and self.limit < len(labels):
+            return stratified(labels, self.limit, self.seed)
+        return None
+
+
+def _positive(name: str, n: int) -> None:
+    if n < 1:
+        raise DataError(f"{name} should be at least 1, but got {n}")
+
+
+def _versions(data: ImageData) -> tuple[object, ...]:
+    """Changes when a torch operation changes the samples in place; tensors of inference mode do not tell."""
+    tensors = (data.images, data.labels, data.ids)
+    return tuple(object() if tensor.is_inference() else (id(tensor), tensor._version) for tensor in tensors)
+
+
+def _as_checked(data: ImageData) -> ImageData:
+    object.__setattr__(data, "_checked", _versions(data))
+    return data
+
+
+def _check_dense(tensor: object, what: str, spec: str) -> None:
+    """Refuse what only looks like an array of numbers.
+
+    Raises:
+        DataError: it is no tensor, or one without plain values in memory.
+    """
+    if not isinstance(tensor, torch.Tensor):
+        raise DataError(f"{spec}: the {what} should be a tensor, but are of type {type(tensor).__name__}")
+    kind = (
+        "nested"
+        if tensor.is_nested
+        else "meta"
+        if tensor.is_meta
+        else "quantized"
+        if tensor.is_quantized
+        else "sparse"
+        if tensor.layout != torch.strided
+        else None
+    )
+    if kind is not None:
+        raise DataError(f"{spec}: the {what} should be a dense tensor of values, but are a {kind} tensor")
+
+
+def check(images: torch.Tensor, labels: torch.Tensor, spec: str, classes: int | None = None) -> ImageData:
+    """Validate images ``(N, C, H, W)``, ``(N, H, W)`` or uint8 ``(N, H, W, C)``, and labels ``(N,)``."""
+    for tensor, what in ((images, "images"), (labels, "labels")):
+        _check_dense(tensor, what, spec)
+    images, labels = images.detach().cpu(), labels.detach().cpu()
+    if images.dim() == 3:
+        images = images[:, None]
+    elif (
+        images.dim() == 4
+        and images.dtype == torch.uint8
+        and images.shape[-1] in (1, 3)
+        and images.shape[1] not in (1, 3)
+    ):
+        images = images.permute(0, 3, 1, 2)
+    if images.dim() != 4:
+        raise DataError(f"{spec}: expected images (N, C, H, W) or (N, H, W), but got shape {tuple(images.shape)}")
+    if labels.dim() != 1:
+        raise DataError(f"{spec}: expected labels (N,), but got shape {tuple(labels.shape)}")
+    if len(images) != len(labels):
+        raise DataError(f"{spec}: {len(images)} images, but {len(labels)} labels")
+    if len(labels) == 0 or images.numel() == 0:
+        raise DataError(f"{spec} is empty")
+    if images.dtype != torch.uint8:
+        if not images.is_floating_point():
+            raise DataError(f"{spec}: expected uint8 images, or float images in [0, 1], but got {images.dtype}")
+        if images.shape[-1] in (1, 3) and images.shape[1] not in (1, 3):
+            raise DataError(f"{spec}: float images should be (N, C, H, W), but the shape is {tuple(images.shape)}")
+        images = images.float()
+        if not bool(torch.isfinite(images).all()):
+            raise DataError(f"{spec}: the images hold NaN or infinite values")
+        low, high = float(images.min()), float(images.max())
+        if low < 0 or high > 1:
+            hint = "; divide by 255, or give uint8" if low >= 0 and high > 2 else "; give them before normalisation"
+            raise DataError(f"{spec}: float images should be in [0, 1], but are in [{low:g}, {high:g}]{hint}")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise DataError(f"{spec}: expected integer labels, but got {labels.dtype}")
+    labels = labels.to(torch.int64)
+    highest = int(labels.max())
+    if int(labels.min()) < 0 or (classes is not None and highest >= classes):
+        bound = f" to {classes - 1}" if classes is not None else ""
+        raise DataError(f"{spec}: labels should run from 0{bound}, but are in [{int(labels.min())}, {highest}]")
+    return ImageData(images.contiguous(), labels, classes or highest + 1, spec)

@@ -1,0 +1,1 @@
+"""Thresholds, regression tests and sequential checks."""

@@ -1,0 +1,1 @@
+"""Opening a run, measuring its cells, assembling its report."""

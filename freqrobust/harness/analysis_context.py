@@ -1,0 +1,197 @@
+"""What an analysis is handed beside the model and the images: passes, attacks, gradients, layers, a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from freqrobust.core.errors import SpecError
+from freqrobust.core.text import near_miss
+from freqrobust.data.dataset import ImageData
+from freqrobust.harness.batches import Bench
+from freqrobust.harness.cell import EOT, run_attack
+from freqrobust.harness.preparation import prepared
+from freqrobust.harness.target_model import Victim
+from freqrobust.plugins.base import Attack
+from freqrobust.plugins.context import AttackContext
+from freqrobust.plugins.specs import Selection
+
+T = TypeVar("T")
+Reading = Literal["low", "high", "both", "neither"]
+#: Frequencies at which the low ones end, as a share of the shorter side: half of the Nyquist frequency.
+LOW_SHARE = 0.25
+#: A band dominates where it has more than this share of both bands' means.
+DOMINANT = 2 / 3
+
+
+def split_radius(shape: tuple[int, ...]) -> float:
+    """Where the high frequencies begin by default, for images ``(C, H, W)``: half of the Nyquist frequency."""
+    return LOW_SHARE * min(shape[-2:])
+
+
+def lean(low: float, high: float) -> Reading:
+    """Which band dominates: ``low`` and ``high`` are means over the frequencies of each, at least 0."""
+    if low <= 0 and high <= 0:
+        return "neither"
+    share = high / (low + high)
+    return "high" if share > DOMINANT else "low" if share < 1 - DOMINANT else "both"
+
+
+class Laboratory(Protocol):
+    """What all subjects of one analysis share."""
+
+    memory: dict[str, Any]
+    subjects: int
+
+    def reference(self, spec: str | None) -> tuple[str, Victim]:
+        """Label and model of a reference: a model spec, else the first model, undefended."""
+
+
+@dataclass
+class AnalysisContext:
+    """One model under one defense, ready to be looked at.
+
+    Attributes:
+        label: names the model and its defense.
+        victim: the defended model: predictions in fp32, gradients.
+        bench: the samples in batches.
+        seed: the seed of the run.
+        laboratory: what all subjects share.
+    """
+
+    label: str
+    victim: Victim
+    bench: Bench
+    seed: int
+    laboratory: Laboratory
+
+    @property
+    def data(self) -> ImageData:
+        return self.bench.data
+
+    @property
+    def device(self) -> torch.device:
+        return self.bench.device
+
+    def each(self, what: str, total: int, work: Callable[[torch.Tensor], None]) -> None:
+        """Call ``work`` with positions of ``range(total)``, int64, in batches that fit the memory.
+
+        The positions are handed out in blocks, so that millions of them take no memory. A batch during which
+        memory runs out is repeated in halves: ``work`` adds to its results last.
+        """
+        self.bench.watch.begin(f"{self.label}: {what}", total)
+        for start in range(0, total, 64 * self.bench.batch_size):
+            self.bench.each(torch.arange(start, min(start + 64 * self.bench.batch_size, total)), work)
+
+    def each_batch(
+        self, what: str, work: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], None]
+    ) -> None:
+        """Call ``work(images, labels, ids, positions)`` for all samples; ``positions`` are on the CPU."""
+        self.each(what, len(self.data), lambda chunk: work(*self.data.batch(chunk, self.device), chunk))
+
+    def classes(self, images: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """Predicted classes ``(N,)``: the majority of the votes where the defense is random."""
+        return self.victim.predict(images, ids)[0]
+
+    def logits(self, images: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Predicted classes ``(N,)`` and the logits ``(N, K)`` of the first vote."""
+        return self.victim.predict(images, ids)
+
+    def attacker(self, attack: Selection) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
+        """``(images, labels, ids) -> images`` after an attack, of the highest loss it finds, or after a shift."""
+        plugin = attack.plugin
+        assert isinstance(plugin, Attack)
+        plugin.check_data(self.data)
+        everyone = torch.arange(len(self.data))
+        whole = AttackContext(everyone, self.seed, "maximize", eot=EOT if self.victim.stochastic else 1)
+        whole = prepared(plugin, attack.spec, self.victim, self.bench, everyone, whole)
+
+        def changed(images: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+            return run_attack(attack, plugin, self.victim, images, labels, whole.batch(ids))
+
+        return changed
+
+    def gradient(self, images: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """Gradient of each sample's cross-entropy in its image ``(N, C, H, W)``; the mean of several draws where
+        the defense is random."""
+        draws = EOT if self.victim.stochastic else 1
+        total = torch.zeros_like(images)
+        with self.victim.attacked(ids, "gradient") as view:
+            for _ in range(draws):
+                x = images.clone().requires_grad_(True)
+                with torch.enable_grad():
+                    loss = F.cross_entropy(view(x), labels, reduction="sum")
+                    (found,) = torch.autograd.grad(loss, x)
+                total += found
+        return total / draws
+
+    def once(self, key: str, make: Callable[[], T]) -> T:
+        """``make()``, done by the first subject and remembered for the others."""
+        memory = self.laboratory.memory
+        if key not in memory:
+            memory[key] = make()
+        return memory[key]  # type: ignore[no-any-return]
+
+    def layer(self, name: str) -> nn.Module:
+        """A layer of the defended model by its name in the network, such as ``conv1`` or ``layer3.0.bn2``.
+
+        Raises:
+            SpecError: there is none of that name, or several.
+        """
+        return find_layer(self.victim.exact, name)
+
+
+def find_layer(model: nn.Module, name: str) -> nn.Module:
+    """The layer of that name; what defenses and the normalisation put in front of it may be left out."""
+    named: dict[str, nn.Module] = {full: module for full, module in model.named_modules() if full}
+    if name in named:
+        return named[name]
+    ending = {full: module for full, module in named.items() if full.endswith(f".{name}")}
+    if ending:
+        outermost = min(ending, key=lambda full: full.count("."))
+        rivals = [full for full in ending if full.count(".") == outermost.count(".")]
+        if len(rivals) > 1:
+            raise SpecError(f"layer {name!r} could be {' or '.join(rivals[:3])}; write more of its name")
+        return ending[outermost]
+    shown = [short for short in dict.fromkeys(map(short_name, named)) if short not in _WRAPPERS]
+    listed = ", ".join(shown[:8]) + (f", ... {len(shown)} in all" if len(shown) > 8 else "")
+    raise SpecError(f"the model has no layer {name!r}{near_miss(name, shown)} (layers: {listed})")
+
+
+#: What the normalisation, defenses and checkpoints put in front of a layer's name.
+_WRAPPERS = ("model", "network", "exact", "surrogate", "module", "normalize")
+
+
+def short_name(name: str) -> str:
+    """A layer's name without what wraps the network."""
+    parts = name.split(".")
+    while len(parts) > 1 and parts[0] in _WRAPPERS:
+        parts = parts[1:]
+    return ".".join(parts)
+
+
+@contextmanager
+def output_of(layer: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Collects the layer's output, flattened to ``(N, D)`` float32, at every pass inside; a list that grows.
+
+    Raises:
+        SpecError: the layer's output is no tensor.
+    """
+    found: list[torch.Tensor] = []
+
+    def keep(module: nn.Module, inputs: object, output: object) -> None:
+        if not isinstance(output, torch.Tensor) or output.dim() < 2:
+            raise SpecError(f"the layer's output is no tensor of features, but a {type(output).__name__}")
+        found.append(output.detach().flatten(1).float())
+
+    handle = layer.register_forward_hook(keep)
+    try:
+        yield found
+    finally:
+        handle.remove()

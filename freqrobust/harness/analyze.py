@@ -1,0 +1,359 @@
+"""``analyze``: one analysis of one or more models, undefended and with each defense."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from freqrobust import __version__
+from freqrobust.core.errors import DataError, PluginError, SpecError
+from freqrobust.core.files import user_path
+from freqrobust.core.numbers import check_int64
+from freqrobust.core.progress import Progress, watching
+from freqrobust.core.user_code import running_user_code
+from freqrobust.data.dataset import ImageData
+from freqrobust.data.sources import as_data
+from freqrobust.harness.analysis import Analysis, analyses
+from freqrobust.harness.analysis_context import AnalysisContext
+from freqrobust.harness.defend import copy_of, defend
+from freqrobust.harness.multi_model import as_network
+from freqrobust.harness.opening import Settings, about_model, check_settings, open_run, prepared_model
+from freqrobust.harness.provenance import data_record, environment_record, now
+from freqrobust.harness.run import DefenseRun, Run
+from freqrobust.harness.target_model import Victim
+from freqrobust.models.classifier import Classifier, set_eval
+from freqrobust.models.fingerprint import fingerprint, record
+from freqrobust.models.loading import load_model
+from freqrobust.plugins.base import Defense
+from freqrobust.plugins.context import DefenseContext
+from freqrobust.plugins.selection import parse_chains
+from freqrobust.plugins.specs import DefenseChain, Selection
+from freqrobust.results.analysis import AnalysisResult
+from freqrobust.results.analysis_record import AnalysisRecord
+from freqrobust.results.figures import encode, require, styled
+from freqrobust.results.records import DataRecord, ModelRecord, Warned
+from freqrobust.results.report import Report
+
+Model = nn.Module | str | os.PathLike[str]
+
+
+def analyze(
+    model: Model | Sequence[Model] | Mapping[str, Model],
+    data: Any,
+    analysis: str | Analysis | Selection,
+    *,
+    defenses: Iterable[str | Defense | DefenseChain | Sequence[Defense]] | None = (),
+    baseline: bool = True,
+    train_data: Any = None,
+    picture: Literal["png", "svg"] | None = None,
+    batch_size: int | Literal["auto"] = "auto",
+    device: str | torch.device = "auto",
+    seed: int = 0,
+    cache_dir: str | os.PathLike[str] | None = None,
+    progress: Progress | bool | None = None,
+) -> AnalysisRecord:
+    """Look at one or more models in one way, side by side. Prints nothing and writes nothing.
+
+    Example:
+        >>> found = analyze("demo", "digits", "heatmap:norm=1")  # doctest: +SKIP
+        >>> found.results[0].error[4][4]  # of an 8 x 8 image the zero frequency  # doctest: +SKIP
+
+    Args:
+        model: a module from images in [0, 1] to logits, or a model spec; several in a list, or by label.
+        data: ``(images, labels)``, a map-style dataset, an :class:`ImageData` or a data spec; None for an analysis of
+            the weights alone, such as ``kernels``.
+        analysis: a spec such as ``heatmap:norm=4``, or an object.
+        defenses: each is looked at around each model; see :func:`freqrobust.evaluate`.
+        baseline: look at the undefended models too.
+        train_data: what training-time defenses learn from.
+        picture: also draw the results, in this format.
+        batch_size: images per batch; results do not depend on it.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        seed: all randomness is keyed by it.
+        cache_dir: where trained defenses are kept.
+        progress: as in :func:`freqrobust.evaluate`.
+
+    Raises:
+        FreqRobustError: the models, the data or a spec are wrong; one line that says what would work.
+    """
+    chosen = select(analysis)
+    plugin = chosen.plugin
+    assert isinstance(plugin, Analysis)
+    if picture is not None:
+        require()
+    settings = check_settings(device, batch_size=batch_size)
+    check_int64("seed", seed)
+    where = settings.device
+    if data is None and plugin.needs_data:
+        raise DataError(f"{chosen.name} looks at images: give data (on the command line: --data)")
+    images = as_data(data) if data is not None else None
+    training = as_data(train_data, "train data") if train_data is not None else None
+    chains = parse_chains(defenses, baseline, training)
+    with ExitStack() as stack:
+        watch = stack.enter_context(watching(progress))
+        if images is None:
+            context = DefenseContext(
+                device=where,
+                seed=seed,
+                batch_size=DefenseContext.batch_size if batch_size == "auto" else batch_size,
+                train_data=training,
+                cache_dir=user_path(cache_dir, "cache_dir") if cache_dir is not None else None,
+                progress=watch,
+            )
+            networks = [
+                (label, one if isinstance(one, nn.Module) else load_model(one, device=where))
+                for label, one in labelled(model)
+            ]
+            stuck = [stack.enter_context(prepared_model(network, where)) for _, network in networks]
+            results = _look_at_weights(plugin, networks, chains, context)
+            records = [record(network, fingerprint(network)) for _, network in networks]
+            warnings = [
+                w for (_, network), names in zip(networks, stuck, strict=True) for w in about_model(network, names)
+            ]
+        else:
+            bench = _Laboratory(stack, images, training, settings, seed, cache_dir, watch)
+            for label, one in labelled(model):
+                bench.add(label, one)
+            bench.subjects = len(bench.runs) * len(chains)
+            results = [_look(plugin, bench, position, chain) for position in range(len(bench.runs)) for chain in chains]
+            records = [bench.record(position) for position in range(len(bench.runs))]
+            warnings = bench.warnings
+    with running_user_code(f"{type(plugin).__name__} failed"):
+        tables = plugin.tables(results)
+        drawn = draw(plugin, results, picture) if picture is not None else None
+    return AnalysisRecord(
+        freqrobust_version=__version__,
+        created=now(),
+        seed=seed,
+        name=chosen.name,
+        spec=chosen.spec,
+        params=chosen.params,
+        models=records,
+        data=data_record(images) if images is not None else None,
+        environment=environment_record(where, "fp32"),
+        results=results,
+        tables=tables,
+        picture=drawn,
+        warnings=warnings,
+    )
+
+
+def select(analysis: str | Analysis | Selection) -> Selection:
+    """The one analysis of a spec.
+
+    Raises:
+        SpecError: unknown, or a sweep.
+    """
+    if isinstance(analysis, Selection):
+        return analysis
+    if not isinstance(analysis, str):
+        return analyses.select(analysis)
+    found = analyses.parse(analysis)
+    if len(found) != 1:
+        raise SpecError(f"{analysis!r} is a sweep of {len(found)}; run one analysis at a time")
+    return found[0]
+
+
+def draw(plugin: Analysis, results: Sequence[AnalysisResult], format: Literal["png", "svg"]) -> Any:
+    """The picture of the results; None where the analysis draws nothing."""
+    with styled():
+        figure = plugin.draw(results)
+        if figure is None:
+            return None
+        alt = f"{type(plugin).__doc__ or type(plugin).__name__}".split("\n")[0].strip()
+        return encode(figure, format, f"{alt} {', '.join(result.label for result in results)}")
+
+
+def labelled(model: Model | Sequence[Model] | Mapping[str, Model]) -> list[tuple[str, Model]]:
+    """Models with labels that tell them apart."""
+    if isinstance(model, Mapping):
+        return list(model.items())
+    several: list[Model] = [model] if isinstance(model, nn.Module | str | os.PathLike) else list(model)
+    if not several:
+        raise SpecError("there has to be a model")
+    labels = [_label(one) for one in several]
+    return [
+        (label if labels.count(label) == 1 else f"{label} ({labels[: i + 1].count(label)})", one)
+        for i, (label, one) in enumerate(zip(labels, several, strict=True))
+    ]
+
+
+def _label(model: Model) -> str:
+    spec = model.spec if isinstance(model, Classifier) else model
+    if isinstance(spec, nn.Module):
+        return type(spec).__name__
+    text = os.fspath(spec)
+    return Path(text).stem if Path(text).suffix and ":" not in text else text
+
+
+def _look(plugin: Analysis, bench: _Laboratory, position: int, chain: DefenseChain) -> AnalysisResult:
+    """One model under one defense."""
+    one = DefenseRun(bench.runs[position], chain)
+    victim = one.victim()
+    victim.forwards = 0
+    victim.view.reset()
+    label = bench.label(position, chain)
+    context = AnalysisContext(label, victim, one.bench, bench.seed, bench)
+    found = _run(plugin, victim.exact, bench.data, context)
+    found.model, found.defense, found.defense_spec, found.defense_params = (
+        position,
+        chain.name,
+        chain.spec,
+        chain.params,
+    )
+    found.forwards = victim.forwards + victim.view.forwards
+    found.backwards = victim.view.backwards
+    bench.watch.end(f"{label}: {found.sentence or 'done'} ({found.seconds:.1f} s)")
+    return found
+
+
+def _run(plugin: Analysis, model: nn.Module, data: ImageData, context: AnalysisContext) -> AnalysisResult:
+    """What the plugin finds, checked, with its label and time."""
+    start = time.perf_counter()
+    with running_user_code(f"{type(plugin).__name__} failed on {context.label}"):
+        found = plugin.run(model, data, context)
+    if not isinstance(found, AnalysisResult):
+        raise PluginError(
+            f"{type(plugin).__name__}.run() should return an AnalysisResult, but got {type(found).__name__}"
+        )
+    found.label, found.seconds = context.label, round(time.perf_counter() - start, 4)
+    return found
+
+
+def _look_at_weights(
+    plugin: Analysis,
+    networks: Sequence[tuple[str, nn.Module]],
+    chains: Sequence[DefenseChain],
+    defending: DefenseContext,
+) -> list[AnalysisResult]:
+    """Every model under every defense, without images."""
+    results = []
+    for position, (name, network) in enumerate(networks):
+        for chain in chains:
+            exact, _ = defend(copy_of(network) if chain.parts else network, chain, defending)
+            set_eval(exact)
+            label = subject_label(name, chain, len(networks))
+            missing: Any = NoImages(type(plugin).__name__)
+            context = AnalysisContext(label, missing, missing, defending.seed, missing)
+            found = _run(plugin, exact, missing, context)
+            found.model, found.defense = position, chain.name
+            found.defense_spec, found.defense_params = chain.spec, chain.params
+            defending.progress.end(f"{label}: {found.sentence or 'done'} ({found.seconds:.1f} s)")
+            results.append(found)
+    return results
+
+
+def subject_label(model: str, chain: DefenseChain, models: int) -> str:
+    """Names a subject: the model, the defense, or both where both differ."""
+    if not chain.parts:
+        return model
+    return chain.spec if models == 1 else f"{model} + {chain.spec}"
+
+
+class NoImages:
+    """Stands for the images of an analysis that was run without any."""
+
+    def __init__(self, analysis: str) -> None:
+        self.analysis = analysis
+
+    def __getattr__(self, name: str) -> Any:
+        raise PluginError(f"{self.analysis} declares needs_data = False, but asks for images: {name!r} is not there")
+
+
+class _Laboratory:
+    """The models of one analysis, all frozen on the device until it is done, and what they share."""
+
+    def __init__(
+        self,
+        stack: ExitStack,
+        data: ImageData,
+        training: ImageData | None,
+        settings: Settings,
+        seed: int,
+        cache_dir: str | os.PathLike[str] | None,
+        watch: Progress,
+    ) -> None:
+        self.stack, self.data, self.training, self.settings = stack, data, training, settings
+        self.seed, self.watch = seed, watch
+        self.cache_dir = user_path(cache_dir, "cache_dir") if cache_dir is not None else None
+        self.labels: list[str] = []
+        self.runs: list[Run] = []
+        self.warnings: list[Warned] = []
+        self.memory: dict[str, Any] = {}
+        self.subjects = 0
+        self.references: dict[str | None, tuple[str, Victim]] = {}
+
+    def add(self, label: str, model: Model) -> None:
+        """Take a model in; it has to fit the data."""
+        self.runs.append(self._open(model))
+        self.labels.append(label)
+
+    def _open(self, model: Model) -> Run:
+        network = as_network(model, self.data, self.settings.device)
+        run = self.stack.enter_context(
+            open_run(
+                network,
+                self.data,
+                self.settings,
+                training=self.training,
+                seed=self.seed,
+                cache_dir=self.cache_dir,
+                watch=self.watch,
+            )
+        )
+        self.warnings += run.warnings
+        return run
+
+    def label(self, position: int, chain: DefenseChain) -> str:
+        """See :func:`subject_label`."""
+        return subject_label(self.labels[position], chain, len(self.runs))
+
+    def record(self, position: int) -> ModelRecord:
+        run = self.runs[position]
+        return record(run.network, run.model_print)
+
+    def reference(self, spec: str | None) -> tuple[str, Victim]:
+        """Label and victim of the reference; see :class:`freqrobust.harness.analysis_context.Laboratory`."""
+        if spec not in self.references:
+            run = self.runs[0] if spec is None else self._open(spec)
+            label = self.labels[0] if spec is None else _label(spec)
+            self.references[spec] = label, DefenseRun(run, DefenseChain()).victim()
+        return self.references[spec]
+
+
+def put_into(found: AnalysisRecord, path: str | os.PathLike[str]) -> int:
+    """Add an analysis to a report of the same data; the same analysis of the same models is replaced.
+
+    Returns:
+        How many analyses the report holds now.
+
+    Raises:
+        ReportError: the file is no report.
+        DataError: the report is about other samples.
+    """
+    report = check_into(path, found.data)
+
+    def key(one: AnalysisRecord) -> object:
+        return one.name, one.params, [model.sha256 for model in one.models], [r.defense_spec for r in one.results]
+
+    report.analyses = [one for one in report.analyses if key(one) != key(found)] + [found]
+    report.to_json(path)
+    return len(report.analyses)
+
+
+def check_into(path: str | os.PathLike[str], data: ImageData | DataRecord | None) -> Report:
+    """The report that an analysis of these samples, or of weights alone, is to be added to."""
+    report = Report.from_json(path)
+    if data is not None and report.data.sha256 != data.sha256:
+        raise DataError(
+            f"{os.fspath(path)} is about other samples ({report.data.spec}, {report.data.n} of them): "
+            f"give the same --data, --limit and --first, not {data.spec}"
+        )
+    return report

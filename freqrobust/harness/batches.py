@@ -1,0 +1,69 @@
+"""Samples in batches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from freqrobust.core.errors import PluginError
+from freqrobust.core.memory import is_out_of_memory
+from freqrobust.core.progress import Progress
+from freqrobust.data.dataset import ImageData
+from freqrobust.harness.outcome import Outcome
+from freqrobust.harness.target_model import Victim
+
+
+class Bench:
+    """The samples, and how they are cut into batches."""
+
+    def __init__(self, data: ImageData, device: torch.device, batch_size: int, adaptive: bool, watch: Progress) -> None:
+        self.data = data
+        self.device = device
+        self.batch_size = batch_size
+        self.adaptive = adaptive  # halve the batch when memory runs out
+        self.watch = watch
+
+    def each(self, positions: torch.Tensor, work: Callable[[torch.Tensor], None], quiet: bool = False) -> None:
+        """Call ``work`` with the positions of each batch, smaller ones from where memory runs out.
+
+        With ``quiet`` this is not counted as progress.
+        """
+        done = 0
+        while done < len(positions):
+            chunk = positions[done : done + self.batch_size]
+            try:
+                work(chunk)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if not self.adaptive or self.batch_size == 1:
+                    raise PluginError(
+                        f"memory ran out with batches of {self.batch_size}; give a smaller --batch-size, or auto"
+                    ) from error
+                self.batch_size //= 2
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                self.watch.say(f"memory ran out; going on with batches of {self.batch_size}")
+                continue
+            done += len(chunk)
+            if not quiet:
+                self.watch.advance(len(chunk))
+
+
+class Timer:
+    """Seconds and passes spent on a cell."""
+
+    def __init__(self, victim: Victim) -> None:
+        self.victim = victim
+        victim.view.reset()
+        victim.forwards = victim.non_finite = 0
+        self.start = time.perf_counter()
+
+    def close(self, outcome: Outcome) -> Outcome:
+        view = self.victim.view
+        outcome.seconds = round(time.perf_counter() - self.start, 4)
+        outcome.forwards = self.victim.forwards + view.forwards
+        outcome.backwards = view.backwards
+        return outcome

@@ -1,0 +1,328 @@
+"""Measuring one cell: run one attack against one defended model, check what it returns, count what it broke."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import numpy as np
+import torch
+
+from freqrobust.core.errors import PluginError
+from freqrobust.harness.batches import Bench, Timer
+from freqrobust.harness.outcome import NORMS, Outcome
+from freqrobust.harness.preparation import prepared
+from freqrobust.harness.target_model import Victim
+from freqrobust.numerics.norms import TOLERANCE, allowance, norms
+from freqrobust.numerics.threat import norm_name
+from freqrobust.plugins.base import Attack
+from freqrobust.plugins.context import AttackContext
+from freqrobust.plugins.specs import Selection
+
+#: Share of gradients that may be exactly zero before a warning.
+ZERO_GRADIENT_SHARE = 0.05
+#: Draws over which gradients are averaged when the defense is stochastic.
+EOT = 10
+#: Bytes that the signs of one cell's perturbations may take; above, a sweep hands over only what is broken.
+SIGN_BYTES = 64 * 2**20
+
+
+def measure_clean(victim: Victim, bench: Bench) -> Outcome:
+    """The clean pass, once a defense."""
+    timer = Timer(victim)
+    n = len(bench.data)
+    predictions = np.zeros(n, dtype=np.int32)
+    softmax_like = True
+
+    def work(chunk: torch.Tensor) -> None:
+        nonlocal softmax_like
+        images, _, ids = bench.data.batch(chunk, bench.device)
+        classes, logits = victim.predict(images, ids)
+        predictions[chunk.numpy()] = classes.cpu().numpy()
+        softmax_like &= bool(((logits >= 0).all(dim=1) & ((logits.sum(dim=1) - 1).abs() < 1e-4)).all())
+
+    bench.each(torch.arange(n), work)
+    outcome = timer.close(Outcome(predictions == bench.data.labels.numpy(), predictions))
+    if softmax_like:
+        outcome.warnings.append(
+            ("softmax-outputs", "the outputs are probabilities, not logits: gradients may vanish; remove the softmax")
+        )
+    _warn_non_finite(outcome, victim, "clean")
+    return outcome
+
+
+def _warn_non_finite(outcome: Outcome, victim: Victim, what: str) -> None:
+    count = victim.non_finite + victim.view.non_finite
+    if count:
+        message = f"{what}: {count} predictions were not finite; NaN counts as wrong"
+        outcome.warnings.append(("non-finite-logits", message))
+
+
+def measure(
+    selection: Selection,
+    victim: Victim,
+    bench: Bench,
+    clean: Outcome,
+    lower: Outcome | None,
+    seed: int,
+    sweeping: bool = False,
+    among: np.ndarray | None = None,
+) -> Outcome:
+    """One attack against one defended model.
+
+    Args:
+        selection: the attack.
+        victim: the defended model.
+        bench: the samples.
+        clean: the clean pass of this defense.
+        lower: the same attack at the next smaller eps of its sweep, whose broken samples are handed over.
+        seed: the seed of the run.
+        sweeping: a larger eps follows, which wants to know where this one ended.
+        among: the samples that an adversarial attack may try, ``(n,)``; the others stay as they are.
+
+    Raises:
+        PluginError: the attack broke its contract.
+    """
+    attack = selection.plugin
+    assert isinstance(attack, Attack)
+    if attack.kind == "shift":
+        return _shift(selection, attack, victim, bench, seed)
+    return _adversarial(selection, attack, victim, bench, clean, lower, seed, sweeping, among)
+
+
+def _shift(selection: Selection, attack: Attack, victim: Victim, bench: Bench, seed: int) -> Outcome:
+    timer = Timer(victim)
+    n = len(bench.data)
+    predictions = np.zeros(n, dtype=np.int32)
+    everyone = torch.arange(n)
+    heard: list[tuple[str, str]] = []
+    with recorded(selection.spec, heard):
+        whole = prepared(attack, selection.spec, victim, bench, everyone, AttackContext(everyone, seed, "decide"))
+
+    def work(chunk: torch.Tensor) -> None:
+        images, labels, ids = bench.data.batch(chunk, bench.device)
+        with recorded(selection.spec, heard):
+            changed = run_attack(selection, attack, victim, images, labels, whole.batch(ids))
+        classes, _ = victim.predict(changed, ids)
+        predictions[chunk.numpy()] = classes.cpu().numpy()
+
+    bench.each(everyone, work)
+    outcome = timer.close(
+        Outcome(predictions == bench.data.labels.numpy(), predictions, warnings=heard, notes=whole.notes)
+    )
+    _warn_non_finite(outcome, victim, selection.spec)
+    return outcome
+
+
+def _adversarial(
+    selection: Selection,
+    attack: Attack,
+    victim: Victim,
+    bench: Bench,
+    clean: Outcome,
+    lower: Outcome | None,
+    seed: int,
+    sweeping: bool,
+    among: np.ndarray | None,
+) -> Outcome:
+    timer = Timer(victim)
+    n = len(bench.data)
+    predictions = clean.predictions.copy()
+    examples = {norm: np.full(n, np.inf, dtype=np.float32) for norm in NORMS}
+    handed_over = np.zeros(n, dtype=bool)
+    if lower is not None:
+        handed_over = clean.right & ~lower.right
+        predictions[handed_over] = lower.predictions[handed_over]
+        for norm in NORMS:
+            examples[norm][handed_over] = lower.examples[norm][handed_over]
+    # randomness may break a sample that is right by majority only just, so there every sample is attacked
+    tried = np.ones(n, dtype=bool) if victim.stochastic else clean.right & ~handed_over
+    tried &= among if among is not None else True
+    goal: Literal["decide", "maximize"] = "maximize" if victim.stochastic else "decide"
+    right = clean.right & ~handed_over
+    some = torch.from_numpy(np.flatnonzero(tried))
+    whole = AttackContext(some, seed, goal, eot=EOT if victim.stochastic else 1, slack=victim.slack)
+    heard: list[tuple[str, str]] = []
+    with recorded(selection.spec, heard):
+        whole = prepared(attack, selection.spec, victim, bench, some, whole)
+    signs = _room_for_signs(attack, bench) if sweeping else None
+
+    def work(chunk: torch.Tensor) -> None:
+        images, labels, ids = bench.data.batch(chunk, bench.device)
+        where = chunk.numpy()
+        hint = _unpack_signs(lower.signs[where], images) if lower is not None and lower.signs is not None else None
+        with recorded(selection.spec, heard):
+            changed = run_attack(selection, attack, victim, images, labels, whole.batch(ids, hint))
+        classes, _ = victim.predict(changed, ids)
+        broken = (classes != labels).cpu().numpy()
+        if signs is not None:
+            signs[where] = np.packbits(_upwards(changed, images).flatten(1).cpu().numpy(), axis=1)
+        predictions[where] = classes.cpu().numpy()
+        right[where] &= ~broken
+        broken &= clean.right[where]
+        for norm in NORMS:
+            examples[norm][where[broken]] = norms(changed - images, norm).cpu().numpy()[broken]
+
+    bench.each(some, work)
+    outcome = Outcome(right, predictions, examples, inherited=int(handed_over.sum()), signs=signs)
+    outcome.breakdown, outcome.notes, outcome.warnings = whole.tally, whole.notes, heard
+    outcome = timer.close(outcome)
+    view = victim.view
+    if attack.needs_gradient and view.zero_gradients > ZERO_GRADIENT_SHARE * view.first_gradients:
+        share = view.zero_gradients / view.first_gradients
+        outcome.warnings.append(
+            (
+                "zero-gradients",
+                f"{selection.spec}: {share:.0%} of the first gradients were exactly zero; the attack is weakened",
+            )
+        )
+    if attack.needs_gradient and tried.any() and view.backwards == 0:
+        outcome.warnings.append(("no-gradients", f"{selection.spec}: no gradient reached the images"))
+    _warn_non_finite(outcome, victim, selection.spec)
+    return outcome
+
+
+def measure_transfer(
+    selection: Selection,
+    source: Victim,
+    bench: Bench,
+    targets: list[tuple[Victim, Outcome]],
+    seed: int,
+    among: np.ndarray | None = None,
+) -> list[Outcome]:
+    """Examples made on one model (``maximize``, whether it gets the sample right or not), shown to others.
+
+    They are made for every sample that one of the others gets right, as no example changes anything for the rest;
+    for all samples where examples depend on what else is in their batch.
+
+    Args:
+        selection: the attack.
+        source: the model that the examples are made on.
+        bench: the samples.
+        targets: the models that predict them, each with its own clean pass.
+        seed: the seed of the run.
+        among: the samples that may be tried, ``(n,)``; the others stay as they are.
+
+    Returns:
+        One outcome a target. Each counts its own predictions and the passes that made the examples.
+
+    Raises:
+        PluginError: the attack broke its contract.
+    """
+    attack = selection.plugin
+    assert isinstance(attack, Attack)
+    made, timers = Timer(source), [Timer(victim) for victim, _ in targets]
+    n = len(bench.data)
+    outcomes = [
+        Outcome(
+            clean.right.copy(), clean.predictions.copy(), {norm: np.full(n, np.inf, dtype=np.float32) for norm in NORMS}
+        )
+        for _, clean in targets
+    ]
+    everyone = torch.arange(n)
+    whole = AttackContext(everyone, seed, "maximize", eot=EOT if source.stochastic else 1)
+    heard: list[tuple[str, str]] = []
+    with recorded(selection.spec, heard):
+        whole = prepared(attack, selection.spec, source, bench, everyone, whole)
+
+    def work(chunk: torch.Tensor) -> None:
+        images, labels, ids = bench.data.batch(chunk, bench.device)
+        with recorded(selection.spec, heard):
+            changed = run_attack(selection, attack, source, images, labels, whole.batch(ids))
+        where = chunk.numpy()
+        lengths = {norm: norms(changed - images, norm).cpu().numpy() for norm in NORMS}
+        for (victim, clean), outcome in zip(targets, outcomes, strict=True):
+            classes, _ = victim.predict(changed, ids)
+            broken = (classes != labels).cpu().numpy() & clean.right[where]
+            outcome.predictions[where] = classes.cpu().numpy()
+            outcome.right[where] &= ~broken
+            for norm in NORMS:
+                outcome.examples[norm][where[broken]] = lengths[norm][broken]
+
+    tried = np.any([clean.right for _, clean in targets], axis=0) | (not attack.batch_invariant)
+    tried &= among if among is not None else True
+    bench.each(torch.from_numpy(np.flatnonzero(tried)), work)
+    crafted = made.close(Outcome(outcomes[0].right, outcomes[0].predictions))
+    for timer, outcome in zip(timers, outcomes, strict=True):
+        timer.close(outcome)
+        outcome.warnings += heard
+        _warn_non_finite(outcome, timer.victim, f"{selection.spec}, made on another model")
+        outcome.notes = whole.notes
+        outcome.forwards += crafted.forwards
+        outcome.backwards += crafted.backwards
+    return outcomes
+
+
+def _room_for_signs(attack: Attack, bench: Bench) -> np.ndarray | None:
+    """Packed bits for the sign of every pixel's perturbation, for Linf attacks, where they do not take too much."""
+    threat = attack.threat()
+    per_sample = (math.prod(bench.data.shape) + 7) // 8
+    if threat is None or threat.norm != "linf" or len(bench.data) * per_sample > SIGN_BYTES:
+        return None
+    return np.zeros((len(bench.data), per_sample), dtype=np.uint8)
+
+
+def _upwards(changed: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """Where a perturbation points up; a pixel that the box has stopped points at its wall."""
+    return (changed > images) | ((changed == images) & (images > 0.5))
+
+
+def _unpack_signs(packed: np.ndarray, images: torch.Tensor) -> torch.Tensor:
+    """Signs -1 and 1 shaped like ``images``."""
+    bits = np.unpackbits(packed, axis=1, count=images[0].numel())
+    return torch.from_numpy(bits).to(images.device, images.dtype).view_as(images) * 2 - 1
+
+
+@contextmanager
+def recorded(spec: str, heard: list[tuple[str, str]]) -> Iterator[None]:
+    """Adds the Python warnings of an attack to the warnings of its cell, each once, instead of printing them."""
+    with warnings.catch_warnings(record=True) as caught:
+        yield
+    for one in caught:
+        warning = ("attack-warning", f"{spec}: {one.category.__name__}: {' '.join(str(one.message).split())}")
+        if warning not in heard:
+            heard.append(warning)
+
+
+def run_attack(
+    selection: Selection,
+    attack: Attack,
+    victim: Victim,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    context: AttackContext,
+) -> torch.Tensor:
+    """The attack's images for one batch, checked against what it declares.
+
+    Raises:
+        PluginError: wrong type, shape or range, not finite, or outside of the budget.
+    """
+    draws = 1 if attack.averages_draws else context.eot
+    with victim.attacked(context.ids, selection.spec, draws) as view, torch.set_grad_enabled(attack.needs_gradient):
+        changed = attack.perturb(view, images.clone(), labels.clone(), context)
+    name = selection.spec
+    if not isinstance(changed, torch.Tensor):
+        raise PluginError(f"{name} should return images, but returned a {type(changed).__name__}")
+    changed = changed.detach()
+    if changed.shape != images.shape or not changed.is_floating_point():
+        raise PluginError(
+            f"{name} should return float images {tuple(images.shape)}, but returned {changed.dtype} {tuple(changed.shape)}"
+        )
+    changed = changed.float()
+    if not bool(torch.isfinite(changed).all()):
+        raise PluginError(f"{name} returned images with NaN or infinite values")
+    if attack.kind == "adversarial":
+        low, high = float(changed.min()), float(changed.max())
+        if low < -TOLERANCE or high > 1 + TOLERANCE:
+            raise PluginError(f"{name} returned images outside of [0, 1]: [{low:g}, {high:g}]")
+        threat = attack.threat()
+        if threat is not None:
+            farthest = float(norms(changed - images, threat.norm).max())
+            if farthest > allowance(threat.eps):
+                raise PluginError(
+                    f"{name} exceeds its perturbation budget: {norm_name(threat.norm)} {farthest:.6g} > {threat.eps_text}"
+                )
+    return changed.contiguous()

@@ -1,0 +1,1 @@
+"""Checks of robust accuracies, and the verdict on them."""

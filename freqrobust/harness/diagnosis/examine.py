@@ -1,0 +1,119 @@
+"""Examining the robust accuracies of one defense."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from freqrobust.harness.diagnosis.checks import FULL_CHECKS
+from freqrobust.harness.diagnosis.examination import Examination, _Budgeted
+from freqrobust.harness.diagnosis.findings import CARLINI
+from freqrobust.harness.outcome import NORMS, Outcome, holds
+from freqrobust.numerics import noise
+from freqrobust.numerics.threat import Threat
+from freqrobust.plugins.base import Attack
+from freqrobust.plugins.specs import Selection
+from freqrobust.results.diagnosis import Check
+
+if TYPE_CHECKING:
+    from freqrobust.harness.run import DefenseRun
+
+Depth = Literal["quick", "full"]
+#: Samples that are looked at; fewer for stochastic defenses, whose attacks average over draws.
+SAMPLES, SAMPLES_STOCHASTIC = 200, 50
+#: Share of the samples that should be robust at the threat that is examined, where there is such a threat.
+HEADROOM = 0.05
+Measurements = Sequence["tuple[Selection, Outcome | str]"]
+
+
+@dataclass
+class Examined:
+    """What the checks of one defense found.
+
+    Attributes:
+        depth: how much was asked for.
+        threat: at which the checks were made.
+        n: samples that were looked at.
+        robust: how many of them are robust at that threat, to the report's attacks and to the checks.
+        found: what the checks misclassified, for the worst case, and the passes they took.
+        failed: why there are no checks.
+    """
+
+    depth: Depth
+    threat: Threat | None = None
+    n: int = 0
+    robust: int = 0
+    checks: list[Check] = field(default_factory=list)
+    found: list[Outcome] = field(default_factory=list)
+    failed: str | None = None
+
+
+def examine(
+    run: DefenseRun,
+    clean: Outcome,
+    adaptive: Measurements,
+    oblivious: Measurements,
+    depth: Depth,
+    source: DefenseRun | None,
+) -> Examined | None:
+    """Check the robust accuracies of one defense.
+
+    Args:
+        run: the defense.
+        clean: its clean pass.
+        adaptive: its cells, made by attacks that know the defense.
+        oblivious: its cells, made by attacks that do not.
+        depth: ``quick`` takes three forward passes and one backward pass per sample, more of a stochastic defense, whose
+            predictions are votes; ``full`` runs other attacks.
+        source: the undefended model, to transfer examples from; None when the defense is none.
+
+    Returns:
+        None when no attack with a budget was measured.
+    """
+    aware, unaware = _budgeted(adaptive), _budgeted(oblivious)
+    outcomes = [o for part in (adaptive, oblivious) for _, o in part if isinstance(o, Outcome)]
+    count = SAMPLES_STOCHASTIC if run.chain.stochastic else SAMPLES
+    n = len(clean.right)
+    sample = np.zeros(n, dtype=bool)
+    sample[noise.permutation(n, seed=run.run.seed, stream="diagnosis").numpy()[:count]] = True
+    by_gradients = [one for one in aware if one.attack.needs_gradient]
+    threats = {one.threat for one in by_gradients or [*aware, *unaware]}
+    threat = _choose(threats, clean, outcomes, sample)
+    if threat is None:
+        return None
+    work = Examination(run, clean, sample, holds(clean, outcomes, threat), threat, source)
+    work.quick()
+    work.what_was_run([o for o in by_gradients if o.threat.norm == threat.norm and o.threat.eps <= threat.eps])
+    others = sorted({one.threat.norm for one in [*aware, *unaware]} - {threat.norm})
+    if others:
+        names = " and ".join(norm.capitalize() for norm in others)
+        reason = f"{threat.norm.capitalize()} was examined; {names} was measured but not examined"
+        work.inform("other norms", reason, CARLINI)
+    if depth == "full":
+        work.full(FULL_CHECKS)
+    robust = holds(clean, [*outcomes, *work.found], threat)
+    return Examined(depth, threat, int(sample.sum()), int((robust & sample).sum()), work.checks, work.found)
+
+
+def _budgeted(measured: Measurements) -> list[_Budgeted]:
+    found = []
+    for selection, outcome in measured:
+        attack = selection.plugin
+        threat = attack.threat() if isinstance(attack, Attack) else None
+        if isinstance(attack, Attack) and threat is not None and threat.eps > 0 and isinstance(outcome, Outcome):
+            found.append(_Budgeted(attack, threat, outcome))
+    return found
+
+
+def _choose(threats: set[Threat], clean: Outcome, outcomes: list[Outcome], sample: np.ndarray) -> Threat | None:
+    """The largest threat at which enough samples are robust for another attack to find more; else the smallest."""
+    ordered = sorted(threats, key=lambda t: (NORMS.index(t.norm), -t.eps))
+    ordered = [t for t in ordered if t.norm == ordered[0].norm]
+    enough = HEADROOM * sample.sum()
+    for threat in ordered:
+        if (holds(clean, outcomes, threat) & sample).sum() > enough:
+            return threat
+    return ordered[-1] if ordered else None

@@ -1,0 +1,51 @@
+"""What one check can find, and the sources of the checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    pass
+
+ATHALYE = "Athalye, Carlini, Wagner 2018, sec. 3.1"
+CARLINI = "Carlini et al. 2019"
+TRAMER = "Tramer et al. 2020"
+CROCE = "Croce and Hein 2020"
+
+
+class NotApplicable(Exception):  # noqa: N818  # not an error: a result of a check
+    """A check cannot be run; the message says why."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check counted.
+
+    Attributes:
+        measured: samples; the check fails when they are more than the examination allows.
+        reason: what was counted, in words.
+        beyond: samples that the check misclassified and that are robust in the report; None where it tells nothing
+            about that.
+        attack: the spec of the attack that was run.
+        transferred: the attack was run on the undefended model.
+    """
+
+    measured: int
+    reason: str
+    beyond: int | None = None
+    attack: str | None = None
+    transferred: bool = False
+
+
+class RunnableCheck(Protocol):
+    """One check of the full part."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def source(self) -> str: ...
+
+    def run(self, examination: Any) -> Finding:
+        """What the check finds; raises :class:`NotApplicable` where it cannot be made."""

@@ -1,0 +1,56 @@
+"""What the checks say about a robust accuracy, as one word and one sentence."""
+
+from __future__ import annotations
+
+from freqrobust.harness.diagnosis.examination import FEWEST, REPEATABILITY, allowed
+from freqrobust.harness.diagnosis.examine import Examined
+from freqrobust.results.diagnosis import Check, Verdict
+
+
+def verdict(examined: Examined, meaningless: str | None) -> tuple[Verdict, str]:
+    """The verdict and its sentence.
+
+    Args:
+        examined: the checks.
+        meaningless: why accuracies mean nothing at all, when they do not.
+    """
+    if meaningless is not None:
+        return "not meaningful", f"not meaningful: {meaningless}"
+    if examined.failed is not None:
+        return "inconclusive", f"inconclusive: the checks could not be run: {examined.failed}"
+    assert examined.threat is not None
+    of = f"of {examined.n} samples"
+    at = examined.threat.text
+    failed = [c for c in examined.checks if c.status == "failed"]
+    changing = [c for c in failed if c.name == REPEATABILITY]
+    if changing:  # every other comparison then depends on the random draws as well
+        return "inconclusive", f"inconclusive: {changing[0].reason}"
+    stronger = [c for c in examined.checks if c.beyond is not None and c.beyond > allowed(examined.n)]
+    if stronger:
+        worst = max(stronger, key=lambda c: c.beyond or 0)
+        return "overestimated", f"overestimated: {_subject(worst)} misclassified {worst.beyond} more {of} at {at}"
+    if examined.robust == 0:
+        return "nothing to check", f"nothing to check: 0 {of} robust at {at}"
+    if failed:
+        first, *others = failed
+        also = f"; also failed: {', '.join(c.name for c in others)}" if others else ""
+        return "inconclusive", f"inconclusive: {first.name}: {first.reason}{also}"
+    if examined.n < FEWEST:
+        return "inconclusive", f"inconclusive: {examined.n} samples were examined, at least {FEWEST} are needed"
+    return "no problem found", _no_problem(examined, f"{examined.robust} {of} robust at {at}")
+
+
+def _subject(check: Check) -> str:
+    """The attack that a check ran, and how where its spec does not say so; else the check."""
+    if check.attack is None:
+        return check.name
+    return f"{check.attack}, transferred from the undefended model," if check.transferred else check.attack
+
+
+def _no_problem(examined: Examined, robust: str) -> str:
+    ran = [c for c in examined.checks if c.status in ("passed", "failed")]
+    quick = "quick " if examined.depth == "quick" else ""
+    sentence = f"no problem found by {len(ran)} {quick}checks ({robust})"
+    if examined.depth == "quick":
+        return f"{sentence}; not tested with strong attacks, run --diagnose"
+    return sentence if any(c.attack for c in ran) else f"{sentence}; not tested with strong attacks"

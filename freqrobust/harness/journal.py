@@ -1,0 +1,62 @@
+"""The run directory: each finished cell is on disk before the next begins.
+
+A cell is one JSON file named by its identity, the hash of everything its numbers depend on. A file holds
+its own checksum; one that is truncated or edited is noticed and measured again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from freqrobust.core.errors import JournalError
+from freqrobust.core.files import reason, user_path, write_atomically
+
+
+class Journal:
+    """Finished pieces of work, by identity. With ``root=None`` nothing is kept.
+
+    Args:
+        root: the run directory.
+        folder: the kind of pieces, a folder of the run directory.
+    """
+
+    def __init__(self, root: str | os.PathLike[str] | None, folder: str = "cells") -> None:
+        self.root = user_path(root, "the run directory", JournalError) if root is not None else None
+        self.folder = folder
+        self.damaged: list[str] = []
+        if self.root is not None:
+            try:
+                (self.root / folder).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise JournalError(f"cannot use the run directory {root}: {reason(error)}") from error
+
+    def _path(self, key: str) -> Path:
+        assert self.root is not None
+        return self.root / self.folder / f"{key}.json"
+
+    def load(self, key: str) -> dict[str, Any] | None:
+        """The piece of that identity, or None when there is none that can be trusted."""
+        if self.root is None or not self._path(key).exists():
+            return None
+        try:
+            text = self._path(key).read_text(encoding="utf-8")
+            checksum, _, payload = text.partition("\n")
+            if hashlib.sha256(payload.encode()).hexdigest() != checksum:
+                raise ValueError("checksum")
+            found: dict[str, Any] = json.loads(payload)
+            return found
+        except (OSError, ValueError):
+            self.damaged.append(str(self._path(key)))
+            return None
+
+    def store(self, key: str, piece: Mapping[str, Any]) -> None:
+        """Put a finished piece on disk, atomically."""
+        if self.root is None:
+            return
+        payload = json.dumps(piece, allow_nan=False)
+        write_atomically(self._path(key), f"{hashlib.sha256(payload.encode()).hexdigest()}\n{payload}")

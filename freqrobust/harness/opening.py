@@ -1,0 +1,196 @@
+"""Opening a run: the one place where a model is prepared for measurement and restored afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import nn
+
+from freqrobust.core.errors import DataError, ModelError, SpecError
+from freqrobust.core.numbers import check_batch_size
+from freqrobust.core.progress import Progress, Silent
+from freqrobust.core.user_code import running_user_code
+from freqrobust.data.dataset import ImageData
+from freqrobust.harness.devices import auto_batch_size, resolve_device
+from freqrobust.harness.journal import Journal
+from freqrobust.harness.run import Run
+from freqrobust.models.classifier import Classifier, frozen
+from freqrobust.models.loading import misfit
+from freqrobust.models.logits import check_logits
+from freqrobust.numerics.precision import full_precision
+from freqrobust.plugins.specs import Selection
+from freqrobust.results.records import Precision, Warned
+
+BatchSize = int | Literal["auto"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model is run, checked.
+
+    Attributes:
+        device: where it runs.
+        precision: of the attacks' passes.
+        batch_size: images per batch; ``auto`` depends on the model.
+    """
+
+    device: torch.device
+    precision: Precision
+    batch_size: BatchSize
+
+
+def check_settings(
+    device: str | torch.device, precision: Precision = "fp32", batch_size: BatchSize = "auto"
+) -> Settings:
+    """Check what can be checked before anything is loaded.
+
+    Raises:
+        SpecError: the device, the precision or the batch size is wrong.
+    """
+    check_batch_size(batch_size)
+    if precision not in get_args(Precision):
+        raise SpecError(f"precision should be fp32 or bf16, but got {precision!r}")
+    return Settings(resolve_device(device), precision, batch_size)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The model was tried on the first samples, and fits the data.
+
+    Attributes:
+        warnings: what these passes showed.
+    """
+
+    warnings: list[Warned] = field(default_factory=list)
+
+
+def try_out(network: nn.Module, data: ImageData) -> Fit:
+    """Try a model on the first samples, on the device where it is; everything is as before afterwards.
+
+    Raises:
+        FreqRobustError: see :func:`check_fit`.
+    """
+    home = _home(network) or torch.device("cpu")
+    with full_precision(), frozen(network):
+        return check_fit(network, data, home)
+
+
+@contextmanager
+def open_run(
+    network: nn.Module,
+    data: ImageData,
+    settings: Settings,
+    *,
+    training: ImageData | None = None,
+    chosen: Sequence[Selection] = (),
+    seed: int = 0,
+    run_dir: Path | None = None,
+    cache_dir: Path | None = None,
+    watch: Progress | None = None,
+    fit: Fit | None = None,
+) -> Iterator[Run]:
+    """A run of one model on one dataset. Inside, the model is frozen in eval mode on its device, and fp32 is exact.
+
+    Afterwards the device, the modes and the arithmetic are those from before.
+
+    Args:
+        network: images in [0, 1] to logits.
+        data: the samples.
+        settings: device, precision and batch size.
+        training: what training-time defenses learn from.
+        chosen: the attacks of the run.
+        seed: all randomness is seeded by it.
+        run_dir: journal of finished cells; without one nothing is kept.
+        cache_dir: where trained defenses are kept.
+        watch: is told what happens.
+        fit: of this model and this data, where they were tried before.
+
+    Yields:
+        The run; its ``warnings`` are those about the model.
+
+    Raises:
+        FreqRobustError: the model does not fit the data.
+    """
+    device, batch_size = settings.device, settings.batch_size
+    with prepared_model(network, device) as stuck:
+        if fit is None:
+            fit = check_fit(network, data, device)
+        yield Run(
+            network=network,
+            data=data,
+            training=training,
+            chosen=list(chosen),
+            device=device,
+            precision=settings.precision,
+            seed=seed,
+            batch_size=auto_batch_size(network, data.shape, device) if batch_size == "auto" else batch_size,
+            adaptive=batch_size == "auto",
+            journal=Journal(run_dir),
+            checked=Journal(run_dir, "checks"),
+            cache_dir=cache_dir,
+            watch=watch or Silent(),
+            warnings=[*about_model(network, stuck), *fit.warnings],
+        )
+
+
+@contextmanager
+def prepared_model(network: nn.Module, device: torch.device) -> Iterator[list[str]]:
+    """Inside, the model is frozen in eval mode on the device, and fp32 is exact; afterwards all is as before.
+
+    Yields:
+        Names of layers that stay in train mode all the same.
+    """
+    home = _home(network)
+    try:
+        network.to(device)
+        with full_precision(), frozen(network) as stuck:
+            yield stuck
+    finally:
+        if home is not None and home != device:
+            network.to(home)
+
+
+def _home(network: nn.Module) -> torch.device | None:
+    return next((p.device for p in network.parameters()), None)
+
+
+def about_model(network: nn.Module, stuck: list[str]) -> list[Warned]:
+    """What is to be known about a model before it is measured; ``stuck`` are its layers that stay in train mode."""
+    warnings = []
+    if stuck:
+        shown = ", ".join(stuck[:3])
+        warnings.append(Warned(code="train-mode-layers", message=f"{len(stuck)} layers stay in train mode: {shown}"))
+    if isinstance(network, Classifier) and network.note:
+        warnings.append(Warned(code="several-networks", message=network.note))
+    if isinstance(network, Classifier) and network.chosen.warning:
+        warnings.append(Warned(code="normalization", message=network.chosen.warning))
+    return warnings
+
+
+def check_fit(network: nn.Module, data: ImageData, device: torch.device) -> Fit:
+    """Two forward passes of the first samples, to say clearly what does not fit, or that it changes between them.
+
+    Raises:
+        DataError: the images or labels are not for this model.
+        ModelError: the model does not return finite logits.
+    """
+    images, _, _ = data.batch(torch.arange(min(2, len(data))), device)
+    with running_user_code(lambda error: misfit(network, data, error)), torch.no_grad():
+        logits = network(images)
+        again = network(images)
+    check_logits(logits, images)
+    if not bool(torch.isfinite(logits).any(dim=1).any()):
+        raise ModelError("the model returns NaN or infinite values for the first images")
+    classes = logits.shape[1]
+    highest = int(data.labels.max())
+    if highest >= classes:
+        raise DataError(f"{data.spec} has labels up to {highest}, but the model has {classes} classes")
+    if float((logits - again).abs().max()) <= 1e-4 * float(logits.abs().max()):
+        return Fit()
+    message = "the model's outputs change from one call to the next; robust accuracies of random models need stochastic = True"
+    return Fit([Warned(code="changing-outputs", message=message)])

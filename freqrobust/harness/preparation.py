@@ -1,0 +1,62 @@
+"""What an attack sees of the samples before it perturbs any: for perturbations that many samples share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from freqrobust.plugins.base import Attack
+from freqrobust.plugins.context import AttackContext
+
+if TYPE_CHECKING:
+    from freqrobust.harness.batches import Bench
+    from freqrobust.harness.target_model import Victim
+
+Work = Callable[[nn.Module, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class BenchSamples:
+    """Some of a bench's samples, shown to an attack through the model that it attacks.
+
+    Args:
+        bench: the samples, and how they are cut into batches.
+        victim: the model; passes are counted, and stochastic modules draw keyed noise.
+        positions: which samples, int64 ``(n,)``.
+        stream: names the use of the noise.
+    """
+
+    def __init__(self, bench: Bench, victim: Victim, positions: torch.Tensor, stream: str) -> None:
+        self._bench, self._victim, self._positions, self._stream = bench, victim, positions, stream
+        self.ids = bench.data.ids[positions]
+        self.shape = bench.data.shape
+
+    def gather(self, rows: torch.Tensor, work: Work) -> torch.Tensor:
+        """See :meth:`freqrobust.plugins.context.Samples.gather`."""
+        found: list[torch.Tensor] = []
+
+        def batch(which: torch.Tensor) -> None:
+            images, labels, ids = self._bench.data.batch(self._positions[rows[which]], self._bench.device)
+            with self._victim.attacked(ids, self._stream) as view:
+                found.append(work(view, images, labels, which.to(images.device)))
+
+        self._bench.each(torch.arange(len(rows)), batch, quiet=True)
+        return torch.cat(found) if found else torch.empty(0)
+
+
+def prepared(
+    attack: Attack, spec: str, victim: Victim, bench: Bench, positions: torch.Tensor, context: AttackContext
+) -> AttackContext:
+    """The context of all samples at these positions, once the attack has seen them.
+
+    The batches of the attack take their contexts from it, by :meth:`AttackContext.batch`.
+    """
+    context = replace(context, ids=bench.data.ids[positions].to(bench.device))
+    if type(attack).prepare is Attack.prepare or len(positions) == 0:
+        return context
+    samples = BenchSamples(bench, victim, positions, f"{spec} prepares")
+    with torch.set_grad_enabled(attack.needs_gradient):
+        return replace(context, prepared=attack.prepare(samples, context))

@@ -1,0 +1,277 @@
+"""Measuring all cells of one run, defense by defense, through the journal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from freqrobust import __version__
+from freqrobust.core.errors import FreqRobustError, JournalError
+from freqrobust.core.files import identity
+from freqrobust.core.progress import Progress
+from freqrobust.core.source_hash import engine_hash
+from freqrobust.core.text import one_line
+from freqrobust.core.user_code import running_user_code
+from freqrobust.data.dataset import ImageData
+from freqrobust.harness.batches import Bench
+from freqrobust.harness.cell import measure, measure_clean, measure_transfer
+from freqrobust.harness.defend import defend_copy
+from freqrobust.harness.journal import Journal
+from freqrobust.harness.outcome import Outcome
+from freqrobust.harness.target_model import Victim
+from freqrobust.models.classifier import set_eval
+from freqrobust.models.fingerprint import fingerprint
+from freqrobust.plugins.base import Attack
+from freqrobust.plugins.context import DefenseContext
+from freqrobust.plugins.specs import DefenseChain, Selection
+from freqrobust.results.records import Precision, Warned
+
+#: Predictions that vote on a sample when the defense is stochastic.
+VOTES = 11
+CLEAN = "clean"
+
+
+@dataclass
+class Measured:
+    """The cells of one defense."""
+
+    chain: DefenseChain
+    clean: Outcome
+    cells: list[tuple[Selection, Outcome | str]] = field(default_factory=list)  # a string says why it failed
+    error: str | None = None
+    oblivious: list[tuple[Selection, Outcome | str]] = field(default_factory=list)
+
+
+@dataclass
+class Run:
+    """Everything that stays the same from one defense to the next."""
+
+    network: nn.Module
+    data: ImageData
+    training: ImageData | None
+    chosen: list[Selection]
+    device: torch.device
+    precision: Precision
+    seed: int
+    batch_size: int
+    adaptive: bool
+    journal: Journal
+    checked: Journal  # what a diagnosis found
+    cache_dir: Path | None
+    watch: Progress
+    warnings: list[Warned] = field(default_factory=list)  # about the model
+
+    def __post_init__(self) -> None:
+        self.model_print = fingerprint(self.network)
+        self.engine = engine_hash()
+
+    def key(
+        self, chain: DefenseChain, selection: Selection | None, lower: list[float] | None, purpose: str = "adaptive"
+    ) -> str:
+        """The identity of a cell: all that its numbers depend on; ``lower`` is its place in a sweep."""
+        needs_training = any(defense.needs_train_data for defense in chain.defenses)
+        attack = selection.plugin if selection is not None else None
+        fixed_batch = isinstance(attack, Attack) and not attack.batch_invariant
+        return identity(
+            {
+                "version": [__version__, self.engine, torch.__version__],
+                "model": self.model_print,
+                "defense": [[part.name, part.params, part.code] for part in chain.parts],
+                "train_data": self.training.sha256 if needs_training and self.training is not None else None,
+                "data": self.data.sha256,
+                "attack": [selection.name, selection.params, selection.code] if selection is not None else CLEAN,
+                "lower_eps": lower,
+                "purpose": purpose,
+                "seed": self.seed,
+                "precision": self.precision,
+                "device": self.device.type,
+                "batch_size": self.batch_size if fixed_batch else None,
+                "votes": VOTES if chain.stochastic else 1,
+            }
+        )
+
+    def keep(self, journal: Journal, key: str, piece: dict[str, Any]) -> None:
+        """Put a piece on disk; a full disk takes nothing from what was measured."""
+        try:
+            journal.store(key, piece)
+        except JournalError as error:
+            self.watch.say(f"warning: {error}")
+
+    def transfer(self, selection: Selection, source: DefenseRun, targets: list[tuple[DefenseRun, Measured]]) -> None:
+        """Show examples made on the undefended model to the defended ones."""
+        missing: list[tuple[DefenseRun, Measured, str]] = []
+        for run, measured in targets:
+            key = self.key(run.chain, selection, None, purpose="oblivious")
+            piece = self.journal.load(key)
+            if piece is not None:
+                measured.oblivious.append((selection, Outcome.from_piece(piece)))
+            else:
+                missing.append((run, measured, key))
+        if not missing:
+            return
+        label = f"{selection.spec}, made on the undefended model"
+        ready: list[tuple[DefenseRun, Measured, str]] = []
+        for run, measured, key in missing:
+            try:
+                with running_user_code(run.chain.name):
+                    run.victim()
+                ready.append((run, measured, key))
+            except FreqRobustError as error:  # the other defenses' cells are kept
+                measured.oblivious.append((selection, one_line(error)))
+        if not ready:
+            return
+        missing = ready
+        try:
+            victims = [(run.victim(), measured.clean) for run, measured, _ in missing]
+            self.watch.begin(label, len(self.data))
+            with running_user_code(selection.name):
+                outcomes = measure_transfer(selection, source.victim(), source.bench, victims, self.seed)
+        except FreqRobustError as error:  # the other cells are kept
+            reason = one_line(error)
+            self.watch.end(f"{label}: failed: {reason}")
+            for _, measured, _ in missing:
+                measured.oblivious.append((selection, reason))
+            return
+        for (_, measured, key), outcome in zip(missing, outcomes, strict=True):
+            self.keep(self.journal, key, outcome.to_piece())
+            measured.oblivious.append((selection, outcome))
+        shown = ", ".join(
+            f"{run.chain.spec} {o.right.mean():.1%}" for (run, _, _), o in zip(missing, outcomes, strict=True)
+        )
+        self.watch.end(f"{label}: {shown}")
+
+
+class DefenseRun:
+    """One defense: made when the first cell needs it, as finished cells come from the journal."""
+
+    def __init__(self, run: Run, chain: DefenseChain) -> None:
+        self.run = run
+        self.chain = chain
+        self._victim: Victim | None = None
+        self.bench = Bench(run.data, run.device, run.batch_size, run.adaptive, run.watch)
+
+    def measure(self) -> Measured:
+        run = self.run
+        n = len(run.data)
+        try:
+            with running_user_code(self.chain.name):
+                clean = self.cell(None, None, lambda: measure_clean(self.victim(), self.bench))
+        except FreqRobustError as error:  # whatever a defense does, the other cells are kept
+            nothing = Outcome(np.zeros(n, dtype=bool), np.zeros(n, dtype=np.int32))
+            reason = one_line(error)
+            run.watch.say(f"{self.chain.spec}: failed: {reason}")
+            return Measured(self.chain, nothing, [(s, reason) for s in run.chosen], reason)
+        found: dict[int, Outcome | str] = {}
+        for group in self.sweeps():
+            lower: Outcome | None = None
+            # also at the last eps: a cell does not depend on what follows it
+            handed: list[float] | None = [] if len(group) > 1 else None
+            for index in group:
+                selection = run.chosen[index]
+                found[index] = outcome = self.attacked(selection, clean, lower, handed)
+                if handed is not None and isinstance(outcome, Outcome):
+                    lower = outcome
+                    handed.append(_eps(selection))
+        return Measured(self.chain, clean, [(s, found[i]) for i, s in enumerate(run.chosen)])
+
+    def forget(self) -> None:
+        """Let go of the model."""
+        self._victim = None
+
+    def attacked(
+        self, selection: Selection, clean: Outcome, lower: Outcome | None, handed: list[float] | None
+    ) -> Outcome | str:
+        try:
+            with running_user_code(selection.name):
+                return self.cell(
+                    selection,
+                    handed,
+                    lambda: measure(
+                        selection, self.victim(), self.bench, clean, lower, self.run.seed, handed is not None
+                    ),
+                )
+        except FreqRobustError as error:  # whatever a plugin does, the other cells are kept
+            reason = one_line(error)
+            self.run.watch.end(f"{self.chain.spec} / {selection.spec}: failed: {reason}")
+            return reason
+
+    def cell(self, selection: Selection | None, handed: list[float] | None, work: Any) -> Outcome:
+        """From the journal, or measured and put there."""
+        run = self.run
+        key = run.key(self.chain, selection, handed)
+        label = f"{self.chain.spec} / {selection.spec if selection is not None else CLEAN}"
+        piece = run.journal.load(key)
+        if piece is not None:
+            known = Outcome.from_piece(piece)
+            run.watch.say(f"{label}: {_percent(known)} (from the journal)")
+            return known
+        self.victim()  # made before the clock of the cell starts
+        run.watch.begin(label, len(run.data))
+        outcome: Outcome = work()
+        run.keep(run.journal, key, outcome.to_piece())
+        run.watch.end(f"{label}: {_percent(outcome)}")
+        return outcome
+
+    def sweeps(self) -> list[list[int]]:
+        """Positions of the attacks, those that differ only in eps together and upwards."""
+        groups: dict[str, list[int]] = {}
+        for index, selection in enumerate(self.run.chosen):
+            attack = selection.plugin
+            assert isinstance(attack, Attack)
+            threat = attack.threat()
+            key = f"{index}"
+            swept = attack.nested and not self.chain.stochastic
+            if swept and threat is not None and "eps" in type(attack).model_fields:
+                given = {k: v for k, v in attack.model_dump().items() if k in selection.given and k != "eps"}
+                key = f"{selection.name} {selection.code} {threat.norm} {sorted(given.items())}"
+            groups.setdefault(key, []).append(index)
+        return [sorted(group, key=lambda i: _eps(self.run.chosen[i])) for group in groups.values()]
+
+    def victim(self) -> Victim:
+        """The defended model; made once."""
+        if self._victim is not None:
+            return self._victim
+        run = self.run
+        context = DefenseContext(
+            device=run.device,
+            seed=run.seed,
+            batch_size=run.batch_size,
+            train_data=run.training,
+            cache_dir=run.cache_dir,
+            progress=run.watch,
+        )
+        exact, attackable = defend_copy(run.network, self.chain, context)
+        for module in (exact, attackable):
+            set_eval(module)
+            for parameter in module.parameters():
+                parameter.requires_grad_(False)
+        probe, _, ids = run.data.batch(torch.arange(min(4, len(run.data))), run.device)
+        self._victim = Victim(
+            exact,
+            attackable,
+            probe,
+            device=run.device,
+            precision=run.precision,
+            votes=VOTES if self.chain.stochastic else 1,
+            seed=run.seed,
+        )
+        if not self.chain.parts:  # tried when the run was opened
+            return self._victim
+        with running_user_code(f"{self.chain.spec}: the defended model fails"):
+            self._victim.predict(probe, ids)
+        return self._victim
+
+
+def _eps(selection: Selection) -> float:
+    attack = selection.plugin
+    threat = attack.threat() if isinstance(attack, Attack) else None
+    return threat.eps if threat is not None else 0.0
+
+
+def _percent(outcome: Outcome) -> str:
+    return f"{outcome.right.mean():.1%} in {outcome.seconds:.1f} s"

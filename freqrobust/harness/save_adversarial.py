@@ -1,0 +1,154 @@
+"""Saved adversarial examples: one ``.npz`` a cell, made for every sample with ``goal="maximize"``.
+
+The arrays are ``images`` (float32, ``(N, C, H, W)`` in [0, 1]), ``ids``, ``labels`` and ``predictions`` (int64,
+``(N,)``), and ``meta``, the JSON of :class:`Meta`: what the examples were made with, for which model and data.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from freqrobust import __version__
+from freqrobust.core.errors import FreqRobustError, SpecError
+from freqrobust.core.files import user_path
+from freqrobust.core.progress import Progress, watching
+from freqrobust.core.text import one_line
+from freqrobust.core.user_code import running_user_code
+from freqrobust.data.adversarial_sets import Meta, SavedSet
+from freqrobust.data.sources import as_data
+from freqrobust.harness.cell import EOT, run_attack
+from freqrobust.harness.multi_model import as_network
+from freqrobust.harness.opening import check_settings, open_run
+from freqrobust.harness.preparation import prepared
+from freqrobust.harness.run import DefenseRun
+from freqrobust.models.fingerprint import record
+from freqrobust.plugins.base import Attack, Defense
+from freqrobust.plugins.context import AttackContext
+from freqrobust.plugins.selection import parse_chains, parse_selections
+from freqrobust.plugins.specs import DefenseChain, Selection
+from freqrobust.results.records import DataRecord, Precision, ThreatRecord
+
+
+@dataclass(frozen=True)
+class Saving:
+    """What came of saving: files, and cells that failed with their reasons."""
+
+    paths: list[Path]
+    failed: list[str]
+
+
+def save_adversarial(
+    model: nn.Module | str | os.PathLike[str],
+    data: Any,
+    *,
+    attacks: Iterable[str | Attack | Selection],
+    defenses: Iterable[str | Defense | DefenseChain | Sequence[Defense]] | None = (),
+    directory: str | os.PathLike[str],
+    baseline: bool = True,
+    train_data: Any = None,
+    batch_size: int | Literal["auto"] = "auto",
+    device: str | torch.device = "auto",
+    precision: Precision = "fp32",
+    seed: int = 0,
+    cache_dir: str | os.PathLike[str] | None = None,
+    progress: Progress | bool | None = None,
+) -> Saving:
+    """Make and save adversarial examples of every sample, for each defense and each adversarial attack.
+
+    The arguments are those of :func:`freqrobust.evaluate`; ``directory`` is made when missing, and a file of
+    the same cell is replaced.
+
+    Raises:
+        FreqRobustError: the model, the data or a spec is wrong, or the folder cannot be written.
+    """
+    settings, folder = check_settings(device, precision, batch_size), user_path(directory, "directory")
+    chosen = adversarial(parse_selections(attacks))
+    images = as_data(data)
+    training = as_data(train_data, "train data") if train_data is not None else None
+    chains = parse_chains(defenses, baseline, training)
+    network = as_network(model, images, settings.device)
+    cache = Path(cache_dir) if cache_dir is not None else None
+    saving = Saving([], [])
+    with (
+        watching(progress) as watch,
+        open_run(network, images, settings, training=training, seed=seed, cache_dir=cache, watch=watch) as run,
+    ):
+        for chain in chains:
+            made = DefenseRun(run, chain)
+            for selection in chosen:
+                try:
+                    with running_user_code(selection.name):
+                        saving.paths.append(_examples(made, selection).write(folder))
+                except FreqRobustError as error:  # whatever a plugin does, the other sets are saved
+                    saving.failed.append(f"{chain.spec} / {selection.spec}: {one_line(error)}")
+                    watch.end(f"not saved: {saving.failed[-1]}")
+    return saving
+
+
+def adversarial(selections: Iterable[Selection]) -> list[Selection]:
+    """Those that make adversarial examples.
+
+    Raises:
+        SpecError: there is none.
+    """
+    found = [s for s in selections if isinstance(s.plugin, Attack) and s.plugin.kind == "adversarial"]
+    if not found:
+        raise SpecError("none of the attacks is adversarial: there would be nothing to save")
+    return found
+
+
+def _examples(made: DefenseRun, selection: Selection) -> SavedSet:
+    run, victim, attack = made.run, made.victim(), selection.plugin
+    data = run.data
+    assert isinstance(attack, Attack)
+    images = torch.empty(data.images.shape)
+    predictions = torch.empty(len(data), dtype=torch.int64)
+    everyone = torch.arange(len(data))
+    whole = AttackContext(everyone, run.seed, "maximize", eot=EOT if victim.stochastic else 1)
+
+    def work(chunk: torch.Tensor) -> None:
+        clean, labels, ids = data.batch(chunk, run.device)
+        changed = run_attack(selection, attack, victim, clean, labels, whole.batch(ids))
+        images[chunk] = changed.cpu()
+        predictions[chunk] = victim.predict(changed, ids)[0].cpu()
+
+    label = f"saving {made.chain.spec} / {selection.spec}"
+    run.watch.begin(label, len(data))
+    whole = prepared(attack, selection.spec, victim, made.bench, everyone, whole)
+    made.bench.each(everyone, work)
+    run.watch.end(f"{label}: {int((predictions != data.labels).sum())} of {len(data)} misclassified")
+    threat = attack.threat()
+    meta = Meta(
+        freqrobust_version=__version__,
+        attack=selection.spec,
+        attack_params=selection.params,
+        threat=ThreatRecord(norm=threat.norm, eps=threat.eps) if threat is not None else None,
+        defense=made.chain.spec,
+        defense_source="+".join(_source(part) for part in made.chain.parts) or "none",
+        defense_params=made.chain.params,
+        seed=run.seed,
+        precision=run.precision,
+        model=record(run.network, run.model_print),
+        data=DataRecord(
+            spec=data.spec,
+            split=data.split,
+            n=len(data),
+            classes=data.classes,
+            shape=list(data.shape),
+            sha256=data.sha256,
+            ids="all",
+        ),
+    )
+    return SavedSet(images, data.ids, data.labels, predictions, meta)
+
+
+def _source(part: Selection) -> str:
+    """A spec that can be read again: one from a file is shown by its class alone."""
+    return f"{part.origin}:{part.spec}" if part.origin.endswith(".py") else part.spec

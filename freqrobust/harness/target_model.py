@@ -1,0 +1,170 @@
+"""A defended model, prepared for evaluation: exact for predictions, counted and folded for attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import nn
+
+from freqrobust.models.batch_norm_folding import fold_batch_norm
+from freqrobust.models.logits import check_logits
+from freqrobust.numerics import noise
+from freqrobust.results.records import Precision
+
+#: How far the logits that attacks see may be from those that judge, as a share of the largest logit.
+SLACK: dict[Precision, float] = {"fp32": 1e-5, "bf16": 0.03}
+
+
+class AttackView(nn.Module):
+    """The model as attacks see it: passes are counted, and zero gradients noticed.
+
+    Attributes:
+        draws: of a random model, over which each pass is averaged.
+        forwards: images that went forward.
+        backwards: images whose gradient came back.
+        first_gradients: images whose first gradient of a batch was looked at.
+        zero_gradients: those of them whose gradient was exactly zero.
+        non_finite: images whose logits were not finite.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device, precision: Precision) -> None:
+        super().__init__()
+        self.model = model
+        self.device = device
+        self.precision = precision
+        self.reset()
+
+    def train(self, mode: bool = True) -> AttackView:
+        """Stay in eval mode, whatever an attack asks for: batch norm would learn from its images."""
+        return super().train(False)
+
+    def reset(self) -> None:
+        """Start counting again."""
+        self.forwards = self.backwards = self.first_gradients = 0
+        self.look = True
+        self.draws = 1
+        # kept on the device: reading them after every pass would stall a GPU
+        self._zero = torch.zeros((), dtype=torch.int64, device=self.device)
+        self._non_finite = torch.zeros((), dtype=torch.int64, device=self.device)
+
+    @property
+    def zero_gradients(self) -> int:
+        return int(self._zero)
+
+    @property
+    def non_finite(self) -> int:
+        return int(self._non_finite)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.forwards += self.draws * len(x)
+        if x.requires_grad and torch.is_grad_enabled():
+            x = x.view_as(x)
+            x.register_hook(self._gradient)
+        reduced = torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+        with reduced:
+            logits = self.model(x).float()
+            for _ in range(1, self.draws):
+                logits = logits + self.model(x).float()
+        if self.draws > 1:
+            logits = logits / self.draws
+        self._non_finite += (~torch.isfinite(logits.detach()).all(dim=1)).sum()
+        return logits  # type: ignore[no-any-return]
+
+    def _gradient(self, gradient: torch.Tensor) -> None:
+        self.backwards += self.draws * len(gradient)
+        if self.look:  # once a batch: looking at every gradient would cost several percent of an attack
+            self.look = False
+            self.first_gradients += len(gradient)
+            self._zero += (gradient.flatten(1).abs().amax(dim=1) == 0).sum()
+
+
+class Victim:
+    """What one defense made of the model.
+
+    Args:
+        exact: the defended model; all predictions come from it, in fp32.
+        attackable: the same with gradients (surrogates where declared).
+        probe: a few images, to check that batch norm can be folded.
+        device: where it runs.
+        precision: of the attacks' passes.
+        votes: draws per prediction; more than one for stochastic defenses.
+        seed: the seed of the run.
+    """
+
+    def __init__(
+        self,
+        exact: nn.Module,
+        attackable: nn.Module,
+        probe: torch.Tensor,
+        *,
+        device: torch.device,
+        precision: Precision = "fp32",
+        votes: int = 1,
+        seed: int = 0,
+    ) -> None:
+        self.exact = exact
+        self.votes = votes
+        self.seed = seed
+        self.stochastic = votes > 1
+        self.forwards = 0
+        self.non_finite = 0
+        self.slack = SLACK[precision]
+        self.view = AttackView(attackable if self.stochastic else fold_batch_norm(attackable, probe), device, precision)
+
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """One prediction of the full model, ``(N, K)``, fp32.
+
+        Raises:
+            ModelError: the result is not logits.
+        """
+        with torch.no_grad():
+            found = self.exact(images)
+        self.forwards += len(images)
+        check_logits(found, images)
+        found = found.float()
+        self.non_finite += int((~torch.isfinite(found).all(dim=1)).sum())
+        return found  # type: ignore[no-any-return]
+
+    def predict(self, images: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Predicted classes ``(N,)`` (the majority of the votes where there are several) and the first logits.
+
+        A sample's votes are the same draws for every image shown in its place, and none of those an attack sees: so
+        that what breaks it is the image, and not another draw.
+        """
+        if not self.stochastic:
+            logits = self.logits(images)
+            return _classes(logits), logits
+        first = None
+        counts = None
+        for vote in range(self.votes):
+            with noise.sample_scope(ids, seed=self.seed, stream=f"vote {vote}"):
+                logits = self.logits(images)
+            if first is None or counts is None:
+                first, counts = logits, torch.zeros_like(logits, dtype=torch.int64)
+            classes = _classes(logits)[:, None]
+            counts.scatter_add_(1, classes.clamp_min(0), (classes >= 0).to(counts.dtype))  # NaN is no vote
+        assert first is not None
+        assert counts is not None
+        return torch.where(counts.sum(dim=1) > 0, counts.argmax(dim=1), -1), first
+
+    def drawing(self, ids: torch.Tensor, stream: str) -> AbstractContextManager[None]:
+        """Where stochastic modules draw what an attack of that stream sees."""
+        return noise.sample_scope(ids, seed=self.seed, stream=f"{stream} attack")
+
+    @contextmanager
+    def attacked(self, ids: torch.Tensor, stream: str, draws: int = 1) -> Iterator[AttackView]:
+        """The view for one batch of an attack; stochastic modules draw keyed noise for these samples."""
+        with self.drawing(ids, stream):
+            self.view.look = True
+            self.view.draws = draws
+            try:
+                yield self.view
+            finally:
+                self.view.draws = 1
+
+
+def _classes(logits: torch.Tensor) -> torch.Tensor:
+    """Predicted classes; -1, which is never right, where the logits are not numbers."""
+    return torch.where(torch.isnan(logits).any(dim=1), -1, logits.argmax(dim=1))

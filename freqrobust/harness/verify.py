@@ -1,0 +1,198 @@
+"""``freqrobust verify``: saved adversarial examples, evaluated again, also after rounding to 8 bits."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from freqrobust.core.errors import DataError, SpecError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from freqrobust.data.adversarial_sets import SavedSet
+    from freqrobust.data.dataset import ImageData
+    from freqrobust.harness.opening import Settings
+    from freqrobust.plugins.specs import DefenseChain
+
+#: Levels of a pixel in a file of 8 bits, but one.
+_LEVELS = 255
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What one saved set does to a model.
+
+    Attributes:
+        same_model: whether it is the model that the set was made for.
+        misclassified: examples that the model gets wrong now; ``misclassified_when_saved``: those it was saved with.
+        same_predictions: examples predicted as when saved.
+        survive_rounding: of those misclassified now, how many still are with pixels rounded to 8 bits.
+        robust: samples right on the clean image and on the example; None without the clean images.
+        budget: ``holds``, ``exceeded``, ``none`` (the attack has none) or ``not checked`` (no clean images).
+        largest: the largest measured norm of a perturbation, in the norm of the budget.
+    """
+
+    file: str
+    attack: str
+    defense: str
+    threat: dict[str, Any] | None
+    n: int
+    same_model: bool
+    misclassified: int
+    misclassified_when_saved: int
+    same_predictions: int
+    survive_rounding: int
+    robust: int | None
+    budget: Literal["holds", "exceeded", "none", "not checked"]
+    largest: float | None
+
+
+def verify(
+    where: str | os.PathLike[str],
+    model: nn.Module,
+    *,
+    data: Any = None,
+    defense: str = "saved",
+    train_data: Any = None,
+    device: str | torch.device = "auto",
+    batch_size: int | Literal["auto"] = "auto",
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> list[Verified]:
+    """Evaluate saved adversarial examples again.
+
+    Args:
+        where: a folder written by ``save_adversarial``, or one of its files.
+        model: images in [0, 1] to logits.
+        data: the clean images, to check budgets; more samples than were attacked do no harm.
+        defense: ``saved`` puts the defense that each set was made for around the model; ``none``, or a spec.
+        train_data: what training-time defenses learn from.
+
+    Raises:
+        FreqRobustError: a set is damaged or made for other data, or the model does not fit its images.
+    """
+    from freqrobust.core.files import user_path
+    from freqrobust.data.adversarial_sets import read_all
+    from freqrobust.data.sources import as_data
+    from freqrobust.harness.opening import check_settings
+
+    settings = check_settings(device, batch_size=batch_size)
+    clean = as_data(data) if data is not None else None
+    training = as_data(train_data, "train data") if train_data is not None else None
+    sets = read_all(user_path(where, "the folder of saved examples"))
+    counterparts = [_counterpart(one, clean) if clean is not None else None for one in sets]
+    chains = [_chain(one, defense) for one in sets]
+    cache = Path(cache_dir) if cache_dir is not None else None
+    return [
+        _verified(one, model, chain, images, training, settings, cache)
+        for one, chain, images in zip(sets, chains, counterparts, strict=True)
+    ]
+
+
+def _counterpart(saved: SavedSet, clean: ImageData) -> ImageData:
+    """The clean images of a saved set, in its order.
+
+    Raises:
+        DataError: the set was made for other data.
+    """
+    import torch
+
+    where = {identifier: position for position, identifier in enumerate(clean.ids.tolist())}
+    index = [where.get(identifier, -1) for identifier in saved.ids.tolist()]
+    other = f"{saved.path} was made for other data: {saved.meta.data.spec} [{saved.meta.data.split}], not {clean.spec}"
+    if min(index) < 0:
+        raise DataError(f"{other} (sample {saved.ids[index.index(-1)]} is not there)")
+    found = clean.take(torch.tensor(index))
+    if found.sha256 != saved.meta.data.sha256:
+        raise DataError(f"{other} (images or labels differ)")
+    return found
+
+
+def _chain(saved: SavedSet, defense: str) -> DefenseChain:
+    from freqrobust.core.errors import FreqRobustError
+    from freqrobust.plugins.selection import parse_defenses
+
+    if defense != "saved":
+        chains = parse_defenses([defense])
+        if len(chains) != 1:
+            raise SpecError(f"verify takes one defense, but {defense!r} is a sweep of {len(chains)}")
+        return chains[0]
+    try:
+        return parse_defenses([saved.meta.defense_source])[0]
+    except FreqRobustError as error:
+        raise SpecError(
+            f"{saved.path} was made for the defense {saved.meta.defense}: {error}; give --defense none, or its spec"
+        ) from error
+
+
+def _verified(
+    saved: SavedSet,
+    model: nn.Module,
+    chain: DefenseChain,
+    clean: ImageData | None,
+    training: ImageData | None,
+    settings: Settings,
+    cache_dir: Path | None,
+) -> Verified:
+    import torch
+
+    from freqrobust.harness.opening import open_run
+    from freqrobust.harness.run import DefenseRun
+    from freqrobust.models.fingerprint import record
+    from freqrobust.numerics.norms import allowance, norms
+
+    meta, data, n = saved.meta, saved.data, len(saved.ids)
+    for part in chain.defenses:
+        if part.needs_train_data and training is None:
+            raise SpecError(f"the defense {chain.spec} needs training data: give --train-data, or --defense none")
+    found = {name: torch.zeros(n, dtype=torch.int64) for name in ("exact", "rounded", "clean")}
+    with open_run(model, data, settings, training=training, seed=meta.seed, cache_dir=cache_dir) as run:
+        one = DefenseRun(run, chain)
+        victim = one.victim()
+
+        def work(chunk: torch.Tensor) -> None:
+            images, _, ids = data.batch(chunk, run.device)
+            found["exact"][chunk] = victim.predict(images, ids)[0].cpu()
+            rounded = (images * _LEVELS).round() / _LEVELS
+            found["rounded"][chunk] = victim.predict(rounded, ids)[0].cpu()
+            if clean is not None:
+                found["clean"][chunk] = victim.predict(clean.batch(chunk, run.device)[0], ids)[0].cpu()
+
+        one.bench.each(torch.arange(n), work)
+        now = record(run.network, run.model_print)
+    same_model = (now.sha256, now.normalize.mean, now.normalize.std) == (
+        meta.model.sha256,
+        meta.model.normalize.mean,
+        meta.model.normalize.std,
+    ) and chain.spec == meta.defense
+    wrong = found["exact"] != saved.labels
+    threat, largest = meta.threat, None
+    if clean is not None and threat is not None:
+        delta = saved.images - clean.batch(torch.arange(n), torch.device("cpu"))[0]
+        largest = float(norms(delta, threat.norm).max())  # type: ignore[arg-type]
+    return Verified(
+        file=saved.path.name,
+        attack=meta.attack,
+        defense=chain.spec,
+        threat=threat.model_dump() if threat is not None else None,
+        n=n,
+        same_model=same_model,
+        misclassified=int(wrong.sum()),
+        misclassified_when_saved=int((saved.predictions != saved.labels).sum()),
+        same_predictions=int((found["exact"] == saved.predictions).sum()),
+        survive_rounding=int((wrong & (found["rounded"] != saved.labels)).sum()),
+        robust=int((~wrong & (found["clean"] == saved.labels)).sum()) if clean is not None else None,
+        budget=(
+            "none"
+            if threat is None
+            else "not checked"
+            if largest is None
+            else "holds"
+            if largest <= allowance(threat.eps)
+            else "exceeded"
+        ),
+        largest=largest,
+    )

@@ -1,0 +1,169 @@
+"""RobustBench (Croce et al. 2021): its package, its model zoo, and the figures it publishes.
+
+The package imports ``autoattack``, which no package index has, and ``pkg_resources``, which recent setuptools
+dropped. Both get a stand-in while it is imported; nothing that is used here needs them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from freqrobust.core.errors import ModelError, SpecError
+from freqrobust.core.files import cache_root
+from freqrobust.core.text import near_miss
+from freqrobust.core.user_code import running_user_code
+from freqrobust.data.robustbench_package import PREFIX, _quiet, line, options, package
+from freqrobust.results.records import PublishedRecord
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model of the zoo; ``files`` is where its weights lie, empty where another library keeps them."""
+
+    name: str
+    dataset: str
+    threat_model: str
+    files: tuple[Path, ...]
+
+    @property
+    def spec(self) -> str:
+        return f"{PREFIX}{self.name}:dataset={self.dataset},threat_model={self.threat_model}"
+
+    @property
+    def sha256(self) -> str | None:
+        """Hash of the files of weights."""
+        if not self.files or not all(file.is_file() for file in self.files):
+            return None
+        digest = hashlib.sha256()
+        for file in self.files:
+            digest.update(file.read_bytes())
+        return digest.hexdigest()
+
+
+def model_dir() -> Path:
+    """The cache folder: ``<here>/<dataset>/<threat model>/NAME.pt``."""
+    return cache_root() / "robustbench"
+
+
+def load_network(spec: str, trust: bool) -> tuple[nn.Module, Entry, PublishedRecord | None]:
+    """The network behind ``robustbench:NAME[:dataset=cifar10,threat_model=Linf]``, normalisation inside.
+
+    Raises:
+        SpecError: there is no such model.
+        ModelError: the package is missing, or the weights are missing, damaged or for another network.
+    """
+    name, _, text = spec.removeprefix(PREFIX).partition(":")
+    given = {"dataset": "cifar10", "threat_model": "Linf"} | options(text, spec, ("dataset", "threat_model"))
+    entry = find(name, given["dataset"], given["threat_model"])
+    missing = [file for file in entry.files if not file.is_file()]
+
+    def failed(error: BaseException) -> ModelError:
+        """No network, a broken download, a file of something else."""
+        if any(not file.is_file() for file in missing) or (not entry.files and isinstance(error, OSError)):
+            where = f" (expected as {missing[0]})" if missing else ""
+            return ModelError(f"the weights of {entry.spec} cannot be fetched{where}: {line(error)}")
+        if "weights_only" in str(error) or "Weights only" in str(error):
+            return ModelError(
+                f"the weights of {entry.spec} hold more than tensors, and loading them can run code; "
+                f"give --trust-checkpoint if you trust them"
+            )
+        return ModelError(f"{entry.spec} cannot be loaded: {type(error).__name__}: {line(error)}")
+
+    with running_user_code(failed), _quiet(), _weights_only(not trust):
+        network = package("robustbench.utils").load_model(
+            entry.name, model_dir(), dataset=entry.dataset, threat_model=entry.threat_model
+        )
+    return network, entry, published(entry)
+
+
+def find(name: str, dataset: str, threat_model: str) -> Entry:
+    """The model of that name in that part of the zoo.
+
+    Raises:
+        SpecError: the name, the data set or the threat model is unknown; the message says what there is.
+    """
+    zoo: dict[str, dict[str, Any]] = {
+        each.value: {threat.value: models for threat, models in parts.items()}
+        for each, parts in package("robustbench.model_zoo").model_dicts.items()
+    }
+    dataset = _one_of(dataset, zoo, "dataset")
+    threat_model = _one_of(threat_model, zoo[dataset], "threat model")
+    models = zoo[dataset][threat_model]
+    if name not in models:
+        elsewhere = [
+            f"dataset={d},threat_model={t}" for d, parts in zoo.items() for t, some in parts.items() if name in some
+        ]
+        hint = f"; it has one with {' or '.join(elsewhere)}" if elsewhere else near_miss(name, models)
+        raise SpecError(
+            f"robustbench has no model {name!r} for {dataset} and {threat_model}{hint} "
+            f"({len(models)} models: {', '.join(sorted(models))})"
+        )
+    gdrive = models[name]["gdrive_id"]
+    file = model_dir() / dataset / threat_model / f"{name}.pt"
+    if isinstance(gdrive, list):
+        return Entry(name, dataset, threat_model, tuple(Path(f"{file}_m{i}.pt") for i in range(len(gdrive))))
+    elsewhere_kept = gdrive is None or (dataset == "imagenet" and "Standard" in name)
+    return Entry(name, dataset, threat_model, () if elsewhere_kept else (file,))
+
+
+def _one_of(word: str, known: Mapping[str, Any], what: str) -> str:
+    for each in known:
+        if each.lower() == word.lower():
+            return each
+    raise SpecError(f"robustbench has no {what} {word!r}{near_miss(word, known)} ({', '.join(known)})")
+
+
+@contextlib.contextmanager
+def _weights_only(wanted: bool) -> Iterator[None]:
+    """Whether ``torch.load``, called without saying, refuses files that can run code."""
+    names = ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
+    before = {name: os.environ.pop(name, None) for name in names}
+    os.environ[names[0] if wanted else names[1]] = "1"
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def published(entry: Entry) -> PublishedRecord | None:
+    """The figures of RobustBench's ``model_info``, where the file is in the package or in the cache folder."""
+    inside = Path("model_info") / entry.dataset / entry.threat_model / f"{entry.name}.json"
+    for root in (model_dir(), *map(Path, package().__path__), *(Path(p).parent for p in package().__path__)):
+        try:
+            info = json.loads((root / inside).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if not isinstance(info, dict):
+            continue
+        record = PublishedRecord(
+            source=f"RobustBench {inside.as_posix()}",
+            clean=_share(info.get("clean_acc")),
+            autoattack=_share(info.get("external") or info.get("autoattack_acc")),
+            corruptions=_share(info.get("corruptions_acc")),
+            threat_model=entry.threat_model,
+            eps=str(info["eps"]) if info.get("eps") is not None else None,
+        )
+        if (record.clean, record.autoattack, record.corruptions) != (None, None, None):
+            return record
+    return None
+
+
+def _share(percent: Any) -> float | None:
+    try:
+        share = float(percent) / 100
+    except (TypeError, ValueError):
+        return None
+    return round(share, 6) if math.isfinite(share) else None

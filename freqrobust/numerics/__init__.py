@@ -1,0 +1,1 @@
+"""Pure functions on tensors: seeded noise, frequency, norms, losses, statistics."""

@@ -1,0 +1,137 @@
+"""The attacks and defenses of a run, from specs or objects."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from freqrobust.core.errors import SpecError
+from freqrobust.data.dataset import ImageData
+from freqrobust.plugins.base import Attack, Defense, Plugin
+from freqrobust.plugins.registry import attacks, defenses
+from freqrobust.plugins.specs import DefenseChain, Selection, split_chain
+
+
+def parse_attacks(specs: Iterable[str | Attack | Selection]) -> list[Selection]:
+    """Selections of all attack specs, sweeps expanded, duplicates and ``clean`` left out."""
+    found: dict[str, Selection] = {}
+    for spec in specs:
+        if isinstance(spec, str) and spec.strip() == "clean":
+            continue
+        if isinstance(spec, Selection):
+            several = [spec]
+        else:
+            several = attacks.parse(spec) if isinstance(spec, str) else [attacks.select(spec)]
+        for one in several:
+            found.setdefault(f"{one.name} {sorted(one.params.items())} {one.code}", one)
+    _refuse_same_names(found.values())
+    return list(found.values())
+
+
+def parse_defenses(
+    specs: Iterable[str | Defense | DefenseChain | Sequence[Defense]],
+    options: Mapping[str, Sequence[str]] | None = None,
+) -> list[DefenseChain]:
+    """Chains of all defense specs, sweeps expanded; ``none`` is the empty chain.
+
+    ``options`` are parameters given apart from the specs, as on the command line.
+    """
+    chains: dict[str, DefenseChain] = {}
+    for spec in specs:
+        if isinstance(spec, str):
+            parts_of = [[] if part.strip() == "none" else [defenses.parse(part, options)] for part in split_chain(spec)]
+            found = [DefenseChain(tuple(parts)) for parts in itertools.product(*itertools.chain(*parts_of))]
+        elif isinstance(spec, DefenseChain):
+            found = [spec]
+        else:
+            plugins = [spec] if isinstance(spec, Defense) else list(spec)
+            found = [DefenseChain(tuple(defenses.select(plugin) for plugin in plugins))]
+        for chain in found:
+            chains.setdefault(f"{chain.name} {sorted(chain.params.items())} {chain.code}", chain)
+    _refuse_same_names([part for chain in chains.values() for part in chain.parts])
+    return list(chains.values())
+
+
+def _refuse_same_names(selections: Iterable[Selection]) -> None:
+    """Two plugins of one name could not be told apart in a report."""
+    codes: dict[str, Selection] = {}
+    for one in selections:
+        known = codes.setdefault(one.name, one)
+        if (known.code, type(known.plugin).__qualname__) != (one.code, type(one.plugin).__qualname__):
+            raise SpecError(
+                f"two different plugins are named {one.name!r} ({known.origin} and {one.origin}); rename one"
+            )
+
+
+def listed(given: Any, what: str, base: type[Plugin]) -> list[Any]:
+    """Specs or objects, given alone or several in an iterable, as a list.
+
+    Args:
+        given: what the caller gave; None stands for nothing.
+        what: the parameter's name, for the message.
+        base: of the objects.
+
+    Raises:
+        SpecError: it is something else.
+    """
+    if given is None:
+        return []
+    if isinstance(given, str | Plugin | Selection | DefenseChain):
+        given = [given]
+    if not isinstance(given, Iterable) or isinstance(given, Mapping | bytes):
+        raise SpecError(f"{what} should be a list of specs or {base.__name__} objects, but got {_shown(given)}")
+    items = list(given)
+    for item in items:
+        parts = item if base is Defense and isinstance(item, list | tuple) else [item]
+        if not all(isinstance(part, str | base | Selection | DefenseChain) for part in parts):
+            raise SpecError(
+                f"each of the {what} should be a spec or an object of {base.__name__}, but got {_shown(item)}"
+            )
+    return items
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, type):
+        return f"the class {value.__name__}; make an object of it: {value.__name__}(...)"
+    return f"{type(value).__name__} {' '.join(repr(value).split())[:60]}"
+
+
+def parse_selections(attacks: Any) -> list[Selection]:
+    """The attacks of specs or objects; at least ``clean`` has to be named.
+
+    Raises:
+        SpecError: a spec is wrong, or there is none.
+    """
+    items = listed(attacks, "attacks", Attack)
+    if not items:
+        raise SpecError("attacks is empty; leave it out for the suite 'standard', or give ['clean'] for no attack")
+    return parse_attacks(items)
+
+
+def parse_chains(
+    defenses: Iterable[str | Defense | DefenseChain | Sequence[Defense]] | None,
+    baseline: bool,
+    training: ImageData | None,
+) -> list[DefenseChain]:
+    """The chains of defense specs or objects, the undefended model first.
+
+    Raises:
+        SpecError: a spec is wrong, nothing is left, or training data is missing.
+    """
+    chains = with_baseline(parse_defenses(listed(defenses, "defenses", Defense)), baseline)
+    if not chains:
+        raise SpecError("without the baseline there has to be a defense")
+    for chain in chains:
+        for part in chain.parts:
+            if isinstance(part.plugin, Defense) and part.plugin.needs_train_data and training is None:
+                raise SpecError(f"{part.spec} needs training data: give --train-data (in Python: train_data=...)")
+    return chains
+
+
+def with_baseline(chains: Sequence[DefenseChain], baseline: bool) -> list[DefenseChain]:
+    """What is measured: the undefended model first, where it is wanted, and the rest as given."""
+    chains = list(chains)
+    if baseline and all(chain.parts for chain in chains):
+        chains.insert(0, DefenseChain())
+    return sorted(chains, key=lambda chain: len(chain.parts) > 0)

@@ -1,0 +1,1 @@
+"""What comes out: the schema of reports, summaries, leaderboards, figures."""

@@ -1,0 +1,255 @@
+"""References to cells, worst cases and sweeps, of a report or of a run that is still to come.
+
+A name is ``[DEFENSE/]WHAT[@oblivious]``::
+
+    WHAT     clean | ATTACK | worst[-NORM[-EPS]] | sweep[-ATTACK]
+    ATTACK   pgd | pgd:eps=8/255 (these parameters; the others may be anything) | a whole spec
+    DEFENSE  smooth | smooth:rho=0.5 | none | * (every defense)
+
+It stands for all that it fits: ``pgd`` for each eps of a sweep. Without a defense it is the undefended model where
+that is measured, else every defense.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from freqrobust.core.errors import SpecError
+from freqrobust.core.numbers import fraction
+from freqrobust.core.text import near_miss
+from freqrobust.numerics.threat import Norm, Threat
+from freqrobust.plugins.specs import list_items, parse_params
+
+if TYPE_CHECKING:
+    from freqrobust.results.cells import Cell, WorstCase
+    from freqrobust.results.report import Report
+
+OBLIVIOUS = "@oblivious"
+#: Names in an error message, at most.
+LISTED = 16
+
+
+@dataclass(frozen=True)
+class Target:
+    """One thing that can be judged.
+
+    Attributes:
+        attack: its name; of a sweep, that of its attack; empty for a worst case.
+        given: of a sweep, the parameters that its cells share.
+        threat: norm and eps; of a sweep the norm, and an eps of zero.
+    """
+
+    what: Literal["cell", "worst", "sweep"]
+    defense: str
+    defense_spec: str
+    attack: str = ""
+    attack_spec: str = ""
+    defense_params: dict[str, Any] = field(default_factory=dict, hash=False)
+    attack_params: dict[str, Any] = field(default_factory=dict, hash=False)
+    given: str = ""
+    threat: tuple[str, float] | None = None
+    knowledge: str = "adaptive"
+    model: int = 0
+
+    @property
+    def key(self) -> str:
+        """What makes it the same in two reports: model, defense, attack, all parameters, knowledge, threat."""
+        params = [self.defense_params, self.attack_params if self.what == "cell" else self.given]
+        threat = [self.threat[0], f"{self.threat[1]:.9g}"] if self.threat is not None else None
+        what = [self.what, self.model, self.defense, self.attack, self.knowledge]
+        return json.dumps([*what, threat, _rounded(params)], sort_keys=True, default=str)
+
+    @property
+    def label(self) -> str:
+        """The cell's name without its defense."""
+        mark = OBLIVIOUS if self.knowledge == "oblivious" else ""
+        if self.what == "worst":
+            assert self.threat is not None
+            norm, eps = self.threat
+            return f"worst-{norm}-{Threat(cast(Norm, norm), eps).eps_text}"
+        if self.what == "sweep":
+            return f"sweep-{self.attack}{':' if self.given else ''}{self.given}{mark}"
+        return f"{self.attack_spec}{mark}"
+
+    @property
+    def name(self) -> str:
+        """``defense / cell``."""
+        return f"{self.defense_spec} / {self.label}"
+
+
+def _rounded(value: Any) -> Any:
+    """Floats to nine digits: 8/255 computed twice may differ in the last bit."""
+    if isinstance(value, float):
+        return f"{value:.9g}"
+    if isinstance(value, dict):
+        return {key: _rounded(one) for key, one in value.items()}
+    return [_rounded(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def of_cell(cell: Cell) -> Target:
+    """The target that a cell is."""
+    threat = (cell.threat.norm, cell.threat.eps) if cell.threat is not None else None
+    return Target(
+        "cell",
+        cell.defense,
+        cell.defense_spec,
+        cell.attack,
+        cell.attack_spec,
+        cell.defense_params,
+        cell.attack_params,
+        threat=threat,
+        knowledge=cell.knowledge,
+        model=cell.model,
+    )
+
+
+def of_worst(row: WorstCase) -> Target:
+    """The target that a worst case is."""
+    threat = (row.threat.norm, row.threat.eps)
+    return Target(
+        "worst", row.defense, row.defense_spec, defense_params=row.defense_params, threat=threat, model=row.model
+    )
+
+
+def in_report(report: Report) -> list[Target]:
+    """Everything that a report can be judged by: its cells, worst cases and sweeps, failed ones too."""
+    cells = [of_cell(cell) for cell in report.cells]
+    return [*cells, *(of_worst(row) for row in report.worst_case), *sweeps(cells)]
+
+
+def sweeps(cells: Iterable[Target]) -> list[Target]:
+    """One target for each group of cells that differ only in eps."""
+    groups: dict[str, list[Target]] = {}
+    for cell in cells:
+        if cell.what == "cell" and cell.threat is not None:
+            groups.setdefault(sweep_of(cell).key, []).append(cell)
+    return [sweep_of(group[0]) for group in groups.values() if len({c.threat for c in group}) > 1]
+
+
+def sweep_of(cell: Target) -> Target:
+    """The sweep that a cell with a threat would belong to."""
+    assert cell.threat is not None
+    given = sorted(pair for pair in _given(cell.attack, cell.attack_spec) if pair[0] != "eps")
+    return Target(
+        "sweep",
+        cell.defense,
+        cell.defense_spec,
+        cell.attack,
+        defense_params=cell.defense_params,
+        given=",".join("=".join(pair) for pair in given),
+        threat=(cell.threat[0], 0.0),
+        knowledge=cell.knowledge,
+        model=cell.model,
+    )
+
+
+def _given(name: str, spec: str) -> list[tuple[str, str]]:
+    return parse_params(spec.removeprefix(name).removeprefix(":"), spec)
+
+
+def find(text: str, targets: Sequence[Target], kind: str) -> list[Target]:
+    """The targets that a name stands for, in their order.
+
+    Args:
+        kind: what the name was given as, for the message.
+
+    Raises:
+        SpecError: none; the message has the nearest names.
+    """
+    name = text.strip()
+    knowledge = "oblivious" if name.endswith(OBLIVIOUS) else "adaptive"
+    name = name.removesuffix(OBLIVIOUS)
+    known = [t for t in targets if t.knowledge == knowledge]
+    specs = {t.defense_spec for t in known}
+    default = "none" if "none" in specs else "*"
+    splits = [(default, name), *((name[:i], name[i + 1 :]) for i, char in enumerate(name) if char == "/")]
+    for defense, what in splits:
+        found = [t for t in known if _is_defense(defense, t) and _is_what(what.strip(), t)]
+        if found:
+            return found
+    raise SpecError(f"{kind} {text!r} names no cell{_hint(name, known)}")
+
+
+def pick(report: Report, text: str, defense: str | None, knowledge: str, model: int) -> Cell | WorstCase:
+    """The one cell or worst case of a report that a name stands for.
+
+    A name that is the spec of one of several that it fits stands for that one.
+
+    Args:
+        defense: where it is not in the name.
+        knowledge: ``oblivious`` is the same as ``@oblivious`` in the name.
+        model: the position of the model.
+
+    Raises:
+        SpecError: none or several.
+    """
+    pairs: list[tuple[Target, Cell | WorstCase]] = [(of_cell(cell), cell) for cell in report.cells]
+    pairs += [(of_worst(row), row) for row in report.worst_case if knowledge == "adaptive"]
+    pairs = [(t, one) for t, one in pairs if t.model == model and (defense is None or _is_defense(defense, t))]
+    name = text.strip()
+    if knowledge == "oblivious" and not name.endswith(OBLIVIOUS):
+        name += OBLIVIOUS
+    found = find(name, [target for target, _ in pairs], "reference")
+    whole = [t for t in found if name in (t.label, f"{t.defense_spec}/{t.label}") and defense in (None, t.defense_spec)]
+    exact = whole or found
+    if len(exact) != 1:
+        listed = ", ".join(target.name for target in exact[:LISTED])
+        raise SpecError(f"{text!r} names {len(exact)} cells, name one of them: {listed}")
+    return next(one for target, one in pairs if target is exact[0])
+
+
+def _hint(name: str, known: list[Target]) -> str:
+    plain = list(dict.fromkeys(t.label for t in known))
+    written = list(plain)
+    for target in known:
+        word = target.attack if target.what == "cell" else target.what
+        written += [word, f"{target.defense}/{word}", f"{target.defense}/{target.label}"]
+    listed = ", ".join(plain[:LISTED]) + (", ..." if len(plain) > LISTED else "")
+    defenses = ", ".join(dict.fromkeys(t.defense_spec for t in known))
+    return f"{near_miss(name, written)} (cells: {listed}; defenses: {defenses})"
+
+
+def _is_defense(text: str, target: Target) -> bool:
+    return text == "*" or _fits(text.strip(), target.defense, target.defense_spec, target.defense_params)
+
+
+def _is_what(text: str, target: Target) -> bool:
+    head, _, rest = text.partition("-")
+    if target.what == "worst":
+        assert target.threat is not None
+        norm, _, eps = rest.partition("-")
+        return head == "worst" and norm in ("", target.threat[0]) and (not eps or _same(eps, target.threat[1]))
+    if target.what == "sweep":
+        spec = target.label.removeprefix("sweep-").removesuffix(OBLIVIOUS)
+        return head == "sweep" and rest in ("", target.attack, spec)
+    return _fits(text, target.attack, target.attack_spec, target.attack_params)
+
+
+def _fits(text: str, name: str, spec: str, params: dict[str, Any]) -> bool:
+    """Whether a text is the name, the spec, or the name with some of the parameters."""
+    if text in (name, spec):
+        return True
+    if not text.startswith(f"{name}:"):
+        return False
+    try:
+        wanted = _given(name, text)
+    except SpecError:
+        return False
+    return all(
+        key in params and any(_same(item, params[key]) for item in list_items(value) or [value])
+        for key, value in wanted
+    )
+
+
+def _same(text: str, value: Any) -> bool:
+    if isinstance(value, bool):
+        return text.lower() == str(value).lower()
+    if isinstance(value, int | float):
+        try:
+            return abs(float(fraction(text)) - value) <= 1e-9 * max(1.0, abs(value))
+        except (TypeError, ValueError):
+            return False
+    return text == str(value)

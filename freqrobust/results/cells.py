@@ -1,0 +1,115 @@
+"""One measured (defense, attack) pair, and the worst case over several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field, computed_field, model_validator
+
+from freqrobust.numerics.statistics import wilson
+from freqrobust.results.outcomes import unpack
+from freqrobust.results.records import Difference, Interval, PerturbationRecord, ThreatRecord, _Part
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_DERIVED = ("accuracy", "ci95")
+
+
+def _close(given: Sequence[Any], expected: Sequence[float]) -> bool:
+    return len(given) == len(expected) and all(
+        isinstance(a, int | float) and abs(a - b) < 1e-9 for a, b in zip(given, expected, strict=True)
+    )
+
+
+class _Counted(_Part):
+    """``correct`` of ``n``, per sample in ``outcomes``; the rates are derived, and checked on the way in."""
+
+    n: int
+    correct: int
+    outcomes: str | None = Field(description="base64 of numpy.packbits(bitorder='little'), sample order")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_derived(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        n, correct = values.get("n"), values.get("correct")
+        if isinstance(n, int) and isinstance(correct, int) and 0 <= correct <= n and n > 0:
+            expected = {"accuracy": [correct / n], "ci95": list(wilson(correct, n))}
+            for key, numbers in expected.items():
+                given = values.get(key)
+                listed = given if isinstance(given, list | tuple) else [given]
+                if given is not None and not _close(listed, numbers):
+                    raise ValueError(f"{key} {given!r} contradicts {correct} of {n}")
+        return {key: value for key, value in values.items() if key not in _DERIVED}
+
+    @model_validator(mode="after")
+    def _agree(self) -> Any:
+        if self.outcomes is not None:
+            right = int(unpack(self.outcomes, self.n).sum())
+            if right != self.correct:
+                raise ValueError(f"the outcomes hold {right} right samples, but correct is {self.correct}")
+        return self
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def accuracy(self) -> float | None:
+        """``correct / n``; None when nothing was counted."""
+        return self.correct / self.n if self.n and self.outcomes is not None else None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def ci95(self) -> Interval | None:
+        """Wilson interval of the accuracy."""
+        return wilson(self.correct, self.n) if self.n and self.outcomes is not None else None
+
+    def right(self) -> NDArray[np.bool_]:
+        """Which samples were counted right, ``(n,)``."""
+        return unpack(self.outcomes, self.n) if self.outcomes is not None else np.zeros(self.n, dtype=bool)
+
+
+class Cell(_Counted):
+    """One (defense, attack) pair on one dataset."""
+
+    model: int = 0
+    defense: str
+    defense_spec: str
+    defense_params: dict[str, Any]
+    attack: str
+    attack_spec: str
+    attack_params: dict[str, Any]
+    kind: Literal["adversarial", "shift"]
+    threat: ThreatRecord | None = None
+    knowledge: Literal["adaptive", "oblivious"] = "adaptive"
+    gradients: Literal["exact", "straight-through", "surrogate"] | None = Field(
+        None, description="how an adaptive attack differentiates the defense; for oblivious cells it did not"
+    )
+    status: Literal["ok", "failed"] = "ok"
+    error: str | None = None
+    votes: int | None = Field(None, description="majority votes per sample, for stochastic defenses")
+    eot: int | None = Field(None, description="draws of a stochastic defense that the harness had the attack average")
+    inherited: int = 0
+    breakdown: dict[str, int] | None = Field(None, description="samples misclassified by each part of the attack")
+    notes: list[str] | None = Field(None, description="what the attack reports about itself")
+    difference: Difference | None = None
+    by_chance: float | None = None
+    agreement: float | None = Field(None, description="share predicted as on the clean image")
+    perturbation: PerturbationRecord | None = None
+    seconds: float = 0.0
+    forwards: int = 0
+    backwards: int = 0
+
+
+class WorstCase(_Counted):
+    """Right under every adversarial example that fits the threat."""
+
+    model: int = 0
+    defense: str
+    defense_spec: str
+    defense_params: dict[str, Any]
+    threat: ThreatRecord
+    by_checks: int = Field(0, description="samples that only the checks of the diagnosis misclassified")
+    difference: Difference | None = None

@@ -1,0 +1,92 @@
+"""The records that every report is made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    pass
+
+SCHEMA_VERSION: Literal[1] = 1
+Interval = tuple[float, float]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+class NormalizeRecord(_Part):
+    mean: list[float] = []
+    std: list[float] = []
+    source: Literal["given", "checkpoint", "architecture", "trial", "none"] = "none"
+    preset: str | None = None
+    scores: dict[str, float] = Field({}, description="accuracy on the trial samples, by preset")
+
+
+class PublishedRecord(_Part):
+    """What others report for the same model."""
+
+    source: str
+    clean: float | None = None
+    autoattack: float | None = None
+    corruptions: float | None = None
+    threat_model: str | None = None
+    eps: str | None = Field(None, description="as written by the source")
+
+
+class ModelRecord(_Part):
+    name: str | None = Field(None, description="as the user named it")
+    spec: str
+    arch: str
+    sha256: str
+    parameters: int
+    normalize: NormalizeRecord
+    published: PublishedRecord | None = Field(None, description="accuracies that the model's source reports")
+
+
+class DataRecord(_Part):
+    spec: str
+    split: str
+    n: int
+    classes: int
+    shape: list[int]
+    sha256: str
+    ids: Literal["all"] | list[int]
+
+
+class EnvironmentRecord(_Part):
+    python: str
+    torch: str
+    device: str
+    precision: Literal["fp32", "bf16"]
+    git: str | None = None
+
+
+class ThreatRecord(_Part):
+    norm: str
+    eps: float
+
+
+class Difference(_Part):
+    against: str = "none"
+    points: float
+    ci95: Interval
+
+
+class PerturbationRecord(_Part):
+    successes: int
+    linf_max: float
+    l2_mean: float
+
+
+class Warned(_Part):
+    code: str
+    message: str
+    model: int = 0
+    defense: str | None = None
+    attack: str | None = Field(None, description="spec of the attack that it is about, where it is about one")
+
+
+Precision = Literal["fp32", "bf16"]

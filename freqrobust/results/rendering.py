@@ -1,0 +1,229 @@
+"""Reports written where the user says: ``--report html=out.html``, and ``freqrobust report`` later."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO
+
+from freqrobust.core.errors import FreqRobustError, SpecError
+from freqrobust.core.files import check_writable, user_path, write_atomically
+from freqrobust.core.user_code import running_user_code
+from freqrobust.plugins.specs import Selection
+from freqrobust.results.report import Report
+from freqrobust.results.reporter import Reporter, reports
+from freqrobust.results.summary import distinct
+
+#: The target that stands for standard output.
+STDOUT = "-"
+#: The form of a file, by its ending.
+FORMS = {
+    "html": "html",
+    "htm": "html",
+    "md": "markdown",
+    "markdown": "markdown",
+    "csv": "csv",
+    "tex": "latex",
+    "xml": "junit",
+    "json": "json",
+    "txt": "table",
+}
+_VALUE = r"(?:\[[^\]]*\]|[^,=\[\]]+)"
+_PARAMS = rf":[A-Za-z_]\w*={_VALUE}(?:,[A-Za-z_]\w*={_VALUE})*"
+#: A registered name with parameters; a file or a module with its class, and parameters.
+_NAMED = re.compile(rf"(?P<spec>[^:=]+(?:{_PARAMS})?)=(?P<target>.+)", re.DOTALL)
+_FOUND = re.compile(rf"(?P<spec>[^=]+?:[A-Za-z_]\w*(?:{_PARAMS})?)=(?P<target>.+)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Output:
+    """One report to write: the reporter, and a file or ``-``."""
+
+    selection: Selection
+    target: str
+
+    @property
+    def reporter(self) -> Reporter:
+        assert isinstance(self.selection.plugin, Reporter)
+        return self.selection.plugin
+
+
+def parse_outputs(texts: Iterable[str], flag: str) -> list[Output]:
+    """Read ``SPEC=TARGET``, such as ``html=out.html`` or ``html:theme=dark=out.html``; or ``out.html`` alone.
+
+    Raises:
+        SpecError: no target, no such reporter or parameter; names ``flag``.
+    """
+    return [_parse(with_form(text, flag), flag) for text in texts]
+
+
+def with_form(text: str, flag: str) -> str:
+    """``out.html`` as ``html=out.html``, by the ending of the name; whatever else is given stays as it is.
+
+    Raises:
+        SpecError: a file whose ending says nothing.
+    """
+    ending = Path(text).suffix.removeprefix(".").lower()
+    if "=" in text or text in reports.names() or not ending.isalnum():
+        return text
+    form = FORMS.get(ending, ending)
+    if form not in reports.names():
+        endings = ", ".join(f".{one}" for one in FORMS)
+        raise SpecError(
+            f"{flag} {text}: no form of report is written to files ending in .{ending} ({endings}); "
+            f"name the form, for example html={text} (forms: {', '.join(reports.names())})"
+        )
+    return f"{form}={text}"
+
+
+def _parse(text: str, flag: str) -> Output:
+    head = re.split(r"[:=]", text, maxsplit=1)[0]
+    match = (_NAMED if head in reports.names() else _FOUND).fullmatch(text) or _NAMED.fullmatch(text)
+    if match is None:
+        known = head if head in reports.names() else "html"
+        raise SpecError(
+            f"{flag} should be FILE or REPORT=FILE, for example out.html or {known}=out, but got {text!r} "
+            f"(reports: {', '.join(reports.names())})"
+        )
+    selections = reports.parse(match["spec"])
+    if len(selections) != 1:
+        raise SpecError(f"{flag} {match['spec']} stands for {len(selections)} reports; give one parameter value each")
+    return Output(selections[0], match["target"])
+
+
+def check_outputs(
+    outputs: Sequence[Output], flag: str, taken: Iterable[str | Path] = (), several: bool = False
+) -> None:
+    """Raise early if a report could not be written at the end.
+
+    Args:
+        outputs: what is to be written.
+        flag: the option, for the message.
+        taken: files that a report must not replace.
+        several: more than one report is to be shown together.
+
+    Raises:
+        FreqRobustError: a file cannot be written or is given twice, a library is missing, or a reporter
+            shows only one report at a time.
+    """
+    used = {user_path(path, flag).resolve(): str(path) for path in taken}
+    for output in outputs:
+        for module, brought_by in output.reporter.requires.items():
+            if find_spec(module) is None:
+                raise SpecError(
+                    f"the report {output.selection.name!r} needs {module}, which is not installed: "
+                    f"pip install '{brought_by}'"
+                )
+        if several and not _shows_several(type(output.reporter)):
+            able = ", ".join(name for name in reports.names() if _shows_several(reports.get(name)))
+            raise SpecError(
+                f"the report {output.selection.name!r} shows one report at a time; these show several: {able}"
+            )
+        path = Path() if output.target == STDOUT else user_path(output.target, flag).resolve()
+        if path in used:
+            where = "standard output" if output.target == STDOUT else output.target
+            raise SpecError(f"{flag}: {where} is already taken, by another report or as input")
+        used[path] = output.target
+        if output.target != STDOUT:
+            check_writable(output.target, flag)
+
+
+def _shows_several(cls: type[object]) -> bool:
+    return issubclass(cls, Reporter) and cls.render_many is not Reporter.render_many
+
+
+def write_outputs(outputs: Sequence[Output], found: Mapping[str, Report], all_or_none: bool = False) -> list[str]:
+    """Write every report.
+
+    Args:
+        outputs: what to write.
+        found: the reports by their names; one is shown by itself, several together.
+        all_or_none: write nothing where one fails; else the others are written before the failure is raised.
+
+    Returns:
+        The files written.
+
+    Raises:
+        FreqRobustError: the first failure.
+    """
+    texts: list[tuple[Output, str | None]] = []
+    failures: list[FreqRobustError] = []
+    for output in outputs:
+        try:
+            texts.append((output, None if _is_terminal_table(output) else rendered(output, found)))
+        except FreqRobustError as error:
+            failures.append(error)
+    written: list[str] = []
+    for output, text in [] if failures and all_or_none else texts:
+        try:
+            if text is None:
+                _render(output, found, sys.stdout)
+            elif output.target == STDOUT:
+                _print(text)
+            else:
+                write_atomically(output.target, text)
+                written.append(output.target)
+        except FreqRobustError as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    return written
+
+
+def _is_terminal_table(output: Output) -> bool:
+    """The table looks at the terminal itself, for its width and its colours."""
+    return output.target == STDOUT and output.selection.name == "table"
+
+
+def rendered(output: Output, found: Mapping[str, Report]) -> str:
+    """The text of one report.
+
+    Raises:
+        PluginError: the reporter failed.
+    """
+    target = io.StringIO()
+    _render(output, found, target)
+    return target.getvalue()
+
+
+def _render(output: Output, found: Mapping[str, Report], target: IO[str]) -> None:
+    with running_user_code(f"the report {output.selection.name!r} failed"):
+        if len(found) == 1:
+            output.reporter.render(next(iter(found.values())), target)
+        else:
+            output.reporter.render_many(found, target)
+
+
+def _print(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+    except UnicodeEncodeError:  # a terminal or a locale without the characters
+        encoding = sys.stdout.encoding or "ascii"
+        sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+
+
+def _files(paths: Iterable[str]) -> list[Path]:
+    """The files of reports; a folder stands for the ``report.json`` in it."""
+    given = [user_path(path, "the report") for path in paths]
+    return [path / "report.json" if path.is_dir() else path for path in given]
+
+
+def read_reports(paths: Sequence[str]) -> dict[str, Report]:
+    """Reports by short, distinct names; a folder stands for the ``report.json`` in it.
+
+    Raises:
+        ReportError: one cannot be read.
+        SpecError: one is given twice.
+    """
+    files = _files(paths)
+    for index, file in enumerate(files):
+        if file.resolve() in [other.resolve() for other in files[:index]]:
+            raise SpecError(f"{paths[index]} is given twice")
+    found = [Report.from_json(file) for file in files]
+    short = [file.resolve().parent.name if file.name == "report.json" else file.stem for file in files]
+    return dict(zip(distinct(short, [str(path) for path in paths]), found, strict=True))

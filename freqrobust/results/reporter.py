@@ -1,0 +1,33 @@
+"""Reporters: plugins that show a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+from freqrobust.core.errors import PluginError
+from freqrobust.plugins.base import Plugin
+from freqrobust.plugins.registry import Registry
+
+if TYPE_CHECKING:
+    from typing import IO
+
+    from freqrobust.results.report import Report
+
+
+class Reporter(Plugin):
+    """Something that shows a report. Subclasses implement :meth:`render`, and :meth:`render_many` where they can."""
+
+    #: modules that rendering imports, each with what to install for it; looked for before a long run
+    requires: ClassVar[Mapping[str, str]] = {}
+
+    def render(self, report: Report, target: IO[str]) -> None:
+        """Write ``report`` to the open text file ``target``."""
+        raise PluginError(f"{type(self).__name__} does not implement render()")
+
+    def render_many(self, reports: Mapping[str, Report], target: IO[str]) -> None:
+        """Write several reports, by name, as one: a comparison of all that they measured."""
+        raise PluginError(f"{type(self).__name__} shows one report at a time")
+
+
+reports = Registry("report", "freqrobust.reports", Reporter)

@@ -1,0 +1,285 @@
+"""What a report says first: its entries, a model under a defense each, and the measures of its headline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Literal, NamedTuple
+
+from freqrobust.numerics.threat import Threat
+from freqrobust.plugins.suites import HEADLINE_RADIUS, scaled_radius
+from freqrobust.results.cells import Cell, WorstCase
+from freqrobust.results.diagnosis import Diagnosis, Verdict
+from freqrobust.results.records import ModelRecord, ThreatRecord, Warned
+from freqrobust.results.report import Report
+
+#: Specs of files, which are named by what comes after the last slash.
+_FILES = (".pt", ".pth", ".th", ".ckpt", ".safetensors", ".pt2")
+#: The order in which norms are shown and, where nothing else is asked for, preferred.
+_NORMS = {"linf": 0, "l2": 1, "l1": 2}
+
+
+class Entry(NamedTuple):
+    """A model under a defense: the position of the model in the report, and the spec of the defense."""
+
+    model: int
+    defense: str
+
+
+class Measure(NamedTuple):
+    """One number per entry, all comparable: a row of the headline."""
+
+    label: str
+    found: dict[Entry, Cell | WorstCase]
+    threat: ThreatRecord | None = None
+
+
+def model_labels(report: Report) -> list[str]:
+    """A short name for each model, different for each: the given name, the file's stem, or the spec.
+
+    Example:
+        >>> [PurePath(path).stem for path in ("nets/a.pt", "nets/b.pt")]
+        ['a', 'b']
+    """
+    return distinct(
+        [short_name(record) for record in report.models],
+        [record.name or record.spec for record in report.models],
+    )
+
+
+def short_name(record: ModelRecord) -> str:
+    if record.name:
+        return record.name
+    path = PurePath(record.spec)
+    return path.stem if record.spec.lower().endswith(_FILES) and path.stem else record.spec
+
+
+def distinct(short: Sequence[str], long: Sequence[str]) -> list[str]:
+    """The short names, the long ones where short ones coincide, and numbers where these do too.
+
+    Example:
+        >>> distinct(["net", "net", "other"], ["a/net.pt", "b/net.pt", "other.pt"])
+        ['a/net.pt', 'b/net.pt', 'other']
+        >>> distinct(["net", "net"], ["net.pt", "net.pt"])
+        ['net.pt (1)', 'net.pt (2)']
+    """
+    names = [a if short.count(a) == 1 else b for a, b in zip(short, long, strict=True)]
+    return [n if names.count(n) == 1 else f"{n} ({names[: i + 1].count(n)})" for i, n in enumerate(names)]
+
+
+def entries(report: Report) -> list[Entry]:
+    """Every model with every defense it was measured under, as in the report."""
+    return list(dict.fromkeys(Entry(cell.model, cell.defense_spec) for cell in report.cells))
+
+
+def entry_labels(report: Report) -> dict[Entry, str]:
+    """How tables name an entry: by its defense, and by its model where there are several."""
+    if len(report.models) == 1:
+        return {entry: entry.defense for entry in entries(report)}
+    models = model_labels(report)
+    return {e: models[e.model] if e.defense == "none" else f"{models[e.model]} + {e.defense}" for e in entries(report)}
+
+
+def headline(report: Report) -> list[Measure]:
+    """Clean accuracy, LFC at the headline's radius, and the worst case under each threat."""
+    found = [Measure("clean", {_entry(c): c for c in report.cells if c.attack == "clean"})]
+    radius = headline_radius(report)
+    low: dict[Entry, Cell | WorstCase] = {_entry(c): c for c in report.cells if _is_lfc(c, radius)}
+    if low:
+        found.append(Measure(f"LFC, radius {radius:g}", low))
+    for threat in threats(report):
+        rows: dict[Entry, Cell | WorstCase] = {_entry(w): w for w in report.worst_case if w.threat == threat}
+        found.append(Measure(f"worst case {threat_text(threat)}", rows, threat))
+    return found
+
+
+def attacks(report: Report) -> list[Measure]:
+    """Every attack with what each entry has against it, as the attack that knows the defense."""
+    found: dict[str, dict[Entry, Cell | WorstCase]] = {}
+    for cell in report.cells:
+        if cell.knowledge == "adaptive":
+            found.setdefault(cell.attack_spec, {})[_entry(cell)] = cell
+    return [Measure(spec, cells) for spec, cells in found.items()]
+
+
+class Unaware(NamedTuple):
+    """One attack on one entry, by an attacker that knows the defense and by one that does not."""
+
+    entry: Entry
+    adaptive: Cell
+    oblivious: Cell
+
+    @property
+    def gap(self) -> float | None:
+        """How much more robust the defense looks to the one that does not know it, as a share."""
+        if self.adaptive.accuracy is None or self.oblivious.accuracy is None:
+            return None
+        return self.oblivious.accuracy - self.adaptive.accuracy
+
+
+def false_security(report: Report) -> list[Unaware]:
+    """Every pair of an adaptive and an oblivious cell of the same attack and entry."""
+    adaptive = {(_entry(c), c.attack_spec): c for c in report.cells if c.knowledge == "adaptive"}
+    return [
+        Unaware(_entry(cell), adaptive[_entry(cell), cell.attack_spec], cell)
+        for cell in report.cells
+        if cell.knowledge == "oblivious" and (_entry(cell), cell.attack_spec) in adaptive
+    ]
+
+
+def _entry(one: Cell | WorstCase) -> Entry:
+    return Entry(one.model, one.defense_spec)
+
+
+def threats(report: Report) -> list[ThreatRecord]:
+    """The threats of the worst cases, each once: norm by norm, with growing eps."""
+    found: list[ThreatRecord] = []
+    for row in report.worst_case:
+        if row.threat not in found:
+            found.append(row.threat)
+    return sorted(found, key=lambda t: (_NORMS.get(t.norm, len(_NORMS)), t.norm, t.eps))
+
+
+def threat_text(threat: ThreatRecord) -> str:
+    """``Linf 8/255``."""
+    return str(Threat(threat.norm, threat.eps))  # type: ignore[arg-type]
+
+
+def eps_text(threat: ThreatRecord) -> str:
+    """The eps in the shorter spelling: ``8/255``, ``0.1``."""
+    return Threat(threat.norm, threat.eps).eps_text  # type: ignore[arg-type]
+
+
+def headline_radius(report: Report) -> float:
+    """The radius of the headline's LFC, for this report's image size."""
+    return scaled_radius(HEADLINE_RADIUS, tuple(report.data.shape))
+
+
+def _is_lfc(cell: Cell, radius: float) -> bool:
+    params = cell.attack_params
+    return (
+        cell.attack == "lfc"
+        and params.get("radius") == radius
+        and params.get("shape") == "circle"
+        and not params.get("clip")
+    )
+
+
+def at_chance(one: Cell | WorstCase) -> bool:
+    """Whether a shift accuracy is no better than independent predictions and labels would give."""
+    chance = one.by_chance if isinstance(one, Cell) else None
+    return chance is not None and one.ci95 is not None and one.ci95[0] <= chance
+
+
+def where(report: Report, warning: Warned) -> str:
+    """What a warning is about, with a colon after it, as far as that is not obvious."""
+    parts = [model_labels(report)[warning.model]] if len(report.models) > 1 else []
+    parts += [warning.defense] if warning.defense else []
+    return f"{', '.join(parts)}: " if parts else ""
+
+
+class Footnote(NamedTuple):
+    """Something that a reader has to know about one number.
+
+    Attributes:
+        entry: the label of the model and defense.
+        about: the spec of the attack, or which worst case.
+        text: what there is to know.
+        worst_case: whether it is about a worst case, which is in the headline.
+    """
+
+    entry: str
+    about: str
+    text: str
+    worst_case: bool
+
+    def __str__(self) -> str:
+        return f"{self.entry} / {self.about}: {self.text}"
+
+
+def remarks(one: Cell | WorstCase) -> list[str]:
+    """What an attack reports about itself, the counts of its parts, and what the worst case owes to the checks."""
+    if isinstance(one, WorstCase):
+        some = f"{one.by_checks} of {one.n} samples are misclassified only by the diagnostic checks"
+        return [some] if one.by_checks else []
+    parts = ", ".join(f"{part} {count}" for part, count in (one.breakdown or {}).items())
+    return [*(one.notes or []), *([f"samples misclassified by each part: {parts}"] if parts else [])]
+
+
+def footnotes(report: Report) -> list[Footnote]:
+    """The footnotes of all worst cases, then of all cells, as every report shows them."""
+    labels = entry_labels(report)
+    found = []
+    for row in report.worst_case:
+        label = labels.get(_entry(row), row.defense_spec)
+        found += [Footnote(label, f"worst case {threat_text(row.threat)}", text, True) for text in remarks(row)]
+    for cell in report.cells:
+        about = cell.attack_spec + (" (oblivious)" if cell.knowledge == "oblivious" else "")
+        found += [Footnote(labels[_entry(cell)], about, text, False) for text in remarks(cell)]
+    return found
+
+
+def warning_text(report: Report, warning: Warned) -> str:
+    """A warning with what it is about, and its code."""
+    return f"{where(report, warning)}{warning.message} ({warning.code})"
+
+
+def verdict_label(diagnosis: Diagnosis) -> str:
+    """The verdict as a label beside a number; of quick checks alone it says so, as they claim little."""
+    quick = diagnosis.verdict == "no problem found" and diagnosis.depth == "quick"
+    return f"{diagnosis.verdict} by quick checks" if quick else diagnosis.verdict
+
+
+Level = Literal["good", "neutral", "inconclusive", "bad"]
+
+
+class Statement(NamedTuple):
+    """One thing that a reader has to know before any number."""
+
+    level: Level
+    text: str
+
+
+_LEVELS: dict[Verdict, Level] = {
+    "no problem found": "good",
+    "nothing to check": "neutral",
+    "inconclusive": "inconclusive",
+    "overestimated": "bad",
+    "not meaningful": "bad",
+}
+
+
+def level(diagnosis: Diagnosis) -> Level:
+    """How a verdict is marked; quick checks that found no problem are no success."""
+    found = _LEVELS[diagnosis.verdict]
+    return "neutral" if found == "good" and diagnosis.depth == "quick" else found
+
+
+def statements(report: Report) -> list[Statement]:
+    """The verdicts: of the gate, on what failed, and of the diagnostics on each robust accuracy."""
+    found = []
+    if report.gate is not None:
+        judged = [row for row in report.gate.rows if row.passed is not None]
+        failed = [row for row in judged if not row.passed]
+        if failed:
+            found.append(Statement("bad", f"gate failed: {len(failed)} of {len(judged)} checks"))
+            found += [Statement("bad", f"{row.name}: {row.text}") for row in failed]
+        else:
+            found.append(Statement("good", f"gate passed: {len(judged)} of {len(judged)} checks"))
+    broken = sum(cell.status == "failed" for cell in report.cells)
+    if broken:
+        found.append(Statement("bad", f"{broken} of {len(report.cells)} cells failed and are in no worst case"))
+    for one in report.diagnostics:
+        found.append(Statement(level(one), verdict_text(report, one)))
+    return found
+
+
+def verdict_text(report: Report, one: Diagnosis) -> str:
+    """The sentence of a diagnosis, with the entry that it is about and beginning with the verdict."""
+    said = one.sentence if one.sentence.startswith(one.verdict) else f"{one.verdict}: {one.sentence}"
+    return f"{diagnosed(report, one)}: {said}"
+
+
+def diagnosed(report: Report, one: Diagnosis) -> str:
+    """The label of the entry that a diagnosis is about."""
+    return entry_labels(report).get(Entry(one.model, one.defense_spec), one.defense_spec)
