@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from freqrobust.data.corruption_files import PublishedFiles
-    from freqrobust.data.dataset import ImageData
     from freqrobust.plugins.context import AttackContext
+    from freqrobust.plugins.dataset import ImageDataset
 
 NAMES = (*COMMON, *EXTRA)
 #: Numbers of channels that a corruption is defined for, and why; any number where it is not named.
@@ -82,7 +82,7 @@ class Corruption(Attack):
             return {"source": "generated"}
         return {"source": "files", "sha256": self._file_hash}
 
-    def check_data(self, data: ImageData) -> None:
+    def check_data(self, data: ImageDataset) -> None:
         """Refuse images that the corruption cannot take, and files of other images.
 
         Raises:
@@ -116,7 +116,7 @@ class Corruption(Attack):
             return 3, "its affine part moves three points a third of the side apart"
         return 1, ""
 
-    def _check_files(self, data: ImageData) -> None:
+    def _check_files(self, data: ImageDataset) -> None:
         labels = self.published.labels(self.name, self.severity)
         where = f"{self.files}: {self.name} at severity {self.severity}"
         if len(labels) <= int(data.ids.max()):

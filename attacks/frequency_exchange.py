@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from freqrobust.data.dataset import ImageData
     from freqrobust.plugins.context import AttackContext, Samples
+    from freqrobust.plugins.dataset import ImageDataset
 
 
 class Partners(NamedTuple):
@@ -33,7 +33,7 @@ class _Exchange(Attack):
     kind: ClassVar[Literal["adversarial", "shift"]] = "shift"
     needs_gradient: ClassVar[bool] = False
 
-    def check_data(self, data: ImageData) -> None:
+    def check_data(self, data: ImageDataset) -> None:
         if len(data) < 2:
             raise DataError(
                 f"{_name(self)} pairs images, so that it needs at least two, but {data.spec} has {len(data)}"

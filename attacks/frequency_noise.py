@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from freqrobust.data.dataset import ImageData
     from freqrobust.plugins.context import AttackContext
+    from freqrobust.plugins.dataset import ImageDataset
 
 #: Mean gray that critical-band stimuli are brought to: the mean of ImageNet's channel means.
 _GRAY = 0.449
@@ -39,7 +39,7 @@ class FourierNoise(_FrequencyNoise):
     )
     clip: bool = Field(False, description="clip the result to [0, 1]")
 
-    def check_data(self, data: ImageData) -> None:
+    def check_data(self, data: ImageDataset) -> None:
         height, width = data.shape[-2:]
         if not (2 * abs(self.u) <= height and 2 * abs(self.v) <= width):
             raise SpecError(
@@ -83,7 +83,7 @@ class FilteredNoise(_FrequencyNoise):
     def _outer(self) -> float:
         return math.inf if self.high is None else self.high
 
-    def check_data(self, data: ImageData) -> None:
+    def check_data(self, data: ImageDataset) -> None:
         _refuse_empty_band("filtered-noise", data, self.low, self._outer, self.shape)
 
     def perturb(
@@ -117,7 +117,7 @@ class CriticalBand(_FrequencyNoise):
     def _band(self) -> tuple[float, float]:
         return self.center / math.sqrt(2), self.center * math.sqrt(2)
 
-    def check_data(self, data: ImageData) -> None:
+    def check_data(self, data: ImageDataset) -> None:
         _refuse_empty_band("critical-band", data, *self._band, "circle")
 
     def perturb(
@@ -143,7 +143,9 @@ def _gray(images: torch.Tensor) -> torch.Tensor:
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
-def _refuse_empty_band(name: str, data: ImageData, low: float, high: float, shape: Literal["circle", "square"]) -> None:
+def _refuse_empty_band(
+    name: str, data: ImageDataset, low: float, high: float, shape: Literal["circle", "square"]
+) -> None:
     """Refuse a band in which images of that size have no frequency.
 
     Raises:

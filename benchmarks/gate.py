@@ -43,7 +43,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     print(flush=True)
 
 
-class Bench:
+class Batches:
     """The models, the images, and their reports."""
 
     def __init__(self, shared: Path, work: Path) -> None:
@@ -92,9 +92,9 @@ def _mixed(one, other, swap: np.ndarray):
     return one.model_copy(update={"correct": int(right.sum()), "outcomes": pack(right)})
 
 
-def changes(bench: Bench) -> None:
+def changes(batches: Batches) -> None:
     """What differs between two networks, both ways."""
-    reports = {name: bench.report(bench.model(name)) for name in ("resnet20", "resnet32")}
+    reports = {name: batches.report(batches.model(name)) for name in ("resnet20", "resnet32")}
     for old, new in (("resnet20", "resnet32"), ("resnet32", "resnet20")):
         rules = Rules(("default", "hfc", "sweep"))
         found = compare(reports[old], reports[new], rules, name=old)
@@ -121,9 +121,9 @@ def _verdict(found: Comparison) -> str:
     return "no regression" if found.passed else f"{sum(row.passed is False for row in found.rows)} regressions"
 
 
-def alarms(bench: Bench) -> None:
+def alarms(batches: Batches) -> None:
     """How often the gate fails when nothing has changed but chance."""
-    first, second = (bench.report(bench.model(name)) for name in ("resnet20", "resnet32"))
+    first, second = (batches.report(batches.model(name)) for name in ("resnet20", "resnet32"))
     generator = np.random.default_rng(0)
     rules = {
         "default cells, max-drop 0.01": Rules(),
@@ -134,20 +134,20 @@ def alarms(bench: Bench) -> None:
     }
     count = dict.fromkeys(rules, 0)
     for _ in range(DRAWS):
-        old, new = swapped(first, second, generator.random(len(bench.data)) < 0.5)
+        old, new = swapped(first, second, generator.random(len(batches.data)) < 0.5)
         for name, rule in rules.items():
             count[name] += not compare(old, new, rule).passed
     rows = [[name, f"{found} of {DRAWS}", f"{found / DRAWS:.2%}"] for name, found in count.items()]
     table(["gate", "false alarms", "share"], rows)
 
 
-def power(bench: Bench) -> None:
+def power(batches: Batches) -> None:
     """Smoothed kernels against plain ones: how often it is seen, beside what was announced."""
-    plain, smooth = bench.report(bench.model("resnet20"), "quick"), bench.report(bench.smoothed(), "quick")
+    plain, smooth = batches.report(batches.model("resnet20"), "quick"), batches.report(batches.smoothed(), "quick")
     generator, rows = np.random.default_rng(0), []
     for n in SIZES:
-        draws = SUBSETS if n < len(bench.data) else 1
-        subsets = [np.sort(generator.choice(len(bench.data), n, replace=False)) for _ in range(draws)]
+        draws = SUBSETS if n < len(batches.data) else 1
+        subsets = [np.sort(generator.choice(len(batches.data), n, replace=False)) for _ in range(draws)]
         found = [compare(part(plain, s), part(smooth, s)) for s in subsets]
         cells = [row for row in found[0].rows if row.passed is not None]
         whole = compare(plain, smooth)
@@ -174,10 +174,10 @@ def power(bench: Bench) -> None:
     table(columns, rows)
 
 
-def early(bench: Bench) -> None:
+def early(batches: Batches) -> None:
     """Error rates and samples of the sequential plan on real outcomes, in random orders; then a real check."""
-    report = bench.report(bench.model("resnet20"))
-    n, rows = len(bench.data), []
+    report = batches.report(batches.model("resnet20"))
+    n, rows = len(batches.data), []
     edge = []
     for level in LEVELS:
         cell = report.cell(level)
@@ -207,7 +207,7 @@ def early(bench: Bench) -> None:
         f"At the threshold itself, where errors are most likely, the {len(edge)} rows together: {wrong} of {total} "
         f"wrong, {wrong / total:.1%}; over {LONG} orders each, {min(shares):.2%} to {max(shares):.2%}.\n"
     )
-    _real_check(bench)
+    _real_check(batches)
 
 
 def _long_run(right: np.ndarray, need: int) -> float:
@@ -227,19 +227,19 @@ def _decided(right: np.ndarray, need: int) -> tuple[bool, int]:
     raise AssertionError("the last look decides")
 
 
-def _real_check(bench: Bench) -> None:
+def _real_check(batches: Batches) -> None:
     """Three thresholds on a real model, in full and stopped early, both measured from nothing."""
     thresholds = [Threshold("clean", 0.85), Threshold("pgd:eps=0.5/255", 0.4), Threshold("pgd:eps=1/255", 0.4)]
     attacks = ["pgd:eps=[0.5/255,1/255],steps=20"]
-    model, rows = bench.model("resnet20"), []
-    evaluate(model, bench.data.first(50), attacks=attacks, device="cpu")  # warm up
+    model, rows = batches.model("resnet20"), []
+    evaluate(model, batches.data.first(50), attacks=attacks, device="cpu")  # warm up
     start = time.process_time()
-    whole = evaluate(model, bench.data, attacks=attacks, device="cpu")
+    whole = evaluate(model, batches.data, attacks=attacks, device="cpu")
     rows.append(["all samples", _passes(whole), f"{time.process_time() - start:.1f} s", "500"])
     for seed in range(3):
         gate = SequentialGate(thresholds)
         start = time.process_time()
-        report = gate.measure(model, bench.data, **_options(attacks, seed))
+        report = gate.measure(model, batches.data, **_options(attacks, seed))
         seconds = time.process_time() - start
         seen = ", ".join(f"{'passed' if r.passed else 'failed'} after {r.n}" for r in gate.rows)
         rows.append([f"sequential, order {seed}", _passes(report), f"{seconds:.1f} s", seen])
@@ -266,13 +266,13 @@ def _passes(report: Report) -> int:
     return sum(cell.forwards + cell.backwards for cell in report.cells)
 
 
-def timing(bench: Bench) -> None:
+def timing(batches: Batches) -> None:
     """Seconds of a check against the drop that it sees."""
-    model, rows = bench.model("resnet20"), []
-    evaluate(model, bench.data.first(50), suite="quick", device="cpu")  # warm up
+    model, rows = batches.model("resnet20"), []
+    evaluate(model, batches.data.first(50), suite="quick", device="cpu")  # warm up
     for suite in ("quick", "standard"):
         for n in SIZES:
-            data = bench.data.take(torch.arange(n))
+            data = batches.data.take(torch.arange(n))
             start = time.process_time()
             report = evaluate(model, data, suite=suite, device="cpu")
             seconds = time.process_time() - start
@@ -291,7 +291,7 @@ def timing(bench: Bench) -> None:
     table(["n", "1 gate cell", "4 gate cells", "7 gate cells"], sizes)
 
 
-PARTS: dict[str, Callable[[Bench], None]] = {
+PARTS: dict[str, Callable[[Batches], None]] = {
     "changes": changes,
     "alarms": alarms,
     "power": power,
@@ -306,10 +306,10 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "gate")
     parser.add_argument("--only", default=",".join(PARTS))
     given = parser.parse_args()
-    bench = Bench(given.shared, given.work)
+    batches = Batches(given.shared, given.work)
     for name in _chosen(given.only, parser):
         print(f"## {name}: {(PARTS[name].__doc__ or '').strip()}\n", flush=True)
-        PARTS[name](bench)
+        PARTS[name](batches)
 
 
 def _chosen(text: str, parser: argparse.ArgumentParser) -> Iterator[str]:

@@ -28,7 +28,7 @@ from torch import nn
 
 from freqrobust.core.memory import is_out_of_memory
 from freqrobust.harness.devices import describe
-from freqrobust.harness.target_model import Victim
+from freqrobust.harness.target_model import TargetModel
 from freqrobust.models.architectures import cifar_resnet18
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.context import AttackContext
@@ -44,12 +44,12 @@ def bare(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, steps: in
         torch.autograd.grad(F.cross_entropy(model(x), labels, reduction="sum"), x)
 
 
-def ours(victim: Victim, images: torch.Tensor, labels: torch.Tensor, steps: int) -> None:
+def ours(target_model: TargetModel, images: torch.Tensor, labels: torch.Tensor, steps: int) -> None:
     """Our PGD on every sample, none dropped."""
     attack = parse_attacks([f"pgd:eps=2/255,steps={steps}"])[0].plugin
     assert isinstance(attack, Attack)
     ids = torch.arange(len(images), device=images.device)
-    with victim.attacked(ids, "pgd") as view:
+    with target_model.attacked(ids, "pgd") as view:
         attack.perturb(view, images, labels, AttackContext(ids, 0, "maximize"))
 
 
@@ -66,16 +66,16 @@ def measure(network: nn.Module, batch: int, steps: int, repeats: int, device: to
     images = torch.rand(batch, 3, 32, 32, generator=generator).to(device)
     with torch.no_grad():
         labels = network(images).argmax(dim=1)
-    victim = Victim(network, network, images[:4], device=device)
+    target_model = TargetModel(network, network, images[:4], device=device)
     sides: dict[str, Callable[[], None]] = {
-        "ours": partial(ours, victim, images, labels, steps),
+        "ours": partial(ours, target_model, images, labels, steps),
         "bare": partial(bare, network, images, labels, steps),
-        "bare, folded": partial(bare, victim.view.model, images, labels, steps),
+        "bare, folded": partial(bare, target_model.view.model, images, labels, steps),
     }
     timed = alternate({name: partial(synchronized, work, device) for name, work in sides.items()}, repeats)
     return {
         "batch": batch,
-        "folded": victim.view.model is not network,
+        "folded": target_model.view.model is not network,
         "per_second": {name: batch * steps / one.median for name, one in timed.items()},
         "ratio": {name: ratio(timed[name].seconds, timed["ours"].seconds) for name in ("bare", "bare, folded")},
         "seconds": {name: one.seconds for name, one in timed.items()},

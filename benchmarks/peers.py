@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from rows import Bench, Row, filter_rows, passes, resnet_rows, small_rows, start_rows, sweep_rows
+from rows import Batches, Row, filter_rows, passes, resnet_rows, small_rows, start_rows, sweep_rows
 from timing import Timed, packages, surroundings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -98,18 +98,18 @@ def main() -> int:
     if given.threads:
         torch.set_num_threads(given.threads)
     before = surroundings()
-    bench = Bench(given.shared, given.repeats, given.images, given.peer_batch, console.print)
-    batch = bench.batch_size
+    batches = Batches(given.shared, given.repeats, given.images, given.peer_batch, console.print)
+    batch = batches.batch_size
     versions = packages("freqrobust", "torch", "torchattacks", "foolbox", "numpy")
     console.print(f"{before['cpu']}, {before['threads']} threads, load {before['load_average']}; {versions}")
     console.print(f"batches: ours and the loops {batch} (auto), torchattacks and Foolbox {given.peer_batch}")
     rows: list[Row] = []
     if given.only & {"torchattacks", "maximize", "foolbox", "loop"}:
-        rows += resnet_rows(bench, given.only)
+        rows += resnet_rows(batches, given.only)
     for name, measure in [("small", small_rows), ("sweep", sweep_rows), ("lfc", filter_rows), ("help", start_rows)]:
         if name in given.only:
-            rows += measure(bench)
-    counts = passes(bench) if "passes" in given.only else None
+            rows += measure(batches)
+    counts = passes(batches) if "passes" in given.only else None
     if rows:
         console.print(table(rows))
     for row in rows:

@@ -72,7 +72,7 @@ class Row:
 
 
 @dataclass
-class Bench:
+class Batches:
     """What the rows share; models are loaded, and sides measured, when the first row needs them."""
 
     shared: Path
@@ -106,15 +106,15 @@ class Bench:
         return alternate(group, self.repeats * rounds, (lambda _: None) if quiet else self.say)
 
 
-def resnet_rows(bench: Bench, wanted: set[str]) -> list[Row]:
+def resnet_rows(batches: Batches, wanted: set[str]) -> list[Row]:
     """The rows on ResNet-20, measured in the same rounds."""
-    task, size = bench.resnet, bench.batch_size
+    task, size = batches.resnet, batches.batch_size
     image = task.images[:4]
     every: dict[str, Callable[[], Any]] = {
         "freqrobust": lambda: sides.ours(task),
         "freqrobust, maximize": lambda: sides.ours_maximize(task, size),
-        "torchattacks": lambda: sides.torchattacks(task, bench.peer_batch),
-        "foolbox": lambda: sides.foolbox(task, bench.peer_batch),
+        "torchattacks": lambda: sides.torchattacks(task, batches.peer_batch),
+        "foolbox": lambda: sides.foolbox(task, batches.peer_batch),
         "loop": lambda: sides.loop(task, size),
         "loop, batch norm folded": lambda: sides.loop(task, size, fold_batch_norm(task.model, image)),
     }
@@ -128,7 +128,7 @@ def resnet_rows(bench: Bench, wanted: set[str]) -> list[Row]:
     ]
     plan = [row for row in plan if row[0] in wanted]
     needed = {side for row in plan for side in row[2:4]}
-    times = bench.run({name: work for name, work in every.items() if name in needed})
+    times = batches.run({name: work for name, work in every.items() if name in needed})
     return [Row(*row, times, _accuracies(times[row[2]], times[row[3]])) for row in plan]
 
 
@@ -141,21 +141,21 @@ def _accuracies(ours: Timed, theirs: Timed) -> str:
     return f"robust {a:.1%} / {b:.1%} ({100 * (a - b):+.1f} points)"
 
 
-def small_rows(bench: Bench) -> list[Row]:
+def small_rows(batches: Batches) -> list[Row]:
     """A small network without batch norm."""
-    task = bench.small
-    theirs = partial(sides.torchattacks, task, bench.peer_batch)
-    times = bench.run({"freqrobust": lambda: sides.ours(task), "torchattacks": theirs}, SMALL_ROUNDS, quiet=True)
+    task = batches.small
+    theirs = partial(sides.torchattacks, task, batches.peer_batch)
+    times = batches.run({"freqrobust": lambda: sides.ours(task), "torchattacks": theirs}, SMALL_ROUNDS, quiet=True)
     what = _pgd(task, "cifar_small_36px")
     note = _accuracies(times["freqrobust"], times["torchattacks"])
     return [Row("small", what, "freqrobust", "torchattacks", True, 1.5, times, note)]
 
 
-def sweep_rows(bench: Bench) -> list[Row]:
+def sweep_rows(batches: Batches) -> list[Row]:
     """Five eps at once against five calls."""
-    task = bench.resnet
+    task = batches.resnet
     together, apart = partial(sides.sweep_together, task, SWEEP), partial(sides.sweep_apart, task, SWEEP)
-    times = bench.run({"one evaluate()": together, "five evaluate()": apart})
+    times = batches.run({"one evaluate()": together, "five evaluate()": apart})
     a, b = times["one evaluate()"].result, times["five evaluate()"].result
     pairs = ", ".join(f"{x.robust:.1%} / {y.robust:.1%}" for x, y in zip(a, b, strict=True))
     forwards, backwards = (
@@ -166,24 +166,24 @@ def sweep_rows(bench: Bench) -> list[Row]:
     return [Row("sweep", what, "one evaluate()", "five evaluate()", False, 0.6, times, note)]
 
 
-def filter_rows(bench: Bench) -> list[Row]:
+def filter_rows(batches: Batches) -> list[Row]:
     """Our low-pass against the bare transforms."""
-    images, _, _ = bench.data.batch(torch.arange(min(FILTERED, len(bench.data))), sides.CPU)
+    images, _, _ = batches.data.batch(torch.arange(min(FILTERED, len(batches.data))), sides.CPU)
     bare = sides.bare_low_pass(images, 12)
-    times = bench.run({"low_pass": lambda: low_pass(images, 12), "bare FFTs": bare}, FILTER_ROUNDS, quiet=True)
+    times = batches.run({"low_pass": lambda: low_pass(images, 12), "bare FFTs": bare}, FILTER_ROUNDS, quiet=True)
     farthest = float((times["low_pass"].result - times["bare FFTs"].result).abs().max())
     what = f"LFC at radius 12 of {len(images)} images"
     return [Row("lfc", what, "low_pass", "bare FFTs", False, 1.3, times, f"largest difference {farthest:.1g}")]
 
 
-def start_rows(bench: Bench) -> list[Row]:
+def start_rows(batches: Batches) -> list[Row]:
     """How soon the command line answers."""
     script = Path(sys.executable).with_name("freqrobust")
     group = {
         "freqrobust --help": lambda: _quietly([str(script), "--help"]),
         "import torch": lambda: _quietly([sys.executable, "-c", "import torch"]),
     }
-    times = bench.run(group, START_ROUNDS, quiet=True)
+    times = batches.run(group, START_ROUNDS, quiet=True)
     return [Row("help", "start-up of the command line", "freqrobust --help", "import torch", False, 0.3, times)]
 
 
@@ -191,13 +191,13 @@ def _quietly(command: list[str]) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def passes(bench: Bench) -> dict[str, Any]:
+def passes(batches: Batches) -> dict[str, Any]:
     """Images that went forward and backward: reported, necessary (the loop's own count), and true."""
-    task, folded = bench.resnet, fold_batch_norm(bench.resnet.model, bench.resnet.images[:4])
+    task, folded = batches.resnet, fold_batch_norm(batches.resnet.model, batches.resnet.images[:4])
     counts = {
         "reported": sides.ours(task),
-        "loop": sides.loop(task, bench.batch_size),
-        "loop, batch norm folded": sides.loop(task, bench.batch_size, folded),
+        "loop": sides.loop(task, batches.batch_size),
+        "loop, batch norm folded": sides.loop(task, batches.batch_size, folded),
         "evaluate() with set-up, counted from outside": sides.true_passes(task),
     }
     found: dict[str, Any] = {name: [one.forwards, one.backwards] for name, one in counts.items()}

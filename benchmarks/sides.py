@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from freqrobust import Report, evaluate
-from freqrobust.harness.target_model import Victim
+from freqrobust.harness.target_model import TargetModel
 from freqrobust.models.classifier import frozen
 from freqrobust.numerics import noise
 from freqrobust.plugins.base import Attack
@@ -106,15 +106,15 @@ def ours_maximize(task: Task, size: int) -> Found:
     assert isinstance(attack, Attack)
     right = []
     with frozen(task.model):
-        victim = Victim(task.model, task.model, task.images[:4], device=CPU)
+        target_model = TargetModel(task.model, task.model, task.images[:4], device=CPU)
         ids = torch.arange(len(task.images)).split(size)
         for some, (images, labels) in zip(ids, task.chunks(size), strict=True):
-            clean, _ = victim.predict(images, some)
-            with victim.attacked(some, task.spec) as view:
+            clean, _ = target_model.predict(images, some)
+            with target_model.attacked(some, task.spec) as view:
                 found = attack.perturb(view, images, labels, AttackContext(some, 0, "maximize"))
-            predicted, _ = victim.predict(found, some)
+            predicted, _ = target_model.predict(found, some)
             right.append((clean == labels) & (predicted == labels))
-        passes = victim.forwards + victim.view.forwards, victim.view.backwards
+        passes = target_model.forwards + target_model.view.forwards, target_model.view.backwards
     return Found(float(torch.cat(right).float().mean()), *passes)
 
 

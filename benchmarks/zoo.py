@@ -83,13 +83,13 @@ def adapter(model: nn.Module, data: ImageData, spec: str) -> Side:
 
 def direct(model: nn.Module, data: ImageData, spec: str) -> Side:
     """The library's class, made and called as its own examples do."""
-    (selection,) = attacks.parse(spec)
+    (plugin_spec,) = attacks.parse(spec)
     images, labels, ids = data.batch(torch.arange(len(data)), torch.device("cpu"))
     seed = batch_seed(AttackContext(ids))
-    given = {key: getattr(selection.plugin, key) for key in selection.plugin.model_fields_set}
-    if selection.name in ("torchattacks:APGD", "torchattacks:APGDT", "torchattacks:FAB", "torchattacks:Square"):
+    given = {key: getattr(plugin_spec.plugin, key) for key in plugin_spec.plugin.model_fields_set}
+    if plugin_spec.name in ("torchattacks:APGD", "torchattacks:APGDT", "torchattacks:FAB", "torchattacks:Square"):
         given["seed"] = seed
-    if selection.name == "torchattacks:AutoAttack":
+    if plugin_spec.name == "torchattacks:AutoAttack":
         given["seed"] = seed
     counted = Counted(model).eval()
     start = time.perf_counter()
@@ -101,7 +101,7 @@ def direct(model: nn.Module, data: ImageData, spec: str) -> Side:
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore")
-            found = getattr(torchattacks, selection.name.partition(":")[2])(counted, **given)(images, labels)
+            found = getattr(torchattacks, plugin_spec.name.partition(":")[2])(counted, **given)(images, labels)
     except Exception as error:
         return Side(None, 0, time.perf_counter() - start, f"{type(error).__name__}: {error}")
     seconds = time.perf_counter() - start

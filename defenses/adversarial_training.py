@@ -55,7 +55,7 @@ class AdversarialTraining(Defense):
         from freqrobust.attacks.pgd import PGD
         from freqrobust.core.errors import JournalError, PluginError
         from freqrobust.core.files import identity, write_atomically
-        from freqrobust.core.source_hash import engine_hash, source_hash
+        from freqrobust.core.source_hash import source_hash
         from freqrobust.models.fingerprint import fingerprint
         from freqrobust.plugins.context import AttackContext
         from freqrobust.training.fit import Recipe, fit
@@ -65,7 +65,7 @@ class AdversarialTraining(Defense):
         path = None
         if context.cache_dir is not None:
             parts = [fingerprint(model), self.model_dump(mode="json"), data.sha256, context.seed, context.device.type]
-            key = identity([*parts, source_hash(type(self)), engine_hash(), torch.__version__])
+            key = identity([*parts, source_hash(type(self)), torch.__version__])
             path = context.cache_dir / "models" / f"madry-{key}.pt"
             if path.exists():
                 try:

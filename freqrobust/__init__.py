@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from freqrobust.core.version import __version__
 
 __all__ = [
     "Analysis",
@@ -38,6 +38,7 @@ __all__ = [
     "evaluate",
     "load_data",
     "load_model",
+    "noise",
     "save_model",
 ]
 
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from freqrobust.harness.evaluate import evaluate
     from freqrobust.models.files import save_model
     from freqrobust.models.loading import load_model
+    from freqrobust.numerics import noise
     from freqrobust.plugins.base import Attack, Defense, InputDefense
     from freqrobust.plugins.context import AttackContext, DefenseContext
     from freqrobust.results.analysis import AnalysisResult, AnalysisTable
@@ -81,6 +83,7 @@ _HOMES = {
     "analyze": "harness.analyze",
     "evaluate": "harness.evaluate",
     "load_data": "data.sources",
+    "noise": "numerics.noise",
     "load_model": "models.loading",
     "save_model": "models.files",
 }
@@ -91,7 +94,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'freqrobust' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"freqrobust.{_HOMES[name]}"), name)
+    home = import_module(f"freqrobust.{_HOMES[name]}")
+    return home if name == "noise" else getattr(home, name)
 
 
 def __dir__() -> list[str]:

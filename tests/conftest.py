@@ -75,11 +75,11 @@ def trained_once(run_folder: Path) -> Callable[[str, nn.Module, Callable[[], Non
 @pytest.fixture(scope="session")
 def demo(cache: Path) -> nn.Module:
     """The demo's network, trained once per test run; not to be changed."""
-    from freqrobust.training.demo import demo_model
+    from freqrobust.models.loading import load_model
 
     cache.mkdir(exist_ok=True)
     with FileLock(cache / "demo.lock"):
-        return demo_model(cache)
+        return load_model("demo", cache_dir=cache)
 
 
 @pytest.fixture

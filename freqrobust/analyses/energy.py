@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
     from freqrobust.data.dataset import ImageData
     from freqrobust.harness.analysis_context import AnalysisContext
-    from freqrobust.harness.target_model import Victim
-    from freqrobust.plugins.specs import Selection
+    from freqrobust.harness.target_model import TargetModel
+    from freqrobust.plugins.base import Attack
+    from freqrobust.plugins.specs import PluginSpec
 
 
 class Point(BaseModel):
@@ -90,7 +91,7 @@ class Energy(Analysis):
         name, reference = lab.reference(self.reference)
         itself = self.reference is None and context.label == name
         known, shares = context.once("energy reference", lambda: _measure(context, reference, groups, radius))
-        own = known if itself else _measure(context, context.victim, groups, None)[0]
+        own = known if itself else _measure(context, context.target_model, groups, None)[0]
         points = [
             Point(
                 shift=shift,
@@ -238,7 +239,10 @@ def fit(x: Sequence[float], y: Sequence[float]) -> FittedLine | None:
 
 
 def _measure(
-    context: AnalysisContext, victim: Victim, groups: dict[str, list[Selection]], radius: float | None
+    context: AnalysisContext,
+    target_model: TargetModel,
+    groups: dict[str, list[PluginSpec[Attack]]],
+    radius: float | None,
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Accuracy of a model by shift, clean under the empty name; with a radius also the shares of energy."""
     from freqrobust.analyses._spectra import Spectrum, share_above
@@ -249,12 +253,12 @@ def _measure(
     attackers = {name: [context.attacker(attack) for attack in group] for name, group in groups.items()}
 
     def work(images: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor, chunk: torch.Tensor) -> None:
-        found = {("", 0): int((victim.predict(images, ids)[0] == labels).sum())}
+        found = {("", 0): int((target_model.predict(images, ids)[0] == labels).sum())}
         changes = {}
         for name, group in groups.items():
             for number in range(len(group)):
                 changed = attackers[name][number](images, labels, ids)
-                found[name, number] = int((victim.predict(changed, ids)[0] == labels).sum())
+                found[name, number] = int((target_model.predict(changed, ids)[0] == labels).sum())
                 if radius is not None:
                     spectrum = Spectrum(*images.shape[-2:])
                     spectrum.add(changed - images)

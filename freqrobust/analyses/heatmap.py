@@ -68,7 +68,7 @@ class HeatMap(Analysis):
             with output_of(layer) if layer is not None else nullcontext() as outputs:
                 sweep.over(block, outputs)
 
-        context.bench.each(torch.arange(len(data)), work)
+        context.batches.each(torch.arange(len(data)), work)
         error = sweep.wrong / len(data)
         split = split_radius(data.shape)
         low, high = (_mean(error, waves, where) for where in ((0.5, split), (split, math.inf)))

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from freqrobust.data.dataset import ImageData
     from freqrobust.harness.analysis_context import AnalysisContext
-    from freqrobust.plugins.specs import Selection
+    from freqrobust.plugins.base import Attack
+    from freqrobust.plugins.specs import PluginSpec
 
 
 class SpectrumResult(AnalysisResult):
@@ -67,7 +68,7 @@ class Spectra(Analysis):
             )
         return result
 
-    def _attacks(self) -> list[Selection]:
+    def _attacks(self) -> list[PluginSpec[Attack]]:
         from freqrobust.plugins.base import Attack
         from freqrobust.plugins.selection import parse_attacks
 
@@ -79,7 +80,7 @@ class Spectra(Analysis):
                 raise SpecError(f"{one.spec} is a shift; give it as one of the shifts")
         return found
 
-    def _shifts(self, shape: tuple[int, ...]) -> dict[str, Selection]:
+    def _shifts(self, shape: tuple[int, ...]) -> dict[str, PluginSpec[Attack]]:
         from freqrobust.analyses._shifts import shift_groups
 
         if self.shifts == ["none"]:
@@ -137,7 +138,9 @@ def _images(context: AnalysisContext, radius: float) -> SpectrumRecord:
     return total.record("images", "images", radius)
 
 
-def _difference(context: AnalysisContext, name: str, attack: Selection, kind: str, radius: float) -> SpectrumRecord:
+def _difference(
+    context: AnalysisContext, name: str, attack: PluginSpec[Attack], kind: str, radius: float
+) -> SpectrumRecord:
     from freqrobust.analyses._spectra import Spectrum
 
     total = Spectrum(*context.data.shape[1:])

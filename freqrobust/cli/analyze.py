@@ -13,8 +13,9 @@ from freqrobust.core.errors import SpecError
 from freqrobust.core.text import one_line
 
 if TYPE_CHECKING:
+    from freqrobust.harness.analysis import Analysis
     from freqrobust.models.classifier import Classifier
-    from freqrobust.plugins.specs import Selection
+    from freqrobust.plugins.specs import PluginSpec
     from freqrobust.results.analysis import AnalysisTable
     from freqrobust.results.analysis_record import AnalysisRecord
 
@@ -144,7 +145,7 @@ def execute(request: Request) -> int:
     return 0
 
 
-def _keep(found: AnalysisRecord, chosen: Selection) -> list[Path]:
+def _keep(found: AnalysisRecord, chosen: PluginSpec[Analysis]) -> list[Path]:
     """Write the record and the picture into a folder under ``runs/``, named by content: the same command finds it again.
 
     Returns:
@@ -171,7 +172,7 @@ def _keep(found: AnalysisRecord, chosen: Selection) -> list[Path]:
     return [record, picture]
 
 
-def _analysis(request: Request) -> Selection:
+def _analysis(request: Request) -> PluginSpec[Analysis]:
     from freqrobust.harness.analysis import analyses
 
     found = analyses.parse(request.analysis, request.options)
@@ -203,11 +204,10 @@ def _loaded(
     """The models by label; the demo where none is named."""
     from freqrobust.harness.analyze import labelled
     from freqrobust.models.loading import load_model
-    from freqrobust.training.demo import demo_model
 
     if not named:
         watch.say("no --model given: this is the embedded demo, a small CNN on 8 x 8 handwritten digits")
-        return demo_model(cache, watch).to(device)
+        return load_model("demo", data=data, device=device, cache_dir=cache, progress=watch)
     models: list[Classifier] = []
     for spec, arch, normalize in named:
         model = load_model(spec, arch=arch, normalize=normalize, trust=request.trust, data=data, device=device)

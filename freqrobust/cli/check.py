@@ -11,6 +11,7 @@ from freqrobust.core.errors import GateError
 from freqrobust.core.files import check_writable, user_path
 from freqrobust.core.text import one_line, print_error
 from freqrobust.gate.project import NAME, UPDATE_COMMAND, Project, find_project, read_project, working_in
+from freqrobust.results import cell_reference
 
 if TYPE_CHECKING:
     from freqrobust.cli.eval import Request
@@ -172,7 +173,7 @@ def _update(project: Project, old: Report | None, report: Report, code: int, qui
 
 def _show(project: Project, old: Report | None, report: Report) -> None:
     from freqrobust.core.text import one_line
-    from freqrobust.gate import planned, regression
+    from freqrobust.gate import regression
     from freqrobust.gate.table import console_for, print_comparison
 
     assert project.baseline is not None
@@ -186,7 +187,7 @@ def _show(project: Project, old: Report | None, report: Report) -> None:
         else:
             print_comparison(change, console, plain=plain)
     console.print(one_line(f"baseline written: {project.baseline}; keep it under version control"), style="bold")
-    known = planned.in_report(report)
+    known = cell_reference.in_report(report)
     try:
         cells = len(regression.declared_cells(project.rules, known, report.data.shape))
         undetectable = regression.undetectable_cells(report, project.rules)

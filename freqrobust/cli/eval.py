@@ -16,7 +16,8 @@ from freqrobust.core.text import excerpt, print_error
 if TYPE_CHECKING:
     from freqrobust.core.progress import Screen
     from freqrobust.gate.thresholds import Gate
-    from freqrobust.plugins.specs import DefenseChain, Selection
+    from freqrobust.plugins.base import Attack
+    from freqrobust.plugins.specs import DefenseChain, PluginSpec
 
 
 @dataclass(frozen=True)
@@ -233,14 +234,17 @@ def wanted_models(request: Request) -> list[WantedModel]:
 
 def _load(wanted: WantedModel, trust: bool, data: Any, device: Any, cache: Path, watch: Screen) -> Any:
     from freqrobust.models.loading import load_model
-    from freqrobust.training.demo import demo_model
 
-    if wanted.spec == "demo":
-        model = demo_model(cache, watch).to(device)
-    else:
-        model = load_model(
-            wanted.spec, arch=wanted.arch, normalize=wanted.normalize, trust=trust, data=data, device=device
-        )
+    model = load_model(
+        wanted.spec,
+        arch=wanted.arch,
+        normalize=wanted.normalize,
+        trust=trust,
+        data=data,
+        device=device,
+        cache_dir=cache,
+        progress=watch,
+    )
     watch.say(f"model: {model.arch} ({model.spec})")
     watch.say(f"normalisation: {model.chosen}, source: {model.chosen.source}")
     for warning in filter(None, (model.note, model.chosen.warning)):
@@ -313,7 +317,7 @@ def _named_by(model: Any) -> Any:
 
 
 def default_run_dir(
-    request: Request, models: Sequence[Any], data: Any, chains: list[DefenseChain], attacks: list[Selection]
+    request: Request, models: Sequence[Any], data: Any, chains: list[DefenseChain], attacks: list[PluginSpec[Attack]]
 ) -> Path:
     """A folder under ``runs/`` named by content, so that the same command finds it again."""
     from freqrobust.core.files import identity
@@ -323,7 +327,7 @@ def default_run_dir(
         "model": prints[0] if len(prints) == 1 else prints,
         "data": data.sha256,
         "defenses": [chain.spec for chain in chains],
-        "attacks": [selection.spec for selection in attacks],
+        "attacks": [plugin_spec.spec for plugin_spec in attacks],
         "baseline": request.baseline,
         "train_data": request.train_data,
         "seed": request.seed,

@@ -13,7 +13,7 @@ from freqrobust.plugins.help import field_default, field_type
 from freqrobust.plugins.registry import Registry, attacks, defenses
 from freqrobust.results.reporter import reports
 
-KINDS: dict[str, Registry] = {"attacks": attacks, "defenses": defenses, "reports": reports, "analyses": analyses}
+KINDS: dict[str, Registry[Any]] = {"attacks": attacks, "defenses": defenses, "reports": reports, "analyses": analyses}
 
 
 def print_lists(what: str | None) -> None:
@@ -40,7 +40,7 @@ def print_lists(what: str | None) -> None:
         console.print()
 
 
-def _print_family(console: Any, registry: Registry, name: str, whole: bool) -> None:
+def _print_family(console: Any, registry: Registry[Any], name: str, whole: bool) -> None:
     """The members of a family: with their parameters, or by name only; or why there are none."""
     from rich.padding import Padding
     from rich.text import Text
@@ -60,7 +60,7 @@ def _print_family(console: Any, registry: Registry, name: str, whole: bool) -> N
         console.print(Padding(Text(", ".join(members)), (0, 0, 0, 6)))
 
 
-def _print_plugin(console: Any, registry: Registry, name: str) -> None:
+def _print_plugin(console: Any, registry: Registry[Any], name: str) -> None:
     _print_class(console, name, registry.get(name), "", registry.origin(name))
 
 

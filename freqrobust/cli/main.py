@@ -112,7 +112,7 @@ def build(arguments: list[str]) -> tuple[Any, list[str]]:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from freqrobust import __version__
+        from freqrobust.core.version import __version__
 
         print(f"freqrobust {__version__}")
         raise typer.Exit

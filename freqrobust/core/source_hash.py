@@ -1,4 +1,8 @@
-"""Hashes of source code, so that an edited file is never served from a journal."""
+"""Hashes of source code, so that a result is never served from a journal after the code behind it changed.
+
+A hash covers a module and, recursively, what it imports: of freqrobust, of its own package and, for a lone file, of
+its own folder. Comments, docstrings and imports for type checkers alone do not count.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +11,52 @@ import hashlib
 import importlib.util
 import inspect
 import sys
-from functools import cache
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from freqrobust.core.user_code import FILE_MODULE
 
+_PACKAGE = "freqrobust"
+#: Packages that are not followed: their versions are recorded instead.
+_LIBRARIES = {"torch", "torchvision", "numpy", "pydantic", "builtins", "abc", "typing"}
+
+
+def code_hash(modules: Iterable[str]) -> str:
+    """Hash of modules of freqrobust and of all that they import of freqrobust."""
+    files: dict[str, Path | None] = {}
+    for module in modules:
+        _collect(module, files)
+    return _digest("", files).hexdigest()[:16]
+
 
 def source_hash(cls: type) -> str:
-    """Hash of the source of a class, its bases, and the modules of the same package that these import."""
+    """Hash of the source of a class, its bases, and the modules that these import."""
     files: dict[str, Path | None] = {}
     for base in cls.__mro__:
         _collect(base.__module__, files)
-    digest = hashlib.sha256(cls.__qualname__.encode())
+    digest = _digest(cls.__qualname__, files)
+    if all(file is None for file in files.values()) or _file_of(cls.__module__) is None:
+        digest.update(_code_of(cls))  # a notebook, or a session at the prompt
+    return digest.hexdigest()[:16]
+
+
+def covered(modules: Iterable[str]) -> list[str]:
+    """The names of all modules that :func:`code_hash` covers."""
+    files: dict[str, Path | None] = {}
+    for module in modules:
+        _collect(module, files)
+    return sorted(name for name, file in files.items() if file is not None)
+
+
+def _digest(start: str, files: dict[str, Path | None]) -> hashlib._Hash:
+    digest = hashlib.sha256(start.encode())
     for name in sorted(files):
         file = files[name]
         digest.update(name.encode())  # of a single file the name holds the hash of what was executed
         if file is not None and not name.startswith(FILE_MODULE):
-            digest.update(file.read_bytes())
-    if all(file is None for file in files.values()):  # a notebook, or a session at the prompt
-        digest.update(_code_of(cls))
-    return digest.hexdigest()[:16]
+            digest.update(_parsed(file, file.stat().st_mtime_ns)[1])
+    return digest
 
 
 def _code_of(cls: type) -> bytes:
@@ -40,13 +70,9 @@ def _code_of(cls: type) -> bytes:
         ).encode()
 
 
-_NOT_OURS = {"freqrobust", "torch", "torchvision", "numpy", "pydantic", "builtins", "abc", "typing"}
-_PLUGINS = ("freqrobust.attacks", "freqrobust.defenses", "freqrobust.reports", "freqrobust.analyses")
-
-
 def _collect(name: str, found: dict[str, Path | None], importer: tuple[str, Path] | None = None) -> None:
-    """Add a module and, from there on, what it imports of its own package or, for a lone file, of its own folder."""
-    if name in found or (name.split(".")[0] in _NOT_OURS and not name.startswith(_PLUGINS)):
+    """Add a module and, from there on, what it imports."""
+    if name in found or name.split(".")[0] in _LIBRARIES or name == _PACKAGE:
         return
     file = _file_of(name)
     if importer is not None and (file is None or not _near(name, file, *importer)):
@@ -71,7 +97,7 @@ def _file_of(name: str) -> Path | None:
 
 def _origin(name: str) -> str | None:
     parent = name.rpartition(".")[0]
-    if parent and parent not in sys.modules:
+    if parent and parent not in sys.modules and not name.startswith(f"{_PACKAGE}."):
         return None  # asking for it would import the parent
     spec = importlib.util.find_spec(name)
     return spec.origin if spec is not None else None
@@ -79,35 +105,66 @@ def _origin(name: str) -> str | None:
 
 def _near(name: str, file: Path, importer: str, importer_file: Path) -> bool:
     top = name.split(".")[0]
-    if top == importer.split(".")[0]:
+    if top in (importer.split(".")[0], _PACKAGE):
         return True
     folder = importer_file.parent
     return folder in file.parents and folder.name not in ("site-packages", "dist-packages")
 
 
 def _imported(file: Path, package: str) -> list[str]:
-    """Full names of the modules that a source file names in its import statements, also inside of functions."""
-    try:
-        tree = ast.parse(file.read_bytes())
-    except (OSError, SyntaxError, ValueError):
-        return []
+    """Full names of the modules that a source file imports, also inside of functions."""
     names: list[str] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            parts = package.split(".")
-            start = ".".join(parts[: len(parts) - node.level + 1]) if node.level else ""
-            base = ".".join(part for part in (start, node.module or "") if part)
-            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    for level, module, imported in _parsed(file, file.stat().st_mtime_ns)[0]:
+        parts = package.split(".")
+        start = ".".join(parts[: len(parts) - level + 1]) if level else ""
+        base = ".".join(part for part in (start, module) if part)
+        names += [base, *(f"{base}.{name}" for name in imported)]
     return names
 
 
-@cache
-def engine_hash() -> str:
-    """Hash of freqrobust's own numerical code, a part of every identity; what was imported does not change."""
-    digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        if not file.name.startswith("cli"):
-            digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
+@lru_cache(maxsize=1024)
+def _parsed(file: Path, changed: int) -> tuple[list[tuple[int, str, tuple[str, ...]]], bytes]:
+    """The import statements of a file, and a digest of its code; ``changed`` is its time of modification."""
+    content = file.read_bytes()
+    try:
+        tree = ast.parse(content)
+    except (SyntaxError, ValueError):
+        return [], hashlib.sha256(content).digest()
+    imports: list[tuple[int, str, tuple[str, ...]]] = []
+    for node in _running(tree):
+        if isinstance(node, ast.Import):
+            imports += [(0, alias.name, ()) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            imports.append((node.level, node.module or "", tuple(alias.name for alias in node.names)))
+    return imports, hashlib.sha256(ast.dump(_bare(tree)).encode()).digest()
+
+
+def _running(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those that only a type checker sees."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and _is_type_checking(child.test):
+            for other in child.orelse:
+                yield other
+                yield from _running(other)
+            continue
+        yield child
+        yield from _running(child)
+
+
+def _is_type_checking(test: ast.expr) -> bool:
+    return (isinstance(test, ast.Name) and test.id == "TYPE_CHECKING") or (
+        isinstance(test, ast.Attribute) and test.attr == "TYPE_CHECKING"
+    )
+
+
+def _bare(tree: ast.Module) -> ast.Module:
+    """The same code without docstrings and without what only a type checker sees."""
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if not isinstance(body, list):
+            continue
+        kept = [s for s in body if not (isinstance(s, ast.If) and _is_type_checking(s.test) and not s.orelse)]
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            kept = [s for s in kept if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
+        node.body = kept  # type: ignore[attr-defined]
+    return tree

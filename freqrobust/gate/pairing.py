@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from freqrobust.core.errors import GateError
-from freqrobust.gate import planned
 from freqrobust.gate.planned import Target
 from freqrobust.numerics.statistics import mcnemar, sign_flip
+from freqrobust.results import cell_reference
 from freqrobust.results.cells import Cell, WorstCase
 from freqrobust.results.records import ModelRecord, NormalizeRecord
 from freqrobust.results.report import Report
@@ -32,11 +32,11 @@ class Side:
         self.worst: dict[str, tuple[Target, WorstCase]] = {}
         for cell in report.cells:
             if cell.model in renumber:
-                target = replace(planned.of_cell(cell), model=renumber[cell.model])
+                target = replace(cell_reference.of_cell(cell), model=renumber[cell.model])
                 self.cells[target.key] = (target, cell)
         for row in report.worst_case:
             if row.model in renumber:
-                target = replace(planned.of_worst(row), model=renumber[row.model])
+                target = replace(cell_reference.of_worst(row), model=renumber[row.model])
                 self.worst[target.key] = (target, row)
 
     def targets(self) -> list[Target]:
@@ -258,7 +258,7 @@ def _levels(shared: Sequence[Target], sweep: Target, old: Side, now: Side) -> li
     cells = {
         t.threat[1]: t.key
         for t in shared
-        if t.what == "cell" and t.threat is not None and planned.sweep_of(t).key == sweep.key
+        if t.what == "cell" and t.threat is not None and cell_reference.sweep_of(t).key == sweep.key
         if not old.failed(t) and not now.failed(t)
     }
     return [cells[eps] for eps in sorted(cells)]

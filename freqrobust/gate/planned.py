@@ -10,7 +10,7 @@ from freqrobust.plugins.base import Attack
 from freqrobust.results.cell_reference import Target, find, in_report, of_cell, of_worst, sweep_of, sweeps
 
 if TYPE_CHECKING:
-    from freqrobust.plugins.specs import DefenseChain, Selection
+    from freqrobust.plugins.specs import DefenseChain, PluginSpec
 
 __all__ = [
     "Target",
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 
-def of_pair(chain: DefenseChain, attack: Selection | None) -> Target:
+def of_pair(chain: DefenseChain, attack: PluginSpec[Attack] | None) -> Target:
     """The target that an attack on a defense is; without an attack, the clean images."""
     clean = Target("cell", chain.name, chain.spec, "clean", "clean", chain.params)
     if attack is None:
@@ -37,12 +37,12 @@ def of_pair(chain: DefenseChain, attack: Selection | None) -> Target:
     return replace(clean, attack=attack.name, attack_spec=attack.spec, attack_params=attack.params, threat=named)
 
 
-def is_adversarial(attack: Selection) -> bool:
+def is_adversarial(attack: PluginSpec[Attack]) -> bool:
     """Whether an attack is one, and not a shift."""
     return isinstance(attack.plugin, Attack) and attack.plugin.kind == "adversarial"
 
 
-def planned(chains: Iterable[DefenseChain], attacks: Sequence[Selection], oblivious: bool) -> list[Target]:
+def planned(chains: Iterable[DefenseChain], attacks: Sequence[PluginSpec[Attack]], oblivious: bool) -> list[Target]:
     """Everything that a run will measure, before it is measured. Sweeps are left out: no threshold is on them."""
     found: list[Target] = []
     for chain in chains:

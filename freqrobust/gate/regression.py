@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from freqrobust.core.errors import GateError, SpecError
-from freqrobust.gate import planned
 from freqrobust.gate.pairing import (
     Change,
     Side,
@@ -24,6 +23,7 @@ from freqrobust.gate.pairing import (
 from freqrobust.gate.planned import Target
 from freqrobust.numerics.statistics import detectable_drop, holm
 from freqrobust.plugins.suites import HEADLINE_RADIUS, scaled_radius
+from freqrobust.results import cell_reference
 from freqrobust.results.gate_record import Comparison, RegressionRow
 from freqrobust.results.records import DataRecord
 from freqrobust.results.report import Report
@@ -85,8 +85,8 @@ def compare(baseline: Report, new: Report, rules: Rules | None = None, *, name: 
     old, now = Side(baseline, {b: n for n, b in partners.items()}), Side(new, {n: n for n in partners})
     shared, notes = shared_targets(old, now)
     notes = [*conditions(baseline, new, partners), *unpaired(baseline.models, new.models, pairs), *notes]
-    declared = _declared(rules, [*shared, *planned.sweeps(shared)], new.data.shape)
-    changes, more = changes_of(old, now, [*shared, *planned.sweeps(shared)], declared.cells, declared.named)
+    declared = _declared(rules, [*shared, *cell_reference.sweeps(shared)], new.data.shape)
+    changes, more = changes_of(old, now, [*shared, *cell_reference.sweeps(shared)], declared.cells, declared.named)
     notes += more
     if rules.strict and notes:
         raise GateError(f"strict: {name} and the new report differ: {'; '.join(notes)}")
@@ -127,9 +127,9 @@ def check_rules(rules: Rules, baseline: Report, planned: Sequence[Target]) -> No
         GateError: nothing in common.
         SpecError: a rule names no cell.
     """
-    known = {target.key for target in planned.in_report(baseline)}
+    known = {target.key for target in cell_reference.in_report(baseline)}
     shared = [target for target in planned if target.key in known]
-    _declared(rules, [*shared, *planned.sweeps(shared)], baseline.data.shape)
+    _declared(rules, [*shared, *cell_reference.sweeps(shared)], baseline.data.shape)
 
 
 def declared_cells(rules: Rules, known: Sequence[Target], shape: Sequence[int]) -> list[Target]:
@@ -156,7 +156,7 @@ def undetectable_cells(report: Report, rules: Rules) -> list[str]:
     """
     side = Side(report, {number: number for number in range(len(report.models))})
     known = side.targets()
-    known += planned.sweeps(known)
+    known += cell_reference.sweeps(known)
     declared = _declared(rules, known, report.data.shape)
     changes, _ = changes_of(side, side, known, (), ())
     return _undetectable(changes, declared, rules, model_labels(report) if len(report.models) > 1 else [])
@@ -224,10 +224,10 @@ def _declared(rules: Rules, shared: Sequence[Target], shape: Sequence[int]) -> _
         if text == DEFAULT:
             cells |= {t.key: t for t in default_cells(shared, shape)}
         else:
-            found = {t.key: t for t in planned.find(text, shared, "gate cell")}
+            found = {t.key: t for t in cell_reference.find(text, shared, "gate cell")}
             cells, named = cells | found, named | found.keys()
     for text, drop in rules.max_drops:
-        found = {t.key: t for t in planned.find(text, shared, "max-drop")}
+        found = {t.key: t for t in cell_reference.find(text, shared, "max-drop")}
         cells, named = cells | found, named | found.keys()
         limits.append((set(found), drop))
     if not cells:

@@ -19,6 +19,7 @@ from freqrobust.numerics import noise
 from freqrobust.numerics.sequential_test import Plan, looks_for, plan
 from freqrobust.numerics.statistics import wilson
 from freqrobust.plugins.selection import parse_attacks
+from freqrobust.results import cell_reference
 from freqrobust.results.cells import Cell, WorstCase
 from freqrobust.results.gate_record import GateRecord, SequentialRecord, ThresholdRow
 from freqrobust.results.outcomes import pack
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from freqrobust.core.progress import Progress
     from freqrobust.data.dataset import ImageData
     from freqrobust.gate.planned import Target
-    from freqrobust.plugins.specs import DefenseChain, Selection
+    from freqrobust.plugins.base import Attack
+    from freqrobust.plugins.specs import DefenseChain, PluginSpec
 
 #: The default chances of deciding otherwise than all samples would.
 ERROR_RATE = 0.05
@@ -53,7 +55,9 @@ class _Open:
 
     def take(self, part: Report) -> None:
         """One more look."""
-        found = {planned.of_cell(c).key: c for c in part.cells} | {planned.of_worst(w).key: w for w in part.worst_case}
+        found = {cell_reference.of_cell(c).key: c for c in part.cells} | {
+            cell_reference.of_worst(w).key: w for w in part.worst_case
+        }
         one = found.get(self.key)
         if one is None or one.outcomes is None:
             self.verdict = False
@@ -69,7 +73,7 @@ class _Open:
     def _needs(self, cell: Cell) -> bool:
         if self.target.what == "worst":
             return cell.kind == "adversarial"
-        return planned.of_cell(cell).key == self.key
+        return cell_reference.of_cell(cell).key == self.key
 
     @property
     def key(self) -> str:
@@ -121,11 +125,11 @@ class _Merged:
         worst = {one.target.key for one in judged if one.target.what == "worst"}
         for cell in part.cells:
             cell.model = model
-            key = planned.of_cell(cell).key
+            key = cell_reference.of_cell(cell).key
             self.cells[key] = _joined(self.cells[key], cell) if key in self.cells else _plain(cell)
         for row in part.worst_case:
             row.model = model
-            key = planned.of_worst(row).key
+            key = cell_reference.of_worst(row).key
             if key in worst:
                 self.worst[key] = _counted(self.worst[key], row) if key in self.worst else row
 
@@ -225,7 +229,7 @@ class SequentialGate(Gate):
         from freqrobust.plugins.selection import with_baseline
 
         chains: Sequence[DefenseChain] = with_baseline(options.pop("defenses"), options.pop("baseline"))
-        attacks: Sequence[Selection] = parse_attacks(options.pop("attacks"))
+        attacks: Sequence[PluginSpec[Attack]] = parse_attacks(options.pop("attacks"))
         oblivious: bool = options.pop("oblivious")
         watch: Progress = options.pop("progress")
         options["mce_reference"] = None  # means over corruptions need all samples
@@ -275,7 +279,7 @@ class _Chain:
     """One defense, while it has open thresholds."""
 
     chain: DefenseChain
-    attacks: Sequence[Selection]
+    attacks: Sequence[PluginSpec[Attack]]
     oblivious: bool
     opened: list[_Open]
 
@@ -310,7 +314,7 @@ class _Chain:
                 break
         watch.end(f"{self.chain.spec}: decided after {done} of {len(data)} samples")
 
-    def needed(self, opened: Sequence[_Open]) -> list[Selection]:
+    def needed(self, opened: Sequence[_Open]) -> list[PluginSpec[Attack]]:
         """The attacks whose outcomes the open thresholds are about, each with the smaller eps of its sweep."""
         names = [planned.of_pair(self.chain, one) for one in self.attacks]
         wanted: set[int] = set()
@@ -334,9 +338,9 @@ def _smaller(names: Sequence[Target], index: int) -> list[int]:
     mine = names[index]
     if mine.threat is None:
         return []
-    sweep = planned.sweep_of(mine).key
+    sweep = cell_reference.sweep_of(mine).key
     return [
         i
         for i, other in enumerate(names)
-        if other.threat is not None and other.threat[1] < mine.threat[1] and planned.sweep_of(other).key == sweep
+        if other.threat is not None and other.threat[1] < mine.threat[1] and cell_reference.sweep_of(other).key == sweep
     ]

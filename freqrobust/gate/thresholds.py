@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from freqrobust.core.errors import SpecError
 from freqrobust.core.numbers import fraction
-from freqrobust.gate import planned
 from freqrobust.gate.regression import Rules, check_rules, check_same_data, compare
 from freqrobust.numerics.statistics import wilson
+from freqrobust.results import cell_reference
 from freqrobust.results.gate_record import GateRecord, ThresholdRow
 from freqrobust.results.report import Report
 from freqrobust.results.summary import model_labels
@@ -151,7 +151,7 @@ class Gate:
         """
         self.planned = planned
         for threshold in self.thresholds:
-            planned.find(threshold.target, planned, "threshold")
+            cell_reference.find(threshold.target, planned, "threshold")
         if self.baseline is not None:
             check_same_data(self.baseline.data, data, self.name)
             check_rules(self.rules, self.baseline, planned)
@@ -183,8 +183,8 @@ def threshold_rows(
     Args:
         planned: what was to be measured of each model. What is not in the report failed, and is not reached.
     """
-    cells: list[tuple[Target, Cell | WorstCase]] = [(planned.of_cell(cell), cell) for cell in report.cells]
-    cells += [(planned.of_worst(row), row) for row in report.worst_case]
+    cells: list[tuple[Target, Cell | WorstCase]] = [(cell_reference.of_cell(cell), cell) for cell in report.cells]
+    cells += [(cell_reference.of_worst(row), row) for row in report.worst_case]
     measured = {target.key: found for target, found in cells}
     known = {target.key: target for target, _ in cells}
     for number in range(len(report.models)):
@@ -218,7 +218,7 @@ def required_of(thresholds: Iterable[Threshold], known: Sequence[Target]) -> dic
     """
     required: dict[str, float] = {}
     for threshold in thresholds:
-        for target in planned.find(threshold.target, known, "threshold"):
+        for target in cell_reference.find(threshold.target, known, "threshold"):
             required[target.key] = max(required.get(target.key, 0.0), threshold.required)
     return required
 

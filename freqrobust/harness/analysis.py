@@ -78,4 +78,4 @@ class Analysis(Plugin):
         return None
 
 
-analyses = Registry("analysis", "freqrobust.analyses", Analysis)
+analyses = Registry("analysis", "freqrobust.analyses", Analysis, "run")

@@ -14,13 +14,13 @@ from torch import nn
 from freqrobust.core.errors import SpecError
 from freqrobust.core.text import near_miss
 from freqrobust.data.dataset import ImageData
-from freqrobust.harness.batches import Bench
+from freqrobust.harness.batches import Batches
 from freqrobust.harness.cell import EOT, run_attack
 from freqrobust.harness.preparation import prepared
-from freqrobust.harness.target_model import Victim
+from freqrobust.harness.target_model import TargetModel
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.context import AttackContext
-from freqrobust.plugins.specs import Selection
+from freqrobust.plugins.specs import PluginSpec
 
 T = TypeVar("T")
 Reading = Literal["low", "high", "both", "neither"]
@@ -49,7 +49,7 @@ class Laboratory(Protocol):
     memory: dict[str, Any]
     subjects: int
 
-    def reference(self, spec: str | None) -> tuple[str, Victim]:
+    def reference(self, spec: str | None) -> tuple[str, TargetModel]:
         """Label and model of a reference: a model spec, else the first model, undefended."""
 
 
@@ -59,25 +59,25 @@ class AnalysisContext:
 
     Attributes:
         label: names the model and its defense.
-        victim: the defended model: predictions in fp32, gradients.
-        bench: the samples in batches.
+        target_model: the defended model: predictions in fp32, gradients.
+        batches: the samples in batches.
         seed: the seed of the run.
         laboratory: what all subjects share.
     """
 
     label: str
-    victim: Victim
-    bench: Bench
+    target_model: TargetModel
+    batches: Batches
     seed: int
     laboratory: Laboratory
 
     @property
     def data(self) -> ImageData:
-        return self.bench.data
+        return self.batches.data
 
     @property
     def device(self) -> torch.device:
-        return self.bench.device
+        return self.batches.device
 
     def each(self, what: str, total: int, work: Callable[[torch.Tensor], None]) -> None:
         """Call ``work`` with positions of ``range(total)``, int64, in batches that fit the memory.
@@ -85,9 +85,9 @@ class AnalysisContext:
         The positions are handed out in blocks, so that millions of them take no memory. A batch during which
         memory runs out is repeated in halves: ``work`` adds to its results last.
         """
-        self.bench.watch.begin(f"{self.label}: {what}", total)
-        for start in range(0, total, 64 * self.bench.batch_size):
-            self.bench.each(torch.arange(start, min(start + 64 * self.bench.batch_size, total)), work)
+        self.batches.watch.begin(f"{self.label}: {what}", total)
+        for start in range(0, total, 64 * self.batches.batch_size):
+            self.batches.each(torch.arange(start, min(start + 64 * self.batches.batch_size, total)), work)
 
     def each_batch(
         self, what: str, work: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], None]
@@ -97,32 +97,34 @@ class AnalysisContext:
 
     def classes(self, images: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """Predicted classes ``(N,)``: the majority of the votes where the defense is random."""
-        return self.victim.predict(images, ids)[0]
+        return self.target_model.predict(images, ids)[0]
 
     def logits(self, images: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Predicted classes ``(N,)`` and the logits ``(N, K)`` of the first vote."""
-        return self.victim.predict(images, ids)
+        return self.target_model.predict(images, ids)
 
-    def attacker(self, attack: Selection) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
+    def attacker(
+        self, attack: PluginSpec[Attack]
+    ) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
         """``(images, labels, ids) -> images`` after an attack, of the highest loss it finds, or after a shift."""
         plugin = attack.plugin
         assert isinstance(plugin, Attack)
         plugin.check_data(self.data)
         everyone = torch.arange(len(self.data))
-        whole = AttackContext(everyone, self.seed, "maximize", eot=EOT if self.victim.stochastic else 1)
-        whole = prepared(plugin, attack.spec, self.victim, self.bench, everyone, whole)
+        whole = AttackContext(everyone, self.seed, "maximize", eot=EOT if self.target_model.stochastic else 1)
+        whole = prepared(plugin, attack.spec, self.target_model, self.batches, everyone, whole)
 
         def changed(images: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-            return run_attack(attack, plugin, self.victim, images, labels, whole.batch(ids))
+            return run_attack(attack, plugin, self.target_model, images, labels, whole.batch(ids))
 
         return changed
 
     def gradient(self, images: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """Gradient of each sample's cross-entropy in its image ``(N, C, H, W)``; the mean of several draws where
         the defense is random."""
-        draws = EOT if self.victim.stochastic else 1
+        draws = EOT if self.target_model.stochastic else 1
         total = torch.zeros_like(images)
-        with self.victim.attacked(ids, "gradient") as view:
+        with self.target_model.attacked(ids, "gradient") as view:
             for _ in range(draws):
                 x = images.clone().requires_grad_(True)
                 with torch.enable_grad():
@@ -144,7 +146,7 @@ class AnalysisContext:
         Raises:
             SpecError: there is none of that name, or several.
         """
-        return find_layer(self.victim.exact, name)
+        return find_layer(self.target_model.exact, name)
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:

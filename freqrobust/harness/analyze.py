@@ -12,12 +12,12 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from freqrobust import __version__
 from freqrobust.core.errors import DataError, PluginError, SpecError
 from freqrobust.core.files import user_path
 from freqrobust.core.numbers import check_int64
 from freqrobust.core.progress import Progress, watching
 from freqrobust.core.user_code import running_user_code
+from freqrobust.core.version import __version__
 from freqrobust.data.dataset import ImageData
 from freqrobust.data.sources import as_data
 from freqrobust.harness.analysis import Analysis, analyses
@@ -27,14 +27,14 @@ from freqrobust.harness.multi_model import as_network
 from freqrobust.harness.opening import Settings, about_model, check_settings, open_run, prepared_model
 from freqrobust.harness.provenance import data_record, environment_record, now
 from freqrobust.harness.run import DefenseRun, Run
-from freqrobust.harness.target_model import Victim
+from freqrobust.harness.target_model import TargetModel
 from freqrobust.models.classifier import Classifier, set_eval
 from freqrobust.models.fingerprint import fingerprint, record
 from freqrobust.models.loading import load_model
 from freqrobust.plugins.base import Defense
 from freqrobust.plugins.context import DefenseContext
 from freqrobust.plugins.selection import parse_chains
-from freqrobust.plugins.specs import DefenseChain, Selection
+from freqrobust.plugins.specs import DefenseChain, PluginSpec
 from freqrobust.results.analysis import AnalysisResult
 from freqrobust.results.analysis_record import AnalysisRecord
 from freqrobust.results.figures import encode, require, styled
@@ -47,7 +47,7 @@ Model = nn.Module | str | os.PathLike[str]
 def analyze(
     model: Model | Sequence[Model] | Mapping[str, Model],
     data: Any,
-    analysis: str | Analysis | Selection,
+    analysis: str | Analysis | PluginSpec[Analysis],
     *,
     defenses: Iterable[str | Defense | DefenseChain | Sequence[Defense]] | None = (),
     baseline: bool = True,
@@ -95,7 +95,7 @@ def analyze(
         raise DataError(f"{chosen.name} looks at images: give data (on the command line: --data)")
     images = as_data(data) if data is not None else None
     training = as_data(train_data, "train data") if train_data is not None else None
-    chains = parse_chains(defenses, baseline, training)
+    chains = parse_chains(defenses, baseline, training is not None)
     with ExitStack() as stack:
         watch = stack.enter_context(watching(progress))
         if images is None:
@@ -118,13 +118,15 @@ def analyze(
                 w for (_, network), names in zip(networks, stuck, strict=True) for w in about_model(network, names)
             ]
         else:
-            bench = _Laboratory(stack, images, training, settings, seed, cache_dir, watch)
+            batches = _Laboratory(stack, images, training, settings, seed, cache_dir, watch)
             for label, one in labelled(model):
-                bench.add(label, one)
-            bench.subjects = len(bench.runs) * len(chains)
-            results = [_look(plugin, bench, position, chain) for position in range(len(bench.runs)) for chain in chains]
-            records = [bench.record(position) for position in range(len(bench.runs))]
-            warnings = bench.warnings
+                batches.add(label, one)
+            batches.subjects = len(batches.runs) * len(chains)
+            results = [
+                _look(plugin, batches, position, chain) for position in range(len(batches.runs)) for chain in chains
+            ]
+            records = [batches.record(position) for position in range(len(batches.runs))]
+            warnings = batches.warnings
     with running_user_code(f"{type(plugin).__name__} failed"):
         tables = plugin.tables(results)
         drawn = draw(plugin, results, picture) if picture is not None else None
@@ -145,13 +147,13 @@ def analyze(
     )
 
 
-def select(analysis: str | Analysis | Selection) -> Selection:
+def select(analysis: str | Analysis | PluginSpec[Analysis]) -> PluginSpec[Analysis]:
     """The one analysis of a spec.
 
     Raises:
         SpecError: unknown, or a sweep.
     """
-    if isinstance(analysis, Selection):
+    if isinstance(analysis, PluginSpec):
         return analysis
     if not isinstance(analysis, str):
         return analyses.select(analysis)
@@ -193,24 +195,24 @@ def _label(model: Model) -> str:
     return Path(text).stem if Path(text).suffix and ":" not in text else text
 
 
-def _look(plugin: Analysis, bench: _Laboratory, position: int, chain: DefenseChain) -> AnalysisResult:
+def _look(plugin: Analysis, batches: _Laboratory, position: int, chain: DefenseChain) -> AnalysisResult:
     """One model under one defense."""
-    one = DefenseRun(bench.runs[position], chain)
-    victim = one.victim()
-    victim.forwards = 0
-    victim.view.reset()
-    label = bench.label(position, chain)
-    context = AnalysisContext(label, victim, one.bench, bench.seed, bench)
-    found = _run(plugin, victim.exact, bench.data, context)
+    one = DefenseRun(batches.runs[position], chain)
+    target_model = one.target_model()
+    target_model.forwards = 0
+    target_model.view.reset()
+    label = batches.label(position, chain)
+    context = AnalysisContext(label, target_model, one.batches, batches.seed, batches)
+    found = _run(plugin, target_model.exact, batches.data, context)
     found.model, found.defense, found.defense_spec, found.defense_params = (
         position,
         chain.name,
         chain.spec,
         chain.params,
     )
-    found.forwards = victim.forwards + victim.view.forwards
-    found.backwards = victim.view.backwards
-    bench.watch.end(f"{label}: {found.sentence or 'done'} ({found.seconds:.1f} s)")
+    found.forwards = target_model.forwards + target_model.view.forwards
+    found.backwards = target_model.view.backwards
+    batches.watch.end(f"{label}: {found.sentence or 'done'} ({found.seconds:.1f} s)")
     return found
 
 
@@ -288,7 +290,7 @@ class _Laboratory:
         self.warnings: list[Warned] = []
         self.memory: dict[str, Any] = {}
         self.subjects = 0
-        self.references: dict[str | None, tuple[str, Victim]] = {}
+        self.references: dict[str | None, tuple[str, TargetModel]] = {}
 
     def add(self, label: str, model: Model) -> None:
         """Take a model in; it has to fit the data."""
@@ -319,12 +321,12 @@ class _Laboratory:
         run = self.runs[position]
         return record(run.network, run.model_print)
 
-    def reference(self, spec: str | None) -> tuple[str, Victim]:
-        """Label and victim of the reference; see :class:`freqrobust.harness.analysis_context.Laboratory`."""
+    def reference(self, spec: str | None) -> tuple[str, TargetModel]:
+        """Label and target_model of the reference; see :class:`freqrobust.harness.analysis_context.Laboratory`."""
         if spec not in self.references:
             run = self.runs[0] if spec is None else self._open(spec)
             label = self.labels[0] if spec is None else _label(spec)
-            self.references[spec] = label, DefenseRun(run, DefenseChain()).victim()
+            self.references[spec] = label, DefenseRun(run, DefenseChain()).target_model()
         return self.references[spec]
 
 

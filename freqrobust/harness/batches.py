@@ -12,10 +12,10 @@ from freqrobust.core.memory import is_out_of_memory
 from freqrobust.core.progress import Progress
 from freqrobust.data.dataset import ImageData
 from freqrobust.harness.outcome import Outcome
-from freqrobust.harness.target_model import Victim
+from freqrobust.harness.target_model import TargetModel
 
 
-class Bench:
+class Batches:
     """The samples, and how they are cut into batches."""
 
     def __init__(self, data: ImageData, device: torch.device, batch_size: int, adaptive: bool, watch: Progress) -> None:
@@ -55,15 +55,15 @@ class Bench:
 class Timer:
     """Seconds and passes spent on a cell."""
 
-    def __init__(self, victim: Victim) -> None:
-        self.victim = victim
-        victim.view.reset()
-        victim.forwards = victim.non_finite = 0
+    def __init__(self, target_model: TargetModel) -> None:
+        self.target_model = target_model
+        target_model.view.reset()
+        target_model.forwards = target_model.non_finite = 0
         self.start = time.perf_counter()
 
     def close(self, outcome: Outcome) -> Outcome:
-        view = self.victim.view
+        view = self.target_model.view
         outcome.seconds = round(time.perf_counter() - self.start, 4)
-        outcome.forwards = self.victim.forwards + view.forwards
+        outcome.forwards = self.target_model.forwards + view.forwards
         outcome.backwards = view.backwards
         return outcome

@@ -12,15 +12,15 @@ import numpy as np
 import torch
 
 from freqrobust.core.errors import PluginError
-from freqrobust.harness.batches import Bench, Timer
+from freqrobust.harness.batches import Batches, Timer
 from freqrobust.harness.outcome import NORMS, Outcome
 from freqrobust.harness.preparation import prepared
-from freqrobust.harness.target_model import Victim
+from freqrobust.harness.target_model import TargetModel
 from freqrobust.numerics.norms import TOLERANCE, allowance, norms
 from freqrobust.numerics.threat import norm_name
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.context import AttackContext
-from freqrobust.plugins.specs import Selection
+from freqrobust.plugins.specs import PluginSpec
 
 #: Share of gradients that may be exactly zero before a warning.
 ZERO_GRADIENT_SHARE = 0.05
@@ -30,41 +30,41 @@ EOT = 10
 SIGN_BYTES = 64 * 2**20
 
 
-def measure_clean(victim: Victim, bench: Bench) -> Outcome:
+def measure_clean(target_model: TargetModel, batches: Batches) -> Outcome:
     """The clean pass, once a defense."""
-    timer = Timer(victim)
-    n = len(bench.data)
+    timer = Timer(target_model)
+    n = len(batches.data)
     predictions = np.zeros(n, dtype=np.int32)
     softmax_like = True
 
     def work(chunk: torch.Tensor) -> None:
         nonlocal softmax_like
-        images, _, ids = bench.data.batch(chunk, bench.device)
-        classes, logits = victim.predict(images, ids)
+        images, _, ids = batches.data.batch(chunk, batches.device)
+        classes, logits = target_model.predict(images, ids)
         predictions[chunk.numpy()] = classes.cpu().numpy()
         softmax_like &= bool(((logits >= 0).all(dim=1) & ((logits.sum(dim=1) - 1).abs() < 1e-4)).all())
 
-    bench.each(torch.arange(n), work)
-    outcome = timer.close(Outcome(predictions == bench.data.labels.numpy(), predictions))
+    batches.each(torch.arange(n), work)
+    outcome = timer.close(Outcome(predictions == batches.data.labels.numpy(), predictions))
     if softmax_like:
         outcome.warnings.append(
             ("softmax-outputs", "the outputs are probabilities, not logits: gradients may vanish; remove the softmax")
         )
-    _warn_non_finite(outcome, victim, "clean")
+    _warn_non_finite(outcome, target_model, "clean")
     return outcome
 
 
-def _warn_non_finite(outcome: Outcome, victim: Victim, what: str) -> None:
-    count = victim.non_finite + victim.view.non_finite
+def _warn_non_finite(outcome: Outcome, target_model: TargetModel, what: str) -> None:
+    count = target_model.non_finite + target_model.view.non_finite
     if count:
         message = f"{what}: {count} predictions were not finite; NaN counts as wrong"
         outcome.warnings.append(("non-finite-logits", message))
 
 
 def measure(
-    selection: Selection,
-    victim: Victim,
-    bench: Bench,
+    plugin_spec: PluginSpec[Attack],
+    target_model: TargetModel,
+    batches: Batches,
     clean: Outcome,
     lower: Outcome | None,
     seed: int,
@@ -74,9 +74,9 @@ def measure(
     """One attack against one defended model.
 
     Args:
-        selection: the attack.
-        victim: the defended model.
-        bench: the samples.
+        plugin_spec: the attack.
+        target_model: the defended model.
+        batches: the samples.
         clean: the clean pass of this defense.
         lower: the same attack at the next smaller eps of its sweep, whose broken samples are handed over.
         seed: the seed of the run.
@@ -86,50 +86,53 @@ def measure(
     Raises:
         PluginError: the attack broke its contract.
     """
-    attack = selection.plugin
-    assert isinstance(attack, Attack)
+    attack = plugin_spec.plugin
     if attack.kind == "shift":
-        return _shift(selection, attack, victim, bench, seed)
-    return _adversarial(selection, attack, victim, bench, clean, lower, seed, sweeping, among)
+        return _shift(plugin_spec, attack, target_model, batches, seed)
+    return _adversarial(plugin_spec, attack, target_model, batches, clean, lower, seed, sweeping, among)
 
 
-def _shift(selection: Selection, attack: Attack, victim: Victim, bench: Bench, seed: int) -> Outcome:
-    timer = Timer(victim)
-    n = len(bench.data)
+def _shift(
+    plugin_spec: PluginSpec[Attack], attack: Attack, target_model: TargetModel, batches: Batches, seed: int
+) -> Outcome:
+    timer = Timer(target_model)
+    n = len(batches.data)
     predictions = np.zeros(n, dtype=np.int32)
     everyone = torch.arange(n)
     heard: list[tuple[str, str]] = []
-    with recorded(selection.spec, heard):
-        whole = prepared(attack, selection.spec, victim, bench, everyone, AttackContext(everyone, seed, "decide"))
+    with recorded(plugin_spec.spec, heard):
+        whole = prepared(
+            attack, plugin_spec.spec, target_model, batches, everyone, AttackContext(everyone, seed, "decide")
+        )
 
     def work(chunk: torch.Tensor) -> None:
-        images, labels, ids = bench.data.batch(chunk, bench.device)
-        with recorded(selection.spec, heard):
-            changed = run_attack(selection, attack, victim, images, labels, whole.batch(ids))
-        classes, _ = victim.predict(changed, ids)
+        images, labels, ids = batches.data.batch(chunk, batches.device)
+        with recorded(plugin_spec.spec, heard):
+            changed = run_attack(plugin_spec, attack, target_model, images, labels, whole.batch(ids))
+        classes, _ = target_model.predict(changed, ids)
         predictions[chunk.numpy()] = classes.cpu().numpy()
 
-    bench.each(everyone, work)
+    batches.each(everyone, work)
     outcome = timer.close(
-        Outcome(predictions == bench.data.labels.numpy(), predictions, warnings=heard, notes=whole.notes)
+        Outcome(predictions == batches.data.labels.numpy(), predictions, warnings=heard, notes=whole.notes)
     )
-    _warn_non_finite(outcome, victim, selection.spec)
+    _warn_non_finite(outcome, target_model, plugin_spec.spec)
     return outcome
 
 
 def _adversarial(
-    selection: Selection,
+    plugin_spec: PluginSpec[Attack],
     attack: Attack,
-    victim: Victim,
-    bench: Bench,
+    target_model: TargetModel,
+    batches: Batches,
     clean: Outcome,
     lower: Outcome | None,
     seed: int,
     sweeping: bool,
     among: np.ndarray | None,
 ) -> Outcome:
-    timer = Timer(victim)
-    n = len(bench.data)
+    timer = Timer(target_model)
+    n = len(batches.data)
     predictions = clean.predictions.copy()
     examples = {norm: np.full(n, np.inf, dtype=np.float32) for norm in NORMS}
     handed_over = np.zeros(n, dtype=bool)
@@ -139,24 +142,24 @@ def _adversarial(
         for norm in NORMS:
             examples[norm][handed_over] = lower.examples[norm][handed_over]
     # randomness may break a sample that is right by majority only just, so there every sample is attacked
-    tried = np.ones(n, dtype=bool) if victim.stochastic else clean.right & ~handed_over
+    tried = np.ones(n, dtype=bool) if target_model.stochastic else clean.right & ~handed_over
     tried &= among if among is not None else True
-    goal: Literal["decide", "maximize"] = "maximize" if victim.stochastic else "decide"
+    goal: Literal["decide", "maximize"] = "maximize" if target_model.stochastic else "decide"
     right = clean.right & ~handed_over
     some = torch.from_numpy(np.flatnonzero(tried))
-    whole = AttackContext(some, seed, goal, eot=EOT if victim.stochastic else 1, slack=victim.slack)
+    whole = AttackContext(some, seed, goal, eot=EOT if target_model.stochastic else 1, slack=target_model.slack)
     heard: list[tuple[str, str]] = []
-    with recorded(selection.spec, heard):
-        whole = prepared(attack, selection.spec, victim, bench, some, whole)
-    signs = _room_for_signs(attack, bench) if sweeping else None
+    with recorded(plugin_spec.spec, heard):
+        whole = prepared(attack, plugin_spec.spec, target_model, batches, some, whole)
+    signs = _room_for_signs(attack, batches) if sweeping else None
 
     def work(chunk: torch.Tensor) -> None:
-        images, labels, ids = bench.data.batch(chunk, bench.device)
+        images, labels, ids = batches.data.batch(chunk, batches.device)
         where = chunk.numpy()
         hint = _unpack_signs(lower.signs[where], images) if lower is not None and lower.signs is not None else None
-        with recorded(selection.spec, heard):
-            changed = run_attack(selection, attack, victim, images, labels, whole.batch(ids, hint))
-        classes, _ = victim.predict(changed, ids)
+        with recorded(plugin_spec.spec, heard):
+            changed = run_attack(plugin_spec, attack, target_model, images, labels, whole.batch(ids, hint))
+        classes, _ = target_model.predict(changed, ids)
         broken = (classes != labels).cpu().numpy()
         if signs is not None:
             signs[where] = np.packbits(_upwards(changed, images).flatten(1).cpu().numpy(), axis=1)
@@ -166,30 +169,30 @@ def _adversarial(
         for norm in NORMS:
             examples[norm][where[broken]] = norms(changed - images, norm).cpu().numpy()[broken]
 
-    bench.each(some, work)
+    batches.each(some, work)
     outcome = Outcome(right, predictions, examples, inherited=int(handed_over.sum()), signs=signs)
     outcome.breakdown, outcome.notes, outcome.warnings = whole.tally, whole.notes, heard
     outcome = timer.close(outcome)
-    view = victim.view
+    view = target_model.view
     if attack.needs_gradient and view.zero_gradients > ZERO_GRADIENT_SHARE * view.first_gradients:
         share = view.zero_gradients / view.first_gradients
         outcome.warnings.append(
             (
                 "zero-gradients",
-                f"{selection.spec}: {share:.0%} of the first gradients were exactly zero; the attack is weakened",
+                f"{plugin_spec.spec}: {share:.0%} of the first gradients were exactly zero; the attack is weakened",
             )
         )
     if attack.needs_gradient and tried.any() and view.backwards == 0:
-        outcome.warnings.append(("no-gradients", f"{selection.spec}: no gradient reached the images"))
-    _warn_non_finite(outcome, victim, selection.spec)
+        outcome.warnings.append(("no-gradients", f"{plugin_spec.spec}: no gradient reached the images"))
+    _warn_non_finite(outcome, target_model, plugin_spec.spec)
     return outcome
 
 
 def measure_transfer(
-    selection: Selection,
-    source: Victim,
-    bench: Bench,
-    targets: list[tuple[Victim, Outcome]],
+    plugin_spec: PluginSpec[Attack],
+    source: TargetModel,
+    batches: Batches,
+    targets: list[tuple[TargetModel, Outcome]],
     seed: int,
     among: np.ndarray | None = None,
 ) -> list[Outcome]:
@@ -199,9 +202,9 @@ def measure_transfer(
     for all samples where examples depend on what else is in their batch.
 
     Args:
-        selection: the attack.
+        plugin_spec: the attack.
         source: the model that the examples are made on.
-        bench: the samples.
+        batches: the samples.
         targets: the models that predict them, each with its own clean pass.
         seed: the seed of the run.
         among: the samples that may be tried, ``(n,)``; the others stay as they are.
@@ -212,10 +215,9 @@ def measure_transfer(
     Raises:
         PluginError: the attack broke its contract.
     """
-    attack = selection.plugin
-    assert isinstance(attack, Attack)
-    made, timers = Timer(source), [Timer(victim) for victim, _ in targets]
-    n = len(bench.data)
+    attack = plugin_spec.plugin
+    made, timers = Timer(source), [Timer(target_model) for target_model, _ in targets]
+    n = len(batches.data)
     outcomes = [
         Outcome(
             clean.right.copy(), clean.predictions.copy(), {norm: np.full(n, np.inf, dtype=np.float32) for norm in NORMS}
@@ -225,17 +227,17 @@ def measure_transfer(
     everyone = torch.arange(n)
     whole = AttackContext(everyone, seed, "maximize", eot=EOT if source.stochastic else 1)
     heard: list[tuple[str, str]] = []
-    with recorded(selection.spec, heard):
-        whole = prepared(attack, selection.spec, source, bench, everyone, whole)
+    with recorded(plugin_spec.spec, heard):
+        whole = prepared(attack, plugin_spec.spec, source, batches, everyone, whole)
 
     def work(chunk: torch.Tensor) -> None:
-        images, labels, ids = bench.data.batch(chunk, bench.device)
-        with recorded(selection.spec, heard):
-            changed = run_attack(selection, attack, source, images, labels, whole.batch(ids))
+        images, labels, ids = batches.data.batch(chunk, batches.device)
+        with recorded(plugin_spec.spec, heard):
+            changed = run_attack(plugin_spec, attack, source, images, labels, whole.batch(ids))
         where = chunk.numpy()
         lengths = {norm: norms(changed - images, norm).cpu().numpy() for norm in NORMS}
-        for (victim, clean), outcome in zip(targets, outcomes, strict=True):
-            classes, _ = victim.predict(changed, ids)
+        for (target_model, clean), outcome in zip(targets, outcomes, strict=True):
+            classes, _ = target_model.predict(changed, ids)
             broken = (classes != labels).cpu().numpy() & clean.right[where]
             outcome.predictions[where] = classes.cpu().numpy()
             outcome.right[where] &= ~broken
@@ -244,25 +246,25 @@ def measure_transfer(
 
     tried = np.any([clean.right for _, clean in targets], axis=0) | (not attack.batch_invariant)
     tried &= among if among is not None else True
-    bench.each(torch.from_numpy(np.flatnonzero(tried)), work)
+    batches.each(torch.from_numpy(np.flatnonzero(tried)), work)
     crafted = made.close(Outcome(outcomes[0].right, outcomes[0].predictions))
     for timer, outcome in zip(timers, outcomes, strict=True):
         timer.close(outcome)
         outcome.warnings += heard
-        _warn_non_finite(outcome, timer.victim, f"{selection.spec}, made on another model")
+        _warn_non_finite(outcome, timer.target_model, f"{plugin_spec.spec}, made on another model")
         outcome.notes = whole.notes
         outcome.forwards += crafted.forwards
         outcome.backwards += crafted.backwards
     return outcomes
 
 
-def _room_for_signs(attack: Attack, bench: Bench) -> np.ndarray | None:
+def _room_for_signs(attack: Attack, batches: Batches) -> np.ndarray | None:
     """Packed bits for the sign of every pixel's perturbation, for Linf attacks, where they do not take too much."""
     threat = attack.threat()
-    per_sample = (math.prod(bench.data.shape) + 7) // 8
-    if threat is None or threat.norm != "linf" or len(bench.data) * per_sample > SIGN_BYTES:
+    per_sample = (math.prod(batches.data.shape) + 7) // 8
+    if threat is None or threat.norm != "linf" or len(batches.data) * per_sample > SIGN_BYTES:
         return None
-    return np.zeros((len(bench.data), per_sample), dtype=np.uint8)
+    return np.zeros((len(batches.data), per_sample), dtype=np.uint8)
 
 
 def _upwards(changed: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
@@ -288,9 +290,9 @@ def recorded(spec: str, heard: list[tuple[str, str]]) -> Iterator[None]:
 
 
 def run_attack(
-    selection: Selection,
+    plugin_spec: PluginSpec[Attack],
     attack: Attack,
-    victim: Victim,
+    target_model: TargetModel,
     images: torch.Tensor,
     labels: torch.Tensor,
     context: AttackContext,
@@ -301,9 +303,12 @@ def run_attack(
         PluginError: wrong type, shape or range, not finite, or outside of the budget.
     """
     draws = 1 if attack.averages_draws else context.eot
-    with victim.attacked(context.ids, selection.spec, draws) as view, torch.set_grad_enabled(attack.needs_gradient):
+    with (
+        target_model.attacked(context.ids, plugin_spec.spec, draws) as view,
+        torch.set_grad_enabled(attack.needs_gradient),
+    ):
         changed = attack.perturb(view, images.clone(), labels.clone(), context)
-    name = selection.spec
+    name = plugin_spec.spec
     if not isinstance(changed, torch.Tensor):
         raise PluginError(f"{name} should return images, but returned a {type(changed).__name__}")
     changed = changed.detach()

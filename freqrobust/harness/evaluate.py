@@ -20,12 +20,13 @@ from freqrobust.data.sources import as_data
 from freqrobust.harness.diagnosis.examine import Depth, Examined, examine
 from freqrobust.harness.multi_model import Models, as_network, join, named
 from freqrobust.harness.opening import check_settings, open_run, try_out
+from freqrobust.harness.provenance import data_record
 from freqrobust.harness.report_builder import assemble
 from freqrobust.harness.run import DefenseRun, Measured, Run
 from freqrobust.plugins import corruption_names, suites
 from freqrobust.plugins.base import Attack, Defense
 from freqrobust.plugins.selection import parse_chains, parse_selections
-from freqrobust.plugins.specs import DefenseChain, Selection
+from freqrobust.plugins.specs import DefenseChain, PluginSpec
 from freqrobust.results import corruption_summary
 from freqrobust.results.records import Precision, Warned
 from freqrobust.results.report import Report
@@ -35,7 +36,7 @@ def evaluate(
     model: Models,
     data: Any,
     *,
-    attacks: Iterable[str | Attack | Selection] | None = None,
+    attacks: Iterable[str | Attack | PluginSpec[Attack]] | None = None,
     suite: str | None = None,
     defenses: Iterable[str | Defense | DefenseChain | Sequence[Defense]] | None = (),
     baseline: bool = True,
@@ -92,14 +93,14 @@ def evaluate(
     pairs = named(model)
     images = as_data(data)
     training = as_data(train_data, "train data") if train_data is not None else None
-    chains = parse_chains(defenses, baseline, training)
+    chains = parse_chains(defenses, baseline, training is not None)
     if attacks is None:
         attacks = suites.resolve("standard" if suite is None else suite, images.shape)
     chosen = parse_selections(attacks)
-    for selection in chosen:
-        if isinstance(selection.plugin, Attack):
-            with running_user_code(f"{selection.spec} failed"):
-                selection.plugin.check_data(images)
+    for plugin_spec in chosen:
+        if isinstance(plugin_spec.plugin, Attack):
+            with running_user_code(f"{plugin_spec.spec} failed"):
+                plugin_spec.plugin.check_data(images)
     reference = _reference(mce_reference, images, chosen)
     networks = [as_network(one, images, settings.device) for _, one in pairs]
     # several: what is wrong with one of them is said before the first is measured
@@ -148,10 +149,10 @@ def _measure(
     if not several_models:
         return measured, examined
     targets = [(r, m) for r, m in zip(runs, measured, strict=True) if r.chain.parts and m.error is None]
-    for selection in run.chosen if oblivious else []:
-        attack = selection.plugin
+    for plugin_spec in run.chosen if oblivious else []:
+        attack = plugin_spec.plugin
         if isinstance(attack, Attack) and attack.kind == "adversarial" and targets:
-            run.transfer(selection, source, targets)
+            run.transfer(plugin_spec, source, targets)
     return measured, [_examine(r, m, depth, source) for r, m in zip(runs, measured, strict=True)]
 
 
@@ -180,12 +181,13 @@ def _warnings(run: Run, examined: Sequence[Examined | None], diagnose: Depth | N
 
 
 def _reference(
-    given: str | os.PathLike[str] | Report | None, data: ImageData, chosen: list[Selection]
+    given: str | os.PathLike[str] | Report | None, data: ImageData, chosen: list[PluginSpec[Attack]]
 ) -> corruption_summary.Reference | None:
-    wanted = [selection.params for selection in chosen if selection.name == corruption_names.ATTACK]
+    wanted = [plugin_spec.params for plugin_spec in chosen if plugin_spec.name == corruption_names.ATTACK]
+    record = data_record(data)
     if given is None:
-        return corruption_summary.alexnet() if corruption_summary.applies_alexnet(data, wanted) else None
-    return corruption_summary.read_reference(given, data, wanted)
+        return corruption_summary.alexnet() if corruption_summary.applies_alexnet(record, wanted) else None
+    return corruption_summary.read_reference(given, record, wanted)
 
 
 def _first_path(*paths: str | os.PathLike[str] | None) -> Path | None:

@@ -23,7 +23,8 @@ from freqrobust.models.classifier import Classifier, frozen
 from freqrobust.models.loading import misfit
 from freqrobust.models.logits import check_logits
 from freqrobust.numerics.precision import full_precision
-from freqrobust.plugins.specs import Selection
+from freqrobust.plugins.base import Attack
+from freqrobust.plugins.specs import PluginSpec
 from freqrobust.results.records import Precision, Warned
 
 BatchSize = int | Literal["auto"]
@@ -87,7 +88,7 @@ def open_run(
     settings: Settings,
     *,
     training: ImageData | None = None,
-    chosen: Sequence[Selection] = (),
+    chosen: Sequence[PluginSpec[Attack]] = (),
     seed: int = 0,
     run_dir: Path | None = None,
     cache_dir: Path | None = None,

@@ -13,26 +13,26 @@ from freqrobust.plugins.base import Attack
 from freqrobust.plugins.context import AttackContext
 
 if TYPE_CHECKING:
-    from freqrobust.harness.batches import Bench
-    from freqrobust.harness.target_model import Victim
+    from freqrobust.harness.batches import Batches
+    from freqrobust.harness.target_model import TargetModel
 
 Work = Callable[[nn.Module, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class BenchSamples:
-    """Some of a bench's samples, shown to an attack through the model that it attacks.
+    """Some of a batches's samples, shown to an attack through the model that it attacks.
 
     Args:
-        bench: the samples, and how they are cut into batches.
-        victim: the model; passes are counted, and stochastic modules draw keyed noise.
+        batches: the samples, and how they are cut into batches.
+        target_model: the model; passes are counted, and stochastic modules draw keyed noise.
         positions: which samples, int64 ``(n,)``.
         stream: names the use of the noise.
     """
 
-    def __init__(self, bench: Bench, victim: Victim, positions: torch.Tensor, stream: str) -> None:
-        self._bench, self._victim, self._positions, self._stream = bench, victim, positions, stream
-        self.ids = bench.data.ids[positions]
-        self.shape = bench.data.shape
+    def __init__(self, batches: Batches, target_model: TargetModel, positions: torch.Tensor, stream: str) -> None:
+        self._bench, self._victim, self._positions, self._stream = batches, target_model, positions, stream
+        self.ids = batches.data.ids[positions]
+        self.shape = batches.data.shape
 
     def gather(self, rows: torch.Tensor, work: Work) -> torch.Tensor:
         """See :meth:`freqrobust.plugins.context.Samples.gather`."""
@@ -48,15 +48,20 @@ class BenchSamples:
 
 
 def prepared(
-    attack: Attack, spec: str, victim: Victim, bench: Bench, positions: torch.Tensor, context: AttackContext
+    attack: Attack,
+    spec: str,
+    target_model: TargetModel,
+    batches: Batches,
+    positions: torch.Tensor,
+    context: AttackContext,
 ) -> AttackContext:
     """The context of all samples at these positions, once the attack has seen them.
 
     The batches of the attack take their contexts from it, by :meth:`AttackContext.batch`.
     """
-    context = replace(context, ids=bench.data.ids[positions].to(bench.device))
+    context = replace(context, ids=batches.data.ids[positions].to(batches.device))
     if type(attack).prepare is Attack.prepare or len(positions) == 0:
         return context
-    samples = BenchSamples(bench, victim, positions, f"{spec} prepares")
+    samples = BenchSamples(batches, target_model, positions, f"{spec} prepares")
     with torch.set_grad_enabled(attack.needs_gradient):
         return replace(context, prepared=attack.prepare(samples, context))

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from freqrobust import __version__
+from freqrobust.core.version import __version__
 from freqrobust.harness.cell import EOT
 from freqrobust.harness.diagnosis.examine import Examined
 from freqrobust.harness.diagnosis.verdict import verdict
@@ -18,7 +18,7 @@ from freqrobust.models.fingerprint import record
 from freqrobust.numerics.statistics import by_chance, paired_difference, wilson
 from freqrobust.numerics.threat import Threat
 from freqrobust.plugins.base import Attack
-from freqrobust.plugins.specs import Selection
+from freqrobust.plugins.specs import PluginSpec
 from freqrobust.results.cells import Cell, WorstCase
 from freqrobust.results.corruption_summary import Reference, summaries
 from freqrobust.results.diagnosis import Diagnosis
@@ -88,7 +88,7 @@ def _cell_key(cell: Cell) -> str:
     return f"{cell.attack} {sorted(cell.attack_params.items())}"
 
 
-def _threats(chosen: list[Selection]) -> list[Threat]:
+def _threats(chosen: list[PluginSpec[Attack]]) -> list[Threat]:
     found = [s.plugin.threat() for s in chosen if isinstance(s.plugin, Attack)]
     return sorted({threat for threat in found if threat is not None}, key=lambda t: (t.norm, t.eps))
 
@@ -96,21 +96,21 @@ def _threats(chosen: list[Selection]) -> list[Threat]:
 def _cells(run: Run, one: Measured, base: dict[str, np.ndarray] | None) -> list[Cell]:
     labels = run.data.labels.numpy()
     made = []
-    entries: list[tuple[Selection | None, Outcome | str, Literal["adaptive", "oblivious"]]] = [
+    entries: list[tuple[PluginSpec[Attack] | None, Outcome | str, Literal["adaptive", "oblivious"]]] = [
         (None, one.error or one.clean, "adaptive"),
-        *((selection, outcome, "adaptive") for selection, outcome in one.cells),
-        *((selection, outcome, "oblivious") for selection, outcome in one.oblivious),
+        *((plugin_spec, outcome, "adaptive") for plugin_spec, outcome in one.cells),
+        *((plugin_spec, outcome, "oblivious") for plugin_spec, outcome in one.oblivious),
     ]
-    for selection, outcome, knowledge in entries:
-        attack = selection.plugin if selection is not None else None
+    for plugin_spec, outcome, knowledge in entries:
+        attack = plugin_spec.plugin if plugin_spec is not None else None
         threat = attack.threat() if isinstance(attack, Attack) else None
         cell: dict[str, Any] = {
             "defense": one.chain.name,
             "defense_spec": one.chain.spec,
             "defense_params": one.chain.params,
-            "attack": selection.name if selection is not None else CLEAN,
-            "attack_spec": selection.spec if selection is not None else CLEAN,
-            "attack_params": selection.params if selection is not None else {},
+            "attack": plugin_spec.name if plugin_spec is not None else CLEAN,
+            "attack_spec": plugin_spec.spec if plugin_spec is not None else CLEAN,
+            "attack_params": plugin_spec.params if plugin_spec is not None else {},
             "kind": attack.kind if isinstance(attack, Attack) else "shift",
             "threat": ThreatRecord(norm=threat.norm, eps=threat.eps) if threat is not None else None,
             "knowledge": knowledge,
@@ -141,7 +141,7 @@ def _cells(run: Run, one: Measured, base: dict[str, np.ndarray] | None) -> list[
         }
         if cell["kind"] == "shift":
             cell["by_chance"] = chance_of(outcome.predictions, labels)
-            if selection is not None:
+            if plugin_spec is not None:
                 cell["agreement"] = float((outcome.predictions == one.clean.predictions).mean())
         else:
             cell["perturbation"] = _perturbation(outcome)
@@ -187,11 +187,11 @@ def _worst(
 ) -> list[WorstCase]:
     rows = []
     adversarial = [
-        (selection.plugin.threat(), outcome)
-        for selection, outcome in [*one.cells, *one.oblivious]
+        (plugin_spec.plugin.threat(), outcome)
+        for plugin_spec, outcome in [*one.cells, *one.oblivious]
         if isinstance(outcome, Outcome)
-        and isinstance(selection.plugin, Attack)
-        and selection.plugin.kind == "adversarial"
+        and isinstance(plugin_spec.plugin, Attack)
+        and plugin_spec.plugin.kind == "adversarial"
     ]
     found = examined.found if examined is not None else []
     for threat in threats:
@@ -221,22 +221,22 @@ def _warnings(run: Run, one: Measured) -> list[Warned]:
     if one.error is not None:
         return [Warned(code="defense-failed", message=one.error, defense=name)]
     found = [Warned(code=code, message=message, defense=name) for code, message in one.clean.warnings]
-    for selection, outcome in [*one.cells, *one.oblivious]:
+    for plugin_spec, outcome in [*one.cells, *one.oblivious]:
         if isinstance(outcome, str):
-            attack = selection.plugin
+            attack = plugin_spec.plugin
             counted = isinstance(attack, Attack) and attack.kind == "adversarial"
             note = "; it is missing from the worst case" if counted else ""
             found.append(
                 Warned(
                     code="cell-failed",
-                    message=f"{selection.spec} failed: {outcome}{note}",
+                    message=f"{plugin_spec.spec} failed: {outcome}{note}",
                     defense=name,
-                    attack=selection.spec,
+                    attack=plugin_spec.spec,
                 )
             )
         else:
             found += [
-                Warned(code=code, message=message, defense=name, attack=selection.spec)
+                Warned(code=code, message=message, defense=name, attack=plugin_spec.spec)
                 for code, message in outcome.warnings
             ]
     near = _near_chance(run, one)

@@ -10,30 +10,39 @@ import numpy as np
 import torch
 from torch import nn
 
-from freqrobust import __version__
 from freqrobust.core.errors import FreqRobustError, JournalError
 from freqrobust.core.files import identity
 from freqrobust.core.progress import Progress
-from freqrobust.core.source_hash import engine_hash
+from freqrobust.core.source_hash import code_hash
 from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code
+from freqrobust.core.version import __version__
 from freqrobust.data.dataset import ImageData
-from freqrobust.harness.batches import Bench
+from freqrobust.harness.batches import Batches
 from freqrobust.harness.cell import measure, measure_clean, measure_transfer
 from freqrobust.harness.defend import defend_copy
 from freqrobust.harness.journal import Journal
 from freqrobust.harness.outcome import Outcome
-from freqrobust.harness.target_model import Victim
+from freqrobust.harness.target_model import TargetModel
 from freqrobust.models.classifier import set_eval
 from freqrobust.models.fingerprint import fingerprint
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.context import DefenseContext
-from freqrobust.plugins.specs import DefenseChain, Selection
+from freqrobust.plugins.specs import DefenseChain, PluginSpec
 from freqrobust.results.records import Precision, Warned
 
 #: Predictions that vote on a sample when the defense is stochastic.
 VOTES = 11
 CLEAN = "clean"
+
+
+#: The code that every number of a cell depends on, whatever the plugin; what it imports counts as well.
+ENGINE = ("freqrobust.harness.run", "freqrobust.harness.diagnosis.examine")
+
+
+def engine_hash() -> str:
+    """Hash of the code that measures, a part of the identity of every cell."""
+    return code_hash(ENGINE)
 
 
 @dataclass
@@ -42,9 +51,9 @@ class Measured:
 
     chain: DefenseChain
     clean: Outcome
-    cells: list[tuple[Selection, Outcome | str]] = field(default_factory=list)  # a string says why it failed
+    cells: list[tuple[PluginSpec[Attack], Outcome | str]] = field(default_factory=list)  # a string says why it failed
     error: str | None = None
-    oblivious: list[tuple[Selection, Outcome | str]] = field(default_factory=list)
+    oblivious: list[tuple[PluginSpec[Attack], Outcome | str]] = field(default_factory=list)
 
 
 @dataclass
@@ -54,7 +63,7 @@ class Run:
     network: nn.Module
     data: ImageData
     training: ImageData | None
-    chosen: list[Selection]
+    chosen: list[PluginSpec[Attack]]
     device: torch.device
     precision: Precision
     seed: int
@@ -71,11 +80,15 @@ class Run:
         self.engine = engine_hash()
 
     def key(
-        self, chain: DefenseChain, selection: Selection | None, lower: list[float] | None, purpose: str = "adaptive"
+        self,
+        chain: DefenseChain,
+        plugin_spec: PluginSpec[Attack] | None,
+        lower: list[float] | None,
+        purpose: str = "adaptive",
     ) -> str:
         """The identity of a cell: all that its numbers depend on; ``lower`` is its place in a sweep."""
         needs_training = any(defense.needs_train_data for defense in chain.defenses)
-        attack = selection.plugin if selection is not None else None
+        attack = plugin_spec.plugin if plugin_spec is not None else None
         fixed_batch = isinstance(attack, Attack) and not attack.batch_invariant
         return identity(
             {
@@ -84,7 +97,9 @@ class Run:
                 "defense": [[part.name, part.params, part.code] for part in chain.parts],
                 "train_data": self.training.sha256 if needs_training and self.training is not None else None,
                 "data": self.data.sha256,
-                "attack": [selection.name, selection.params, selection.code] if selection is not None else CLEAN,
+                "attack": [plugin_spec.name, plugin_spec.params, plugin_spec.code]
+                if plugin_spec is not None
+                else CLEAN,
                 "lower_eps": lower,
                 "purpose": purpose,
                 "seed": self.seed,
@@ -102,44 +117,48 @@ class Run:
         except JournalError as error:
             self.watch.say(f"warning: {error}")
 
-    def transfer(self, selection: Selection, source: DefenseRun, targets: list[tuple[DefenseRun, Measured]]) -> None:
+    def transfer(
+        self, plugin_spec: PluginSpec[Attack], source: DefenseRun, targets: list[tuple[DefenseRun, Measured]]
+    ) -> None:
         """Show examples made on the undefended model to the defended ones."""
         missing: list[tuple[DefenseRun, Measured, str]] = []
         for run, measured in targets:
-            key = self.key(run.chain, selection, None, purpose="oblivious")
+            key = self.key(run.chain, plugin_spec, None, purpose="oblivious")
             piece = self.journal.load(key)
             if piece is not None:
-                measured.oblivious.append((selection, Outcome.from_piece(piece)))
+                measured.oblivious.append((plugin_spec, Outcome.from_piece(piece)))
             else:
                 missing.append((run, measured, key))
         if not missing:
             return
-        label = f"{selection.spec}, made on the undefended model"
+        label = f"{plugin_spec.spec}, made on the undefended model"
         ready: list[tuple[DefenseRun, Measured, str]] = []
         for run, measured, key in missing:
             try:
                 with running_user_code(run.chain.name):
-                    run.victim()
+                    run.target_model()
                 ready.append((run, measured, key))
             except FreqRobustError as error:  # the other defenses' cells are kept
-                measured.oblivious.append((selection, one_line(error)))
+                measured.oblivious.append((plugin_spec, one_line(error)))
         if not ready:
             return
         missing = ready
         try:
-            victims = [(run.victim(), measured.clean) for run, measured, _ in missing]
+            target_models = [(run.target_model(), measured.clean) for run, measured, _ in missing]
             self.watch.begin(label, len(self.data))
-            with running_user_code(selection.name):
-                outcomes = measure_transfer(selection, source.victim(), source.bench, victims, self.seed)
+            with running_user_code(plugin_spec.name):
+                outcomes = measure_transfer(
+                    plugin_spec, source.target_model(), source.batches, target_models, self.seed
+                )
         except FreqRobustError as error:  # the other cells are kept
             reason = one_line(error)
             self.watch.end(f"{label}: failed: {reason}")
             for _, measured, _ in missing:
-                measured.oblivious.append((selection, reason))
+                measured.oblivious.append((plugin_spec, reason))
             return
         for (_, measured, key), outcome in zip(missing, outcomes, strict=True):
             self.keep(self.journal, key, outcome.to_piece())
-            measured.oblivious.append((selection, outcome))
+            measured.oblivious.append((plugin_spec, outcome))
         shown = ", ".join(
             f"{run.chain.spec} {o.right.mean():.1%}" for (run, _, _), o in zip(missing, outcomes, strict=True)
         )
@@ -152,15 +171,15 @@ class DefenseRun:
     def __init__(self, run: Run, chain: DefenseChain) -> None:
         self.run = run
         self.chain = chain
-        self._victim: Victim | None = None
-        self.bench = Bench(run.data, run.device, run.batch_size, run.adaptive, run.watch)
+        self._victim: TargetModel | None = None
+        self.batches = Batches(run.data, run.device, run.batch_size, run.adaptive, run.watch)
 
     def measure(self) -> Measured:
         run = self.run
         n = len(run.data)
         try:
             with running_user_code(self.chain.name):
-                clean = self.cell(None, None, lambda: measure_clean(self.victim(), self.bench))
+                clean = self.cell(None, None, lambda: measure_clean(self.target_model(), self.batches))
         except FreqRobustError as error:  # whatever a defense does, the other cells are kept
             nothing = Outcome(np.zeros(n, dtype=bool), np.zeros(n, dtype=np.int32))
             reason = one_line(error)
@@ -172,11 +191,11 @@ class DefenseRun:
             # also at the last eps: a cell does not depend on what follows it
             handed: list[float] | None = [] if len(group) > 1 else None
             for index in group:
-                selection = run.chosen[index]
-                found[index] = outcome = self.attacked(selection, clean, lower, handed)
+                plugin_spec = run.chosen[index]
+                found[index] = outcome = self.attacked(plugin_spec, clean, lower, handed)
                 if handed is not None and isinstance(outcome, Outcome):
                     lower = outcome
-                    handed.append(_eps(selection))
+                    handed.append(_eps(plugin_spec))
         return Measured(self.chain, clean, [(s, found[i]) for i, s in enumerate(run.chosen)])
 
     def forget(self) -> None:
@@ -184,33 +203,33 @@ class DefenseRun:
         self._victim = None
 
     def attacked(
-        self, selection: Selection, clean: Outcome, lower: Outcome | None, handed: list[float] | None
+        self, plugin_spec: PluginSpec[Attack], clean: Outcome, lower: Outcome | None, handed: list[float] | None
     ) -> Outcome | str:
         try:
-            with running_user_code(selection.name):
+            with running_user_code(plugin_spec.name):
                 return self.cell(
-                    selection,
+                    plugin_spec,
                     handed,
                     lambda: measure(
-                        selection, self.victim(), self.bench, clean, lower, self.run.seed, handed is not None
+                        plugin_spec, self.target_model(), self.batches, clean, lower, self.run.seed, handed is not None
                     ),
                 )
         except FreqRobustError as error:  # whatever a plugin does, the other cells are kept
             reason = one_line(error)
-            self.run.watch.end(f"{self.chain.spec} / {selection.spec}: failed: {reason}")
+            self.run.watch.end(f"{self.chain.spec} / {plugin_spec.spec}: failed: {reason}")
             return reason
 
-    def cell(self, selection: Selection | None, handed: list[float] | None, work: Any) -> Outcome:
+    def cell(self, plugin_spec: PluginSpec[Attack] | None, handed: list[float] | None, work: Any) -> Outcome:
         """From the journal, or measured and put there."""
         run = self.run
-        key = run.key(self.chain, selection, handed)
-        label = f"{self.chain.spec} / {selection.spec if selection is not None else CLEAN}"
+        key = run.key(self.chain, plugin_spec, handed)
+        label = f"{self.chain.spec} / {plugin_spec.spec if plugin_spec is not None else CLEAN}"
         piece = run.journal.load(key)
         if piece is not None:
             known = Outcome.from_piece(piece)
             run.watch.say(f"{label}: {_percent(known)} (from the journal)")
             return known
-        self.victim()  # made before the clock of the cell starts
+        self.target_model()  # made before the clock of the cell starts
         run.watch.begin(label, len(run.data))
         outcome: Outcome = work()
         run.keep(run.journal, key, outcome.to_piece())
@@ -220,19 +239,18 @@ class DefenseRun:
     def sweeps(self) -> list[list[int]]:
         """Positions of the attacks, those that differ only in eps together and upwards."""
         groups: dict[str, list[int]] = {}
-        for index, selection in enumerate(self.run.chosen):
-            attack = selection.plugin
-            assert isinstance(attack, Attack)
+        for index, plugin_spec in enumerate(self.run.chosen):
+            attack = plugin_spec.plugin
             threat = attack.threat()
             key = f"{index}"
             swept = attack.nested and not self.chain.stochastic
             if swept and threat is not None and "eps" in type(attack).model_fields:
-                given = {k: v for k, v in attack.model_dump().items() if k in selection.given and k != "eps"}
-                key = f"{selection.name} {selection.code} {threat.norm} {sorted(given.items())}"
+                given = {k: v for k, v in attack.model_dump().items() if k in plugin_spec.given and k != "eps"}
+                key = f"{plugin_spec.name} {plugin_spec.code} {threat.norm} {sorted(given.items())}"
             groups.setdefault(key, []).append(index)
         return [sorted(group, key=lambda i: _eps(self.run.chosen[i])) for group in groups.values()]
 
-    def victim(self) -> Victim:
+    def target_model(self) -> TargetModel:
         """The defended model; made once."""
         if self._victim is not None:
             return self._victim
@@ -251,7 +269,7 @@ class DefenseRun:
             for parameter in module.parameters():
                 parameter.requires_grad_(False)
         probe, _, ids = run.data.batch(torch.arange(min(4, len(run.data))), run.device)
-        self._victim = Victim(
+        self._victim = TargetModel(
             exact,
             attackable,
             probe,
@@ -267,8 +285,8 @@ class DefenseRun:
         return self._victim
 
 
-def _eps(selection: Selection) -> float:
-    attack = selection.plugin
+def _eps(plugin_spec: PluginSpec[Attack]) -> float:
+    attack = plugin_spec.plugin
     threat = attack.threat() if isinstance(attack, Attack) else None
     return threat.eps if threat is not None else 0.0
 

@@ -15,12 +15,12 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from freqrobust import __version__
 from freqrobust.core.errors import FreqRobustError, SpecError
 from freqrobust.core.files import user_path
 from freqrobust.core.progress import Progress, watching
 from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code
+from freqrobust.core.version import __version__
 from freqrobust.data.adversarial_sets import Meta, SavedSet
 from freqrobust.data.sources import as_data
 from freqrobust.harness.cell import EOT, run_attack
@@ -32,7 +32,7 @@ from freqrobust.models.fingerprint import record
 from freqrobust.plugins.base import Attack, Defense
 from freqrobust.plugins.context import AttackContext
 from freqrobust.plugins.selection import parse_chains, parse_selections
-from freqrobust.plugins.specs import DefenseChain, Selection
+from freqrobust.plugins.specs import DefenseChain, PluginSpec
 from freqrobust.results.records import DataRecord, Precision, ThreatRecord
 
 
@@ -48,7 +48,7 @@ def save_adversarial(
     model: nn.Module | str | os.PathLike[str],
     data: Any,
     *,
-    attacks: Iterable[str | Attack | Selection],
+    attacks: Iterable[str | Attack | PluginSpec[Attack]],
     defenses: Iterable[str | Defense | DefenseChain | Sequence[Defense]] | None = (),
     directory: str | os.PathLike[str],
     baseline: bool = True,
@@ -72,7 +72,7 @@ def save_adversarial(
     chosen = adversarial(parse_selections(attacks))
     images = as_data(data)
     training = as_data(train_data, "train data") if train_data is not None else None
-    chains = parse_chains(defenses, baseline, training)
+    chains = parse_chains(defenses, baseline, training is not None)
     network = as_network(model, images, settings.device)
     cache = Path(cache_dir) if cache_dir is not None else None
     saving = Saving([], [])
@@ -82,53 +82,52 @@ def save_adversarial(
     ):
         for chain in chains:
             made = DefenseRun(run, chain)
-            for selection in chosen:
+            for plugin_spec in chosen:
                 try:
-                    with running_user_code(selection.name):
-                        saving.paths.append(_examples(made, selection).write(folder))
+                    with running_user_code(plugin_spec.name):
+                        saving.paths.append(_examples(made, plugin_spec).write(folder))
                 except FreqRobustError as error:  # whatever a plugin does, the other sets are saved
-                    saving.failed.append(f"{chain.spec} / {selection.spec}: {one_line(error)}")
+                    saving.failed.append(f"{chain.spec} / {plugin_spec.spec}: {one_line(error)}")
                     watch.end(f"not saved: {saving.failed[-1]}")
     return saving
 
 
-def adversarial(selections: Iterable[Selection]) -> list[Selection]:
+def adversarial(plugin_specs: Iterable[PluginSpec[Attack]]) -> list[PluginSpec[Attack]]:
     """Those that make adversarial examples.
 
     Raises:
         SpecError: there is none.
     """
-    found = [s for s in selections if isinstance(s.plugin, Attack) and s.plugin.kind == "adversarial"]
+    found = [s for s in plugin_specs if isinstance(s.plugin, Attack) and s.plugin.kind == "adversarial"]
     if not found:
         raise SpecError("none of the attacks is adversarial: there would be nothing to save")
     return found
 
 
-def _examples(made: DefenseRun, selection: Selection) -> SavedSet:
-    run, victim, attack = made.run, made.victim(), selection.plugin
+def _examples(made: DefenseRun, plugin_spec: PluginSpec[Attack]) -> SavedSet:
+    run, target_model, attack = made.run, made.target_model(), plugin_spec.plugin
     data = run.data
-    assert isinstance(attack, Attack)
     images = torch.empty(data.images.shape)
     predictions = torch.empty(len(data), dtype=torch.int64)
     everyone = torch.arange(len(data))
-    whole = AttackContext(everyone, run.seed, "maximize", eot=EOT if victim.stochastic else 1)
+    whole = AttackContext(everyone, run.seed, "maximize", eot=EOT if target_model.stochastic else 1)
 
     def work(chunk: torch.Tensor) -> None:
         clean, labels, ids = data.batch(chunk, run.device)
-        changed = run_attack(selection, attack, victim, clean, labels, whole.batch(ids))
+        changed = run_attack(plugin_spec, attack, target_model, clean, labels, whole.batch(ids))
         images[chunk] = changed.cpu()
-        predictions[chunk] = victim.predict(changed, ids)[0].cpu()
+        predictions[chunk] = target_model.predict(changed, ids)[0].cpu()
 
-    label = f"saving {made.chain.spec} / {selection.spec}"
+    label = f"saving {made.chain.spec} / {plugin_spec.spec}"
     run.watch.begin(label, len(data))
-    whole = prepared(attack, selection.spec, victim, made.bench, everyone, whole)
-    made.bench.each(everyone, work)
+    whole = prepared(attack, plugin_spec.spec, target_model, made.batches, everyone, whole)
+    made.batches.each(everyone, work)
     run.watch.end(f"{label}: {int((predictions != data.labels).sum())} of {len(data)} misclassified")
     threat = attack.threat()
     meta = Meta(
         freqrobust_version=__version__,
-        attack=selection.spec,
-        attack_params=selection.params,
+        attack=plugin_spec.spec,
+        attack_params=plugin_spec.params,
         threat=ThreatRecord(norm=threat.norm, eps=threat.eps) if threat is not None else None,
         defense=made.chain.spec,
         defense_source="+".join(_source(part) for part in made.chain.parts) or "none",
@@ -149,6 +148,6 @@ def _examples(made: DefenseRun, selection: Selection) -> SavedSet:
     return SavedSet(images, data.ids, data.labels, predictions, meta)
 
 
-def _source(part: Selection) -> str:
+def _source(part: PluginSpec[Defense]) -> str:
     """A spec that can be read again: one from a file is shown by its class alone."""
     return f"{part.origin}:{part.spec}" if part.origin.endswith(".py") else part.spec

@@ -17,7 +17,7 @@ from freqrobust.results.records import Precision
 SLACK: dict[Precision, float] = {"fp32": 1e-5, "bf16": 0.03}
 
 
-class AttackView(nn.Module):
+class GradientModel(nn.Module):
     """The model as attacks see it: passes are counted, and zero gradients noticed.
 
     Attributes:
@@ -36,7 +36,7 @@ class AttackView(nn.Module):
         self.precision = precision
         self.reset()
 
-    def train(self, mode: bool = True) -> AttackView:
+    def train(self, mode: bool = True) -> GradientModel:
         """Stay in eval mode, whatever an attack asks for: batch norm would learn from its images."""
         return super().train(False)
 
@@ -80,7 +80,7 @@ class AttackView(nn.Module):
             self._zero += (gradient.flatten(1).abs().amax(dim=1) == 0).sum()
 
 
-class Victim:
+class TargetModel:
     """What one defense made of the model.
 
     Args:
@@ -111,7 +111,9 @@ class Victim:
         self.forwards = 0
         self.non_finite = 0
         self.slack = SLACK[precision]
-        self.view = AttackView(attackable if self.stochastic else fold_batch_norm(attackable, probe), device, precision)
+        self.view = GradientModel(
+            attackable if self.stochastic else fold_batch_norm(attackable, probe), device, precision
+        )
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """One prediction of the full model, ``(N, K)``, fp32.
@@ -154,7 +156,7 @@ class Victim:
         return noise.sample_scope(ids, seed=self.seed, stream=f"{stream} attack")
 
     @contextmanager
-    def attacked(self, ids: torch.Tensor, stream: str, draws: int = 1) -> Iterator[AttackView]:
+    def attacked(self, ids: torch.Tensor, stream: str, draws: int = 1) -> Iterator[GradientModel]:
         """The view for one batch of an attack; stochastic modules draw keyed noise for these samples."""
         with self.drawing(ids, stream):
             self.view.look = True

@@ -151,17 +151,17 @@ def _verified(
     found = {name: torch.zeros(n, dtype=torch.int64) for name in ("exact", "rounded", "clean")}
     with open_run(model, data, settings, training=training, seed=meta.seed, cache_dir=cache_dir) as run:
         one = DefenseRun(run, chain)
-        victim = one.victim()
+        target_model = one.target_model()
 
         def work(chunk: torch.Tensor) -> None:
             images, _, ids = data.batch(chunk, run.device)
-            found["exact"][chunk] = victim.predict(images, ids)[0].cpu()
+            found["exact"][chunk] = target_model.predict(images, ids)[0].cpu()
             rounded = (images * _LEVELS).round() / _LEVELS
-            found["rounded"][chunk] = victim.predict(rounded, ids)[0].cpu()
+            found["rounded"][chunk] = target_model.predict(rounded, ids)[0].cpu()
             if clean is not None:
-                found["clean"][chunk] = victim.predict(clean.batch(chunk, run.device)[0], ids)[0].cpu()
+                found["clean"][chunk] = target_model.predict(clean.batch(chunk, run.device)[0], ids)[0].cpu()
 
-        one.bench.each(torch.arange(n), work)
+        one.batches.each(torch.arange(n), work)
         now = record(run.network, run.model_print)
     same_model = (now.sha256, now.normalize.mean, now.normalize.std) == (
         meta.model.sha256,

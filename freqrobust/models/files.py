@@ -18,10 +18,10 @@ from freqrobust.models import normalization
 from freqrobust.models.architectures import ARCHITECTURES
 from freqrobust.models.checkpoints import Checkpoint, best_fit, guess_sizes, read, recognise, torchvision_architecture
 from freqrobust.models.classifier import Classifier
-from freqrobust.models.sources import _called, _Loaded, factory
+from freqrobust.models.sources import Loaded, _called, factory
 
 
-def _from_file(path: Path, arch: str, trust: bool) -> _Loaded:
+def _from_file(path: Path, arch: str, trust: bool) -> Loaded:
     checkpoint = read(path, trust)
     known, saved_arch = _saved(checkpoint.metadata, path)
     if arch == "auto" and saved_arch is not None:
@@ -32,7 +32,7 @@ def _from_file(path: Path, arch: str, trust: bool) -> _Loaded:
             )
         arch = saved_arch
     if checkpoint.module is not None:
-        return _Loaded(checkpoint.module, type(checkpoint.module).__name__, known, checkpoint.sha256, checkpoint.note)
+        return Loaded(checkpoint.module, type(checkpoint.module).__name__, known, checkpoint.sha256, checkpoint.note)
     if arch == "auto":
         architecture, network, state = recognise(checkpoint.states, path)
         name, preset = architecture.name, architecture.normalize
@@ -46,7 +46,7 @@ def _from_file(path: Path, arch: str, trust: bool) -> _Loaded:
         network.load_state_dict(state, strict=False)
     if known is None and preset is not None:
         known = normalization.preset(preset, "architecture")
-    return _Loaded(network, name, known, checkpoint.sha256, checkpoint.note)
+    return Loaded(network, name, known, checkpoint.sha256, checkpoint.note)
 
 
 def _saved(metadata: dict[str, Any], path: Path) -> tuple[normalization.Chosen | None, str | None]:

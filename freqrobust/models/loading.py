@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from freqrobust.core.errors import DataError, FreqRobustError, ModelError, SpecError
 from freqrobust.core.files import user_path
+from freqrobust.core.progress import Progress, Silent
 from freqrobust.core.text import describe_error, one_line
 from freqrobust.core.user_code import running_user_code
 from freqrobust.data.dataset import ImageData
@@ -16,7 +18,7 @@ from freqrobust.models import normalization
 from freqrobust.models.checkpoints import SUFFIXES
 from freqrobust.models.classifier import Classifier, frozen, set_eval
 from freqrobust.models.files import _from_file
-from freqrobust.models.sources import _called, _Loaded, factory
+from freqrobust.models.sources import Loaded, ModelRequest, _called, factory, model_sources
 from freqrobust.models.zoos import _robustbench, _timm, _torchvision
 from freqrobust.numerics.precision import full_precision
 
@@ -29,6 +31,8 @@ def load_model(
     trust: bool = False,
     data: ImageData | None = None,
     device: torch.device | str = "cpu",
+    cache_dir: Path | None = None,
+    progress: Progress | None = None,
 ) -> Classifier:
     """Load a model from any spec, normalisation inside.
 
@@ -41,18 +45,16 @@ def load_model(
         trust: allow checkpoints whose loading can run code.
         data: samples on which normalisations are tried.
         device: where the model goes.
+        cache_dir: where the demo keeps its trained network.
+        progress: told what takes long.
 
     Raises:
         ModelError: it cannot be loaded, or its normalisation is not clear.
         SpecError: an option is wrong.
     """
     spec = os.fspath(spec)
-    if spec == "demo":
-        from freqrobust.training.demo import demo_model
-
-        return demo_model().to(device)
     given = None if normalize == "auto" else normalization.parse(normalize)
-    loaded = _load(spec, arch, trust)
+    loaded = _load(ModelRequest(spec, spec.partition(":")[2], trust, cache_dir, progress or Silent()), arch)
     known = given or loaded.known
     network = loaded.network
     network = network.to(device)
@@ -84,8 +86,12 @@ def misfit(network: nn.Module, data: ImageData | None, error: BaseException) -> 
     return ModelError(f"the model fails on images of shape {data.shape}: {text[:200]}")
 
 
-def _load(spec: str, arch: str, trust: bool) -> _Loaded:
-    prefix, _, name = spec.partition(":")
+def _load(request: ModelRequest, arch: str) -> Loaded:
+    spec, name, trust = request.spec, request.name, request.trust
+    prefix = spec.partition(":")[0]
+    if prefix in model_sources():
+        loaded: Loaded = model_sources()[prefix].load()(request)
+        return loaded
     if prefix == "torchvision" and name:
         return _torchvision(name)
     if prefix == "timm" and name:
@@ -97,7 +103,7 @@ def _load(spec: str, arch: str, trust: bool) -> _Loaded:
         return _from_file(path, arch, trust)
     if prefix and name and name.isidentifier():
         # complete as it is, like a model made in Python
-        return _Loaded(_called(factory(spec, "model"), spec), spec, normalization.preset("none", "none"))
+        return Loaded(_called(factory(spec, "model"), spec), spec, normalization.preset("none", "none"))
     if path is not None and path.exists():
         raise ModelError(f"{spec}: expected a file ending in {' '.join(SUFFIXES)}")
     raise SpecError(

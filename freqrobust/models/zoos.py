@@ -9,10 +9,10 @@ from freqrobust.core.errors import ModelError, SpecError
 from freqrobust.core.text import describe_error, near_miss
 from freqrobust.core.user_code import running_user_code
 from freqrobust.models import normalization
-from freqrobust.models.sources import _Loaded
+from freqrobust.models.sources import Loaded
 
 
-def _torchvision(name: str) -> _Loaded:
+def _torchvision(name: str) -> Loaded:
     from torchvision.models import get_model_weights, list_models
 
     name, _, wanted = name.partition(":weights=")
@@ -30,7 +30,7 @@ def _torchvision(name: str) -> _Loaded:
         network = get_model(name, weights=weights)
     preset = weights.transforms()
     known = normalization.Chosen(tuple(preset.mean), tuple(preset.std), "checkpoint")
-    return _Loaded(network, f"torchvision:{name}", known)
+    return Loaded(network, f"torchvision:{name}", known)
 
 
 def _timm_missing(error: BaseException) -> ModelError:
@@ -39,7 +39,7 @@ def _timm_missing(error: BaseException) -> ModelError:
     return ModelError(f"timm cannot be imported: {describe_error(error)}")
 
 
-def _timm(name: str) -> _Loaded:
+def _timm(name: str) -> Loaded:
     with running_user_code(_timm_missing), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # timm imports what newer versions of torch deprecate
         import timm
@@ -55,7 +55,7 @@ def _timm(name: str) -> _Loaded:
             warnings.simplefilter("ignore", deprecated)
         network = timm.create_model(name, pretrained=True)
     cfg = network.pretrained_cfg
-    return _Loaded(network, f"timm:{name}", normalization.Chosen(tuple(cfg["mean"]), tuple(cfg["std"]), "checkpoint"))
+    return Loaded(network, f"timm:{name}", normalization.Chosen(tuple(cfg["mean"]), tuple(cfg["std"]), "checkpoint"))
 
 
 def _timm_without_hub(version: str) -> str:
@@ -77,9 +77,9 @@ def _timm_without_hub(version: str) -> str:
     )
 
 
-def _robustbench(spec: str, trust: bool) -> _Loaded:
+def _robustbench(spec: str, trust: bool) -> Loaded:
     from freqrobust.models.robustbench import load_network
 
     network, entry, published = load_network(spec, trust)
     known = normalization.preset("none", "none")  # it is inside of the network
-    return _Loaded(network, f"robustbench:{entry.name}", known, entry.sha256, published=published)
+    return Loaded(network, f"robustbench:{entry.name}", known, entry.sha256, published=published)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from freqrobust.data.dataset import ImageData
     from freqrobust.plugins.context import AttackContext, DefenseContext, Samples
+    from freqrobust.plugins.dataset import ImageDataset
 
 #: Options of `freqrobust eval` itself; a defense may not have a field of that name.
 RESERVED_OPTIONS = frozenset(
@@ -207,7 +207,7 @@ class Attack(Plugin):
         """Draws of a random model over which it averages, when the harness asks for ``eot``."""
         return eot
 
-    def check_data(self, data: ImageData) -> None:
+    def check_data(self, data: ImageDataset) -> None:
         """Refuse data that the attack cannot take, before anything is measured; by default nothing is refused.
 
         Raises:
@@ -254,7 +254,7 @@ class AttackFamily:
 class Defense(Plugin):
     """Something that changes the model. Subclasses implement :meth:`apply`."""
 
-    #: the defended model draws random numbers (from ``freqrobust.numerics.noise``) when it predicts
+    #: the defended model draws random numbers (from ``freqrobust.noise``) when it predicts
     stochastic: ClassVar[bool] = False
     #: gradients of the defended model are exact
     differentiable: ClassVar[bool] = True

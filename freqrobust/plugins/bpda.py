@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from freqrobust.core.errors import PluginError
-from freqrobust.plugins.base import InputDefense
 
 
 class _Replace(torch.autograd.Function):
@@ -28,10 +27,21 @@ def replace_gradient(exact: torch.Tensor, stand_in: torch.Tensor) -> torch.Tenso
     return _Replace.apply(stand_in, exact.detach())  # type: ignore[no-any-return]
 
 
+class Transform(Protocol):
+    """What an input defense is to the model behind it."""
+
+    @property
+    def differentiable(self) -> bool: ...
+
+    def transform(self, images: torch.Tensor) -> torch.Tensor: ...
+
+    def surrogate(self, model: Any) -> Any: ...
+
+
 class TransformedInput(nn.Module):
     """An input defense in front of a model."""
 
-    def __init__(self, defense: InputDefense, model: nn.Module) -> None:
+    def __init__(self, defense: Transform, model: nn.Module) -> None:
         super().__init__()
         self.defense = defense
         self.model = model

@@ -15,7 +15,7 @@ from freqrobust.core.progress import Progress, Silent
 from freqrobust.numerics import noise
 
 if TYPE_CHECKING:
-    from freqrobust.data.dataset import ImageData
+    from freqrobust.plugins.dataset import ImageDataset
 
 Goal = Literal["decide", "maximize"]
 
@@ -105,11 +105,11 @@ class DefenseContext:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     seed: int = 0
     batch_size: int = 125
-    train_data: ImageData | None = None
+    train_data: ImageDataset | None = None
     cache_dir: Path | None = None
     progress: Progress = field(default_factory=Silent)
 
-    def require_train_data(self, why: str) -> ImageData:
+    def require_train_data(self, why: str) -> ImageDataset:
         """The training data.
 
         Raises:

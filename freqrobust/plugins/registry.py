@@ -13,20 +13,16 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points, version
 from types import ModuleType
-from typing import Any, get_args
+from typing import Any, Generic, TypeVar, get_args
 
 from freqrobust.core.errors import PluginError, SpecError
 from freqrobust.core.text import near_miss
 from freqrobust.core.user_code import _attribute, import_module, load_file, running_user_code
-from freqrobust.harness.analysis import Analysis
 from freqrobust.numerics.threat import Norm
 from freqrobust.plugins.base import Attack, AttackFamily, Defense, InputDefense, Plugin, takes_list, value_text
-from freqrobust.plugins.specs import Selection, _list_text, _typed, list_items, parse_params
-from freqrobust.results.reporter import Reporter
+from freqrobust.plugins.specs import PluginSpec, _list_text, _typed, list_items, parse_params
 
 RESERVED_NAMES = {"attack": {"clean"}, "defense": {"none"}}
-#: What a plugin of each kind has to implement.
-_METHODS: dict[type[Plugin], str] = {Attack: "perturb", Defense: "apply", Reporter: "render", Analysis: "run"}
 _FILE = re.compile(r"^(?P<where>.+?\.py):(?P<attr>[A-Za-z_]\w*)(?::(?P<params>.*))?$", re.DOTALL)
 _MODULE = re.compile(r"^(?P<where>[A-Za-z_][\w.]*):(?P<attr>[A-Za-z_]\w*)(?::(?P<params>.*))?$", re.DOTALL)
 
@@ -50,11 +46,21 @@ def _check_budget(found: type[Attack], where: str) -> None:
         raise PluginError(f"{where}: norm should be one of {norms}, but is {norm!r}")
 
 
-class Registry:
-    """The plugins of one kind, found by entry point on first use."""
+PluginT = TypeVar("PluginT", bound=Plugin)
 
-    def __init__(self, kind: str, group: str, base: type[Plugin]) -> None:
-        self.kind, self.group, self.base = kind, group, base
+
+class Registry(Generic[PluginT]):
+    """The plugins of one kind, found by entry point on first use.
+
+    Args:
+        kind: what messages call one of them.
+        group: the entry-point group.
+        base: the class that each extends.
+        method: what each has to implement.
+    """
+
+    def __init__(self, kind: str, group: str, base: type[PluginT], method: str) -> None:
+        self.kind, self.group, self.base, self.method = kind, group, base, method
         self.plural = group.partition(".")[2]
 
     @cached_property
@@ -110,7 +116,7 @@ class Registry:
         with running_user_code(f"the family {name!r} ({entry.value}) failed"):
             return found()
 
-    def _member(self, family: str, spec: str) -> tuple[str, type[Plugin], str, str]:
+    def _member(self, family: str, spec: str) -> tuple[str, type[PluginT], str, str]:
         """Resolve ``MEMBER[:params]`` of a family, as :meth:`find` does."""
         name, _, rest = spec.partition(":")
         name = name.strip()
@@ -133,7 +139,7 @@ class Registry:
         libraries = [f"{library} {version(library)}" for library in getattr(cls, "libraries", ())]
         return full, cls, rest, ", ".join(libraries) or self.origin(family)
 
-    def get(self, name: str) -> type[Plugin]:
+    def get(self, name: str) -> type[PluginT]:
         """The registered class.
 
         Raises:
@@ -151,7 +157,7 @@ class Registry:
             found = entry.load()
         return self.check(found, entry.value)
 
-    def check(self, found: Any, where: str) -> type[Plugin]:
+    def check(self, found: Any, where: str) -> type[PluginT]:
         """``found`` itself, once it is known to be a usable plugin class of this kind."""
         if not (inspect.isclass(found) and issubclass(found, self.base)):
             raise PluginError(f"{where} is not a plugin: expected a subclass of freqrobust.{self.base.__name__}")
@@ -160,7 +166,7 @@ class Registry:
             raise PluginError(
                 f"{where}: the parameter {clash[0]!r} has the name of an option of freqrobust {found.command}; rename it"
             )
-        method = "transform" if issubclass(found, InputDefense) else _METHODS[self.base]
+        method = "transform" if issubclass(found, InputDefense) else self.method
         if getattr(found, method) is getattr(InputDefense if method == "transform" else self.base, method):
             raise PluginError(f"{where} does not implement {method}()")
         if issubclass(found, Attack):
@@ -174,7 +180,7 @@ class Registry:
             raise PluginError(f"{where} says differentiable = False and so has to implement surrogate(model)")
         return found
 
-    def find(self, spec: str) -> tuple[str, type[Plugin], str, str]:
+    def find(self, spec: str) -> tuple[str, type[PluginT], str, str]:
         """Resolve the head of a spec to ``(name, class, parameter text, origin)``."""
         head, _, rest = (part.strip() for part in spec.partition(":"))
         if not head:
@@ -196,13 +202,13 @@ class Registry:
         self.get(head)
         raise AssertionError("unreachable")  # get() raised: the name is unknown
 
-    def _found(self, module: ModuleType, match: re.Match[str]) -> tuple[str, type[Plugin], str, str]:
+    def _found(self, module: ModuleType, match: re.Match[str]) -> tuple[str, type[PluginT], str, str]:
         where = f"{match['where']}:{match['attr']}"
         cls = self.check(_attribute(module, match["attr"], match["where"]), where)
         return cls.__name__, cls, match["params"] or "", match["where"]
 
-    def parse(self, spec: str, options: Mapping[str, Sequence[str]] | None = None) -> list[Selection]:
-        """All selections a spec stands for: one, or several where it sweeps.
+    def parse(self, spec: str, options: Mapping[str, Sequence[str]] | None = None) -> list[PluginSpec[PluginT]]:
+        """All plugin_specs a spec stands for: one, or several where it sweeps.
 
         Args:
             spec: the text.
@@ -226,13 +232,13 @@ class Registry:
             keys.append(key)
             swept = [item for value in values for item in list_items(value) or [value]]
             choices.append([_list_text(cls, key, values)] if takes_list(cls, key) else swept)
-        selections = []
+        plugin_specs = []
         for values in itertools.product(*choices):
             given = dict(zip(keys, values, strict=True))
             typed = {k: _typed(v) if takes_list(cls, k) else v for k, v in given.items()}
             plugin = cls.build(name, typed)
-            selections.append(Selection(name, plugin, {key: value_text(plugin, key) for key in keys}, origin))
-        return selections
+            plugin_specs.append(PluginSpec(name, plugin, {key: value_text(plugin, key) for key in keys}, origin))
+        return plugin_specs
 
     def name_of(self, plugin: Plugin) -> str:
         """The registered name of a plugin object, or its class name."""
@@ -242,16 +248,16 @@ class Registry:
         where = f"{type(plugin).__module__}:{type(plugin).__qualname__}"
         return next((n for n, entry in self._entries.items() if entry.value == where), type(plugin).__name__)
 
-    def select(self, plugin: Plugin) -> Selection:
-        """The selection for a plugin object that was made in Python."""
+    def select(self, plugin: PluginT) -> PluginSpec[PluginT]:
+        """The plugin_spec for a plugin object that was made in Python."""
         self.check(type(plugin), type(plugin).__qualname__)
         given = {
             key: value_text(plugin, key)
             for key, field in type(plugin).model_fields.items()
             if key in plugin.model_fields_set and (getattr(plugin, key) is not None or field.default is not None)
         }
-        return Selection(self.name_of(plugin), plugin, given)
+        return PluginSpec(self.name_of(plugin), plugin, given)
 
 
-attacks = Registry("attack", "freqrobust.attacks", Attack)
-defenses = Registry("defense", "freqrobust.defenses", Defense)
+attacks = Registry("attack", "freqrobust.attacks", Attack, "perturb")
+defenses = Registry("defense", "freqrobust.defenses", Defense, "apply")

@@ -7,19 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from freqrobust.core.errors import SpecError
-from freqrobust.data.dataset import ImageData
 from freqrobust.plugins.base import Attack, Defense, Plugin
 from freqrobust.plugins.registry import attacks, defenses
-from freqrobust.plugins.specs import DefenseChain, Selection, split_chain
+from freqrobust.plugins.specs import DefenseChain, PluginSpec, split_chain
 
 
-def parse_attacks(specs: Iterable[str | Attack | Selection]) -> list[Selection]:
+def parse_attacks(specs: Iterable[str | Attack | PluginSpec[Attack]]) -> list[PluginSpec[Attack]]:
     """Selections of all attack specs, sweeps expanded, duplicates and ``clean`` left out."""
-    found: dict[str, Selection] = {}
+    found: dict[str, PluginSpec[Attack]] = {}
     for spec in specs:
         if isinstance(spec, str) and spec.strip() == "clean":
             continue
-        if isinstance(spec, Selection):
+        if isinstance(spec, PluginSpec):
             several = [spec]
         else:
             several = attacks.parse(spec) if isinstance(spec, str) else [attacks.select(spec)]
@@ -53,10 +52,10 @@ def parse_defenses(
     return list(chains.values())
 
 
-def _refuse_same_names(selections: Iterable[Selection]) -> None:
+def _refuse_same_names(plugin_specs: Iterable[PluginSpec[Any]]) -> None:
     """Two plugins of one name could not be told apart in a report."""
-    codes: dict[str, Selection] = {}
-    for one in selections:
+    codes: dict[str, PluginSpec[Any]] = {}
+    for one in plugin_specs:
         known = codes.setdefault(one.name, one)
         if (known.code, type(known.plugin).__qualname__) != (one.code, type(one.plugin).__qualname__):
             raise SpecError(
@@ -77,14 +76,14 @@ def listed(given: Any, what: str, base: type[Plugin]) -> list[Any]:
     """
     if given is None:
         return []
-    if isinstance(given, str | Plugin | Selection | DefenseChain):
+    if isinstance(given, str | Plugin | PluginSpec | DefenseChain):
         given = [given]
     if not isinstance(given, Iterable) or isinstance(given, Mapping | bytes):
         raise SpecError(f"{what} should be a list of specs or {base.__name__} objects, but got {_shown(given)}")
     items = list(given)
     for item in items:
         parts = item if base is Defense and isinstance(item, list | tuple) else [item]
-        if not all(isinstance(part, str | base | Selection | DefenseChain) for part in parts):
+        if not all(isinstance(part, str | base | PluginSpec | DefenseChain) for part in parts):
             raise SpecError(
                 f"each of the {what} should be a spec or an object of {base.__name__}, but got {_shown(item)}"
             )
@@ -97,7 +96,7 @@ def _shown(value: Any) -> str:
     return f"{type(value).__name__} {' '.join(repr(value).split())[:60]}"
 
 
-def parse_selections(attacks: Any) -> list[Selection]:
+def parse_selections(attacks: Any) -> list[PluginSpec[Attack]]:
     """The attacks of specs or objects; at least ``clean`` has to be named.
 
     Raises:
@@ -112,7 +111,7 @@ def parse_selections(attacks: Any) -> list[Selection]:
 def parse_chains(
     defenses: Iterable[str | Defense | DefenseChain | Sequence[Defense]] | None,
     baseline: bool,
-    training: ImageData | None,
+    has_train_data: bool,
 ) -> list[DefenseChain]:
     """The chains of defense specs or objects, the undefended model first.
 
@@ -124,7 +123,7 @@ def parse_chains(
         raise SpecError("without the baseline there has to be a defense")
     for chain in chains:
         for part in chain.parts:
-            if isinstance(part.plugin, Defense) and part.plugin.needs_train_data and training is None:
+            if part.plugin.needs_train_data and not has_train_data:
                 raise SpecError(f"{part.spec} needs training data: give --train-data (in Python: train_data=...)")
     return chains
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 from freqrobust.core.errors import SpecError
 from freqrobust.core.source_hash import source_hash
@@ -16,12 +16,15 @@ from freqrobust.plugins.base import Defense, InputDefense, Plugin
 _KEY = re.compile(r"^[A-Za-z_]\w*$")
 
 
+PluginT_co = TypeVar("PluginT_co", bound=Plugin, covariant=True)
+
+
 @dataclass(frozen=True)
-class Selection:
+class PluginSpec(Generic[PluginT_co]):
     """One plugin, chosen and configured: what a spec stands for."""
 
     name: str
-    plugin: Plugin
+    plugin: PluginT_co
     given: Mapping[str, str] = field(default_factory=dict)
     origin: str = "object"
 
@@ -55,7 +58,7 @@ def resolved(plugin: Plugin) -> dict[str, Any]:
 class DefenseChain:
     """Defenses applied one after the other, left first; the empty chain is the undefended model."""
 
-    parts: tuple[Selection, ...] = ()
+    parts: tuple[PluginSpec[Defense], ...] = ()
 
     @property
     def name(self) -> str:
@@ -67,7 +70,7 @@ class DefenseChain:
 
     @property
     def defenses(self) -> list[Defense]:
-        return [part.plugin for part in self.parts if isinstance(part.plugin, Defense)]
+        return [part.plugin for part in self.parts]
 
     @property
     def params(self) -> dict[str, Any]:

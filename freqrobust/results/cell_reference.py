@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from freqrobust.core.errors import SpecError
 from freqrobust.core.numbers import fraction
@@ -25,7 +25,6 @@ from freqrobust.plugins.specs import list_items, parse_params
 
 if TYPE_CHECKING:
     from freqrobust.results.cells import Cell, WorstCase
-    from freqrobust.results.report import Report
 
 OBLIVIOUS = "@oblivious"
 #: Names in an error message, at most.
@@ -114,7 +113,17 @@ def of_worst(row: WorstCase) -> Target:
     )
 
 
-def in_report(report: Report) -> list[Target]:
+class HasCells(Protocol):
+    """What holds cells and worst cases: a report."""
+
+    @property
+    def cells(self) -> Sequence[Cell]: ...
+
+    @property
+    def worst_case(self) -> Sequence[WorstCase]: ...
+
+
+def in_report(report: HasCells) -> list[Target]:
     """Everything that a report can be judged by: its cells, worst cases and sweeps, failed ones too."""
     cells = [of_cell(cell) for cell in report.cells]
     return [*cells, *(of_worst(row) for row in report.worst_case), *sweeps(cells)]
@@ -173,7 +182,7 @@ def find(text: str, targets: Sequence[Target], kind: str) -> list[Target]:
     raise SpecError(f"{kind} {text!r} names no cell{_hint(name, known)}")
 
 
-def pick(report: Report, text: str, defense: str | None, knowledge: str, model: int) -> Cell | WorstCase:
+def pick(report: HasCells, text: str, defense: str | None, knowledge: str, model: int) -> Cell | WorstCase:
     """The one cell or worst case of a report that a name stands for.
 
     A name that is the spec of one of several that it fits stands for that one.

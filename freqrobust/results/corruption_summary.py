@@ -18,9 +18,9 @@ from freqrobust.core.errors import DataError, SpecError
 from freqrobust.plugins.corruption_names import ATTACK, COMMON, EXTRA, SEVERITIES, constant_set
 
 if TYPE_CHECKING:
-    from freqrobust.data.dataset import ImageData
     from freqrobust.results.cells import Cell
     from freqrobust.results.corruptions import CorruptionRow, CorruptionSummary
+    from freqrobust.results.records import DataRecord
     from freqrobust.results.report import Report
 
 #: Errors of AlexNet on the published ImageNet-C files, means over the severities (repository hendrycks/robustness,
@@ -73,7 +73,7 @@ def alexnet() -> Reference:
 
 
 def read_reference(
-    given: str | os.PathLike[str] | Report, data: ImageData, wanted: Sequence[Mapping[str, Any]]
+    given: str | os.PathLike[str] | Report, data: DataRecord, wanted: Sequence[Mapping[str, Any]]
 ) -> Reference:
     """``alexnet``, a report or its file, as the reference for corruptions of these images.
 
@@ -103,7 +103,7 @@ def read_reference(
     if report.data.sha256 != data.sha256:
         raise DataError(
             f"{name} was measured on other images ({report.data.spec}, n = {report.data.n}) than this run "
-            f"({data.spec}, n = {len(data)})"
+            f"({data.spec}, n = {data.n})"
         )
     cells = [cell for cell in report.cells if cell.defense_spec == "none" and cell.accuracy is not None]
     clean = [1 - cell.accuracy for cell in cells if cell.attack == "clean" and cell.accuracy is not None]
@@ -120,10 +120,10 @@ def _key(params: Mapping[str, Any]) -> str:
     return str(sorted(params.items()))
 
 
-def applies_alexnet(data: ImageData, wanted: Sequence[Mapping[str, Any]]) -> bool:
+def applies_alexnet(data: DataRecord, wanted: Sequence[Mapping[str, Any]]) -> bool:
     """Whether these are the complete ImageNet-C files, the one case that AlexNet's errors are known for."""
     found = {(params["name"], params["severity"]) for params in wanted if params.get("source") == "files"}
-    whole = len(data) == _IMAGENET and data.classes == 1000 and data.shape == (3, 224, 224)
+    whole = data.n == _IMAGENET and data.classes == 1000 and tuple(data.shape) == (3, 224, 224)
     return whole and {(name, severity) for name in COMMON for severity in SEVERITIES} <= found
 
 

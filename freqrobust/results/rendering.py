@@ -14,7 +14,7 @@ from typing import IO
 from freqrobust.core.errors import FreqRobustError, SpecError
 from freqrobust.core.files import check_writable, user_path, write_atomically
 from freqrobust.core.user_code import running_user_code
-from freqrobust.plugins.specs import Selection
+from freqrobust.plugins.specs import PluginSpec
 from freqrobust.results.report import Report
 from freqrobust.results.reporter import Reporter, reports
 from freqrobust.results.summary import distinct
@@ -44,13 +44,13 @@ _FOUND = re.compile(rf"(?P<spec>[^=]+?:[A-Za-z_]\w*(?:{_PARAMS})?)=(?P<target>.+
 class Output:
     """One report to write: the reporter, and a file or ``-``."""
 
-    selection: Selection
+    plugin_spec: PluginSpec[Reporter]
     target: str
 
     @property
     def reporter(self) -> Reporter:
-        assert isinstance(self.selection.plugin, Reporter)
-        return self.selection.plugin
+        assert isinstance(self.plugin_spec.plugin, Reporter)
+        return self.plugin_spec.plugin
 
 
 def parse_outputs(texts: Iterable[str], flag: str) -> list[Output]:
@@ -90,10 +90,10 @@ def _parse(text: str, flag: str) -> Output:
             f"{flag} should be FILE or REPORT=FILE, for example out.html or {known}=out, but got {text!r} "
             f"(reports: {', '.join(reports.names())})"
         )
-    selections = reports.parse(match["spec"])
-    if len(selections) != 1:
-        raise SpecError(f"{flag} {match['spec']} stands for {len(selections)} reports; give one parameter value each")
-    return Output(selections[0], match["target"])
+    plugin_specs = reports.parse(match["spec"])
+    if len(plugin_specs) != 1:
+        raise SpecError(f"{flag} {match['spec']} stands for {len(plugin_specs)} reports; give one parameter value each")
+    return Output(plugin_specs[0], match["target"])
 
 
 def check_outputs(
@@ -116,13 +116,13 @@ def check_outputs(
         for module, brought_by in output.reporter.requires.items():
             if find_spec(module) is None:
                 raise SpecError(
-                    f"the report {output.selection.name!r} needs {module}, which is not installed: "
+                    f"the report {output.plugin_spec.name!r} needs {module}, which is not installed: "
                     f"pip install '{brought_by}'"
                 )
         if several and not _shows_several(type(output.reporter)):
             able = ", ".join(name for name in reports.names() if _shows_several(reports.get(name)))
             raise SpecError(
-                f"the report {output.selection.name!r} shows one report at a time; these show several: {able}"
+                f"the report {output.plugin_spec.name!r} shows one report at a time; these show several: {able}"
             )
         path = Path() if output.target == STDOUT else user_path(output.target, flag).resolve()
         if path in used:
@@ -177,7 +177,7 @@ def write_outputs(outputs: Sequence[Output], found: Mapping[str, Report], all_or
 
 def _is_terminal_table(output: Output) -> bool:
     """The table looks at the terminal itself, for its width and its colours."""
-    return output.target == STDOUT and output.selection.name == "table"
+    return output.target == STDOUT and output.plugin_spec.name == "table"
 
 
 def rendered(output: Output, found: Mapping[str, Report]) -> str:
@@ -192,7 +192,7 @@ def rendered(output: Output, found: Mapping[str, Report]) -> str:
 
 
 def _render(output: Output, found: Mapping[str, Report], target: IO[str]) -> None:
-    with running_user_code(f"the report {output.selection.name!r} failed"):
+    with running_user_code(f"the report {output.plugin_spec.name!r} failed"):
         if len(found) == 1:
             output.reporter.render(next(iter(found.values())), target)
         else:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from freqrobust.core.errors import SpecError
 from freqrobust.results.analysis_record import AnalysisRecord, _read
+from freqrobust.results.cell_reference import pick
 from freqrobust.results.cells import Cell, WorstCase
 from freqrobust.results.corruptions import CorruptionSummary
 from freqrobust.results.diagnosis import Diagnosis
@@ -58,8 +59,6 @@ class Report(_Part):
         Raises:
             KeyError: none or several match.
         """
-        from freqrobust.results.cell_reference import pick
-
         try:
             return pick(self, attack, defense, knowledge, model)
         except SpecError as error:

@@ -30,4 +30,4 @@ class Reporter(Plugin):
         raise PluginError(f"{type(self).__name__} shows one report at a time")
 
 
-reports = Registry("report", "freqrobust.reports", Reporter)
+reports = Registry("report", "freqrobust.reports", Reporter, "render")

@@ -9,45 +9,50 @@ import torch
 
 from freqrobust.core.errors import FreqRobustError, JournalError
 from freqrobust.core.files import identity
-from freqrobust.core.progress import Progress, Silent
-from freqrobust.core.source_hash import engine_hash
+from freqrobust.core.progress import Progress
+from freqrobust.core.source_hash import code_hash
 from freqrobust.data.sources import load_data
 from freqrobust.models import normalization
 from freqrobust.models.architectures import SmallCNN
 from freqrobust.models.classifier import Classifier
 from freqrobust.models.files import save_model
 from freqrobust.models.loading import load_model
+from freqrobust.models.sources import Loaded, ModelRequest
 from freqrobust.training.fit import Recipe, fit
 
 RECIPE = Recipe(epochs=12, learning_rate=0.1, batch=64)
 
 
-def demo_model(cache_dir: Path | None = None, progress: Progress | None = None) -> Classifier:
+def load(request: ModelRequest) -> Loaded:
     """The demo classifier, about 97 % right on the test split; trained in seconds, then taken from the cache."""
-    key = identity(["demo", RECIPE.__dict__, engine_hash(), torch.__version__])
+    network = _cached(request.cache_dir, request.progress)
+    return Loaded(network, "small_cnn", normalization.preset("none", "none"))
+
+
+def _cached(cache_dir: Path | None, progress: Progress) -> torch.nn.Module:
+    key = identity(["demo", RECIPE.__dict__, code_hash([__name__]), torch.__version__])
     path = cache_dir / "models" / f"demo-{key}.pt" if cache_dir is not None else None
-    found = None
     if path is not None and path.exists():
         with contextlib.suppress(FreqRobustError):  # a damaged file is made again
-            found = load_model(path)
-    if found is None:
-        data = load_data("digits", split="train")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            network = SmallCNN(num_classes=10, in_channels=1)
-        found = Classifier(network, normalization.preset("none", "none"), "demo", "small_cnn", None)
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # layers this small lose more by waiting for each other
+            return load_model(path).network
+    network = _trained(progress)
+    if path is not None:
         try:
-            fit(found, data, RECIPE, device=torch.device("cpu"), progress=progress, label="demo model")
-        finally:
-            torch.set_num_threads(threads)
-        if path is not None:
-            try:
-                save_model(found, path)
-            except JournalError as error:
-                (progress or Silent()).say(f"warning: {error}")
-    found.spec = "demo"
-    found.sha256 = None
-    found.chosen = normalization.preset("none", "none")
-    return found
+            save_model(Classifier(network, normalization.preset("none", "none"), "demo", "small_cnn", None), path)
+        except JournalError as error:
+            progress.say(f"warning: {error}")
+    return network
+
+
+def _trained(progress: Progress) -> torch.nn.Module:
+    data = load_data("digits", split="train")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = SmallCNN(num_classes=10, in_channels=1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # layers this small lose more by waiting for each other
+    try:
+        fit(network, data, RECIPE, device=torch.device("cpu"), progress=progress, label="demo model")
+    finally:
+        torch.set_num_threads(threads)
+    return network

@@ -13,8 +13,8 @@ from torch import nn
 
 from freqrobust.core.errors import ModelError
 from freqrobust.core.progress import Progress, Silent
-from freqrobust.data.dataset import ImageData
 from freqrobust.numerics import noise
+from freqrobust.plugins.dataset import ImageDataset
 
 #: (model, images, labels, ids, epoch) -> images
 Perturb = Callable[[nn.Module, torch.Tensor, torch.Tensor, torch.Tensor, int], torch.Tensor]
@@ -50,7 +50,7 @@ def flip_and_crop(images: torch.Tensor, ids: torch.Tensor, *, seed: int, stream:
 
 def fit(
     model: nn.Module,
-    data: ImageData,
+    data: ImageDataset,
     recipe: Recipe,
     *,
     device: torch.device,
@@ -85,7 +85,7 @@ def fit(
 
 def _fit(
     model: nn.Module,
-    data: ImageData,
+    data: ImageDataset,
     recipe: Recipe,
     device: torch.device,
     seed: int,

@@ -237,16 +237,16 @@ def test_a_damaged_cell_is_noticed_and_measured_again(
 ) -> None:
     command(*base, *WHAT, "--no-oblivious", "--run-dir", "run")
     before, counts = stored("run"), [cell["outcomes"] for cell in reported("run")["cells"]]
-    victim = sorted(before)[1]  # whichever it is: the oblivious one would have no line of its own
-    path = Path("run", "cells", victim)
+    target_model = sorted(before)[1]  # whichever it is: the oblivious one would have no line of its own
+    path = Path("run", "cells", target_model)
     path.write_bytes(damage(path.read_bytes()))
-    assert path.read_bytes() != before[victim][0]
+    assert path.read_bytes() != before[target_model][0]
     result = command(*base, *WHAT, "--no-oblivious", "--run-dir", "run")
     assert result.code == 0
     assert sorted(lines(result.err).values()) == [False, True, True, True]
     report = reported("run")
     (warning,) = [w for w in report["warnings"] if w["code"] == "damaged-journal"]
-    assert victim in warning["message"]
+    assert target_model in warning["message"]
     assert "damaged-journal" in result.out
     assert [cell["outcomes"] for cell in report["cells"]] == counts
     after = command(*base, *WHAT, "--no-oblivious", "--run-dir", "run")

@@ -254,11 +254,11 @@ def test_says_what_it_is(make, name, given) -> None:
     assert (type(attack).__doc__ or "").strip()
     for key, field in type(attack).model_fields.items():
         assert field.description, f"{name}: the parameter {key!r} is not described"
-    selection = attacks.select(attack)
-    assert selection.name == name
-    json.dumps(selection.params, allow_nan=False)
-    again = attacks.parse(selection.spec)
+    plugin_spec = attacks.select(attack)
+    assert plugin_spec.name == name
+    json.dumps(plugin_spec.params, allow_nan=False)
+    again = attacks.parse(plugin_spec.spec)
     assert len(again) == 1
-    assert again[0].params == pytest.approx(selection.params)
+    assert again[0].params == pytest.approx(plugin_spec.params)
     with pytest.raises(Exception, match="frozen"):
         attack.__setattr__(next(iter(type(attack).model_fields)), 1)

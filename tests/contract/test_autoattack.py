@@ -42,8 +42,8 @@ def data() -> ImageData:
 
 
 def build(spec: str):
-    (selection,) = attacks.parse(spec)
-    return selection.plugin
+    (plugin_spec,) = attacks.parse(spec)
+    return plugin_spec.plugin
 
 
 def whole(data):

@@ -165,12 +165,12 @@ def test_says_what_it_is(make, name, given) -> None:
     assert (type(defense).__doc__ or "").strip()
     for key, field in type(defense).model_fields.items():
         assert field.description, f"{name}: the parameter {key!r} is not described"
-    selection = defenses.select(defense)
-    assert selection.name == name
-    json.dumps(selection.params, allow_nan=False)
-    again = defenses.parse(selection.spec)
+    plugin_spec = defenses.select(defense)
+    assert plugin_spec.name == name
+    json.dumps(plugin_spec.params, allow_nan=False)
+    again = defenses.parse(plugin_spec.spec)
     assert len(again) == 1
-    assert again[0].params == selection.params
+    assert again[0].params == plugin_spec.params
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if defenses.get(name).trains])

@@ -452,9 +452,9 @@ def test_every_check_is_listed_where_none_can_be_run(network, digits, monkeypatc
             raise SpecError("no pgd here")
         return original(name)
 
-    selection = attacks.parse(SPEC)[0].plugin
+    plugin_spec = attacks.parse(SPEC)[0].plugin
     monkeypatch.setattr(attacks, "get", get)
-    found = run(network, digits, [selection], "full").diagnostics[0]
+    found = run(network, digits, [plugin_spec], "full").diagnostics[0]
     missing = {c.name: c for c in found.checks if c.status == "not applicable"}
     assert list(missing) == [c.name for c in FULL_CHECKS]
     assert {name: c.source for name, c in missing.items()} == {c.name: c.source for c in FULL_CHECKS}

@@ -19,8 +19,8 @@ def test_every_analysis_is_read_once_with_options_it_has() -> None:
     for name, *arguments in COMMANDS:
         given = {a[2:].replace("-", "_"): b for a, b in zip(arguments[::2], arguments[1::2], strict=True)}
         own = {key: [value] for key, value in given.items() if f"--{key}" not in shared}
-        (selection,) = analyses.parse(name, own)
-        assert set(selection.given) == set(own), f"{name} has no {sorted(set(own) - set(selection.given))}"
+        (plugin_spec,) = analyses.parse(name, own)
+        assert set(plugin_spec.given) == set(own), f"{name} has no {sorted(set(own) - set(plugin_spec.given))}"
 
 
 def test_its_pictures_are_there_and_small() -> None:

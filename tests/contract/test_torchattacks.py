@@ -53,8 +53,8 @@ def spec_of(name: str) -> str:
 
 
 def build(spec: str):
-    (selection,) = attacks.parse(spec)
-    return selection.plugin
+    (plugin_spec,) = attacks.parse(spec)
+    return plugin_spec.plugin
 
 
 def perturb(attack, model, data, seed=0):
@@ -102,24 +102,24 @@ def test_contract(network, data, name, capsys) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_through_the_harness(network, data, name) -> None:
     """The cell is there, its spec says the same again, and what it reports was measured."""
-    (selection,) = parse_attacks([spec_of(name)])
-    assert selection.name == f"torchattacks:{name}"
-    assert selection.origin == f"torchattacks {torchattacks.__version__}"
+    (plugin_spec,) = parse_attacks([spec_of(name)])
+    assert plugin_spec.name == f"torchattacks:{name}"
+    assert plugin_spec.origin == f"torchattacks {torchattacks.__version__}"
     with pytest.raises(Exception, match="frozen"):
-        selection.plugin.__setattr__("eps", 1)
-    for key, field in type(selection.plugin).model_fields.items():
+        plugin_spec.plugin.__setattr__("eps", 1)
+    for key, field in type(plugin_spec.plugin).model_fields.items():
         assert field.description, key
         assert key not in ("model", "seed", "verbose", "device")
-    again = attacks.select(selection.plugin)
-    assert again.name == selection.name
-    assert attacks.parse(again.spec)[0].params == selection.params
-    report = evaluate(network, data, attacks=[selection], device="cpu")
+    again = attacks.select(plugin_spec.plugin)
+    assert again.name == plugin_spec.name
+    assert attacks.parse(again.spec)[0].params == plugin_spec.params
+    report = evaluate(network, data, attacks=[plugin_spec], device="cpu")
     cell = report.cells[1]
     assert cell.status == "ok", cell.error
     with torch.no_grad():
-        broken = network(perturb(selection.plugin, network, data)).argmax(dim=1) != data.labels
+        broken = network(perturb(plugin_spec.plugin, network, data)).argmax(dim=1) != data.labels
     assert abs(int(broken.sum()) - (cell.n - cell.correct)) <= 1  # batch norm is folded in one of them
-    assert bool(cell.backwards) == (selection.plugin.needs_gradient)
+    assert bool(cell.backwards) == (plugin_spec.plugin.needs_gradient)
     assert not [w.code for w in report.warnings if w.code == "no-gradients"]
 
 

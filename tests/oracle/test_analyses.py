@@ -80,9 +80,9 @@ def test_spectra_of_images_shifts_and_attacks(channels: int, height: int, width:
     result = analyze(model, (images, labels), spec, device="cpu", batch_size=4, seed=1).results[0]
     found = {one.kind: one for one in result.spectra}
     check(found["images"], images, 2.5)
-    selection = attacks.parse("hfc:radius=2")[0]
+    plugin_spec = attacks.parse("hfc:radius=2")[0]
     context = AttackContext(torch.arange(6), 1, "maximize")
-    check(found["shift"], selection.plugin.perturb(model, images, labels, context) - images, 2.5)  # type: ignore[attr-defined]
+    check(found["shift"], plugin_spec.plugin.perturb(model, images, labels, context) - images, 2.5)  # type: ignore[attr-defined]
     made = PGD(eps=0.1, steps=3).perturb(model, images.clone(), labels, context)
     check(found["adversarial"], made - images, 2.5)
     assert found["adversarial"].n == 6

@@ -27,14 +27,14 @@ from freqrobust.harness.batches import Timer
 from freqrobust.harness.cell import measure, measure_transfer
 from freqrobust.harness.diagnosis.findings import ATHALYE, CARLINI, CROCE, Finding, NotApplicable, RunnableCheck
 from freqrobust.harness.outcome import NORMS, Outcome
-from freqrobust.harness.target_model import Victim
+from freqrobust.harness.target_model import TargetModel
 from freqrobust.numerics.losses import margin
 from freqrobust.numerics.norms import norms, per_sample, project
 from freqrobust.numerics.threat import Threat
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.context import AttackContext
 from freqrobust.plugins.registry import attacks
-from freqrobust.plugins.specs import Selection
+from freqrobust.plugins.specs import PluginSpec
 from freqrobust.results.diagnosis import Check
 from freqrobust.results.records import ThreatRecord
 
@@ -122,7 +122,7 @@ class Examination:
         changed = piece["changed"]
         if self.run.chain.stochastic:
             same = "outputs are the same for the same random draws; predictions are majority votes"
-            other = "outputs change for the same random draws; a stochastic defense has to draw from freqrobust.numerics.noise"
+            other = "outputs change for the same random draws; a stochastic defense has to draw from freqrobust.noise"
         else:
             same = "outputs are the same in another call and in other batches"
             other = "outputs change between calls or with the batch; a random defense has to set stochastic = True"
@@ -187,15 +187,15 @@ class Examination:
         except SpecError as error:
             raise NotApplicable(str(error)) from error
         shown = {**given, "eps": Threat(self.threat.norm, given["eps"]).eps_text}
-        selection = Selection(name, plugin, {key: f"{value}" for key, value in shown.items()})
+        plugin_spec = PluginSpec(name, plugin, {key: f"{value}" for key, value in shown.items()})
         among = self.sample if among is None else among
-        key = (selection.spec, transferred, among.tobytes())
+        key = (plugin_spec.spec, transferred, among.tobytes())
         if key not in self._tried:
-            self._tried[key] = self._run(selection, among, self.source if transferred else None)
+            self._tried[key] = self._run(plugin_spec, among, self.source if transferred else None)
         outcome = self._tried[key]
         if isinstance(outcome, NotApplicable):
             raise outcome
-        return selection.spec, outcome
+        return plugin_spec.spec, outcome
 
     def misclassified(self, outcome: Outcome, robust: np.ndarray | None = None) -> int:
         """How many of the samples that are robust, in the report unless given, an attack misclassified."""
@@ -208,37 +208,47 @@ class Examination:
 
     # -- tools ----------------------------------------------------------------------------------------------
 
-    def _run(self, selection: Selection, among: np.ndarray, source: DefenseRun | None) -> Outcome | NotApplicable:
+    def _run(
+        self, plugin_spec: PluginSpec[Attack], among: np.ndarray, source: DefenseRun | None
+    ) -> Outcome | NotApplicable:
         run = self.run
 
         def work() -> dict[str, Any]:
             if source is None:
-                found = measure(selection, run.victim(), run.bench, self.clean, None, run.run.seed, among=among)
+                found = measure(
+                    plugin_spec, run.target_model(), run.batches, self.clean, None, run.run.seed, among=among
+                )
             else:
-                target = [(run.victim(), self.clean)]
-                found = measure_transfer(selection, source.victim(), run.bench, target, run.run.seed, among)[0]
+                target = [(run.target_model(), self.clean)]
+                found = measure_transfer(plugin_spec, source.target_model(), run.batches, target, run.run.seed, among)[
+                    0
+                ]
             return found.to_piece()
 
         purpose = "transfer" if source is not None else "attack"
         try:
-            with running_user_code(f"{selection.spec} failed"):
-                outcome = Outcome.from_piece(self._remembered(purpose, selection, among, work))
+            with running_user_code(f"{plugin_spec.spec} failed"):
+                outcome = Outcome.from_piece(self._remembered(purpose, plugin_spec, among, work))
         except FreqRobustError as error:  # the other checks are kept
             return NotApplicable(one_line(error))
         self.found.append(outcome)
         return outcome
 
     def _remembered(
-        self, purpose: str, selection: Selection | None, among: np.ndarray, work: Callable[[], dict[str, Any]]
+        self,
+        purpose: str,
+        plugin_spec: PluginSpec[Attack] | None,
+        among: np.ndarray,
+        work: Callable[[], dict[str, Any]],
     ) -> dict[str, Any]:
         """From the journal, or found and put there."""
         run = self.run.run
         digest = hashlib.sha256(np.packbits(among).tobytes() + repr(self.threat).encode()).hexdigest()
-        key = run.key(self.run.chain, selection, None, purpose=f"diagnosis {purpose} {digest}")
+        key = run.key(self.run.chain, plugin_spec, None, purpose=f"diagnosis {purpose} {digest}")
         piece = run.checked.load(key)
         if piece is None:
-            self.run.victim()  # made before the clock starts
-            label = f"checking {self.run.chain.spec}, {selection.spec if selection is not None else 'quick checks'}"
+            self.run.target_model()  # made before the clock starts
+            label = f"checking {self.run.chain.spec}, {plugin_spec.spec if plugin_spec is not None else 'quick checks'}"
             run.watch.begin(label, int(among.sum()))
             piece = work()
             run.keep(run.checked, key, piece)
@@ -275,8 +285,8 @@ class Examination:
 def _look(work: Examination) -> dict[str, Any]:
     """One pass with gradients, one without in other batches, one with noise."""
     run, threat = work.run, work.threat
-    victim, bench, seed = run.victim(), run.bench, run.run.seed
-    timer = Timer(victim)
+    target_model, batches, seed = run.target_model(), run.batches, run.run.seed
+    timer = Timer(target_model)
     n = len(work.clean.right)
     outcome = Outcome(
         work.clean.right.copy(), work.clean.predictions.copy(), {norm: np.full(n, np.inf, np.float32) for norm in NORMS}
@@ -286,17 +296,17 @@ def _look(work: Examination) -> dict[str, Any]:
 
     def look(chunk: torch.Tensor) -> None:
         nonlocal softmax, differentiates
-        images, labels, ids = bench.data.batch(chunk, bench.device)
+        images, labels, ids = batches.data.batch(chunk, batches.device)
         where = chunk.numpy()
         right = torch.from_numpy(work.clean.right[where]).to(images.device)
-        with victim.attacked(ids, "diagnosis") as view:
+        with target_model.attacked(ids, "diagnosis") as view:
             logits, gradient = _margin_gradient(view, images, labels)
         flat = gradient.flatten(1)
         nothing = (flat.abs().amax(dim=1) == 0) | ~torch.isfinite(flat).all(dim=1)
         with _watched() as calls:
-            again = _in_other_batches(victim, images, ids)
+            again = _in_other_batches(target_model, images, ids)
         noisy = _with_noise(images, AttackContext(ids, seed), threat)
-        classes, _ = victim.predict(noisy, ids)
+        classes, _ = target_model.predict(noisy, ids)
         broken = ((classes != labels) & right).cpu().numpy()
         outcome.right[where] &= ~broken
         for norm in NORMS:
@@ -306,9 +316,9 @@ def _look(work: Examination) -> dict[str, Any]:
         differentiates |= bool(calls)
         counts["gradients"] += int(right.sum())
         counts["zero"] += int((nothing & right).sum())
-        counts["changed"] += int((~_same(logits, again, max(SAME, victim.slack))).sum())
+        counts["changed"] += int((~_same(logits, again, max(SAME, target_model.slack))).sum())
 
-    bench.each(torch.from_numpy(np.flatnonzero(work.sample)), look)
+    batches.each(torch.from_numpy(np.flatnonzero(work.sample)), look)
     return {"noise": timer.close(outcome).to_piece(), **counts, "softmax": softmax, "differentiates": differentiates}
 
 
@@ -330,14 +340,14 @@ def _margin_gradient(
     return logits.detach(), gradient if gradient is not None else torch.zeros_like(images)
 
 
-def _in_other_batches(victim: Victim, images: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+def _in_other_batches(target_model: TargetModel, images: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     """The same predictions, of the same draws, made for the second half first and for each half apart."""
     half = len(images) // 2
     found: list[torch.Tensor] = []
     for part in (slice(half, None), slice(0, half)):
         if len(images[part]):
-            with victim.drawing(ids[part], "diagnosis"):
-                found.insert(0, victim.logits(images[part]))
+            with target_model.drawing(ids[part], "diagnosis"):
+                found.insert(0, target_model.logits(images[part]))
     return torch.cat(found)
 
 

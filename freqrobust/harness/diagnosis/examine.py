@@ -15,7 +15,7 @@ from freqrobust.harness.outcome import NORMS, Outcome, holds
 from freqrobust.numerics import noise
 from freqrobust.numerics.threat import Threat
 from freqrobust.plugins.base import Attack
-from freqrobust.plugins.specs import Selection
+from freqrobust.plugins.specs import PluginSpec
 from freqrobust.results.diagnosis import Check
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ Depth = Literal["quick", "full"]
 SAMPLES, SAMPLES_STOCHASTIC = 200, 50
 #: Share of the samples that should be robust at the threat that is examined, where there is such a threat.
 HEADROOM = 0.05
-Measurements = Sequence["tuple[Selection, Outcome | str]"]
+Measurements = Sequence["tuple[PluginSpec[Attack], Outcome | str]"]
 
 
 @dataclass
@@ -100,8 +100,8 @@ def examine(
 
 def _budgeted(measured: Measurements) -> list[_Budgeted]:
     found = []
-    for selection, outcome in measured:
-        attack = selection.plugin
+    for plugin_spec, outcome in measured:
+        attack = plugin_spec.plugin
         threat = attack.threat() if isinstance(attack, Attack) else None
         if isinstance(attack, Attack) and threat is not None and threat.eps > 0 and isinstance(outcome, Outcome):
             found.append(_Budgeted(attack, threat, outcome))
