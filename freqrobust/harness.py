@@ -104,7 +104,9 @@ def evaluate(
     chains = parse_chains(defenses, baseline, training)
     if isinstance(attacks, str | Attack):
         attacks = [attacks]
-    chosen = parse_attacks(attacks if attacks is not None else suites.resolve("standard" if suite is None else suite, images.shape))
+    chosen = parse_attacks(
+        attacks if attacks is not None else suites.resolve("standard" if suite is None else suite, images.shape)
+    )
     for selection in chosen:
         if isinstance(selection.plugin, Attack):
             with running_user_code(f"{selection.spec} failed"):

@@ -141,7 +141,7 @@ number = 7
     [
         ("absent.npz", "absent.npz does not exist"),
         ("cifar11", "unknown data 'cifar11'; did you mean 'cifar10'?"),
-        ("", "--model needs --data"),
+        ("", "unknown data ''"),
         ("folder:absent", "absent is not a folder"),
         ("folder:void", "void"),
         ("sources.py:nothing", "but got NoneType"),
