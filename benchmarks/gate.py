@@ -105,10 +105,10 @@ def changes(batches: Batches) -> None:
                 f"{row.baseline:.1%}",
                 f"{row.new:.1%}",
                 points(-(row.measured or 0)),
-                f"{row.lost} / {row.gained}",
+                f"{row.newly_wrong} / {row.newly_right}",
                 f"{row.p_value:.2g}",
                 f"{row.p_adjusted:.2g}" if row.p_adjusted is not None else "",
-                f"{100 * row.detectable:.1f}" if row.detectable is not None else "",
+                f"{100 * row.minimum_detectable_drop:.1f}" if row.minimum_detectable_drop is not None else "",
                 {True: "ok", False: "**regression**", None: "information"}[row.passed],
             ]
             for row in found.rows
@@ -156,7 +156,9 @@ def power(batches: Batches) -> None:
             drop = next(row.measured for row in whole.rows if row.name == name)
             announced = expected_drop(n, len(cells), 0.05)
             seen = [
-                row.detectable for row in each if row.detectable is not None and row.detectable <= (row.baseline or 0)
+                row.minimum_detectable_drop
+                for row in each
+                if row.minimum_detectable_drop is not None and row.minimum_detectable_drop <= (row.baseline or 0)
             ]
             rows.append(
                 [

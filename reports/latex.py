@@ -17,11 +17,11 @@ from freqrobust.results.summary import (
     attacks,
     entry_labels,
     eps_text,
-    footnotes,
     headline,
     statements,
     warning_text,
 )
+from freqrobust.results.view import footnotes, ranges
 
 if TYPE_CHECKING:
     from freqrobust.results.cells import Cell, WorstCase
@@ -73,11 +73,13 @@ class LaTeX(Comparing):
     """The headline for a paper: defenses as rows; clean, LFC, attacks and worst cases as columns (booktabs)."""
 
     interval: bool = Field(False, description="show the 95 % interval below each number")
-    bold: bool = Field(True, description="set the best of a column in bold, with all that cannot be told from it")
+    bold: bool = Field(
+        True, description="set the best of a column in bold, and all that do not differ from it significantly"
+    )
     threats: Literal["largest", "all"] = Field("largest", description="show the largest eps of each norm, or all")
     caption: str | None = Field(None, description="caption of the table; default: what was measured")
     label: str = Field("tab:robustness", pattern=r"^[A-Za-z0-9:.-]+$", description="label of the table")
-    document: bool = Field(False, description="a whole document rather than a table to include")
+    document: bool = Field(False, description="a complete document instead of a table to include")
 
     def render(self, report: Report, target: IO[str]) -> None:
         names = entry_labels(report)
@@ -85,8 +87,9 @@ class LaTeX(Comparing):
         lines = self._rows(names, columns, digits(report))
         heads = [escape("Model and defense" if len(report.models) > 1 else "Defense"), *map(_head, columns)]
         caption = self.caption or f"Accuracy in percent of {title(report)}, {conditions(report)}."
-        notes = [one.text for one in statements(report)] + [str(one) for one in footnotes(report)]
-        notes += [f"warning: {warning_text(report, one)}" for one in report.warnings]
+        notes = [statement.text for statement in statements(report)] + [str(note) for note in footnotes(report)]
+        notes += [f"over all cells: {text}" for text in ranges(report)]
+        notes += [f"warning: {warning_text(report, warning)}" for warning in report.warnings]
         self._write(heads, lines, caption, notes, target)
 
     def render_many(self, reports: Mapping[str, Report], target: IO[str]) -> None:
@@ -100,7 +103,10 @@ class LaTeX(Comparing):
             cells = [self._number(one, decimals, best=False) for one in numbers]
             lines.append([escape(standing.rank_text).replace("-", "--"), escape(standing.name), *cells])
         heads = ["Rank", "Model and defense", *map(_head, columns)]
-        caption = self.caption or f"Accuracy in percent, ranked by {board.by}. Ranks are all that the samples allow."
+        caption = (
+            self.caption
+            or f"Accuracy in percent, ranked by {board.by}. Ranges of ranks are those that the samples allow."
+        )
         self._write(heads, lines, caption, [*board.notes, *board.remarks], target)
 
     def _rows(self, names: Mapping[Entry, str], columns: Sequence[Measure], decimals: int) -> list[list[str]]:
@@ -193,7 +199,7 @@ def _head(column: Measure) -> str:
 
 
 def _best(column: Measure) -> set[Entry]:
-    """The entries with the highest accuracy of a column, and those that the samples cannot tell from it.
+    """The entries with the highest accuracy of a column, and those that do not differ from it significantly.
 
     None where that is all of them.
     """

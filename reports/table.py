@@ -10,8 +10,11 @@ from typing import IO, TYPE_CHECKING
 from pydantic import Field
 
 from freqrobust.gate.table import print_gate
+from freqrobust.plugins.specs import UNDEFENDED
 from freqrobust.reports.comparing import Comparing
 from freqrobust.reports.text import (
+    OBLIVIOUS,
+    OVERSTATED,
     accuracy,
     conditions,
     describe_normalization,
@@ -23,19 +26,19 @@ from freqrobust.reports.text import (
 )
 from freqrobust.results.cells import Cell
 from freqrobust.results.summary import (
-    Entry,
     Measure,
     at_chance,
     attacks,
     entry_labels,
-    false_security,
-    footnotes,
+    entry_of,
     headline,
     level,
     model_labels,
+    oblivious_attacks,
     verdict_text,
     warning_text,
 )
+from freqrobust.results.view import details, footnotes, ranges
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,6 +52,8 @@ if TYPE_CHECKING:
 
 #: How the verdicts of each level are shown.
 _STYLES = {"good": "green", "neutral": "bold", "inconclusive": "yellow", "bad": "red"}
+#: The head of the paired differences from the undefended model.
+AGAINST = "vs. undefended"
 #: Width of what goes to a file or a pipe.
 PIPED_WIDTH = 160
 
@@ -103,9 +108,10 @@ class Table(Comparing):
     """Accuracy in percent with its 95 % interval, and the paired difference from the undefended model."""
 
     width: int | None = Field(None, ge=40, description="columns; default: the terminal's, or 160 when piped")
+    details: bool = Field(False, description="show every value of every cell: passes, seconds, batch size, ...")
 
     def render(self, report: Report, target: IO[str]) -> None:
-        _Printer(report, self._console(target), plain=not target.isatty()).print()
+        _Printer(report, self._console(target), not target.isatty(), self.details).print()
 
     def render_many(self, reports: Mapping[str, Report], target: IO[str]) -> None:
         from rich.text import Text
@@ -152,8 +158,9 @@ class Table(Comparing):
 
 
 class _Printer:
-    def __init__(self, report: Report, console: Console, plain: bool) -> None:
+    def __init__(self, report: Report, console: Console, plain: bool, details: bool) -> None:
         self.report = report
+        self.details = details
         self.console = console
         self.plain = plain
         self.digits = digits(report)
@@ -179,11 +186,13 @@ class _Printer:
             self._show(self._grid("Every cell: accuracy in percent, 95 % interval", every))
         for summary in self.folded:
             self._show(self._corruptions(summary))
-        unaware = self._unaware()
-        if unaware is not None:
-            self._show(unaware)
+        oblivious = self._oblivious()
+        if oblivious.entries:
+            self._show(oblivious)
         self._verdicts()
-        notes = [*self.notes, *map(str, footnotes(report))]
+        if self.details:
+            self._details()
+        notes = [*self.notes, *map(str, footnotes(report)), f"over all cells: {'; '.join(ranges(report))}"]
         for note in notes:
             _say(self.console, note)
         for warning in report.warnings:
@@ -214,7 +223,7 @@ class _Printer:
         return any(severity in row.accuracies for s in self.folded for row in s.rows if row.name == name)
 
     def _label(self, one: CorruptionSummary | Diagnosis) -> str:
-        return self.labels[Entry(one.model, one.defense_spec)]
+        return self.labels[entry_of(one)]
 
     def _corruptions(self, summary: CorruptionSummary) -> _Grid:
         """One row a corruption, one column a severity."""
@@ -247,7 +256,7 @@ class _Printer:
         return _Grid(title, [one_line(measure.label) for measure in measures], list(self.labels.values()), entries)
 
     def _entry(self, one: Cell | WorstCase) -> _Entry:
-        name = self.labels[Entry(one.model, one.defense_spec)]
+        name = self.labels[entry_of(one)]
         if one.accuracy is None:
             self.notes[f"failed: {name} / {getattr(one, 'attack_spec', '')}: {getattr(one, 'error', '')}"] = None
             return _Entry({"": "failed"}, failed=True)
@@ -257,23 +266,33 @@ class _Printer:
             self.notes["~ no better than chance (what independent predictions and labels would give)"] = None
         parts = {"": accuracy(one, self.digits, mark)}
         if one.difference is not None:
-            parts["against none"] = difference(one.difference, self.digits)
+            parts[AGAINST] = difference(one.difference, self.digits)
         return _Entry(parts)
 
-    def _unaware(self) -> _Grid | None:
-        """Adaptive and oblivious accuracy side by side; None when there are no oblivious cells."""
+    def _oblivious(self) -> _Grid:
+        """Accuracy under adaptive and oblivious attacks side by side."""
         entries: dict[tuple[str, str], _Entry] = {}
-        for pair in false_security(self.report):
-            aware, unaware = self._entry(pair.adaptive), self._entry(pair.oblivious)
-            parts = {"": aware.parts[""], "unaware": unaware.parts[""]}
-            if pair.gap is not None:
-                parts["gap"] = points(pair.gap)
+        for pair in oblivious_attacks(self.report):
+            adaptive, oblivious = self._entry(pair.adaptive), self._entry(pair.oblivious)
+            parts = {"": adaptive.parts[""], "oblivious": oblivious.parts[""]}
+            if pair.overstated_by is not None:
+                parts[OVERSTATED] = points(pair.overstated_by)
             key = (one_line(pair.adaptive.attack_spec), self.labels[pair.entry])
-            entries[key] = _Entry(parts, aware.failed or unaware.failed)
-        if not entries:
-            return None
+            entries[key] = _Entry(parts, adaptive.failed or oblivious.failed)
         rows, columns = (list(dict.fromkeys(key[i] for key in entries)) for i in (0, 1))
-        return _Grid("False security: examples made on the undefended model (unaware)", rows, columns, entries)
+        return _Grid(OBLIVIOUS, rows, columns, entries)
+
+    def _details(self) -> None:
+        table = details(self.report)
+        if table is None:
+            return
+        names = [one_line(f"{attack} ({label})") for label, attack, *_ in table.rows]
+        entries = {
+            (name, head): _Entry({"": text})
+            for name, row in zip(names, table.rows, strict=True)
+            for head, text in zip(table.columns[2:], row[2:], strict=True)
+        }
+        self._show(_Grid(table.title, names, table.columns[2:], entries))
 
     def _verdicts(self) -> None:
         """A sentence a defense, and what each check said where other attacks were run."""
@@ -365,16 +384,16 @@ def _corruption_headline(summary: CorruptionSummary, report: Report) -> dict[str
     cells = sum(len(row.accuracies) for row in summary.rows)
     what = f"{'extra ' if summary.part == 'extra' else ''}corruptions ({_made_by(summary)}), mean of {cells}"
     mean = _plain(summary.mean_accuracy)
-    none = [
-        other
+    undefended = [
+        other.mean_accuracy
         for other in report.corruptions
-        if other.defense_spec == "none"
+        if other.defense_spec == UNDEFENDED
         and other.model == summary.model
         and (other.part, _made_by(other)) == (summary.part, _made_by(summary))
     ]
-    if summary.defense_spec != "none" and none and None not in (summary.mean_accuracy, none[0].mean_accuracy):
-        points = 100 * (float(summary.mean_accuracy or 0) - float(none[0].mean_accuracy or 0))
-        mean = _Entry({**mean.parts, "against none": f"{points:+.1f}"})
+    reference = undefended[0] if undefended and summary.defense_spec != UNDEFENDED else None
+    if summary.mean_accuracy is not None and reference is not None:
+        mean = _Entry({**mean.parts, AGAINST: points(summary.mean_accuracy - reference)})
     found = {what: mean}
     if summary.reference is not None and summary.mce is not None:
         found[f"mCE against {summary.reference}"] = _plain(summary.mce)

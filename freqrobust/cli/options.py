@@ -35,9 +35,9 @@ def given_defenses(arguments: list[str]) -> list[str]:
 
 def _parts(chain: str) -> list[str]:
     """The specs that a defense's spec is composed of."""
-    from freqrobust.plugins.specs import split_chain
+    from freqrobust.plugins.specs import UNDEFENDED_NAMES, split_chain
 
-    return [part.strip() for part in split_chain(chain) if part.strip() != "none"]
+    return [part.strip() for part in split_chain(chain) if part.strip() not in UNDEFENDED_NAMES]
 
 
 def plugin_fields(kind: str, specs: list[str]) -> dict[str, Any]:

@@ -7,11 +7,11 @@ import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from freqrobust.core.errors import DataError, PluginError
 from freqrobust.core.files import identity, regular_file, write_atomically
@@ -19,6 +19,7 @@ from freqrobust.core.text import one_line
 from freqrobust.data.arrays import read_npz
 from freqrobust.data.dataset import ImageData
 from freqrobust.numerics.norms import TOLERANCE
+from freqrobust.plugins.specs import UNDEFENDED, UNDEFENDED_NAMES
 from freqrobust.results.records import DataRecord, ModelRecord, Precision, ThreatRecord
 
 SUFFIX = ".npz"
@@ -35,7 +36,7 @@ class Meta(BaseModel):
     attack: str
     attack_params: dict[str, Any]
     threat: ThreatRecord | None
-    defense: str
+    defense: Annotated[str, BeforeValidator(lambda text: UNDEFENDED if text in UNDEFENDED_NAMES else text)]
     defense_source: str
     defense_params: dict[str, Any]
     seed: int

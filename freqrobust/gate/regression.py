@@ -29,7 +29,7 @@ from freqrobust.results.records import DataRecord
 from freqrobust.results.report import Report
 from freqrobust.results.summary import model_labels
 
-#: The power that ``detectable`` is stated for.
+#: The power that ``minimum_detectable_drop`` is stated for.
 POWER = 0.8
 #: Share of samples assumed to improve by chance when the detectable drop is stated; more where more did.
 CHURN = 0.01
@@ -261,9 +261,11 @@ def _rows(changes: Sequence[Change], declared: _Declared, rules: Rules, labels: 
                 n=change.n,
                 baseline=change.baseline,
                 new=change.new,
-                lost=change.lost,
-                gained=change.gained,
-                detectable=detectable_drop(change.n, rules.alpha / len(judged), churn, POWER) if mcnemars else None,
+                newly_wrong=change.lost,
+                newly_right=change.gained,
+                minimum_detectable_drop=detectable_drop(change.n, rules.alpha / len(judged), churn, POWER)
+                if mcnemars
+                else None,
                 churn=churn if mcnemars else None,
                 text=_text(change, p, required, rules.alpha),
             )

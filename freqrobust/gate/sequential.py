@@ -1,6 +1,6 @@
-"""Judging thresholds early: samples in random order, cells left as soon as their threshold is decided.
+"""Judging thresholds early: samples in random order, cells stopped as soon as their threshold is decided.
 
-Each look measures the next samples of a keyed permutation through the ordinary :func:`freqrobust.evaluate`; the
+Each look measures the next samples of a seeded permutation through the ordinary :func:`freqrobust.evaluate`; the
 decision is that of :mod:`freqrobust.numerics.sequential_test`.
 """
 
@@ -10,8 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from freqrobust.core.errors import SpecError
 from freqrobust.gate import planned
 from freqrobust.gate.thresholds import Gate, Threshold, least_right, required_of
@@ -20,10 +18,9 @@ from freqrobust.numerics.sequential_test import Plan, looks_for, plan
 from freqrobust.numerics.statistics import wilson
 from freqrobust.plugins.selection import parse_attacks
 from freqrobust.results import cell_reference
-from freqrobust.results.cells import Cell, WorstCase
+from freqrobust.results.cells import Cell, WorstCase, joined
 from freqrobust.results.gate_record import GateRecord, SequentialRecord, ThresholdRow
-from freqrobust.results.outcomes import pack
-from freqrobust.results.records import PerturbationRecord, Warned
+from freqrobust.results.records import Warned
 from freqrobust.results.report import Report
 from freqrobust.results.summary import model_labels
 
@@ -126,54 +123,16 @@ class _Merged:
         for cell in part.cells:
             cell.model = model
             key = cell_reference.of_cell(cell).key
-            self.cells[key] = _joined(self.cells[key], cell) if key in self.cells else _plain(cell)
+            self.cells[key] = joined(self.cells[key], cell) if key in self.cells else cell
         for row in part.worst_case:
             row.model = model
             key = cell_reference.of_worst(row).key
             if key in worst:
-                self.worst[key] = _counted(self.worst[key], row) if key in self.worst else row
-
-
-def _plain(cell: Cell) -> Cell:
-    """A cell without what cannot be joined."""
-    return cell.model_copy(update={"by_chance": None, "agreement": None, "difference": None})
-
-
-def _counted(first: Any, second: Any) -> Any:
-    """Both of them, counted together."""
-    right = np.concatenate([first.right(), second.right()])
-    counts = {"n": len(right), "correct": int(right.sum()), "outcomes": pack(right)}
-    if isinstance(first, WorstCase):
-        counts["by_checks"] = first.by_checks + second.by_checks
-    return first.model_copy(update=counts)
-
-
-def _joined(first: Cell, second: Cell) -> Cell:
-    if first.status == "failed" or second.status == "failed":
-        return first if first.status == "failed" else _plain(second)
-    sums = {
-        key: getattr(first, key) + getattr(second, key) for key in ("inherited", "seconds", "forwards", "backwards")
-    }
-    tallies = [first.breakdown or {}, second.breakdown or {}]
-    breakdown = {part: sum(tally.get(part, 0) for tally in tallies) for part in {**tallies[0], **tallies[1]}}
-    notes = list(dict.fromkeys([*(first.notes or []), *(second.notes or [])]))
-    joined: Cell = _counted(first, second)
-    perturbation = _perturbation(first.perturbation, second.perturbation)
-    return joined.model_copy(
-        update={**sums, "breakdown": breakdown or None, "notes": notes or None, "perturbation": perturbation}
-    )
-
-
-def _perturbation(first: PerturbationRecord | None, second: PerturbationRecord | None) -> PerturbationRecord | None:
-    if first is None or second is None or not (first.successes and second.successes):
-        return second if first is None or not first.successes else first
-    total = first.successes + second.successes
-    mean = (first.l2_mean * first.successes + second.l2_mean * second.successes) / total
-    return PerturbationRecord(successes=total, linf_max=max(first.linf_max, second.linf_max), l2_mean=mean)
+                self.worst[key] = joined(self.worst[key], row) if key in self.worst else row
 
 
 def _warnings(merged: _Merged, n: int) -> list[Warned]:
-    """What was warned of at any look, and what was saved; looks at few samples are often near chance."""
+    """The warnings of all looks, and what was saved; looks at few samples are often near chance."""
     found = {}
     for part in merged.parts:
         for one in part.warnings:
@@ -185,7 +144,7 @@ def _warnings(merged: _Merged, n: int) -> list[Warned]:
     share = spent / whole if whole else 1.0
     seen = [cell.n for cell in merged.cells.values()]
     message = (
-        f"cells were left when their threshold was decided, after {min(seen)} to {max(seen)} of {n} samples: {spent} "
+        f"cells were stopped when their threshold was decided, after {min(seen)} to {max(seen)} of {n} samples: {spent} "
         f"forward and backward passes instead of about {whole:.0f} ({1 - share:.0%} saved)"
     )
     return [*found.values(), Warned(code="sequential", message=message)]
@@ -302,7 +261,7 @@ class _Chain:
                 attacks=self.needed(open_) or ["clean"],
                 defenses=[self.chain],
                 baseline=False,
-                oblivious=self.unaware(open_),
+                oblivious=self.oblivious_needed(open_),
                 **options,
             )
             watch.advance(look - done)
@@ -327,14 +286,14 @@ class _Chain:
                     wanted |= {index, *_smaller(names, index)}
         return [self.attacks[index] for index in sorted(wanted)]
 
-    def unaware(self, opened: Sequence[_Open]) -> bool:
+    def oblivious_needed(self, opened: Sequence[_Open]) -> bool:
         """Whether an open threshold is also about examples made on the undefended model."""
         asked = [one.target for one in opened]
         return any(t.knowledge == "oblivious" or (t.what == "worst" and self.oblivious) for t in asked)
 
 
 def _smaller(names: Sequence[Target], index: int) -> list[int]:
-    """The smaller eps of the sweep that an attack belongs to: what they break is handed over to it."""
+    """The smaller eps of the sweep that an attack belongs to: it inherits their examples."""
     mine = names[index]
     if mine.threat is None:
         return []

@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING
 
 from freqrobust.core.text import one_line
 from freqrobust.gate.regression import points
+from freqrobust.plugins.specs import UNDEFENDED
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -113,7 +114,7 @@ def _table(plain: bool, columns: Sequence[str]) -> Table:
 
 def _cell(name: str) -> str:
     """A cell's name; the undefended model goes without saying, and long names may break after commas and colons."""
-    short = one_line(name).removeprefix("none / ")
+    short = one_line(name).removeprefix(f"{UNDEFENDED} / ")
     return short.replace(",", ", ").replace(":", ": ", 1) if len(short) > WHOLE else short
 
 
@@ -145,7 +146,7 @@ def _changes(rows: Sequence[RegressionRow], plain: bool) -> Table:
             f"{100 * (row.baseline or 0):.1f}",
             f"{100 * (row.new or 0):.1f}",
             points(-(row.measured or 0)),
-            f"{row.lost}/{row.gained}",
+            f"{row.newly_wrong}/{row.newly_right}",
             _p(row.p_value),
             _p(row.p_adjusted),
             _sees(row),
@@ -164,6 +165,6 @@ def _p(value: float | None) -> str:
 def _sees(row: RegressionRow) -> str:
     if row.passed is None or row.test != "mcnemar":
         return ""
-    if row.detectable is None or row.detectable > (row.baseline or 0):
+    if row.minimum_detectable_drop is None or row.minimum_detectable_drop > (row.baseline or 0):
         return "none"
-    return f"{100 * row.detectable:.1f}"
+    return f"{100 * row.minimum_detectable_drop:.1f}"

@@ -22,11 +22,11 @@ class Batches:
         self.data = data
         self.device = device
         self.batch_size = batch_size
-        self.adaptive = adaptive  # halve the batch when memory runs out
+        self.adaptive = adaptive  # halve the batch when out of memory
         self.watch = watch
 
     def each(self, positions: torch.Tensor, work: Callable[[torch.Tensor], None], quiet: bool = False) -> None:
-        """Call ``work`` with the positions of each batch, smaller ones from where memory runs out.
+        """Call ``work`` with the positions of each batch, smaller ones after running out of memory.
 
         With ``quiet`` this is not counted as progress.
         """
@@ -40,12 +40,12 @@ class Batches:
                     raise
                 if not self.adaptive or self.batch_size == 1:
                     raise PluginError(
-                        f"memory ran out with batches of {self.batch_size}; give a smaller --batch-size, or auto"
+                        f"out of memory with batches of {self.batch_size}; give a smaller --batch-size, or auto"
                     ) from error
                 self.batch_size //= 2
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
-                self.watch.say(f"memory ran out; going on with batches of {self.batch_size}")
+                self.watch.say(f"out of memory; retrying with batch size {self.batch_size}")
                 continue
             done += len(chunk)
             if not quiet:
@@ -53,17 +53,20 @@ class Batches:
 
 
 class Timer:
-    """Seconds and passes spent on a cell."""
+    """Seconds and passes spent on a cell, and the batch size that they took."""
 
-    def __init__(self, target_model: TargetModel) -> None:
+    def __init__(self, target_model: TargetModel, batches: Batches) -> None:
         self.target_model = target_model
+        self.batches = batches
         target_model.view.reset()
         target_model.forwards = target_model.non_finite = 0
         self.start = time.perf_counter()
 
     def close(self, outcome: Outcome) -> Outcome:
-        view = self.target_model.view
-        outcome.seconds = round(time.perf_counter() - self.start, 4)
-        outcome.forwards = self.target_model.forwards + view.forwards
-        outcome.backwards = view.backwards
+        """Record them in the outcome's numbers."""
+        numbers, view = outcome.numbers, self.target_model.view
+        numbers.seconds = round(time.perf_counter() - self.start, 4)
+        numbers.forwards = self.target_model.forwards + view.forwards
+        numbers.backwards = view.backwards
+        numbers.batch_size = self.batches.batch_size
         return outcome

@@ -1,4 +1,4 @@
-"""Measuring one cell: run one attack against one defended model, check what it returns, count what it broke."""
+"""Measuring one cell: run one attack against one defended model, check and count what it returns."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ from freqrobust.numerics.threat import norm_name
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.context import AttackContext
 from freqrobust.plugins.specs import PluginSpec
+from freqrobust.results.cell_numbers import CellNumbers
 
 #: Share of gradients that may be exactly zero before a warning.
 ZERO_GRADIENT_SHARE = 0.05
 #: Draws over which gradients are averaged when the defense is stochastic.
 EOT = 10
-#: Bytes that the signs of one cell's perturbations may take; above, a sweep hands over only what is broken.
+#: Bytes that the signs of one cell's perturbations may take; above, a sweep passes on only the examples.
 SIGN_BYTES = 64 * 2**20
 
 
 def measure_clean(target_model: TargetModel, batches: Batches) -> Outcome:
     """The clean pass, once a defense."""
-    timer = Timer(target_model)
+    timer = Timer(target_model, batches)
     n = len(batches.data)
     predictions = np.zeros(n, dtype=np.int32)
     softmax_like = True
@@ -78,7 +79,7 @@ def measure(
         target_model: the defended model.
         batches: the samples.
         clean: the clean pass of this defense.
-        lower: the same attack at the next smaller eps of its sweep, whose broken samples are handed over.
+        lower: the same attack at the next smaller eps of its sweep, whose examples are inherited.
         seed: the seed of the run.
         sweeping: a larger eps follows, which wants to know where this one ended.
         among: the samples that an adversarial attack may try, ``(n,)``; the others stay as they are.
@@ -95,27 +96,26 @@ def measure(
 def _shift(
     plugin_spec: PluginSpec[Attack], attack: Attack, target_model: TargetModel, batches: Batches, seed: int
 ) -> Outcome:
-    timer = Timer(target_model)
+    timer = Timer(target_model, batches)
     n = len(batches.data)
     predictions = np.zeros(n, dtype=np.int32)
-    everyone = torch.arange(n)
-    heard: list[tuple[str, str]] = []
-    with recorded(plugin_spec.spec, heard):
-        whole = prepared(
-            attack, plugin_spec.spec, target_model, batches, everyone, AttackContext(everyone, seed, "decide")
+    every_sample = torch.arange(n)
+    caught_warnings: list[tuple[str, str]] = []
+    with recorded(plugin_spec.spec, caught_warnings):
+        context = prepared(
+            attack, plugin_spec.spec, target_model, batches, every_sample, AttackContext(every_sample, seed, "decide")
         )
 
     def work(chunk: torch.Tensor) -> None:
         images, labels, ids = batches.data.batch(chunk, batches.device)
-        with recorded(plugin_spec.spec, heard):
-            changed = run_attack(plugin_spec, attack, target_model, images, labels, whole.batch(ids))
+        with recorded(plugin_spec.spec, caught_warnings):
+            changed = run_attack(plugin_spec, attack, target_model, images, labels, context.batch(ids))
         classes, _ = target_model.predict(changed, ids)
         predictions[chunk.numpy()] = classes.cpu().numpy()
 
-    batches.each(everyone, work)
-    outcome = timer.close(
-        Outcome(predictions == batches.data.labels.numpy(), predictions, warnings=heard, notes=whole.notes)
-    )
+    batches.each(every_sample, work)
+    outcome = timer.close(Outcome(predictions == batches.data.labels.numpy(), predictions, warnings=caught_warnings))
+    outcome.numbers.notes = context.notes
     _warn_non_finite(outcome, target_model, plugin_spec.spec)
     return outcome
 
@@ -131,48 +131,47 @@ def _adversarial(
     sweeping: bool,
     among: np.ndarray | None,
 ) -> Outcome:
-    timer = Timer(target_model)
+    timer = Timer(target_model, batches)
     n = len(batches.data)
     predictions = clean.predictions.copy()
     examples = {norm: np.full(n, np.inf, dtype=np.float32) for norm in NORMS}
-    handed_over = np.zeros(n, dtype=bool)
+    inherited = np.zeros(n, dtype=bool)
     if lower is not None:
-        handed_over = clean.right & ~lower.right
-        predictions[handed_over] = lower.predictions[handed_over]
+        inherited = clean.right & ~lower.right
+        predictions[inherited] = lower.predictions[inherited]
         for norm in NORMS:
-            examples[norm][handed_over] = lower.examples[norm][handed_over]
-    # randomness may break a sample that is right by majority only just, so there every sample is attacked
-    tried = np.ones(n, dtype=bool) if target_model.stochastic else clean.right & ~handed_over
+            examples[norm][inherited] = lower.examples[norm][inherited]
+    # randomness may change a prediction that is right by a small majority, so there every sample is attacked
+    tried = np.ones(n, dtype=bool) if target_model.stochastic else clean.right & ~inherited
     tried &= among if among is not None else True
     goal: Literal["decide", "maximize"] = "maximize" if target_model.stochastic else "decide"
-    right = clean.right & ~handed_over
-    some = torch.from_numpy(np.flatnonzero(tried))
-    whole = AttackContext(some, seed, goal, eot=EOT if target_model.stochastic else 1, slack=target_model.slack)
-    heard: list[tuple[str, str]] = []
-    with recorded(plugin_spec.spec, heard):
-        whole = prepared(attack, plugin_spec.spec, target_model, batches, some, whole)
+    right = clean.right & ~inherited
+    positions = torch.from_numpy(np.flatnonzero(tried))
+    context = AttackContext(positions, seed, goal, eot=EOT if target_model.stochastic else 1, slack=target_model.slack)
+    caught_warnings: list[tuple[str, str]] = []
+    with recorded(plugin_spec.spec, caught_warnings):
+        context = prepared(attack, plugin_spec.spec, target_model, batches, positions, context)
     signs = _room_for_signs(attack, batches) if sweeping else None
 
     def work(chunk: torch.Tensor) -> None:
         images, labels, ids = batches.data.batch(chunk, batches.device)
         where = chunk.numpy()
         hint = _unpack_signs(lower.signs[where], images) if lower is not None and lower.signs is not None else None
-        with recorded(plugin_spec.spec, heard):
-            changed = run_attack(plugin_spec, attack, target_model, images, labels, whole.batch(ids, hint))
+        with recorded(plugin_spec.spec, caught_warnings):
+            changed = run_attack(plugin_spec, attack, target_model, images, labels, context.batch(ids, hint))
         classes, _ = target_model.predict(changed, ids)
-        broken = (classes != labels).cpu().numpy()
+        misclassified = (classes != labels).cpu().numpy()
         if signs is not None:
             signs[where] = np.packbits(_upwards(changed, images).flatten(1).cpu().numpy(), axis=1)
         predictions[where] = classes.cpu().numpy()
-        right[where] &= ~broken
-        broken &= clean.right[where]
+        right[where] &= ~misclassified
+        misclassified &= clean.right[where]
         for norm in NORMS:
-            examples[norm][where[broken]] = norms(changed - images, norm).cpu().numpy()[broken]
+            examples[norm][where[misclassified]] = norms(changed - images, norm).cpu().numpy()[misclassified]
 
-    batches.each(some, work)
-    outcome = Outcome(right, predictions, examples, inherited=int(handed_over.sum()), signs=signs)
-    outcome.breakdown, outcome.notes, outcome.warnings = whole.tally, whole.notes, heard
-    outcome = timer.close(outcome)
+    batches.each(positions, work)
+    numbers = CellNumbers(inherited=int(inherited.sum()), breakdown=context.tally, notes=context.notes)
+    outcome = timer.close(Outcome(right, predictions, examples, signs, caught_warnings, numbers))
     view = target_model.view
     if attack.needs_gradient and view.zero_gradients > ZERO_GRADIENT_SHARE * view.first_gradients:
         share = view.zero_gradients / view.first_gradients
@@ -216,7 +215,7 @@ def measure_transfer(
         PluginError: the attack broke its contract.
     """
     attack = plugin_spec.plugin
-    made, timers = Timer(source), [Timer(target_model) for target_model, _ in targets]
+    made, timers = Timer(source, batches), [Timer(target_model, batches) for target_model, _ in targets]
     n = len(batches.data)
     outcomes = [
         Outcome(
@@ -224,25 +223,25 @@ def measure_transfer(
         )
         for _, clean in targets
     ]
-    everyone = torch.arange(n)
-    whole = AttackContext(everyone, seed, "maximize", eot=EOT if source.stochastic else 1)
-    heard: list[tuple[str, str]] = []
-    with recorded(plugin_spec.spec, heard):
-        whole = prepared(attack, plugin_spec.spec, source, batches, everyone, whole)
+    every_sample = torch.arange(n)
+    context = AttackContext(every_sample, seed, "maximize", eot=EOT if source.stochastic else 1)
+    caught_warnings: list[tuple[str, str]] = []
+    with recorded(plugin_spec.spec, caught_warnings):
+        context = prepared(attack, plugin_spec.spec, source, batches, every_sample, context)
 
     def work(chunk: torch.Tensor) -> None:
         images, labels, ids = batches.data.batch(chunk, batches.device)
-        with recorded(plugin_spec.spec, heard):
-            changed = run_attack(plugin_spec, attack, source, images, labels, whole.batch(ids))
+        with recorded(plugin_spec.spec, caught_warnings):
+            changed = run_attack(plugin_spec, attack, source, images, labels, context.batch(ids))
         where = chunk.numpy()
         lengths = {norm: norms(changed - images, norm).cpu().numpy() for norm in NORMS}
         for (target_model, clean), outcome in zip(targets, outcomes, strict=True):
             classes, _ = target_model.predict(changed, ids)
-            broken = (classes != labels).cpu().numpy() & clean.right[where]
+            misclassified = (classes != labels).cpu().numpy() & clean.right[where]
             outcome.predictions[where] = classes.cpu().numpy()
-            outcome.right[where] &= ~broken
+            outcome.right[where] &= ~misclassified
             for norm in NORMS:
-                outcome.examples[norm][where[broken]] = lengths[norm][broken]
+                outcome.examples[norm][where[misclassified]] = lengths[norm][misclassified]
 
     tried = np.any([clean.right for _, clean in targets], axis=0) | (not attack.batch_invariant)
     tried &= among if among is not None else True
@@ -250,11 +249,11 @@ def measure_transfer(
     crafted = made.close(Outcome(outcomes[0].right, outcomes[0].predictions))
     for timer, outcome in zip(timers, outcomes, strict=True):
         timer.close(outcome)
-        outcome.warnings += heard
+        outcome.warnings += caught_warnings
         _warn_non_finite(outcome, timer.target_model, f"{plugin_spec.spec}, made on another model")
-        outcome.notes = whole.notes
-        outcome.forwards += crafted.forwards
-        outcome.backwards += crafted.backwards
+        outcome.numbers.notes = context.notes
+        outcome.numbers.forwards += crafted.numbers.forwards
+        outcome.numbers.backwards += crafted.numbers.backwards
     return outcomes
 
 
@@ -279,14 +278,14 @@ def _unpack_signs(packed: np.ndarray, images: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def recorded(spec: str, heard: list[tuple[str, str]]) -> Iterator[None]:
+def recorded(spec: str, caught_warnings: list[tuple[str, str]]) -> Iterator[None]:
     """Adds the Python warnings of an attack to the warnings of its cell, each once, instead of printing them."""
     with warnings.catch_warnings(record=True) as caught:
         yield
     for one in caught:
         warning = ("attack-warning", f"{spec}: {one.category.__name__}: {' '.join(str(one.message).split())}")
-        if warning not in heard:
-            heard.append(warning)
+        if warning not in caught_warnings:
+            caught_warnings.append(warning)
 
 
 def run_attack(

@@ -149,7 +149,7 @@ def _measure(
     if not several_models:
         return measured, examined
     targets = [(r, m) for r, m in zip(runs, measured, strict=True) if r.chain.parts and m.error is None]
-    for plugin_spec in run.chosen if oblivious else []:
+    for plugin_spec in run.attacks if oblivious else []:
         attack = plugin_spec.plugin
         if isinstance(attack, Attack) and attack.kind == "adversarial" and targets:
             run.transfer(plugin_spec, source, targets)

@@ -125,7 +125,7 @@ def open_run(
             network=network,
             data=data,
             training=training,
-            chosen=list(chosen),
+            attacks=list(chosen),
             device=device,
             precision=settings.precision,
             seed=seed,

@@ -32,7 +32,7 @@ from freqrobust.models.fingerprint import record
 from freqrobust.plugins.base import Attack, Defense
 from freqrobust.plugins.context import AttackContext
 from freqrobust.plugins.selection import parse_chains, parse_selections
-from freqrobust.plugins.specs import DefenseChain, PluginSpec
+from freqrobust.plugins.specs import UNDEFENDED, DefenseChain, PluginSpec
 from freqrobust.results.records import DataRecord, Precision, ThreatRecord
 
 
@@ -130,7 +130,7 @@ def _examples(made: DefenseRun, plugin_spec: PluginSpec[Attack]) -> SavedSet:
         attack_params=plugin_spec.params,
         threat=ThreatRecord(norm=threat.norm, eps=threat.eps) if threat is not None else None,
         defense=made.chain.spec,
-        defense_source="+".join(_source(part) for part in made.chain.parts) or "none",
+        defense_source="+".join(_source(part) for part in made.chain.parts) or UNDEFENDED,
         defense_params=made.chain.params,
         seed=run.seed,
         precision=run.precision,

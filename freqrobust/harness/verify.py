@@ -68,7 +68,7 @@ def verify(
         where: a folder written by ``save_adversarial``, or one of its files.
         model: images in [0, 1] to logits.
         data: the clean images, to check budgets; more samples than were attacked do no harm.
-        defense: ``saved`` puts the defense that each set was made for around the model; ``none``, or a spec.
+        defense: ``saved`` puts the defense that each set was made for around the model; ``undefended``, or a spec.
         train_data: what training-time defenses learn from.
 
     Raises:
@@ -124,7 +124,7 @@ def _chain(saved: SavedSet, defense: str) -> DefenseChain:
         return parse_defenses([saved.meta.defense_source])[0]
     except FreqRobustError as error:
         raise SpecError(
-            f"{saved.path} was made for the defense {saved.meta.defense}: {error}; give --defense none, or its spec"
+            f"{saved.path} was made for the defense {saved.meta.defense}: {error}; give --defense undefended, or its spec"
         ) from error
 
 
@@ -147,7 +147,7 @@ def _verified(
     meta, data, n = saved.meta, saved.data, len(saved.ids)
     for part in chain.defenses:
         if part.needs_train_data and training is None:
-            raise SpecError(f"the defense {chain.spec} needs training data: give --train-data, or --defense none")
+            raise SpecError(f"the defense {chain.spec} needs training data: give --train-data, or --defense undefended")
     found = {name: torch.zeros(n, dtype=torch.int64) for name in ("exact", "rounded", "clean")}
     with open_run(model, data, settings, training=training, seed=meta.seed, cache_dir=cache_dir) as run:
         one = DefenseRun(run, chain)

@@ -20,9 +20,9 @@ from freqrobust.core.text import near_miss
 from freqrobust.core.user_code import _attribute, import_module, load_file, running_user_code
 from freqrobust.numerics.threat import Norm
 from freqrobust.plugins.base import Attack, AttackFamily, Defense, InputDefense, Plugin, takes_list, value_text
-from freqrobust.plugins.specs import PluginSpec, _list_text, _typed, list_items, parse_params
+from freqrobust.plugins.specs import UNDEFENDED_NAMES, PluginSpec, _list_text, _typed, list_items, parse_params
 
-RESERVED_NAMES = {"attack": {"clean"}, "defense": {"none"}}
+RESERVED_NAMES = {"attack": {"clean"}, "defense": set(UNDEFENDED_NAMES)}
 _FILE = re.compile(r"^(?P<where>.+?\.py):(?P<attr>[A-Za-z_]\w*)(?::(?P<params>.*))?$", re.DOTALL)
 _MODULE = re.compile(r"^(?P<where>[A-Za-z_][\w.]*):(?P<attr>[A-Za-z_]\w*)(?::(?P<params>.*))?$", re.DOTALL)
 

@@ -9,7 +9,7 @@ from typing import Any
 from freqrobust.core.errors import SpecError
 from freqrobust.plugins.base import Attack, Defense, Plugin
 from freqrobust.plugins.registry import attacks, defenses
-from freqrobust.plugins.specs import DefenseChain, PluginSpec, split_chain
+from freqrobust.plugins.specs import UNDEFENDED_NAMES, DefenseChain, PluginSpec, split_chain
 
 
 def parse_attacks(specs: Iterable[str | Attack | PluginSpec[Attack]]) -> list[PluginSpec[Attack]]:
@@ -32,14 +32,17 @@ def parse_defenses(
     specs: Iterable[str | Defense | DefenseChain | Sequence[Defense]],
     options: Mapping[str, Sequence[str]] | None = None,
 ) -> list[DefenseChain]:
-    """Chains of all defense specs, sweeps expanded; ``none`` is the empty chain.
+    """Chains of all defense specs, sweeps expanded; ``undefended`` or ``none`` is the empty chain.
 
     ``options`` are parameters given apart from the specs, as on the command line.
     """
     chains: dict[str, DefenseChain] = {}
     for spec in specs:
         if isinstance(spec, str):
-            parts_of = [[] if part.strip() == "none" else [defenses.parse(part, options)] for part in split_chain(spec)]
+            parts_of = [
+                [] if part.strip() in UNDEFENDED_NAMES else [defenses.parse(part, options)]
+                for part in split_chain(spec)
+            ]
             found = [DefenseChain(tuple(parts)) for parts in itertools.product(*itertools.chain(*parts_of))]
         elif isinstance(spec, DefenseChain):
             found = [spec]

@@ -13,6 +13,9 @@ from freqrobust.core.source_hash import source_hash
 from freqrobust.core.user_code import running_user_code
 from freqrobust.plugins.base import Defense, InputDefense, Plugin
 
+#: The name of the empty chain; the older name is still accepted where a defense is given.
+UNDEFENDED = "undefended"
+UNDEFENDED_NAMES = (UNDEFENDED, "none")
 _KEY = re.compile(r"^[A-Za-z_]\w*$")
 
 
@@ -62,11 +65,11 @@ class DefenseChain:
 
     @property
     def name(self) -> str:
-        return "+".join(part.name for part in self.parts) or "none"
+        return "+".join(part.name for part in self.parts) or UNDEFENDED
 
     @property
     def spec(self) -> str:
-        return "+".join(part.spec for part in self.parts) or "none"
+        return "+".join(part.spec for part in self.parts) or UNDEFENDED
 
     @property
     def defenses(self) -> list[Defense]:

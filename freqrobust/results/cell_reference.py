@@ -4,7 +4,7 @@ A name is ``[DEFENSE/]WHAT[@oblivious]``::
 
     WHAT     clean | ATTACK | worst[-NORM[-EPS]] | sweep[-ATTACK]
     ATTACK   pgd | pgd:eps=8/255 (these parameters; the others may be anything) | a whole spec
-    DEFENSE  smooth | smooth:rho=0.5 | none | * (every defense)
+    DEFENSE  smooth | smooth:rho=0.5 | undefended (or none) | * (every defense)
 
 It stands for all that it fits: ``pgd`` for each eps of a sweep. Without a defense it is the undefended model where
 that is measured, else every defense.
@@ -13,6 +13,7 @@ that is measured, else every defense.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
@@ -21,7 +22,7 @@ from freqrobust.core.errors import SpecError
 from freqrobust.core.numbers import fraction
 from freqrobust.core.text import near_miss
 from freqrobust.numerics.threat import Norm, Threat
-from freqrobust.plugins.specs import list_items, parse_params
+from freqrobust.plugins.specs import UNDEFENDED, UNDEFENDED_NAMES, list_items, parse_params
 
 if TYPE_CHECKING:
     from freqrobust.results.cells import Cell, WorstCase
@@ -173,7 +174,7 @@ def find(text: str, targets: Sequence[Target], kind: str) -> list[Target]:
     name = name.removesuffix(OBLIVIOUS)
     known = [t for t in targets if t.knowledge == knowledge]
     specs = {t.defense_spec for t in known}
-    default = "none" if "none" in specs else "*"
+    default = UNDEFENDED if UNDEFENDED in specs else "*"
     splits = [(default, name), *((name[:i], name[i + 1 :]) for i, char in enumerate(name) if char == "/")]
     for defense, what in splits:
         found = [t for t in known if _is_defense(defense, t) and _is_what(what.strip(), t)]
@@ -195,10 +196,11 @@ def pick(report: HasCells, text: str, defense: str | None, knowledge: str, model
     Raises:
         SpecError: none or several.
     """
+    defense = UNDEFENDED if defense in UNDEFENDED_NAMES else defense
     pairs: list[tuple[Target, Cell | WorstCase]] = [(of_cell(cell), cell) for cell in report.cells]
     pairs += [(of_worst(row), row) for row in report.worst_case if knowledge == "adaptive"]
     pairs = [(t, one) for t, one in pairs if t.model == model and (defense is None or _is_defense(defense, t))]
-    name = text.strip()
+    name = re.sub(rf"^({'|'.join(UNDEFENDED_NAMES)})\s*/", f"{UNDEFENDED}/", text.strip())
     if knowledge == "oblivious" and not name.endswith(OBLIVIOUS):
         name += OBLIVIOUS
     found = find(name, [target for target, _ in pairs], "reference")
@@ -222,6 +224,8 @@ def _hint(name: str, known: list[Target]) -> str:
 
 
 def _is_defense(text: str, target: Target) -> bool:
+    if text.strip() in UNDEFENDED_NAMES:
+        return target.defense == UNDEFENDED
     return text == "*" or _fits(text.strip(), target.defense, target.defense_spec, target.defense_params)
 
 

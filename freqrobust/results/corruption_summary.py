@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from freqrobust.core.errors import DataError, SpecError
 from freqrobust.plugins.corruption_names import ATTACK, COMMON, EXTRA, SEVERITIES, constant_set
+from freqrobust.plugins.specs import UNDEFENDED
 
 if TYPE_CHECKING:
     from freqrobust.results.cells import Cell
@@ -105,7 +106,7 @@ def read_reference(
             f"{name} was measured on other images ({report.data.spec}, n = {report.data.n}) than this run "
             f"({data.spec}, n = {data.n})"
         )
-    cells = [cell for cell in report.cells if cell.defense_spec == "none" and cell.accuracy is not None]
+    cells = [cell for cell in report.cells if cell.defense_spec == UNDEFENDED and cell.accuracy is not None]
     clean = [1 - cell.accuracy for cell in cells if cell.attack == "clean" and cell.accuracy is not None]
     errors = {_key(c.attack_params): 1 - c.accuracy for c in cells if c.attack == ATTACK and c.accuracy is not None}
     missing = [params for params in wanted if _key(params) not in errors]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from freqrobust.results.records import _Part
-
-if TYPE_CHECKING:
-    pass
 
 
 class CorruptionRow(_Part):

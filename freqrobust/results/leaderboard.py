@@ -19,14 +19,15 @@ from freqrobust.results.summary import (
     Measure,
     distinct,
     entries,
-    footnotes,
     headline,
     level,
     short_name,
     statements,
     verdict_label,
     warning_text,
+    with_defense,
 )
+from freqrobust.results.view import footnotes
 
 #: Chance that any of the ranks of a board is wrong, at most.
 ALPHA = 0.05
@@ -130,7 +131,7 @@ def _standings(reports: Mapping[str, Report]) -> list[Standing]:
             model, diagnosis = names[name, entry.model], diagnoses.get(entry)
             found.append(
                 Standing(
-                    name=model if entry.defense == "none" else f"{model} + {entry.defense}",
+                    name=with_defense(model, entry.defense),
                     report=name,
                     entry=entry,
                     measures={m.label: m.found[entry] for m in measures if entry in m.found},
@@ -243,7 +244,7 @@ def _rank_notes(ranked: list[Standing], reports: Mapping[str, Report], chosen: M
 
 
 def _attacks(report: Report, entry: Entry, threat: ThreatRecord) -> tuple[str, ...]:
-    """Specs, in order, of the attacks that were aware of the defense and that count under a threat."""
+    """Specs, in order, of the adaptive attacks that count under a threat."""
     found = {
         cell.attack_spec
         for cell in report.cells

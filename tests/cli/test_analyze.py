@@ -39,7 +39,7 @@ def test_table_json_and_picture(look: list[str], command: Callable[..., Any]) ->
     assert found["params"] == {"norm": 1.0, "layer": None, "clip": False}
     assert found["data"]["n"] == 10
     (one,) = found["results"]
-    assert (one["label"], one["defense"], one["directions"]) == ("digits", "none", 34)
+    assert (one["label"], one["defense"], one["directions"]) == ("digits", "undefended", 34)
     assert len(one["error"]) == 8
     assert all(len(row) == 8 for row in one["error"])
 
@@ -58,9 +58,9 @@ def test_models_and_defenses_side_by_side(look: list[str], trained: Path, comman
     found = json.loads(Path("both.json").read_text(encoding="utf-8"))
     labels = [(one["model"], one["label"], one["defense_spec"]) for one in found["results"]]
     assert labels == [
-        (0, "one", "none"),
+        (0, "one", "undefended"),
         (0, "one + smooth:rho=1", "smooth:rho=1"),
-        (1, "two", "none"),
+        (1, "two", "undefended"),
         (1, "two + smooth:rho=1", "smooth:rho=1"),
     ]
     assert found["results"][0]["error"] == found["results"][2]["error"]

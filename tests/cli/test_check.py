@@ -76,9 +76,9 @@ def test_thresholds_decide_the_exit_code(base: list[str], command: Command, work
     record = Report.from_json(workspace / "r.json").gate
     assert record is not None
     assert {row.name: row.passed for row in record.thresholds} == {
-        "none / clean": True,
-        "none / worst-linf-4/255": False,
-        "none / worst-linf-16/255": False,
+        "undefended / clean": True,
+        "undefended / worst-linf-4/255": False,
+        "undefended / worst-linf-16/255": False,
     }
     assert all(row.kind == "threshold" and row.required in (0.8, 0.99) for row in record.thresholds)
 
@@ -126,7 +126,7 @@ def test_a_defense_that_failed_reaches_nothing(
     assert gate is not None
     verdicts = {row.name: row.passed for row in gate.thresholds}
     assert verdicts == {
-        "none / clean": True,
+        "undefended / clean": True,
         "Broken / worst-linf-4/255": False,
         "Broken / worst-linf-16/255": False,
         "Broken / clean": False,
@@ -185,7 +185,7 @@ def test_compare(two: tuple[Path, Path], command: Command, monkeypatch: pytest.M
     assert judged.gate.comparison is not None
     assert judged.gate.comparison.baseline == str(old)
     names = [row.name for row in judged.gate.comparison.rows if row.passed is not None]
-    assert sorted(names) == ["none / clean", "none / worst-linf-16/255", "none / worst-linf-4/255"]
+    assert sorted(names) == ["undefended / clean", "undefended / worst-linf-16/255", "undefended / worst-linf-4/255"]
     better = command("compare", new, old)
     assert better.code == 0
     assert "gate: passed" in better.out
@@ -268,7 +268,7 @@ def test_gate_cells_that_cannot_fail_are_said_when_the_baseline_is_written(
     written = command("check", "--update-baseline")
     assert written.code == 0, written.err
     assert Report.from_json("baseline.json").worst_case[0].correct == 0  # any image is within that eps
-    line = "no regression can be detected in none / worst-linf-1: the accuracy in the baseline is 0.0%, and cannot drop"
+    line = "no regression can be detected in undefended / worst-linf-1: the accuracy in the baseline is 0.0%, and cannot drop"
     assert [x for x in written.out.splitlines() if x.startswith("no regression")] == [line]
     checked = command("check", "--json", "r.json")
     assert checked.code == 0, checked.err

@@ -75,7 +75,7 @@ def test_a_record_is_complete_and_comes_back(name: str, network: nn.Module, few:
     before = state_hash(network)
     record = look(name, network, few)
     assert state_hash(network) == before
-    assert [one.defense for one in record.results] == ["none", "smooth"]
+    assert [one.defense for one in record.results] == ["undefended", "smooth"]
     assert all(one.label and one.sentence for one in record.results)
     assert record.tables
     assert all(len(row) == len(table.columns) for table in record.tables for row in table.rows)
@@ -156,7 +156,7 @@ def test_without_images_it_runs_on_weights_alone_or_says_what_is_missing(name: s
     assert state_hash(network) == before
     assert record.data is None
     assert record.picture is not None
-    assert [one.defense for one in record.results] == ["none", "smooth"]
+    assert [one.defense for one in record.results] == ["undefended", "smooth"]
 
 
 def test_every_label_of_the_energy_picture_leads_to_its_points(network: nn.Module, few: ImageData) -> None:

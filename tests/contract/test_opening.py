@@ -377,7 +377,7 @@ def test_parameters_of_the_wrong_type(network, digits, options, message) -> None
 
 def test_no_defenses_is_none(network, digits) -> None:
     report = evaluate(network, digits.first(4), attacks=["clean"], defenses=None, device="cpu")
-    assert [cell.defense for cell in report.cells] == ["none"]
+    assert [cell.defense for cell in report.cells] == ["undefended"]
     found = analyze(network, digits.first(4), "sensitivity", defenses=None, device="cpu")
     assert len(found.results) == 1
 

@@ -224,7 +224,7 @@ reports.get("example_lines")().render(report, sys.stdout)
     assert first == "freqrobust-example-plugins 0.3.0"
     assert list(dict.fromkeys(tuple(line.split("\t")[:2]) for line in lines)) == [
         (defense, attack)
-        for defense in ("none", "example_bits:bits=2+example_scale")
+        for defense in ("undefended", "example_bits:bits=2+example_scale")
         for attack in ("clean", "example_noise:eps=0.1", "example_noise:eps=0.3")
     ]
     assert lines[0].endswith("1.000")

@@ -20,17 +20,17 @@ def reports(models, cifar: ImageData) -> dict[str, Report]:
     options = {"attacks": ATTACKS, "device": "cpu", "diagnose": None, "oblivious": False}
     smooth = evaluate(models["resnet20"], cifar, defenses=["smooth:rho=0.1"], baseline=False, **options)
     for row in (*smooth.cells, *smooth.worst_case):  # the smoothed network as the model itself
-        row.defense = row.defense_spec = "none"
+        row.defense = row.defense_spec = "undefended"
         row.defense_params = {}
     return {"resnet20": evaluate(models["resnet20"], cifar, **options), "smooth": smooth}
 
 
 def test_smoothed_kernels_are_a_regression(reports: dict[str, Report]) -> None:
     found = compare(reports["resnet20"], reports["smooth"])
-    clean = next(row for row in found.rows if row.name == "none / clean")
+    clean = next(row for row in found.rows if row.name == "undefended / clean")
     assert (round(500 * clean.baseline), round(500 * clean.new)) == (455, 413)  # the reference counts
     assert clean.passed is False
-    assert clean.detectable < clean.measured
+    assert clean.minimum_detectable_drop < clean.measured
     assert compare(reports["smooth"], reports["resnet20"], Rules(("clean",))).passed
 
 
@@ -74,7 +74,7 @@ def test_stopping_early_agrees_with_all_samples(models, cifar: ImageData, report
         progress=Silent(),
         device="cpu",
     )
-    verdicts = {row.name.removeprefix("none / "): row.passed for row in gate.rows}
+    verdicts = {row.name.removeprefix("undefended / "): row.passed for row in gate.rows}
     expected = {
         "clean": True,
         "lfc:radius=12": False,

@@ -56,8 +56,8 @@ def test_chance_is_beside_what_is_worth_nothing(reports) -> None:
     """HFC of the robust network is right as often as a draw would be, and LFC is not."""
     high = reports["cifar_small_36px"].cell("hfc:radius=12")
     low = reports["cifar_small_36px"].cell("lfc:radius=12")
-    assert high.ci95[0] <= high.by_chance <= high.ci95[1]
-    assert low.ci95[0] > low.by_chance + 0.3
+    assert high.ci95[0] <= high.chance_accuracy <= high.ci95[1]
+    assert low.ci95[0] > low.chance_accuracy + 0.3
 
 
 @pytest.mark.parametrize("boundary", SMOOTHED)

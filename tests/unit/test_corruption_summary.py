@@ -39,7 +39,7 @@ def report(data, reference) -> Report:
     return evaluate(model(0), data, attacks=SPECS, defenses=["lowpass:radius=2"], device="cpu", mce_reference=reference)
 
 
-def accuracy(report: Report, name: str, defense: str = "none") -> list[float]:
+def accuracy(report: Report, name: str, defense: str = "undefended") -> list[float]:
     return [
         cell.accuracy
         for severity in (1, 3, 5)
@@ -52,8 +52,8 @@ def accuracy(report: Report, name: str, defense: str = "none") -> list[float]:
 
 def test_means(report) -> None:
     assert [(s.defense_spec, s.part) for s in report.corruptions] == [
-        ("none", "common"),
-        ("none", "extra"),
+        ("undefended", "common"),
+        ("undefended", "extra"),
         ("lowpass:radius=2", "common"),
         ("lowpass:radius=2", "extra"),
     ]

@@ -67,7 +67,7 @@ def test_of_two_thresholds_on_a_cell_the_higher_counts(make_report) -> None:
 
 def test_thresholds_on_several_models(make_report) -> None:
     rows = threshold_rows(make_report({"clean": 80}, models=2), [Threshold("clean", 0.5)], False)
-    assert [r.name for r in rows] == ["net0: none / clean", "net1: none / clean"]
+    assert [r.name for r in rows] == ["net0: undefended / clean", "net1: undefended / clean"]
 
 
 def record(make_report) -> GateRecord:
@@ -86,7 +86,7 @@ def test_tables_fit_and_show_everything(make_report, width: int) -> None:
     assert max(map(len, text.splitlines())) <= width
     joined = "".join(text.split())
     for row in verdict.rows:
-        assert "".join(row.name.removeprefix("none / ").split()) in joined or width < 100  # folded over lines
+        assert "".join(row.name.removeprefix("undefended / ").split()) in joined or width < 100  # folded over lines
     failed = sum(row.passed is False for row in verdict.rows)
     assert text.count(" FAIL") - text.count("FAILED") == failed
     assert f"gate: FAILED: {failed} of {sum(row.passed is not None for row in verdict.rows)}" in text
@@ -119,27 +119,3 @@ def test_a_verdict_that_contradicts_its_rows_is_refused(make_report) -> None:
     verdict = record(make_report)
     with pytest.raises(ValueError, match="the gate says passed = True"):
         GateRecord(passed=True, thresholds=verdict.thresholds)
-
-
-def test_older_reports_are_migrated(make_report, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is one version so far; a step to the next is applied, and newer files are refused."""
-    import json
-
-    from freqrobust import Report
-    from freqrobust.results import analysis_record
-
-    report = make_report({"clean": 3})
-    old = json.loads(report.dumps())
-    old["schema_version"] = 0
-    old["when"] = old.pop("created")
-    (tmp_path / "old.json").write_text(json.dumps(old))
-    with pytest.raises(analysis_record.ReportError, match="schema version 1, but got 0"):
-        Report.from_json(tmp_path / "old.json")
-
-    def renamed(values: dict) -> dict:
-        found = dict(values)
-        found["created"] = found.pop("when")
-        return found
-
-    monkeypatch.setitem(analysis_record._MIGRATIONS, 0, renamed)
-    assert Report.from_json(tmp_path / "old.json") == report

@@ -110,7 +110,7 @@ def test_commands(command, tmp_path) -> None:
     quick = ["--first", 50, "--quiet", "--run-dir", "run", "--defense", "lowpass:radius=3"]
     code, _, err = command("eval", *quick, "--attack", "fgsm:eps=0.1", "--save-adversarial", "adv", "--json", "a.json")
     assert code == 0, err
-    assert [saved.meta.defense for saved in read_all(tmp_path / "adv")] == ["lowpass:radius=3", "none"]
+    assert [saved.meta.defense for saved in read_all(tmp_path / "adv")] == ["lowpass:radius=3", "undefended"]
     code, _, err = command("eval", *quick, "--attack", "replay:dir=adv", "--json", "b.json")
     assert code == 0, err
 

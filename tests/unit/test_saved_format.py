@@ -27,7 +27,7 @@ def test_every_sample_is_there_inside_of_its_budget(folder, undefended, model, d
     with torch.no_grad():
         assert torch.equal(model(saved.images).argmax(dim=1), saved.predictions)
     meta = saved.meta
-    assert (meta.attack, meta.defense, meta.seed) == ("pgd:eps=0.1,steps=5", "none", 0)
+    assert (meta.attack, meta.defense, meta.seed) == ("pgd:eps=0.1,steps=5", "undefended", 0)
     assert meta.threat is not None
     assert (meta.threat.norm, meta.threat.eps) == ("linf", 0.1)
     assert (meta.data.sha256, meta.attack_params["steps"]) == (digits.sha256, 5)

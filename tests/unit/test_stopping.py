@@ -17,7 +17,7 @@ from freqrobust.plugins.selection import parse_attacks, parse_defenses
 from support.networks import untrained
 
 ATTACKS = ["lfc:radius=2", "pgd:eps=[0.01,0.03,0.1],steps=2", "fgsm:eps=0.03", "pgd:eps=0.5,norm=l2,steps=2"]
-DEFENSES = ["none", "lowpass:radius=3", "gaussian-noise:sigma=0.05"]
+DEFENSES = ["undefended", "lowpass:radius=3", "gaussian-noise:sigma=0.05"]
 
 
 @pytest.fixture(scope="module")
@@ -97,12 +97,12 @@ def test_what_is_open_is_measured_and_nothing_else(network: nn.Module, data: Ima
     gate = SequentialGate([Threshold("clean", 0.0), Threshold("lowpass/pgd:eps=0.03", 1.0)])
     report = measured(gate, network, data)
     assert [(row.name, row.passed) for row in gate.rows] == [
-        ("none / clean", True),
+        ("undefended / clean", True),
         ("lowpass:radius=3 / pgd:eps=0.03,steps=2", False),
     ]
     assert clean is not None
     assert {(c.defense_spec, c.attack_spec) for c in report.cells} == {
-        ("none", "clean"),
+        ("undefended", "clean"),
         ("lowpass:radius=3", "clean"),
         ("lowpass:radius=3", "pgd:eps=0.01,steps=2"),  # hands over what it breaks
         ("lowpass:radius=3", "pgd:eps=0.03,steps=2"),

@@ -267,7 +267,7 @@ class Examination:
                 threat=self.record,
                 attack=finding.attack,
                 transferred=finding.transferred,
-                beyond=finding.beyond,
+                additional=finding.beyond,
                 reason=finding.reason,
                 source=source,
             )
@@ -286,7 +286,7 @@ def _look(work: Examination) -> dict[str, Any]:
     """One pass with gradients, one without in other batches, one with noise."""
     run, threat = work.run, work.threat
     target_model, batches, seed = run.target_model(), run.batches, run.run.seed
-    timer = Timer(target_model)
+    timer = Timer(target_model, batches)
     n = len(work.clean.right)
     outcome = Outcome(
         work.clean.right.copy(), work.clean.predictions.copy(), {norm: np.full(n, np.inf, np.float32) for norm in NORMS}

@@ -25,10 +25,10 @@ def verdict(examined: Examined, meaningless: str | None) -> tuple[Verdict, str]:
     changing = [c for c in failed if c.name == REPEATABILITY]
     if changing:  # every other comparison then depends on the random draws as well
         return "inconclusive", f"inconclusive: {changing[0].reason}"
-    stronger = [c for c in examined.checks if c.beyond is not None and c.beyond > allowed(examined.n)]
+    stronger = [c for c in examined.checks if c.additional is not None and c.additional > allowed(examined.n)]
     if stronger:
-        worst = max(stronger, key=lambda c: c.beyond or 0)
-        return "overestimated", f"overestimated: {_subject(worst)} misclassified {worst.beyond} more {of} at {at}"
+        worst = max(stronger, key=lambda c: c.additional or 0)
+        return "overestimated", f"overestimated: {_subject(worst)} misclassified {worst.additional} more {of} at {at}"
     if examined.robust == 0:
         return "nothing to check", f"nothing to check: 0 {of} robust at {at}"
     if failed:
