@@ -128,7 +128,7 @@ def test_a_reference_for_something_else_is_refused(data, reference) -> None:
 class Whole:
     """Stands for the ImageNet validation set."""
 
-    classes, shape, sha256, spec = 1000, (3, 224, 224), "", "imagenet"
+    n, classes, shape, sha256, spec = 50_000, 1000, (3, 224, 224), "", "imagenet"
 
     def __len__(self) -> int:
         return 50_000

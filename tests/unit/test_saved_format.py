@@ -61,7 +61,7 @@ class Broken(Attack):
 
 def test_an_attack_that_fails_leaves_the_others(model, digits, tmp_path) -> None:
     saving = save_adversarial(model, digits, attacks=[Broken(), "fgsm:eps=0.1"], directory=tmp_path, device="cpu")
-    assert [path.name[:10] for path in saving.paths] == ["none__fgsm"]
+    assert [path.name[:16] for path in saving.paths] == ["undefended__fgsm"]
     assert len(saving.failed) == 1
     assert "exceeds its perturbation budget" in saving.failed[0]
     with pytest.raises(SpecError, match="none of the attacks is adversarial"):

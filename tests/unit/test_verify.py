@@ -103,7 +103,7 @@ def test_defenses_that_cannot_be_made_again(model, digits, undefended, tmp_path)
     saved = read(undefended)
     gone = saved.meta.model_copy(update={"defense": "Mine", "defense_source": "gone.py:Mine"})
     replace(saved, meta=gone).write(tmp_path)
-    with pytest.raises(SpecError, match=r"made for the defense Mine: .*give --defense none, or its spec"):
+    with pytest.raises(SpecError, match=r"made for the defense Mine: .*give --defense undefended, or its spec"):
         verify(tmp_path, model, device="cpu")
     assert verify(tmp_path, model, defense="undefended", device="cpu")[0].same_predictions == 60
     with pytest.raises(SpecError, match="is a sweep of 2"):
