@@ -128,7 +128,7 @@ def test_other_attacks_stay_in_every_cell(base: list[str], command: Command) -> 
     every, _, corruptions = result.out.partition("Every cell")[2].partition("Corruptions (generated, cifar constants)")
     assert "lfc:radius=2" in every
     assert "corruption:" not in every
-    assert "defense none" in corruptions
+    assert "defense undefended" in corruptions
     assert "defense lowpass:radius=3" in corruptions
 
 
@@ -166,8 +166,8 @@ def test_files_beside_generated_ones(base: list[str], digits: Path, command: Com
     assert clean.outcomes == first.outcomes == second.outcomes
     assert {cell.attack_params["source"] for cell in generated} == {"generated"}
     assert [summary.source for summary in report.corruptions] == ["files", "generated"]
-    assert "Corruptions (published files), defense none" in result.out
-    assert "Corruptions (generated, cifar constants), defense none" in result.out
+    assert "Corruptions (published files), defense undefended" in result.out
+    assert "Corruptions (generated, cifar constants), defense undefended" in result.out
 
 
 def test_frost_from_a_folder(base: list[str], report: Callable[..., dict[str, Any]]) -> None:

@@ -41,6 +41,17 @@ def test_writing_again_gives_the_same_file(undefended, tmp_path) -> None:
     assert torch.equal(again.images, saved.images)
 
 
+def test_sets_of_older_versions_are_read(undefended, tmp_path) -> None:
+    """Which called the undefended model none."""
+    with np.load(undefended) as archive:
+        content = {name: archive[name] for name in archive.files}
+    meta = {**json.loads(str(content["meta"])), "defense": "none", "defense_source": "none"}
+    np.savez(tmp_path / "old.npz", **{**content, "meta": np.array(json.dumps(meta))})
+    old = read(tmp_path / "old.npz")
+    assert old.meta.defense == "undefended"
+    assert torch.equal(old.images, read(undefended).images)
+
+
 def test_names_are_safe_and_differ(model, digits, tmp_path) -> None:
     attacks = ["fgsm:eps=1/255", "fgsm:eps=[2/255,4/255]", "fgsm:norm=l2,eps=0.5"]
     saving = save_adversarial(model, digits.first(4), attacks=attacks, directory=tmp_path / "a" / "b", device="cpu")
