@@ -101,7 +101,7 @@ def changes(batches: Batches) -> None:
         print(f"### {old} as the baseline, {new} as the new model: {_verdict(found)}\n")
         rows = [
             [
-                row.name.removeprefix("none / "),
+                row.name.removeprefix("undefended / "),
                 f"{row.baseline:.1%}",
                 f"{row.new:.1%}",
                 points(-(row.measured or 0)),
@@ -113,7 +113,7 @@ def changes(batches: Batches) -> None:
             ]
             for row in found.rows
         ]
-        columns = ["cell", "was", "now", "points", "lost / gained", "p", "corrected p", "sees", ""]
+        columns = ["cell", "was", "now", "points", "newly wrong / newly right", "p", "corrected p", "sees", ""]
         table(columns, rows)
 
 
@@ -163,7 +163,7 @@ def power(batches: Batches) -> None:
             rows.append(
                 [
                     n,
-                    name.removeprefix("none / "),
+                    name.removeprefix("undefended / "),
                     f"{100 * (drop or 0):.1f}",
                     f"{100 * announced:.1f}" if announced is not None else "none",
                     f"{100 * float(np.mean(seen)):.1f}" if seen else "none",

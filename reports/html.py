@@ -15,6 +15,7 @@ from pydantic import Field
 from freqrobust.reports.comparing import Comparing
 from freqrobust.reports.curves import Named, charts
 from freqrobust.reports.text import (
+    AGAINST,
     check_table,
     conditions,
     corruption_tables,
@@ -180,6 +181,7 @@ def _view(name: str, report: Report, index: int) -> dict[str, Any]:
         "chance": any(at_chance(record) for measure in headline(report) for record in measure.found.values()),
         "cells": list(_cells(report)),
         "entry": entry_head(report),
+        "against": AGAINST,
         "oblivious": oblivious_table(report),
         "footnotes": [str(note) for note in footnotes(report) if note.worst_case],
         "diagnostics": [

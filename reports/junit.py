@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Literal
 from xml.etree import ElementTree
 
-from freqrobust.reports.text import accuracy, check_number, check_reason, conditions, difference, digits, one_line
+from freqrobust.reports.text import (
+    AGAINST,
+    accuracy,
+    check_number,
+    check_reason,
+    conditions,
+    difference,
+    digits,
+    one_line,
+)
 from freqrobust.results.reporter import Reporter
 from freqrobust.results.summary import diagnosed, entry_labels, entry_of, verdict_text, warning_text
 from freqrobust.results.view import facts, footnotes, name_of, notes, ranges
@@ -129,9 +138,7 @@ def _cells(report: Report) -> Iterator[_Case]:
 
 def _result(cell: Cell, decimals: int) -> str:
     text = f"accuracy {accuracy(cell, decimals)} %, {cell.correct} of {cell.n}"
-    change = (
-        [f"compared with undefended {difference(cell.difference, decimals)}"] if cell.difference is not None else []
-    )
+    change = [f"{AGAINST} {difference(cell.difference, decimals)}"] if cell.difference is not None else []
     return "; ".join([text, *change, *notes(cell)])
 
 

@@ -164,7 +164,8 @@ def _rule(left: int, right: int) -> list[str]:
 def _verdicts(report: Report) -> list[str]:
     found = [f"- {_MARKS[one.level]}: {escape(one.text)}" for one in statements(report)]
     if report.warnings:
-        found.append(f"- {len(report.warnings)} warnings, see below")
+        count = len(report.warnings)
+        found.append(f"- {count} warning{'s' if count > 1 else ''}, see below")
     return [*found, ""] if found else []
 
 
@@ -189,6 +190,8 @@ def _grid(report: Report, measures: Sequence[Measure], entries_down: bool) -> li
             lines += _row([code(measure.label), *(numbers[entry, measure.label] for entry in names)])
     shown = [one for measure in measures for one in measure.found.values()]
     note = "Accuracy in percent with its 95 % interval."
+    if any(measure.threat is not None for measure in measures):
+        note += " A worst case is the robust accuracy: correct under every attack within the perturbation budget."
     if any(one.difference is not None for one in shown):
         note += " Below it, the paired difference from the undefended model."
     if any(map(at_chance, shown)):

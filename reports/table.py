@@ -13,6 +13,7 @@ from freqrobust.gate.table import print_gate
 from freqrobust.plugins.specs import UNDEFENDED
 from freqrobust.reports.comparing import Comparing
 from freqrobust.reports.text import (
+    AGAINST,
     OBLIVIOUS,
     OVERSTATED,
     accuracy,
@@ -52,8 +53,6 @@ if TYPE_CHECKING:
 
 #: How the verdicts of each level are shown.
 _STYLES = {"good": "green", "neutral": "bold", "inconclusive": "yellow", "bad": "red"}
-#: The head of the paired differences from the undefended model.
-AGAINST = "vs. undefended"
 #: Width of what goes to a file or a pipe.
 PIPED_WIDTH = 160
 
@@ -263,7 +262,7 @@ class _Printer:
         mark = ""
         if at_chance(one):
             mark = "~"
-            self.notes["~ no better than chance (what independent predictions and labels would give)"] = None
+            self.notes["~ no better than chance (the accuracy if predictions and labels were independent)"] = None
         parts = {"": accuracy(one, self.digits, mark)}
         if one.difference is not None:
             parts[AGAINST] = difference(one.difference, self.digits)
@@ -295,7 +294,7 @@ class _Printer:
         self._show(_Grid(table.title, names, table.columns[2:], entries))
 
     def _verdicts(self) -> None:
-        """A sentence a defense, and what each check said where other attacks were run."""
+        """A sentence for each defense, and the result of each check where other attacks were run."""
         from rich.text import Text
 
         if not self.report.diagnostics:
@@ -307,8 +306,8 @@ class _Printer:
             entries = {
                 (c.name, name): _check_entry(c) for d, name in zip(checked, names, strict=True) for c in d.checks
             }
-            self._show(_Grid("Checks: what was measured, and the most that passes", rows, names, entries))
-        self.console.print("Checks of the robust accuracies", style="bold")
+            self._show(_Grid("Diagnostic checks: measured (at most)", rows, names, entries))
+        self.console.print("Verdicts on the robust accuracies", style="bold")
         for diagnosis in self.report.diagnostics:
             label, verdict = self._label(diagnosis), diagnosis.verdict
             text = one_line(verdict_text(self.report, diagnosis)).removeprefix(f"{label}: ").removeprefix(verdict)
@@ -348,7 +347,7 @@ class _Printer:
 
 
 def _check_entry(check: Check) -> _Entry:
-    """``passed 1 (3)``: measured, and the most that passes."""
+    """``passed 1 (3)``: measured, and the most that still passes."""
     if check.measured is None or check.threshold is None:
         return _Entry({"": {"not applicable": "n/a", "information": "noted"}.get(check.status, check.status)})
     numbers = [f"{100 * v:.0f} %" if check.unit == "share" else f"{v:g}" for v in (check.measured, check.threshold)]

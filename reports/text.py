@@ -81,7 +81,7 @@ def describe_normalization(model: ModelRecord) -> str:
     sources = {
         "given": "as given",
         "checkpoint": "from the checkpoint",
-        "architecture": "what this architecture's published weights use",
+        "architecture": "used by the published weights of this architecture",
         "trial": "the best of those tried",
         "none": "none needed",
     }
@@ -136,13 +136,15 @@ def corruption_tables(report: Report) -> Iterator[AnalysisTable]:
             for row in one.rows
         ]
         rows.append(["mean", *("" for _ in severities), _share(one.mean_accuracy), *(_share(one.mce) for _ in errors)])
-        kind = "read from the published files" if one.source == "files" else "made on the fly"
+        kind = "read from the published files" if one.source == "files" else "generated"
         against = f", CE against {one.reference}" if one.reference is not None else ""
         label = labels.get(entry_of(one), one.defense_spec)
         title = f"{label}: {one.part} corruptions, {kind}{'' if one.complete else ', not all of them'}{against}"
         yield AnalysisTable(title=title, columns=["corruption", *severities, "mean", *errors], rows=rows)
 
 
+#: The head of the paired differences from the undefended model.
+AGAINST = "vs. undefended"
 #: The title of the table of oblivious attacks, and what its last column is.
 OBLIVIOUS = "Oblivious attacks (adversarial examples crafted on the undefended model)"
 OVERSTATED = "overstated by"

@@ -99,7 +99,7 @@ class CellNumbers(_Part):
     batch_size: Annotated[int | None, Value("batch size", min)] = Field(
         None, description="images per batch, after any retries that ran out of memory"
     )
-    inherited: Annotated[int, Value("inherited from a smaller eps", operator.add)] = Field(
+    inherited: Annotated[int, Value("samples inherited from a smaller eps", operator.add)] = Field(
         0, description="samples that the same attack misclassified at a smaller eps and that it did not try again"
     )
     notes: Annotated[list[str], Value("", concatenated, "note")] = Field(

@@ -81,7 +81,7 @@ def test_bad_data(data: str, expected: str, trained: Path, rejected: Rejected) -
 def test_reference_that_is_no_report(base: list[str], rejected: Rejected, write: Callable[[str, str], str]) -> None:
     write("other.json", "{}")
     message = rejected(*base, "--attack", "corruption:name=fog,severity=1", "--mce-reference", "other.json")
-    assert "other.json: expected a report of schema version 1" in message
+    assert "other.json: expected a report of schema version 2" in message
 
 
 @pytest.fixture(scope="module")
