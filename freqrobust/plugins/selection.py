@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from freqrobust.core.errors import SpecError
-from freqrobust.plugins.base import Attack, Defense, Plugin
+from freqrobust.plugins.base import Attack, Defense
+from freqrobust.plugins.plugin import Plugin
 from freqrobust.plugins.registry import attacks, defenses
 from freqrobust.plugins.specs import DefenseChain, PluginSpec, split_chain
 
