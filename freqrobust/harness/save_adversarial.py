@@ -116,7 +116,7 @@ def _examples(made: DefenseRun, plugin_spec: PluginSpec[Attack]) -> SavedSet:
         clean, labels, ids = data.batch(chunk, run.device)
         changed = run_attack(plugin_spec, attack, target_model, clean, labels, whole.batch(ids))
         images[chunk] = changed.cpu()
-        predictions[chunk] = target_model.predict(changed, ids)[0].cpu()
+        predictions[chunk] = target_model.predict(changed, ids).classes.cpu()
 
     label = f"saving {made.chain.spec} / {plugin_spec.spec}"
     run.watch.begin(label, len(data))

@@ -155,11 +155,11 @@ def _verified(
 
         def work(chunk: torch.Tensor) -> None:
             images, _, ids = data.batch(chunk, run.device)
-            found["exact"][chunk] = target_model.predict(images, ids)[0].cpu()
+            found["exact"][chunk] = target_model.predict(images, ids).classes.cpu()
             rounded = (images * _LEVELS).round() / _LEVELS
-            found["rounded"][chunk] = target_model.predict(rounded, ids)[0].cpu()
+            found["rounded"][chunk] = target_model.predict(rounded, ids).classes.cpu()
             if clean is not None:
-                found["clean"][chunk] = target_model.predict(clean.batch(chunk, run.device)[0], ids)[0].cpu()
+                found["clean"][chunk] = target_model.predict(clean.batch(chunk, run.device)[0], ids).classes.cpu()
 
         one.batches.each(torch.arange(n), work)
         now = record(run.network, run.model_print)

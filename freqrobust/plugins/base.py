@@ -69,7 +69,10 @@ class Attack(Plugin):
     batch_invariant: ClassVar[bool] = True
     #: averages over ``context.eot`` draws of a random model by itself; otherwise every pass it makes is such a mean
     averages_draws: ClassVar[bool] = False
-    #: in a sweep, a sample that a smaller budget broke counts as broken at a larger one, and is not tried again
+    #: it asks ``context.criterion`` what counts as adversarial; otherwise it is refused under any criterion but
+    #: misclassification
+    any_criterion: ClassVar[bool] = False
+    #: in a sweep, a sample that is adversarial at a smaller budget counts at a larger one as well, and is not attacked again
     nested: ClassVar[bool] = True
     reserved_fields: ClassVar[frozenset[str]] = frozenset({"seed"})
 
@@ -78,8 +81,8 @@ class Attack(Plugin):
     ) -> torch.Tensor:
         """Changed images, same shape ``(N, C, H, W)``, float32; adversarial ones in [0, 1] and inside the budget.
 
-        ``model`` maps images to logits ``(N, K)``. With ``context.goal == "decide"`` a sample may be left at
-        its first misclassification; with ``"maximize"`` the highest-loss example is returned for every sample.
+        ``model`` maps images to logits ``(N, K)``. With ``context.goal == "decide"`` the attack may stop on a sample
+        once ``context.is_adversarial``; with ``"maximize"`` the highest-loss example is returned for every sample.
         All randomness comes from ``context``.
         """
         raise PluginError(f"{type(self).__name__} does not implement perturb()")
