@@ -136,7 +136,7 @@ def _parsed(file: Path, changed: int) -> tuple[list[tuple[int, str, tuple[str, .
             imports += [(0, alias.name, ()) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             imports.append((node.level, node.module or "", tuple(alias.name for alias in node.names)))
-    return imports, hashlib.sha256(ast.dump(_bare(tree)).encode()).digest()
+    return imports, hashlib.sha256(_code(content, tree)).digest()
 
 
 def _running(node: ast.AST) -> Iterator[ast.AST]:
@@ -157,14 +157,23 @@ def _is_type_checking(test: ast.expr) -> bool:
     )
 
 
-def _bare(tree: ast.Module) -> ast.Module:
-    """The same code without docstrings and without what only a type checker sees."""
+def _code(content: bytes, tree: ast.Module) -> bytes:
+    """The lines of a file that are code: no docstrings, no lines of comments, nothing that only a type checker sees."""
+    dropped: set[int] = set()
+    text: set[int] = set()  # lines inside of strings, where a leading # is no comment
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if not isinstance(body, list):
-            continue
-        kept = [s for s in body if not (isinstance(s, ast.If) and _is_type_checking(s.test) and not s.orelse)]
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            kept = [s for s in kept if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
-        node.body = kept  # type: ignore[attr-defined]
-    return tree
+        if isinstance(node, ast.If) and _is_type_checking(node.test) and not node.orelse:
+            dropped.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and len(node.body) > 1:
+                dropped.update(range(first.lineno, (first.end_lineno or first.lineno) + 1))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            text.update(range(node.lineno + 1, (node.end_lineno or node.lineno) + 1))
+    lines = content.splitlines()
+    kept = [
+        line
+        for number, line in enumerate(lines, start=1)
+        if number not in dropped and line.strip() and (number in text or not line.lstrip().startswith(b"#"))
+    ]
+    return b"\n".join(kept)
