@@ -18,6 +18,7 @@ from pathlib import Path
 from freqrobust.core.user_code import FILE_MODULE
 
 _PACKAGE = "freqrobust"
+_ROOT = Path(__file__).resolve().parents[1]
 #: Packages that are not followed: their versions are recorded instead.
 _LIBRARIES = {"torch", "torchvision", "numpy", "pydantic", "builtins", "abc", "typing"}
 
@@ -87,6 +88,11 @@ def _collect(name: str, found: dict[str, Path | None], importer: tuple[str, Path
 
 def _file_of(name: str) -> Path | None:
     """The source file of a module, imported or not."""
+    if name.startswith(f"{_PACKAGE}."):  # without importing anything
+        path = _ROOT.joinpath(*name.split(".")[1:])
+        return next(
+            (file.resolve() for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None
+        )
     module = sys.modules.get(name)
     try:
         origin = getattr(module, "__file__", None) if module is not None else _origin(name)
@@ -97,7 +103,7 @@ def _file_of(name: str) -> Path | None:
 
 def _origin(name: str) -> str | None:
     parent = name.rpartition(".")[0]
-    if parent and parent not in sys.modules and not name.startswith(f"{_PACKAGE}."):
+    if parent and parent not in sys.modules:
         return None  # asking for it would import the parent
     spec = importlib.util.find_spec(name)
     return spec.origin if spec is not None else None
