@@ -297,7 +297,7 @@ def test_a_diagnosis_that_fails_keeps_the_cells(network, digits, monkeypatch) ->
     def fails(*args):
         raise RuntimeError("no more")
 
-    monkeypatch.setattr("freqrobust.harness.examine", fails)
+    monkeypatch.setattr("freqrobust.harness.evaluate.examine", fails)
     report = run(network, digits)
     assert report.cell("pgd").status == "ok"
     assert report.diagnostics[0].verdict == "inconclusive"
