@@ -56,7 +56,7 @@ def _digest(start: str, files: dict[str, Path | None]) -> hashlib._Hash:
         file = files[name]
         digest.update(name.encode())  # of a single file the name holds the hash of what was executed
         if file is not None and not name.startswith(FILE_MODULE):
-            digest.update(_parsed(file, file.stat().st_mtime_ns)[1])
+            digest.update(_parsed(file.read_bytes())[1])
     return digest
 
 
@@ -120,7 +120,7 @@ def _near(name: str, file: Path, importer: str, importer_file: Path) -> bool:
 def _imported(file: Path, package: str) -> list[str]:
     """Full names of the modules that a source file imports, also inside of functions."""
     names: list[str] = []
-    for level, module, imported in _parsed(file, file.stat().st_mtime_ns)[0]:
+    for level, module, imported in _parsed(file.read_bytes())[0]:
         parts = package.split(".")
         start = ".".join(parts[: len(parts) - level + 1]) if level else ""
         base = ".".join(part for part in (start, module) if part)
@@ -129,9 +129,8 @@ def _imported(file: Path, package: str) -> list[str]:
 
 
 @lru_cache(maxsize=1024)
-def _parsed(file: Path, changed: int) -> tuple[list[tuple[int, str, tuple[str, ...]]], bytes]:
-    """The import statements of a file, and a digest of its code; ``changed`` is its time of modification."""
-    content = file.read_bytes()
+def _parsed(content: bytes) -> tuple[list[tuple[int, str, tuple[str, ...]]], bytes]:
+    """The import statements of a file, and a digest of its code."""
     try:
         tree = ast.parse(content)
     except (SyntaxError, ValueError):
