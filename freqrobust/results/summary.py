@@ -200,7 +200,8 @@ class Footnote(NamedTuple):
 def remarks(one: Cell | WorstCase) -> list[str]:
     """What an attack reports about itself, the counts of its parts, and what the worst case owes to the checks."""
     if isinstance(one, WorstCase):
-        some = f"{one.by_checks} of {one.n} samples are misclassified only by the diagnostic checks"
+        verb = "is" if one.by_checks == 1 else "are"
+        some = f"{one.by_checks} of {one.n} samples {verb} misclassified only by the diagnostic checks"
         return [some] if one.by_checks else []
     parts = ", ".join(f"{part} {count}" for part, count in (one.breakdown or {}).items())
     return [*(one.notes or []), *([f"samples misclassified by each part: {parts}"] if parts else [])]

@@ -176,7 +176,7 @@ def test_a_folder_is_its_report(base: list[str], command: Command) -> None:
 
 def test_nothing_heavy_is_imported(run: str) -> None:
     code = (
-        "import sys\nfrom freqrobust.results.rendering import execute\n"
+        "import sys\nfrom freqrobust.cli.report import execute\n"
         f"execute([{run!r}], ['html=a.html', 'markdown=a.md', 'junit=a.xml', 'csv=a.csv', 'latex=a.tex', 'table=-'])\n"
         "print([m for m in ('torch', 'matplotlib', 'sklearn') if m in sys.modules])"
     )

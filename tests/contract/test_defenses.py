@@ -95,6 +95,7 @@ def test_reports_do_not_depend_on_the_batch_size(make, network, training_digits,
             batch_size=size,
             device="cpu",
             diagnose=None,
+            oblivious=False,
         )
         for size in (1, 32)
     ]

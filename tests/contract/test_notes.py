@@ -8,6 +8,7 @@ import io
 import json
 import re
 from pathlib import Path
+from typing import ClassVar
 from xml.etree import ElementTree
 
 import pytest
@@ -72,7 +73,7 @@ def test_footnotes_name_what_they_are_about(noted) -> None:
     label = entry_labels(noted)[Entry(0, "none")]
     found = [str(note) for note in footnotes(noted)]
     assert found == [
-        f"{label} / worst case l2 0.5: {WORST}",
+        f"{label} / worst case L2 0.5: {WORST}",
         f"{label} / pgd:eps=0.01,steps=2: {NOTE}",
         f"{label} / pgd:eps=0.01,steps=2: {PARTS}",
     ]
@@ -135,6 +136,7 @@ class Warns(Attack):
     """Says something through Python's warnings, as code of others does."""
 
     eps: float = 0.1
+    norm: ClassVar[str] = "linf"
 
     def perturb(self, model, images, labels, context):
         import warnings

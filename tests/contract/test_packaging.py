@@ -62,7 +62,7 @@ def test_the_wheel_holds_everything_under_one_name(tmp_path) -> None:
         next(n for n in names if "dist-info" in n).split("/")[0],
     }
     assert "pgd = freqrobust.attacks.pgd:PGD" in entries
-    assert "freqrobust = freqrobust.cli:main" in entries
+    assert "freqrobust = freqrobust.cli.main:main" in entries
     # and it works from where it was installed
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
@@ -209,7 +209,8 @@ def test_third_party_plugins_are_found_by_their_names(installed) -> None:
     code = """
 import sys, torch
 from freqrobust import evaluate
-from freqrobust.plugins.registry import attacks, defenses, reports
+from freqrobust.plugins.registry import attacks, defenses
+from freqrobust.results.reporter import reports
 
 torch.manual_seed(0)
 model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4))

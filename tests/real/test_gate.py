@@ -12,7 +12,7 @@ from freqrobust.gate.thresholds import Threshold, least_right
 from freqrobust.results.cells import Cell
 from freqrobust.results.outcomes import pack
 
-ATTACKS = ["lfc:radius=12", "pgd:eps=[0.5/255,1/255],steps=5"]
+ATTACKS = ["lfc:radius=12", "pgd:eps=[0.5/255,1/255],steps=3"]
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_stopping_early_agrees_with_all_samples(models, cifar: ImageData, report
     expected = {
         "clean": True,
         "lfc:radius=12": False,
-        "pgd:eps=0.5/255,steps=5": True,
+        "pgd:eps=0.5/255,steps=3": True,
         "worst-linf-1/255": False,
     }
     assert verdicts == expected

@@ -82,7 +82,9 @@ def test_a_torchvision_model_can_be_saved_and_loaded_again(hub, tmp_path) -> Non
 def test_unknown_and_unreachable_torchvision_models(hub) -> None:
     with pytest.raises(SpecError, match=r"torchvision has no model 'resnet19'; did you mean 'resnet\d+'"):
         load_model("torchvision:resnet19")
-    with pytest.raises(ModelError, match=r"weights of torchvision:squeezenet1_1 cannot be fetched: OSError: no network"):
+    with pytest.raises(
+        ModelError, match=r"weights of torchvision:squeezenet1_1 cannot be fetched: OSError: no network"
+    ):
         load_model("torchvision:squeezenet1_1")
 
 

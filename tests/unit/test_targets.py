@@ -141,7 +141,7 @@ def report(make_report):
         ("pgd:norm=l2", {"model": 1}, "none / pgd:eps=0.5,norm=l2"),
         ("worst-linf-2/255", {}, "none / worst-linf-2/255"),
         ("worst-l2", {"defense": "lowpass+smooth"}, "lowpass:radius=12+smooth / worst-l2-0.5"),
-        ("smooth:rho=1.0/worst-l2", {"model": 1}, "smooth:rho=1.0 / worst-l2-0.5"),
+        ("smooth:rho=1.0/worst-l2", {"model": 1}, "smooth:rho=1 / worst-l2-0.5"),
         ("fgsm@oblivious", {}, "smooth:rho=0.5 / fgsm@oblivious"),
         ("fgsm", {"defense": "smooth:rho=0.5", "knowledge": "oblivious"}, "smooth:rho=0.5 / fgsm@oblivious"),
         ("lfc:radius=4", {"defense": "smooth"}, "smooth:rho=0.5 / lfc:radius=4"),

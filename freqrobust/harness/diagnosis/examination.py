@@ -144,7 +144,7 @@ class Examination:
         """Did a gradient-based attack run within the threat, and did it receive gradients?"""
         about: dict[str, Any] = {"name": "gradient-based attacks", "source": CARLINI, "threat": self.record}
         blind = [entry for entry in by_gradients if any(code in BLIND for code, _ in entry.outcome.warnings)]
-        reason = f"{len(by_gradients)} attacks of the report use gradients of the defended model"
+        reason = f"attacks of the report that use gradients of the defended model: {len(by_gradients)}"
         if not by_gradients:
             reason = "no attack of the report uses gradients of the defended model"
         elif blind:
