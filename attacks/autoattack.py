@@ -99,7 +99,7 @@ class AutoAttack(_Bounded):
             for part in parts:
                 if len(active) == 0:
                     break
-                tried = insist(
+                tried = repeated(
                     lambda x, y, part=part: _run(ensemble, part, context.seed, x, y),
                     images[active],
                     labels[active],
@@ -121,18 +121,18 @@ class AutoAttack(_Bounded):
         return result
 
 
-def insist(perturb: Any, images: torch.Tensor, labels: torch.Tensor, context: AttackContext) -> torch.Tensor:
+def repeated(perturb: Any, images: torch.Tensor, labels: torch.Tensor, context: AttackContext) -> torch.Tensor:
     """The examples of the library; of a random model, repeated on samples that it left unchanged.
 
     It does not attack a sample that its first prediction misclassifies, which for a random model may be a single draw.
     """
-    found: torch.Tensor = perturb(images.clone(), labels.clone())
+    examples: torch.Tensor = perturb(images.clone(), labels.clone())
     for _ in range(ROUNDS if context.eot > 1 else 0):
-        left = (found == images).flatten(1).all(dim=1)
-        if not left.any():
+        unchanged = (examples == images).flatten(1).all(dim=1)
+        if not unchanged.any():
             break
-        found[left] = perturb(images[left].clone(), labels[left].clone()).to(found.dtype)
-    return found
+        examples[unchanged] = perturb(images[unchanged].clone(), labels[unchanged].clone()).to(examples.dtype)
+    return examples
 
 
 def _run(ensemble: Any, part: str, seed: int, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -185,5 +185,5 @@ class Square(_Bounded):
                 resc_schedule=False,  # as AutoAttack has it
                 device=images.device,
             )
-            found = insist(attack.perturb, images, labels, context)
-        return settle(found, images, self.norm, self.eps)
+            examples = repeated(attack.perturb, images, labels, context)
+        return settle(examples, images, self.norm, self.eps)

@@ -153,22 +153,22 @@ def any_batch(model: nn.Module, context: AttackContext) -> nn.Module:
     return view
 
 
-def settle(found: Any, images: torch.Tensor, norm: str | None, eps: float | None) -> torch.Tensor:
+def settle(examples: Any, images: torch.Tensor, norm: str | None, eps: float | None) -> torch.Tensor:
     """The library's images, detached, in float32, with rounding errors removed; real violations are kept.
 
     Args:
-        found: what the library returned.
+        examples: what the library returned.
         images: the clean images ``(N, C, H, W)``.
         norm: ``linf``, ``l2`` or ``l1``; None without a budget.
         eps: the budget.
     """
     import torch
 
-    if not isinstance(found, torch.Tensor) or found.shape != images.shape:
-        return found  # type: ignore[no-any-return]  # the harness reports what is wrong with it
-    given: torch.Tensor = found.detach().to(images.device, torch.float32)
-    boxed = given.clamp(0, 1)
-    inside = torch.where((given - boxed).abs() <= ROUNDING, boxed, given)
+    if not isinstance(examples, torch.Tensor) or examples.shape != images.shape:
+        return examples  # type: ignore[no-any-return]  # the harness reports what is wrong with it
+    exact: torch.Tensor = examples.detach().to(images.device, torch.float32)
+    boxed = exact.clamp(0, 1)
+    inside = torch.where((exact - boxed).abs() <= ROUNDING, boxed, exact)
     if norm is None or eps is None:
         return inside
     delta = inside - images
@@ -190,5 +190,5 @@ def _lengths(delta: torch.Tensor, norm: str) -> torch.Tensor:
     import torch
 
     order = {"linf": float("inf"), "l2": 2.0, "l1": 1.0}[norm]
-    found: torch.Tensor = torch.linalg.vector_norm(delta.flatten(1), ord=order, dim=1, dtype=torch.float64)
-    return found
+    lengths: torch.Tensor = torch.linalg.vector_norm(delta.flatten(1), ord=order, dim=1, dtype=torch.float64)
+    return lengths

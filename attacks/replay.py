@@ -54,8 +54,8 @@ class Replay(Attack):
     def resolved_params(self) -> dict[str, str]:
         """A hash of the files: other contents are another attack."""
         digest = hashlib.sha256()
-        for one in self.sets:
-            for array in (one.images, one.ids, one.labels):
+        for saved in self.sets:
+            for array in (saved.images, saved.ids, saved.labels):
                 digest.update(array.numpy().tobytes())
         return {"sha256": digest.hexdigest()[:16]}
 
@@ -70,7 +70,7 @@ class Replay(Attack):
     ) -> torch.Tensor:
         import torch
 
-        candidates = [self._of(one, images, labels, context.ids) for one in self.sets]
+        candidates = [self._of(saved, images, labels, context.ids) for saved in self.sets]
         if len(candidates) == 1:
             return candidates[0]
         losses = torch.stack([context.criterion.margin(model(examples), labels) for examples in candidates])

@@ -152,12 +152,12 @@ class TargetModel:
             ModelError: the result is not logits.
         """
         with torch.no_grad():
-            found = self.exact(images)
+            logits = self.exact(images)
         self.forwards += len(images)
-        check_logits(found, images)
-        found = found.float()
-        self.non_finite += int((~torch.isfinite(found).all(dim=1)).sum())
-        return found  # type: ignore[no-any-return]
+        check_logits(logits, images)
+        logits = logits.float()
+        self.non_finite += int((~torch.isfinite(logits).all(dim=1)).sum())
+        return logits  # type: ignore[no-any-return]
 
     def predict(self, images: torch.Tensor, ids: torch.Tensor) -> Prediction:
         """Predicted classes (the majority of the votes where there are several), and what decides about success.

@@ -82,7 +82,7 @@ class Attack(Plugin):
         """Changed images, same shape ``(N, C, H, W)``, float32; adversarial ones in [0, 1] and inside the budget.
 
         ``model`` maps images to logits ``(N, K)``. With ``context.goal == "decide"`` the attack may stop on a sample
-        once ``context.is_adversarial``; with ``"maximize"`` the highest-loss example is returned for every sample.
+        once ``context.is_adversarial(logits, labels)``; with ``"maximize"`` the highest-loss example is returned for every sample.
         All randomness comes from ``context``.
         """
         raise PluginError(f"{type(self).__name__} does not implement perturb()")
@@ -147,7 +147,7 @@ class Defense(Plugin):
     reserved_fields: ClassVar[frozenset[str]] = RESERVED_OPTIONS
 
     def apply(self, model: nn.Module, context: DefenseContext) -> nn.Module:
-        """A defended model. The model given must not be changed: copy it first."""
+        """The defended model. ``model`` must not be changed: copy it first."""
         raise PluginError(f"{type(self).__name__} does not implement apply()")
 
     @property

@@ -1,7 +1,7 @@
 """What counts as adversarial success: the criterion, decided for each sample from scores and labels.
 
 ``scores (N, K)`` are logits or, for a stochastic defense, the number of votes of each class (as floats). The harness
-decides with them, so that the majority vote is one case of the same method; attacks decide with logits, when to stop.
+decides with them, so that the majority vote is one case of the same method; attacks decide with logits when to stop.
 Rows with NaN never reach a criterion in the harness: they are never correct, and count as adversarial.
 """
 
