@@ -52,18 +52,20 @@ class Chosen(NamedTuple):
 
 
 class Fourier(Attack):
-    """One wave added to every image: the direction of the Fourier basis that hurts most.  (Tsuzuku and Sato 2019)
+    """One wave added to every image: the most harmful direction of the Fourier basis.  (Tsuzuku and Sato 2019)
 
     The samples are cut into two halves by the seed and their ids. The wave that is shown to one half is chosen on the
     other: every direction is tried on half of ``samples`` images, with their phases spread over four quarters; then
     of the 8 best directions all four phases and (with up to three channels) all relative signs of the channels, on
-    ``samples`` images. The best wave breaks most of them; ties go to the highest mean margin. Costs
+    ``samples`` images. The wave with the most adversarial samples is
+    chosen, and of several the one with the highest mean margin. Costs
     ``directions * samples + 256 * samples`` forward passes at three channels, whatever the size of the data. The report
     names the waves.
     """
 
     needs_gradient: ClassVar[bool] = False
     averages_draws: ClassVar[bool] = True
+    any_criterion: ClassVar[bool] = True
     nested: ClassVar[bool] = False
 
     eps: Number = Field(8 / 255, ge=0, description="budget, in the norm's unit; 8/255 is accepted")
@@ -95,11 +97,11 @@ class Fourier(Attack):
         patterns = []
         for index, half in enumerate(halves):
             fitting = half[: self.samples]
-            wave, broken = self._choose(samples, fitting, directions, context)
+            wave, adversarial = self._choose(samples, fitting, directions, context)
             patterns.append(self.pattern([wave], samples.shape)[0])
             judged = f"shown to the {len(halves[1 - index])} of half {2 - index}"
             context.note(
-                f"wave of half {index + 1}: {wave}; broke {broken} of the {len(fitting)} samples it was chosen on, {judged}"
+                f"wave of half {index + 1}: {wave}; adversarial for {adversarial} of the {len(fitting)} samples it was chosen on, {judged}"
             )
         ids = samples.ids.tolist()
         return Chosen({ids[i]: k for k, half in enumerate(halves) for i in half.tolist()}, torch.stack(patterns))
@@ -144,7 +146,7 @@ class Fourier(Attack):
     def _choose(
         self, samples: Samples, fitting: torch.Tensor, directions: list[tuple[int, int]], context: AttackContext
     ) -> tuple[Wave, int]:
-        """The wave that breaks most of some samples, and how many it breaks."""
+        """The wave with the most adversarial samples among those in ``fitting``, and their number."""
         channels = samples.shape[0]
         few = fitting[: max(1, self.samples // 2)]
         alike = (1,) * channels
@@ -160,11 +162,10 @@ class Fourier(Attack):
     def _scores(
         self, samples: Samples, rows: torch.Tensor, candidates: list[list[Wave]], context: AttackContext
     ) -> list[tuple[int, float]]:
-        """Samples broken and mean margin, of each candidate: a wave for every one of the samples."""
+        """Adversarial samples and mean margin of each candidate, which is a wave for every one of the samples."""
         import torch
 
-        from freqrobust.numerics.losses import margin
-
+        criterion = context.criterion
         waves = [wave for candidate in candidates for wave in candidate]
 
         def work(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
@@ -172,9 +173,11 @@ class Fourier(Attack):
             changed = (images + added).clamp(0, 1)
             with torch.no_grad():
                 draws = [model(changed) for _ in range(context.eot)]
-            broken = torch.stack([(logits.argmax(dim=1) != labels).float() for logits in draws]).mean(dim=0)
-            loss = torch.stack([margin(logits, labels) for logits in draws]).mean(dim=0)
-            return torch.stack([(broken > 0.5).float(), loss.nan_to_num(nan=math.inf)], dim=1)
+            adversarial = torch.stack([criterion.is_adversarial(logits, labels).float() for logits in draws]).mean(
+                dim=0
+            )
+            loss = torch.stack([criterion.margin(logits, labels) for logits in draws]).mean(dim=0)
+            return torch.stack([(adversarial > 0.5).float(), loss.nan_to_num(nan=math.inf)], dim=1)
 
         found = samples.gather(rows.repeat(len(candidates)), work).cpu().double().view(len(candidates), -1, 2)
         return [(int(one[:, 0].sum()), float(f"{one[:, 1].mean():.5g}")) for one in found]

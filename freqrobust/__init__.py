@@ -23,6 +23,7 @@ __all__ = [
     "AnalysisTable",
     "Attack",
     "AttackContext",
+    "Criterion",
     "Defense",
     "DefenseContext",
     "FreqRobustError",
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from freqrobust.numerics import noise
     from freqrobust.plugins.base import Attack, Defense, InputDefense
     from freqrobust.plugins.context import AttackContext, DefenseContext
+    from freqrobust.plugins.criterion import Criterion
     from freqrobust.results.analysis import AnalysisResult, AnalysisTable
     from freqrobust.results.analysis_record import AnalysisRecord
     from freqrobust.results.report import Report
@@ -70,6 +72,7 @@ _HOMES = {
     "AnalysisTable": "results.analysis",
     "Attack": "plugins.base",
     "AttackContext": "plugins.context",
+    "Criterion": "plugins.criterion",
     "Defense": "plugins.base",
     "DefenseContext": "plugins.context",
     "FreqRobustError": "core.errors",

@@ -131,7 +131,7 @@ class _Sweep:
 
         context = self.context
         images, labels, ids = context.data.batch(block, context.device)
-        clean_wrong = int((context.classes(images, ids) != labels).sum())
+        clean_wrong = int((~context.predict(images, ids).is_correct(labels)).sum())
         clean = _drain(outputs)
         self.clean_wrong += clean_wrong
         size = len(block)
@@ -142,7 +142,7 @@ class _Sweep:
             which, sample = pairs // size, (pairs % size).to(images.device)
             own = ids[sample]
             changed = self._changed(images[sample], own, which)
-            wrong = context.classes(changed, own) != labels[sample]
+            wrong = ~context.predict(changed, own).is_correct(labels[sample])
             change = _drain(outputs)
             if clean is not None and change is not None:
                 first = clean[sample]

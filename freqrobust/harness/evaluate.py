@@ -25,7 +25,8 @@ from freqrobust.harness.report_builder import assemble
 from freqrobust.harness.run import DefenseRun, Measured, Run
 from freqrobust.plugins import corruption_names, suites
 from freqrobust.plugins.base import Attack, Defense
-from freqrobust.plugins.selection import parse_chains, parse_selections
+from freqrobust.plugins.criterion import Criterion
+from freqrobust.plugins.selection import parse_chains, parse_criterion, parse_selections
 from freqrobust.plugins.specs import DefenseChain, PluginSpec
 from freqrobust.results import corruption_summary
 from freqrobust.results.records import Precision, Warned
@@ -42,6 +43,7 @@ def evaluate(
     baseline: bool = True,
     oblivious: bool = True,
     diagnose: Depth | None = "quick",
+    criterion: str | Criterion | PluginSpec[Criterion] = "misclassification",
     train_data: Any = None,
     batch_size: int | Literal["auto"] = "auto",
     device: str | torch.device = "auto",
@@ -68,6 +70,8 @@ def evaluate(
             attack: how robust the defense looks to an attack that does not know of it.
         diagnose: check whether the robust accuracies are to be believed: ``"quick"`` takes three forward passes and
             one backward pass of 200 samples, ``"full"`` runs other attacks on them as well; None: not at all.
+        criterion: what counts as adversarial, a spec or an object: ``misclassification``, ``targeted:next``,
+            ``topk:5``, or a plugin; robust accuracies count the correct samples that are not adversarial.
         train_data: what training-time defenses learn from, in any form that ``data`` takes.
         batch_size: images per batch; results do not depend on it.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
@@ -121,6 +125,7 @@ def evaluate(
                 cache_dir=_first_path(cache_dir, run_dir),
                 watch=watch,
                 fit=fit,
+                criterion=parse_criterion(criterion),
             )
             with opened as run:
                 measured, examined = _measure(run, chains, oblivious, diagnose)

@@ -71,6 +71,7 @@ def assemble(
         freqrobust_version=__version__,
         created=now(),
         seed=run.seed,
+        criterion=run.criterion.spec,
         status="partial" if failed else "complete",
         models=[record(run.network, run.model_print)],
         data=data_record(run.data),
@@ -140,7 +141,8 @@ def _cells(run: Run, one: Measured, base: dict[str, np.ndarray] | None) -> list[
             "backwards": outcome.backwards,
         }
         if cell["kind"] == "shift":
-            cell["by_chance"] = chance_of(outcome.predictions, labels)
+            if run.criterion.plugin.correct_is_largest:
+                cell["by_chance"] = chance_of(outcome.predictions, labels)
             if plugin_spec is not None:
                 cell["agreement"] = float((outcome.predictions == one.clean.predictions).mean())
         else:
@@ -249,7 +251,7 @@ def _warnings(run: Run, one: Measured) -> list[Warned]:
 
 def _near_chance(run: Run, one: Measured) -> str | None:
     """Why the clean accuracy says that the model predicts nothing, when it does."""
-    if len(run.data.labels.unique()) == 1:
+    if len(run.data.labels.unique()) == 1 or not run.criterion.plugin.correct_is_largest:
         return None  # of one class alone, constant predictions may well be right
     chance = chance_of(one.clean.predictions, run.data.labels.numpy())
     low, _ = wilson(int(one.clean.right.sum()), len(run.data))

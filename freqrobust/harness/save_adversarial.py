@@ -109,6 +109,7 @@ def _examples(made: DefenseRun, plugin_spec: PluginSpec[Attack]) -> SavedSet:
     data = run.data
     images = torch.empty(data.images.shape)
     predictions = torch.empty(len(data), dtype=torch.int64)
+    adversarial = torch.zeros(len(data), dtype=torch.bool)
     everyone = torch.arange(len(data))
     whole = AttackContext(everyone, run.seed, "maximize", eot=EOT if target_model.stochastic else 1)
 
@@ -116,13 +117,15 @@ def _examples(made: DefenseRun, plugin_spec: PluginSpec[Attack]) -> SavedSet:
         clean, labels, ids = data.batch(chunk, run.device)
         changed = run_attack(plugin_spec, attack, target_model, clean, labels, whole.batch(ids))
         images[chunk] = changed.cpu()
-        predictions[chunk] = target_model.predict(changed, ids)[0].cpu()
+        prediction = target_model.predict(changed, ids)
+        predictions[chunk] = prediction.classes.cpu()
+        adversarial[chunk] = prediction.is_adversarial(labels).cpu()
 
     label = f"saving {made.chain.spec} / {plugin_spec.spec}"
     run.watch.begin(label, len(data))
     whole = prepared(attack, plugin_spec.spec, target_model, made.batches, everyone, whole)
     made.batches.each(everyone, work)
-    run.watch.end(f"{label}: {int((predictions != data.labels).sum())} of {len(data)} misclassified")
+    run.watch.end(f"{label}: {int(adversarial.sum())} of {len(data)} misclassified")
     threat = attack.threat()
     meta = Meta(
         freqrobust_version=__version__,

@@ -148,18 +148,22 @@ def _verified(
     for part in chain.defenses:
         if part.needs_train_data and training is None:
             raise SpecError(f"the defense {chain.spec} needs training data: give --train-data, or --defense none")
-    found = {name: torch.zeros(n, dtype=torch.int64) for name in ("exact", "rounded", "clean")}
+    classes = torch.zeros(n, dtype=torch.int64)
+    wrong, rounded_wrong, clean_correct = torch.zeros((3, n), dtype=torch.bool)
     with open_run(model, data, settings, training=training, seed=meta.seed, cache_dir=cache_dir) as run:
         one = DefenseRun(run, chain)
         target_model = one.target_model()
 
         def work(chunk: torch.Tensor) -> None:
-            images, _, ids = data.batch(chunk, run.device)
-            found["exact"][chunk] = target_model.predict(images, ids)[0].cpu()
+            images, labels, ids = data.batch(chunk, run.device)
+            prediction = target_model.predict(images, ids)
+            classes[chunk] = prediction.classes.cpu()
+            wrong[chunk] = prediction.is_adversarial(labels).cpu()
             rounded = (images * _LEVELS).round() / _LEVELS
-            found["rounded"][chunk] = target_model.predict(rounded, ids)[0].cpu()
+            rounded_wrong[chunk] = target_model.predict(rounded, ids).is_adversarial(labels).cpu()
             if clean is not None:
-                found["clean"][chunk] = target_model.predict(clean.batch(chunk, run.device)[0], ids)[0].cpu()
+                original = target_model.predict(clean.batch(chunk, run.device)[0], ids)
+                clean_correct[chunk] = original.is_correct(labels).cpu()
 
         one.batches.each(torch.arange(n), work)
         now = record(run.network, run.model_print)
@@ -168,7 +172,6 @@ def _verified(
         meta.model.normalize.mean,
         meta.model.normalize.std,
     ) and chain.spec == meta.defense
-    wrong = found["exact"] != saved.labels
     threat, largest = meta.threat, None
     if clean is not None and threat is not None:
         delta = saved.images - clean.batch(torch.arange(n), torch.device("cpu"))[0]
@@ -182,9 +185,9 @@ def _verified(
         same_model=same_model,
         misclassified=int(wrong.sum()),
         misclassified_when_saved=int((saved.predictions != saved.labels).sum()),
-        same_predictions=int((found["exact"] == saved.predictions).sum()),
-        survive_rounding=int((wrong & (found["rounded"] != saved.labels)).sum()),
-        robust=int((~wrong & (found["clean"] == saved.labels)).sum()) if clean is not None else None,
+        same_predictions=int((classes == saved.predictions).sum()),
+        survive_rounding=int((wrong & rounded_wrong).sum()),
+        robust=int((~wrong & clean_correct).sum()) if clean is not None else None,
         budget=(
             "none"
             if threat is None

@@ -19,7 +19,9 @@ from freqrobust.core.errors import PluginError, SpecError
 from freqrobust.core.text import near_miss
 from freqrobust.core.user_code import _attribute, import_module, load_file, running_user_code
 from freqrobust.numerics.threat import Norm
-from freqrobust.plugins.base import Attack, AttackFamily, Defense, InputDefense, Plugin, takes_list, value_text
+from freqrobust.plugins.base import Attack, AttackFamily, Defense, InputDefense
+from freqrobust.plugins.criterion import Criterion
+from freqrobust.plugins.plugin import Plugin, takes_list, value_text
 from freqrobust.plugins.specs import PluginSpec, _list_text, _typed, list_items, parse_params
 
 RESERVED_NAMES = {"attack": {"clean"}, "defense": {"none"}}
@@ -261,3 +263,4 @@ class Registry(Generic[PluginT]):
 
 attacks = Registry("attack", "freqrobust.attacks", Attack, "perturb")
 defenses = Registry("defense", "freqrobust.defenses", Defense, "apply")
+criteria = Registry("criterion", "freqrobust.criteria", Criterion, "is_adversarial")

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from freqrobust.core.errors import SpecError
-from freqrobust.plugins.base import Attack, Defense, Plugin
-from freqrobust.plugins.registry import attacks, defenses
+from freqrobust.plugins.base import Attack, Defense
+from freqrobust.plugins.criterion import Criterion, Misclassification
+from freqrobust.plugins.plugin import Plugin
+from freqrobust.plugins.registry import attacks, criteria, defenses
 from freqrobust.plugins.specs import DefenseChain, PluginSpec, split_chain
 
 
@@ -126,6 +128,40 @@ def parse_chains(
             if part.plugin.needs_train_data and not has_train_data:
                 raise SpecError(f"{part.spec} needs training data: give --train-data (in Python: train_data=...)")
     return chains
+
+
+def parse_criterion(criterion: str | Criterion | PluginSpec[Criterion]) -> PluginSpec[Criterion]:
+    """The criterion of a spec or an object.
+
+    Raises:
+        SpecError: the spec is wrong, or a sweep.
+    """
+    if isinstance(criterion, PluginSpec):
+        return criterion
+    if isinstance(criterion, Criterion):
+        return criteria.select(criterion)
+    if not isinstance(criterion, str):
+        raise SpecError(f"criterion should be a spec or a Criterion object, but got {_shown(criterion)}")
+    plugin_specs = criteria.parse(criterion)
+    if len(plugin_specs) > 1:
+        raise SpecError(f"expected one criterion, but {criterion!r} is a sweep of {len(plugin_specs)}")
+    return plugin_specs[0]
+
+
+def check_criterion(criterion: PluginSpec[Criterion], attacks: Iterable[PluginSpec[Attack]]) -> None:
+    """Refuse attacks that would stop too early, or pursue another goal, under this criterion.
+
+    Raises:
+        SpecError: an adversarial attack supports misclassification only.
+    """
+    if isinstance(criterion.plugin, Misclassification):
+        return
+    for plugin_spec in attacks:
+        if plugin_spec.plugin.kind == "adversarial" and not plugin_spec.plugin.any_criterion:
+            raise SpecError(
+                f"{plugin_spec.spec} supports only the criterion misclassification, not {criterion.spec}; "
+                f"attacks such as pgd support every criterion"
+            )
 
 
 def with_baseline(chains: Sequence[DefenseChain], baseline: bool) -> list[DefenseChain]:

@@ -26,6 +26,7 @@ class Report(_Part):
     freqrobust_version: str
     created: str
     seed: int
+    criterion: str = "misclassification"
     status: Literal["complete", "partial"]
     models: list[ModelRecord]
     data: DataRecord

@@ -56,7 +56,7 @@ def test_the_one_direction_that_matters_is_found(u, v) -> None:
     assert len(found.notes) == 2
     for note in found.notes:
         assert f": u={u}, v={v} " in note or f": u={-u}, v={-v} " in note
-        assert "broke 8 of the 8 samples it was chosen on, shown to the 15 of half " in note
+        assert "adversarial for 8 of the 8 samples it was chosen on, shown to the 15 of half " in note
 
 
 def test_the_signs_of_the_channels_are_found() -> None:
