@@ -21,10 +21,12 @@ __all__ = [
     "AnalysisRecord",
     "AnalysisResult",
     "AnalysisTable",
+    "AnalyzeConfig",
     "Attack",
     "AttackContext",
     "Defense",
     "DefenseContext",
+    "EvalConfig",
     "FreqRobustError",
     "ImageData",
     "InputDefense",
@@ -43,6 +45,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from freqrobust.core.config import AnalyzeConfig, EvalConfig
     from freqrobust.core.errors import FreqRobustError
     from freqrobust.core.numbers import Number, Pixel
     from freqrobust.core.progress import Progress
@@ -68,10 +71,12 @@ _HOMES = {
     "AnalysisRecord": "results.analysis_record",
     "AnalysisResult": "results.analysis",
     "AnalysisTable": "results.analysis",
+    "AnalyzeConfig": "core.config",
     "Attack": "plugins.base",
     "AttackContext": "plugins.context",
     "Defense": "plugins.base",
     "DefenseContext": "plugins.context",
+    "EvalConfig": "core.config",
     "FreqRobustError": "core.errors",
     "ImageData": "data.dataset",
     "InputDefense": "plugins.base",

@@ -14,6 +14,7 @@ from torch import nn
 
 from freqrobust import Defense, ImageData, analyze, evaluate
 from freqrobust.cli import eval, main
+from freqrobust.core.config import EvalConfig
 from freqrobust.core.errors import FreqRobustError, ModelError, SpecError
 from freqrobust.harness import opening, run
 from freqrobust.harness.opening import check_settings, open_run
@@ -92,7 +93,7 @@ def test_everything_is_restored_when_it_fails(network, digits) -> None:
     model.network.conv1.weight.requires_grad_(True)
 
     def fail() -> None:
-        with open_run(model, digits, check_settings("cpu")) as opened:
+        with open_run(model, digits, check_settings(EvalConfig(device="cpu"))) as opened:
             assert not model.training
             assert not torch.backends.cudnn.allow_tf32
             assert opened.adaptive
@@ -109,7 +110,7 @@ def test_everything_is_restored_when_it_fails(network, digits) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_model_returns_to_its_device(network, digits) -> None:
     model = copy.deepcopy(network)
-    with open_run(model, digits, check_settings("cuda")):
+    with open_run(model, digits, check_settings(EvalConfig(device="cuda"))):
         assert all(p.is_cuda for p in model.parameters())
     assert not any(p.is_cuda for p in model.parameters())
 
@@ -135,7 +136,7 @@ def test_a_model_that_does_not_fit_is_refused_by_every_command(command, digits, 
 )
 def test_settings_are_checked(settings, message) -> None:
     with pytest.raises(SpecError, match=message):
-        check_settings(**{"device": "cpu", **settings})
+        check_settings(EvalConfig(**{"device": "cpu", **settings}))
 
 
 # ---------------------------------------------------------------- once
