@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
@@ -29,21 +30,32 @@ from freqrobust.cli.options import (
 from freqrobust.core.errors import FreqRobustError
 from freqrobust.core.text import DebugOutput, describe_error, print_traceback
 
-EVAL_HELP = (
-    "Measure the accuracy of a model, undefended and with defenses, under attacks and frequency filters.\n\n"
-    "Without --model, a small CNN is trained on handwritten digits as a demonstration.\n\n"
-    "With --defense NAME --help, the help also shows the parameters of that defense."
-)
-ANALYZE_HELP = (
-    "Run one analysis of one or more models: Fourier heat map, LFC/HFC misalignment, spectra and others "
-    "(see 'freqrobust list analyses').\n\n"
-    "Several models and defenses are shown side by side on one scale.\n\n"
-    "With NAME --help, the help also shows the parameters of that analysis."
-)
-VERIFY_HELP = (
-    "Evaluate saved adversarial examples again, on the same or on another model, also after rounding to 8 bits.\n\n"
-    "With --data, the clean images, the perturbation budgets are checked as well."
-)
+#: The help of each command whose options are made from a class in freqrobust.core.config.
+HELP = {
+    "eval": (
+        "Measure the accuracy of a model, undefended and with defenses, under attacks and frequency filters.\n\n"
+        "Without --model, a small CNN is trained on handwritten digits as a demonstration.\n\n"
+        "With --defense NAME --help, the help also shows the parameters of that defense."
+    ),
+    "analyze": (
+        "Run one analysis of one or more models: Fourier heat map, LFC/HFC misalignment, spectra and others "
+        "(see 'freqrobust list analyses').\n\n"
+        "Several models and defenses are shown side by side on one scale.\n\n"
+        "With NAME --help, the help also shows the parameters of that analysis."
+    ),
+    "verify": (
+        "Evaluate saved adversarial examples again, on the same or on another model, also after rounding to 8 bits.\n\n"
+        "With --data, the clean images, the perturbation budgets are checked as well."
+    ),
+    "check": gate.CHECK_HELP,
+}
+#: What is printed when the user interrupts it.
+INTERRUPTED = {
+    "eval": "interrupted before the first cell; run the same command again",
+    "analyze": "interrupted; nothing was written",
+    "verify": "interrupted; nothing was written",
+    "check": "interrupted; run the same command again",
+}
 REPORT_HELP = (
     "Show the results of earlier runs in any format, without measuring anything. Several runs are compared.\n\n"
     "Formats: table (the default), html, markdown, junit, csv, latex, json, and those of other packages "
@@ -106,13 +118,11 @@ def build(arguments: list[str]) -> tuple[Any, list[str]]:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    called = arguments[0] if arguments else ""
-    for name, (help, make) in COMMANDS.items():
-        if name == called:
-            function, arguments = make(arguments)
-            app.command(name, help=help)(function)
-        else:
-            app.command(name, help=help)(lambda: None)
+    for name, help in HELP.items():
+        function: Callable[..., Any] = lambda: None  # noqa: E731
+        if arguments[:1] == [name]:
+            function, arguments = made(arguments)
+        app.command(name, help=help)(function)
     app.command("compare", help=gate.COMPARE_HELP)(gate.compare)
     app.command("init", help=gate.INIT_HELP)(gate.init)
     app.command("report", help=REPORT_HELP)(report_)
@@ -120,65 +130,22 @@ def build(arguments: list[str]) -> tuple[Any, list[str]]:
     return app, arguments
 
 
-Made = tuple[Callable[..., int], list[str]]
+def made(arguments: list[str]) -> tuple[Callable[..., int], list[str]]:
+    """The function of the command that is called, and its arguments."""
+    from freqrobust.core.config import COMMANDS
 
-
-def _eval(arguments: list[str]) -> Made:
-    from freqrobust.core.config import EvalCommand
-
-    def run(*given: Any) -> int:
-        from freqrobust.cli.eval import execute
-
-        return execute(*given)
-
-    specs = given_defenses(arguments)
-    fields = plugin_fields("defense", parts_of(specs)) if specs else {}
-    interrupted = "interrupted before the first cell; run the same command again"
-    return command(EvalCommand, run, fields, interrupted), spell_out_flags(arguments, fields)
-
-
-def _analyze(arguments: list[str]) -> Made:
-    from freqrobust.core.config import AnalyzeCommand
+    name = arguments[0]
+    kind, specs = "defense", given_defenses(arguments) if name == "eval" else []
+    if name == "analyze":
+        named = given_analysis(arguments[1:], COMMANDS[name].switches() | {"--help", "-h"})
+        kind, specs = "analysis", [named] if named is not None else []
+    fields = plugin_fields(kind, parts_of(specs) if kind == "defense" else specs)
 
     def run(*given: Any) -> int:
-        from freqrobust.cli.analyze import execute
+        code: int = import_module(f"freqrobust.cli.{name}").execute(*given)
+        return code
 
-        return execute(*given)
-
-    named = given_analysis(arguments[1:], AnalyzeCommand.switches() | {"--help", "-h"})
-    fields = plugin_fields("analysis", [named]) if named is not None else {}
-    return command(AnalyzeCommand, run, fields), spell_out_flags(arguments, fields)
-
-
-def _verify(arguments: list[str]) -> Made:
-    from freqrobust.core.config import VerifyCommand
-
-    def run(config: VerifyCommand) -> int:
-        from freqrobust.cli.verify import execute
-
-        return execute(config)
-
-    return command(VerifyCommand, run), arguments
-
-
-def _check(arguments: list[str]) -> Made:
-    from freqrobust.core.config import CheckConfig
-
-    def run(config: CheckConfig) -> int:
-        from freqrobust.cli.check import execute
-
-        return execute(config)
-
-    return command(CheckConfig, run, interrupted="interrupted; run the same command again"), arguments
-
-
-#: The help of each command whose options are made from a class, and what makes it.
-COMMANDS: dict[str, tuple[str, Callable[[list[str]], Made]]] = {
-    "eval": (EVAL_HELP, _eval),
-    "analyze": (ANALYZE_HELP, _analyze),
-    "verify": (VERIFY_HELP, _verify),
-    "check": (gate.CHECK_HELP, _check),
-}
+    return command(COMMANDS[name], run, fields, INTERRUPTED[name]), spell_out_flags(arguments, fields)
 
 
 def _show_version(wanted: bool) -> None:

@@ -12,7 +12,7 @@ import typer
 from freqrobust.core.text import print_error
 
 if TYPE_CHECKING:
-    from freqrobust.core.config import Options
+    from freqrobust.core.options import Options
 
 EXIT_INTERNAL, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 #: Longest error line without ``--debug``. Ours list what exists; longer ones are texts of others.
@@ -33,7 +33,7 @@ def command(
     cls: type[Options],
     execute: Callable[..., int],
     fields: dict[str, Any] | None = None,
-    interrupted: str = "interrupted; nothing was written",
+    interrupted: str = "interrupted",
 ) -> Callable[..., int]:
     """The function behind a command, for typer: its parameters are the options of ``cls``.
 
@@ -45,8 +45,8 @@ def command(
     """
 
     def run(**values: Any) -> int:
-        from freqrobust.core.config import OptionError
         from freqrobust.core.errors import SpecError
+        from freqrobust.core.options import OptionError
 
         plugin = {key: values.pop(f"option_{key}") for key in fields or {}}
         extra = (_unambiguous(fields, {key: value for key, value in plugin.items() if value}),) if fields else ()
@@ -78,10 +78,10 @@ def _given(cls: type[Options], values: dict[str, Any]) -> dict[str, Any]:
 
 def _parameters(cls: type[Options]) -> list[inspect.Parameter]:
     """A parameter for each option, in the order of the headings of the help."""
-    from freqrobust.core.config import DATA, GATE, MODEL, OUTPUT, RUN
+    from freqrobust.core.options import PANELS
 
     keyword = inspect.Parameter.KEYWORD_ONLY
-    panels = [None, MODEL, DATA, RUN, GATE, OUTPUT]
+    panels = [None, *PANELS]
     parameters = []
     for name, field in sorted(cls.model_fields.items(), key=lambda item: panels.index(cls.shown(item[0])["panel"])):
         shown, flag = cls.shown(name), cls.flag(name)
@@ -134,6 +134,8 @@ def given_analysis(arguments: list[str], switches: set[str]) -> str | None:
 
 def parts_of(chains: list[str]) -> list[str]:
     """The specs that the specs of defenses are composed of."""
+    if not chains:
+        return []
     from freqrobust.plugins.specs import split_chain
 
     return [part.strip() for chain in chains for part in split_chain(chain) if part.strip() != "none"]
@@ -141,10 +143,12 @@ def parts_of(chains: list[str]) -> list[str]:
 
 def plugin_fields(kind: str, specs: list[str]) -> dict[str, Any]:
     """``{field: (names of its plugins, class)}`` of all plugins; with several plugins it is ambiguous."""
+    fields: dict[str, Any] = {}
+    if not specs:
+        return fields
     from freqrobust.harness.analysis import analyses
     from freqrobust.plugins.registry import defenses
 
-    fields: dict[str, Any] = {}
     for spec in specs:
         name, cls, _, _ = (analyses if kind == "analysis" else defenses).find(spec)
         for key in cls.model_fields:

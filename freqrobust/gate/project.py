@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from freqrobust.core.config import EvalConfig, Names, OptionError, Options, option
+from freqrobust.core.config import EvalConfig
 from freqrobust.core.errors import FreqRobustError
 from freqrobust.core.numbers import Number, fraction
+from freqrobust.core.options import Names, OptionError, Options, option
 from freqrobust.core.text import excerpt, near_miss
 from freqrobust.gate.regression import DEFAULT, Rules
 from freqrobust.gate.sequential import ERROR_RATE
@@ -141,7 +142,7 @@ def _table(file: str, text: str, table: str, cls: type[Options], values: Mapping
                 (f"; it belongs into [{t}]" for t, c in TABLES.items() if key in map(_key, c.model_fields)), ""
             )
             raise ProjectError(
-                f"{_place(file, text, (table, key))}: unknown key {table + '.' + key!r}{near_miss(key, keys) or moved} "
+                f"{_place(file, text, (table, key))}: unknown key {f'{table}.{key}'!r}{near_miss(key, keys) or moved} "
                 f"([{table}] keys: {', '.join(keys)})"
             )
     try:

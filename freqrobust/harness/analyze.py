@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 from torch import nn
 
-from freqrobust.core.config import AnalyzeConfig, takes
+from freqrobust.core.config import AnalyzeConfig
 from freqrobust.core.errors import DataError, PluginError, SpecError
 from freqrobust.core.files import user_path
+from freqrobust.core.options import takes
 from freqrobust.core.progress import Progress, watching
 from freqrobust.core.user_code import running_user_code
 from freqrobust.core.version import __version__

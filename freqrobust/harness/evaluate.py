@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from freqrobust.core.config import EvalConfig, takes
+from freqrobust.core.config import EvalConfig
 from freqrobust.core.errors import FreqRobustError
 from freqrobust.core.files import user_path
+from freqrobust.core.options import takes
 from freqrobust.core.progress import Progress, watching
 from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code

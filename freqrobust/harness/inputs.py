@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from freqrobust.core.config import DataOptions, ModelOptions, Options
+from freqrobust.core.config import DataOptions, ModelOptions
 from freqrobust.core.errors import SpecError
+from freqrobust.core.options import Options
 from freqrobust.core.progress import Progress, Silent
 from freqrobust.data.dataset import Choice, ImageData
 from freqrobust.data.sources import as_data, load_data
-from freqrobust.models.classifier import Classifier
+from freqrobust.models.fingerprint import fingerprint
 from freqrobust.models.loading import load_model
 from freqrobust.plugins.base import Attack, Defense
 from freqrobust.plugins.selection import listed, parse_attacks, parse_defenses, source_spec
@@ -29,9 +30,14 @@ def open_data(data: Any, config: DataOptions) -> ImageData:
     """The dataset: loaded where it is a spec, and checked; the samples that ``config`` asks for."""
     limit, first, seed = (getattr(config, name, None) for name in ("limit", "first", "seed"))  # verify has none
     if isinstance(data, str | os.PathLike):
-        return load_data(
-            os.fspath(data), data_dir=config.data_dir, split=config.split, limit=limit, first=first, seed=seed or 0
-        )
+        given: dict[str, Any] = {
+            "data_dir": config.data_dir,
+            "split": config.split,
+            "limit": limit,
+            "first": first,
+            "seed": seed or 0,
+        }
+        return as_data(load_data(os.fspath(data), **given))
     images = as_data(data)
     index = Choice(limit, first, seed or 0).index(images.labels)
     return images if index is None else images.take(index)
@@ -41,7 +47,7 @@ def open_train_data(config: DataOptions) -> ImageData | None:
     """The training data, of a dataset with splits its training split; None where there is none."""
     given = config.train_data
     if isinstance(given, str | os.PathLike):
-        return load_data(os.fspath(given), data_dir=config.data_dir, split="train")
+        return as_data(load_data(os.fspath(given), data_dir=config.data_dir, split="train"))
     return as_data(given, "train data") if given is not None else None
 
 
@@ -125,10 +131,8 @@ def _spec(item: Any, base: type[Attack] | type[Defense]) -> str:
     return source_spec(parse_defenses([item])[0]) if base is Defense else parse_attacks([item])[0].spec
 
 
-def named_by(model: nn.Module) -> Any:
+def named_by(model: Any) -> Any:
     """What tells models apart, without hashing the weights again where the file that they came from was hashed."""
-    from freqrobust.models.fingerprint import fingerprint
-
-    if not isinstance(model, Classifier) or model.sha256 is None:
+    if getattr(model, "sha256", None) is None:
         return fingerprint(model)
     return [model.sha256, model.arch, model.chosen.mean, model.chosen.std]

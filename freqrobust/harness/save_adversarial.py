@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 
-from freqrobust.core.config import SaveConfig, takes
+from freqrobust.core.config import SaveConfig
 from freqrobust.core.errors import FreqRobustError, SpecError
 from freqrobust.core.files import user_path
+from freqrobust.core.options import takes
 from freqrobust.core.progress import Progress, watching
 from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from freqrobust.core.config import FilePath, VerifyConfig, takes
+from freqrobust.core.config import VerifyConfig
 from freqrobust.core.errors import DataError, SpecError
+from freqrobust.core.options import FilePath, takes
 
 if TYPE_CHECKING:
     import torch

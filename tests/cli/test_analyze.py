@@ -349,7 +349,7 @@ def test_an_analysis_that_asks_for_images_all_the_same(
     trained: Path, write: Callable[[str, str], str], rejected: Callable[..., str]
 ) -> None:
     source = """
-from freqrobust.plugins.base import Analysis
+from freqrobust import Analysis
 
 class Odd(Analysis):
     \"\"\"Says that it needs none.\"\"\"

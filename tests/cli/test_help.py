@@ -18,7 +18,7 @@ from freqrobust.results.reporter import reports
 #: Runs the command, then says which of the heavy modules it took in.
 PROBE = """
 import sys
-from freqrobust.cli import main
+from freqrobust.cli.main import main
 try:
     main(sys.argv[1:])
 except SystemExit as ended:

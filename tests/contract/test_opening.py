@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from freqrobust import Defense, ImageData, analyze, evaluate
-from freqrobust.cli import eval, main
+from freqrobust.cli import main
 from freqrobust.core.config import EvalConfig
 from freqrobust.core.errors import FreqRobustError, ModelError, SpecError
-from freqrobust.harness import opening, run
+from freqrobust.harness import inputs, opening, run
 from freqrobust.harness.opening import check_settings, open_run
 from freqrobust.harness.save_adversarial import save_adversarial
 from freqrobust.harness.verify import verify
@@ -188,9 +188,9 @@ def test_run_folders_are_named_by_file_architecture_and_normalisation() -> None:
             self.arch = arch
             self.chosen = type("Chosen", (), {"mean": (mean,), "std": (1.0,)})
 
-    assert eval._named_by(Loaded(0.0)) == eval._named_by(Loaded(0.0))
-    assert eval._named_by(Loaded(0.0)) != eval._named_by(Loaded(0.5))
-    assert eval._named_by(Loaded(0.0)) != eval._named_by(Loaded(0.0, "resnet32"))
+    assert inputs.named_by(Loaded(0.0)) == inputs.named_by(Loaded(0.0))
+    assert inputs.named_by(Loaded(0.0)) != inputs.named_by(Loaded(0.5))
+    assert inputs.named_by(Loaded(0.0)) != inputs.named_by(Loaded(0.0, "resnet32"))
 
 
 def test_data_that_changed_is_hashed_again() -> None:
