@@ -21,11 +21,13 @@ __all__ = [
     "AnalysisRecord",
     "AnalysisResult",
     "AnalysisTable",
+    "AnalyzeConfig",
     "Attack",
     "AttackContext",
     "Criterion",
     "Defense",
     "DefenseContext",
+    "EvalConfig",
     "FreqRobustError",
     "ImageData",
     "InputDefense",
@@ -44,6 +46,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from freqrobust.core.config import AnalyzeConfig, EvalConfig
     from freqrobust.core.errors import FreqRobustError
     from freqrobust.core.numbers import Number, Pixel
     from freqrobust.core.progress import Progress
@@ -70,11 +73,13 @@ _HOMES = {
     "AnalysisRecord": "results.analysis_record",
     "AnalysisResult": "results.analysis",
     "AnalysisTable": "results.analysis",
+    "AnalyzeConfig": "core.config",
     "Attack": "plugins.base",
     "AttackContext": "plugins.context",
     "Criterion": "plugins.criterion",
     "Defense": "plugins.base",
     "DefenseContext": "plugins.context",
+    "EvalConfig": "core.config",
     "FreqRobustError": "core.errors",
     "ImageData": "data.dataset",
     "InputDefense": "plugins.base",

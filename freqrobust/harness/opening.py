@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import nn
 
-from freqrobust.core.errors import DataError, ModelError, SpecError
-from freqrobust.core.numbers import check_batch_size
+from freqrobust.core.config import DeviceOptions, SaveConfig
+from freqrobust.core.errors import DataError, ModelError
 from freqrobust.core.progress import Progress, Silent
 from freqrobust.core.user_code import running_user_code
 from freqrobust.data.dataset import ImageData
@@ -47,18 +47,14 @@ class Settings:
     batch_size: BatchSize
 
 
-def check_settings(
-    device: str | torch.device, precision: Precision = "fp32", batch_size: BatchSize = "auto"
-) -> Settings:
-    """Check what can be checked before anything is loaded.
+def check_settings(config: DeviceOptions) -> Settings:
+    """How a model is run, by the options.
 
     Raises:
-        SpecError: the device, the precision or the batch size is wrong.
+        SpecError: there is no such device.
     """
-    check_batch_size(batch_size)
-    if precision not in get_args(Precision):
-        raise SpecError(f"precision should be fp32 or bf16, but got {precision!r}")
-    return Settings(resolve_device(device), precision, batch_size)
+    precision = config.precision if isinstance(config, SaveConfig) else "fp32"
+    return Settings(resolve_device(config.device), precision, config.batch_size)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from freqrobust.core.config import VerifyConfig
 from freqrobust.core.errors import DataError, SpecError
+from freqrobust.core.options import FilePath, takes
 
 if TYPE_CHECKING:
     import torch
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from freqrobust.data.adversarial_sets import SavedSet
     from freqrobust.data.dataset import ImageData
+    from freqrobust.harness.inputs import Model
     from freqrobust.harness.opening import Settings
     from freqrobust.plugins.specs import DefenseChain
 
@@ -51,43 +53,42 @@ class Verified:
     largest: float | None
 
 
+@takes(VerifyConfig, "model", "data")
 def verify(
-    where: str | os.PathLike[str],
-    model: nn.Module,
-    *,
+    where: FilePath,
+    model: Model,
     data: Any = None,
-    defense: str = "saved",
-    train_data: Any = None,
-    device: str | torch.device = "auto",
-    batch_size: int | Literal["auto"] = "auto",
-    cache_dir: str | os.PathLike[str] | None = None,
+    config: VerifyConfig | None = None,
+    **options: Any,
 ) -> list[Verified]:
     """Evaluate saved adversarial examples again.
 
     Args:
-        where: a folder written by ``save_adversarial``, or one of its files.
-        model: images in [0, 1] to logits.
-        data: the clean images, to check budgets; more samples than were attacked do no harm.
-        defense: ``saved`` puts the defense that each set was made for around the model; ``none``, or a spec.
-        train_data: what training-time defenses learn from.
+        where: a directory written by ``save_adversarial``, or one of its files.
+        model: images in [0, 1] to logits, or a model spec.
+        data: the clean images, to check the perturbation budgets; it may contain more samples than were attacked.
+        config: the options; ``options`` replace some of them.
+        options: fields of :class:`freqrobust.core.config.VerifyConfig`.
 
     Raises:
         FreqRobustError: a set is damaged or made for other data, or the model does not fit its images.
     """
     from freqrobust.core.files import user_path
     from freqrobust.data.adversarial_sets import read_all
-    from freqrobust.data.sources import as_data
+    from freqrobust.harness.inputs import open_data, open_models, open_train_data
     from freqrobust.harness.opening import check_settings
 
-    settings = check_settings(device, batch_size=batch_size)
-    clean = as_data(data) if data is not None else None
-    training = as_data(train_data, "train data") if train_data is not None else None
+    config = VerifyConfig.of(config, options)
+    settings = check_settings(config)
+    clean = open_data(data, config) if data is not None else None
+    training = open_train_data(config)
     sets = read_all(user_path(where, "the folder of saved examples"))
     counterparts = [_counterpart(one, clean) if clean is not None else None for one in sets]
-    chains = [_chain(one, defense) for one in sets]
-    cache = Path(cache_dir) if cache_dir is not None else None
+    chains = [_chain(one, config.defense) for one in sets]
+    cache = user_path(config.cache_dir, "cache_dir") if config.cache_dir is not None else None
+    (network,) = open_models([model], config, clean, settings.device, cache_dir=cache)
     return [
-        _verified(one, model, chain, images, training, settings, cache)
+        _verified(one, network, chain, images, training, settings, cache)
         for one, chain, images in zip(sets, chains, counterparts, strict=True)
     ]
 

@@ -18,45 +18,6 @@ if TYPE_CHECKING:
     from freqrobust.plugins.context import AttackContext, DefenseContext, Samples
     from freqrobust.plugins.dataset import ImageDataset
 
-#: Options of `freqrobust eval` itself; a defense may not have a field of that name.
-RESERVED_OPTIONS = frozenset(
-    [
-        "model",
-        "arch",
-        "normalize",
-        "data",
-        "data_dir",
-        "split",
-        "limit",
-        "first",
-        "train_data",
-        "defense",
-        "attack",
-        "suite",
-        "baseline",
-        "no_baseline",
-        "oblivious",
-        "no_oblivious",
-        "diagnose",
-        "batch_size",
-        "device",
-        "precision",
-        "seed",
-        "mce_reference",
-        "run_dir",
-        "json",
-        "quiet",
-        "debug",
-        "trust_checkpoint",
-        "save_model",
-        "save_adversarial",
-        "report",
-        "fail_under",
-        "confident",
-        "help",
-    ]
-)
-
 
 class Attack(Plugin):
     """Something that changes images. Subclasses implement :meth:`perturb`."""
@@ -144,7 +105,7 @@ class Defense(Plugin):
     differentiable: ClassVar[bool] = True
     #: ``apply`` trains, and so needs training data
     trains: ClassVar[bool] = False
-    reserved_fields: ClassVar[frozenset[str]] = RESERVED_OPTIONS
+    command: ClassVar[str | None] = "eval"
 
     def apply(self, model: nn.Module, context: DefenseContext) -> nn.Module:
         """The defended model. ``model`` must not be changed: copy it first."""

@@ -25,8 +25,8 @@ class Plugin(BaseModel):
     reserved_fields: ClassVar[frozenset[str]] = frozenset()
     #: the parameter that may be given without its name, as in ``replay:DIR``
     positional: ClassVar[str | None] = None
-    #: the command whose options the fields are
-    command: ClassVar[str] = "eval"
+    #: the command on which the fields are options, so that they cannot have the names of its own options
+    command: ClassVar[str | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -15,6 +15,7 @@ from importlib.metadata import EntryPoint, entry_points, version
 from types import ModuleType
 from typing import Any, Generic, TypeVar, get_args
 
+from freqrobust.core.config import reserved_names
 from freqrobust.core.errors import PluginError, SpecError
 from freqrobust.core.text import near_miss
 from freqrobust.core.user_code import _attribute, import_module, load_file, running_user_code
@@ -163,10 +164,11 @@ class Registry(Generic[PluginT]):
         """``found`` itself, once it is known to be a usable plugin class of this kind."""
         if not (inspect.isclass(found) and issubclass(found, self.base)):
             raise PluginError(f"{where} is not a plugin: expected a subclass of freqrobust.{self.base.__name__}")
-        clash = sorted(found.reserved_fields & set(found.model_fields))
+        reserved = found.reserved_fields | (reserved_names(found.command) if found.command else set())
+        clash = sorted(reserved & set(found.model_fields))
         if clash:
             raise PluginError(
-                f"{where}: the parameter {clash[0]!r} has the name of an option of freqrobust {found.command}; rename it"
+                f"{where}: the parameter {clash[0]!r} has the name of an option of freqrobust {found.command or 'eval'}; rename it"
             )
         method = "transform" if issubclass(found, InputDefense) else self.method
         if getattr(found, method) is getattr(InputDefense if method == "transform" else self.base, method):

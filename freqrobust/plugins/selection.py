@@ -65,6 +65,12 @@ def _refuse_same_names(plugin_specs: Iterable[PluginSpec[Any]]) -> None:
             )
 
 
+def source_spec(chain: DefenseChain) -> str:
+    """A spec of a defense that can be read again: of a plugin from a file with the file."""
+    parts = [f"{p.origin}:{p.spec}" if p.origin.endswith(".py") else p.spec for p in chain.parts]
+    return "+".join(parts) or "none"
+
+
 def listed(given: Any, what: str, base: type[Plugin]) -> list[Any]:
     """Specs or objects, given alone or several in an iterable, as a list.
 
@@ -112,7 +118,7 @@ def parse_selections(attacks: Any) -> list[PluginSpec[Attack]]:
 
 def parse_chains(
     defenses: Iterable[str | Defense | DefenseChain | Sequence[Defense]] | None,
-    baseline: bool,
+    undefended: bool,
     has_train_data: bool,
 ) -> list[DefenseChain]:
     """The chains of defense specs or objects, the undefended model first.
@@ -120,9 +126,9 @@ def parse_chains(
     Raises:
         SpecError: a spec is wrong, nothing is left, or training data is missing.
     """
-    chains = with_baseline(parse_defenses(listed(defenses, "defenses", Defense)), baseline)
+    chains = with_undefended(parse_defenses(listed(defenses, "defenses", Defense)), undefended)
     if not chains:
-        raise SpecError("without the baseline there has to be a defense")
+        raise SpecError("without the undefended model there has to be a defense")
     for chain in chains:
         for part in chain.parts:
             if part.plugin.needs_train_data and not has_train_data:
@@ -164,9 +170,9 @@ def check_criterion(criterion: PluginSpec[Criterion], attacks: Iterable[PluginSp
             )
 
 
-def with_baseline(chains: Sequence[DefenseChain], baseline: bool) -> list[DefenseChain]:
+def with_undefended(chains: Sequence[DefenseChain], undefended: bool) -> list[DefenseChain]:
     """What is measured: the undefended model first, where it is wanted, and the rest as given."""
     chains = list(chains)
-    if baseline and all(chain.parts for chain in chains):
+    if undefended and all(chain.parts for chain in chains):
         chains.insert(0, DefenseChain())
     return sorted(chains, key=lambda chain: len(chain.parts) > 0)
