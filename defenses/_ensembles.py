@@ -19,7 +19,7 @@ class NoisyCopies(nn.Module):
     Args:
         model: images to logits ``(N, K)``.
         sigma: standard deviation of the noise, in pixels.
-        copies: how many copies vote.
+        copies: number of copies.
         soft: log of the mean softmax instead of the number of votes; differentiable.
     """
 
@@ -50,7 +50,7 @@ class PostAverage(nn.Module):
         sampling: ``random`` directions, drawn anew at each prediction, or ``approx``: the input gradients of the
             units of the last linear layer that are closest to zero relative to their weights, which point to the
             nearest of those units' hyperplanes.
-        directions: how many; ``approx`` has at most as many as the layer has units.
+        directions: number of directions; with ``approx`` at most the number of units of the layer.
         radius: the L2 distance r.
     """
 
@@ -62,29 +62,33 @@ class PostAverage(nn.Module):
         self.radius = radius
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        chosen = self._nearest(x) if self.sampling == "approx" else [scoped_normal(x) for _ in range(self.directions)]
+        directions = (
+            self._nearest(x) if self.sampling == "approx" else [scoped_normal(x) for _ in range(self.directions)]
+        )
         total = self.model(x).softmax(dim=1)
-        for direction in chosen:
+        for direction in directions:
             unit = direction / per_sample(direction.flatten(1).norm(dim=1).clamp_min(1e-12), direction)
             for share in (1 / 3, 2 / 3, 1.0):
                 for sign in (1, -1):
                     total = total + self.model(x + sign * share * self.radius * unit).softmax(dim=1)
-        mean: torch.Tensor = total / (1 + 6 * len(chosen))
+        mean: torch.Tensor = total / (1 + 6 * len(directions))
         return mean.clamp_min(1e-12).log()
 
     def _nearest(self, x: torch.Tensor) -> list[torch.Tensor]:
         linear = [m for m in self.model.modules() if isinstance(m, nn.Linear)]
         if not linear:
             raise PluginError("post-averaging: sampling=approx needs a model with a linear layer; use sampling=random")
-        layer, seen = linear[-1], []
-        handle = layer.register_forward_hook(lambda module, inputs, output: seen.append(output))
+        layer, outputs = linear[-1], []
+        handle = layer.register_forward_hook(lambda module, args, output: outputs.append(output))
         try:
             with torch.enable_grad():
                 point = x.detach().requires_grad_(True)
                 self.model(point)
-                units = seen[-1]
+                units = outputs[-1]
                 if units.dim() != 2 or len(units) != len(x):
-                    raise PluginError("post-averaging: sampling=approx needs a linear layer with one row an image")
+                    raise PluginError(
+                        "post-averaging: sampling=approx needs a linear layer whose output has one row per image; use sampling=random"
+                    )
                 weights = layer.weight.detach().norm(dim=1).clamp_min(1e-12)
                 k = min(self.directions, units.shape[1])
                 order = (units.detach().abs() / weights).argsort(dim=1)[:, :k]

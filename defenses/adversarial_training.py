@@ -19,21 +19,23 @@ if TYPE_CHECKING:
 class AdversarialTraining(Defense):
     """Train on PGD examples: minimise the loss at the worst point of the eps-ball.  (Madry et al. 2018, eq. 2.1)
 
-    The trained model is cached by content (model, parameters, data, seed), so it is trained once.
+    The trained model is cached by model, parameters, data and seed, so that it is trained only once.
     """
 
     trains: ClassVar[bool] = True
 
-    eps: Number = Field(8 / 255, ge=0, description="budget of the training attack")
+    eps: Number = Field(8 / 255, ge=0, description="perturbation budget of the training attack")
     norm: StepNorm = Field("linf", description="norm of the budget")
     steps: Count = Field(7, description="gradient steps of the training attack")
-    step_size: Number | None = Field(None, gt=0, description="length of a step; default as that of pgd")
+    step_size: Number | None = Field(None, gt=0, description="step size of the training attack; default as for pgd")
     epochs: Count = Field(10, description="passes over the training data")
     lr: float = Field(0.03, gt=0, description="peak learning rate")
     train_batch: Count = Field(128, description="images per training step")
     weight_decay: float = Field(5e-4, ge=0, description="L2 penalty on the weights")
     augment: Literal["none", "flip-crop"] = Field("flip-crop", description="random flips and crops of training images")
-    start: Literal["checkpoint", "scratch"] = Field("checkpoint", description="where training starts")
+    start: Literal["checkpoint", "scratch"] = Field(
+        "checkpoint", description="initial weights: those of the model, or new random ones"
+    )
 
     @model_validator(mode="after")
     def _eps_in_pixels(self) -> Any:
@@ -41,7 +43,7 @@ class AdversarialTraining(Defense):
         return self
 
     def resolved_params(self) -> dict[str, float]:
-        """The parameters whose defaults depend on others."""
+        """The parameters whose defaults depend on other parameters."""
         from freqrobust.attacks.pgd import PGD
 
         attack = PGD(eps=self.eps, norm=self.norm, steps=self.steps, step_size=self.step_size)
@@ -70,10 +72,10 @@ class AdversarialTraining(Defense):
             if path.exists():
                 try:
                     trained.load_state_dict(torch.load(path, map_location=context.device, weights_only=True))
-                except Exception:  # a damaged file is made again
+                except Exception:  # a damaged file is replaced
                     context.progress.say(f"madry: {path} is damaged; training again")
                 else:
-                    context.progress.say(f"madry: trained model taken from the cache ({path})")
+                    context.progress.say(f"madry: trained model loaded from the cache ({path})")
                     return trained
         if self.start == "scratch":
             with torch.random.fork_rng(devices=[]):
@@ -91,8 +93,8 @@ class AdversarialTraining(Defense):
         def perturb(
             network: nn.Module, images: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor, epoch: int
         ) -> torch.Tensor:
-            keyed = AttackContext(ids, seed=context.seed + 1_000_003 * (epoch + 1), goal="maximize")
-            return attack.perturb(network, images, labels, keyed)
+            attack_context = AttackContext(ids, seed=context.seed + 1_000_003 * (epoch + 1), goal="maximize")
+            return attack.perturb(network, images, labels, attack_context)
 
         recipe = Recipe(
             epochs=self.epochs,

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class BitDepth(InputDefense):
-    """Round every pixel to ``bits`` bits. Attacks go straight through (BPDA).  (Xu et al. 2018, sec. III-A)"""
+    """Round every pixel to ``bits`` bits. The gradient is that of the identity (BPDA).  (Xu et al. 2018, sec. III-A)"""
 
     differentiable: ClassVar[bool] = False
 
-    bits: int = Field(3, ge=1, le=8, description="bits that are kept")
+    bits: int = Field(3, ge=1, le=8, description="number of bits kept")
 
     def transform(self, images: torch.Tensor) -> torch.Tensor:
         levels = 2**self.bits - 1

@@ -1,4 +1,4 @@
-"""Gaussian noise on the input, at prediction time."""
+"""Gaussian noise on the input at prediction time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class GaussianNoise(InputDefense):
-    """Add fresh Gaussian noise to every image before it is predicted. Attacked by expectation over the noise."""
+    """Add Gaussian noise to every image at each prediction. Attacks average over the noise (EOT)."""
 
     stochastic: ClassVar[bool] = True
 

@@ -1,4 +1,4 @@
-"""Frequency filters in front of the model. Linear, so white-box attacks differentiate through them."""
+"""Frequency filters of the input. They are linear, so attacks differentiate through them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class LowPass(InputDefense):
-    """The model sees only the frequencies with distance < radius from DC.  (Wang et al., CVPR 2020, sec. 3)"""
+    """Keep only the frequencies with distance < radius from DC.  (Wang et al., CVPR 2020, sec. 3)"""
 
     radius: float = Field(ge=0, description="cycles per image", examples=["12"])
     shape: Literal["circle", "square"] = Field("circle", description="Euclidean distance, or largest coordinate")
@@ -25,7 +25,7 @@ class LowPass(InputDefense):
 
 
 class HighPass(InputDefense):
-    """The model sees only the frequencies with distance >= radius from DC, and the mean where that is kept."""
+    """Keep only the frequencies with distance >= radius from DC, and optionally the mean."""
 
     radius: float = Field(ge=0, description="cycles per image", examples=["4"])
     shape: Literal["circle", "square"] = Field("circle", description="Euclidean distance, or largest coordinate")

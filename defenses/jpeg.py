@@ -11,7 +11,7 @@ from freqrobust.plugins.base import InputDefense
 if TYPE_CHECKING:
     import torch
 
-#: How far from its rounding threshold a coefficient still has a gradient, in quantisation steps.
+#: Standard deviation of the noise in the gradient of rounding, in quantisation steps.
 SOFTNESS = 0.1
 #: Quantisation of the 8 x 8 frequencies at quality 50, rows downwards (ITU-T T.81, tables K.1 and K.2).
 LUMINANCE = (
@@ -38,8 +38,8 @@ TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -
 class JPEG(InputDefense):
     """Compress and decompress every image.  (Das et al. 2017; Guo et al. 2018)
 
-    Attacks differentiate a codec written in torch (BPDA, Athalye et al. 2018), in which rounding has the slope of its
-    mean under a little Gaussian noise: a coefficient has a gradient where it is near the threshold to another level.
+    Attacks differentiate a codec written in torch (BPDA, Athalye et al. 2018), in which the gradient of
+    rounding is that of its mean under Gaussian noise: it is large near a rounding threshold and zero elsewhere.
     """
 
     differentiable: ClassVar[bool] = False
@@ -53,7 +53,7 @@ class JPEG(InputDefense):
         from freqrobust.core.errors import PluginError
 
         if images.shape[1] not in (1, 3):
-            raise PluginError(f"jpeg takes images of 1 or 3 channels, but got {images.shape[1]}")
+            raise PluginError(f"jpeg expected images with 1 or 3 channels, but got {images.shape[1]}")
         mode = ImageReadMode.GRAY if images.shape[1] == 1 else ImageReadMode.RGB
         pixels = (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
         files = encode_jpeg(list(pixels), quality=self.quality)
@@ -97,7 +97,7 @@ class JPEG(InputDefense):
 
 
 def _soft_round(x: torch.Tensor) -> torch.Tensor:
-    """Rounded, with the slope of ``E[round(x + SOFTNESS * z)]`` for standard normal ``z``."""
+    """Rounded, with the gradient of ``E[round(x + SOFTNESS * z)]`` for standard normal ``z``."""
     import torch
 
     distance = x.detach() - x.detach().round()

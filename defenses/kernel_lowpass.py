@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class KernelLowPass(Defense):
     """Remove the frequencies with distance >= radius from trained kernels, on the kernel's own grid.
 
-    A 3x3 kernel has the distances 0, 1 and 1.41: ``radius=1`` keeps its mean only, ``radius=1.2`` the mean and
-    the horizontal and vertical waves. 1x1 kernels are left alone.
+    The frequencies of a 3x3 kernel have the distances 0, 1 and 1.41: ``radius=1`` keeps the mean only, ``radius=1.2``
+    the mean and the horizontal and vertical frequencies. 1x1 kernels are not changed.
     """
 
     radius: float = Field(1.2, gt=0, description="cycles per kernel")

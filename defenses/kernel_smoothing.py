@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class KernelSmoothing(Defense):
     """w'[i,j] = w[i,j] + rho * sum of w over the 8 spatial neighbours of (i,j).  (Wang et al., CVPR 2020, sec. 6)
 
-    Smoothing also multiplies the gain of a layer by up to 1 + 8 rho, and moves the statistics that batch
-    norm expects; ``rescale`` and ``recalibrate_bn`` take these two effects away. 1x1 kernels are left alone.
+    Smoothing also multiplies the gain of a layer by up to 1 + 8 rho and shifts the statistics of the following batch
+    norm; ``rescale`` and ``recalibrate_bn`` correct for these two effects. 1x1 kernels are not changed.
     """
 
     rho: float = Field(1.0, ge=0, description="weight of each of the 8 neighbours")
@@ -27,14 +27,14 @@ class KernelSmoothing(Defense):
         "first", description="first: the first convolution larger than 1x1; all: every one"
     )
     boundary: Literal["zero", "symmetric"] = Field(
-        "zero", description="neighbours beyond the kernel's edge: zero, or mirrored"
+        "zero", description="values beyond the kernel's edge: zero, or those of the edge"
     )
     rescale: bool = Field(False, description="multiply the smoothed kernels by 1 / (1 + 8 rho)")
-    recalibrate_bn: bool = Field(False, description="measure batch norm statistics again, on training data")
+    recalibrate_bn: bool = Field(False, description="recompute the batch norm statistics on training data")
 
     @property
     def needs_train_data(self) -> bool:
-        """Batch norm is measured on training data."""
+        """Batch norm statistics are recomputed on training data."""
         return self.recalibrate_bn
 
     def apply(self, model: nn.Module, context: DefenseContext) -> nn.Module:

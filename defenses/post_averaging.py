@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class PostAveraging(Defense):
-    """Average the softmax over the image and K directions, at distances +-r/3, +-2r/3, +-r.  (Lin et al. 2019, sec. 3)
+    """Average the softmax over the image and points along K directions, at +-r/3, +-2r/3 and +-r.  (Lin et al. 2019, sec. 3)
 
-    ``random`` draws the directions anew at every prediction, keyed by sample. ``approx`` takes input gradients
-    of the last linear layer: of its units closest to zero, relative to their weights.
+    ``random`` draws new directions, seeded by sample, at every prediction. ``approx`` uses the input gradients of
+    those units of the last linear layer whose outputs are closest to zero relative to their weights.
     """
 
     stochastic: ClassVar[bool] = True

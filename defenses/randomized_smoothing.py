@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 class RandomizedSmoothing(Defense):
-    """Predict the class that wins most votes among noisy copies.  (Cohen et al. 2019, sec. 3.2.1, without abstention)
+    """Predict the majority class over noisy copies of the image.  (Cohen et al. 2019, sec. 3.2.1, without abstention)
 
-    Votes have no gradient; attacks climb the mean softmax of the copies instead (Salman et al. 2019, eq. 6).
+    Votes have no gradient; attacks use the mean softmax of the copies instead (Salman et al. 2019, eq. 6).
     """
 
     stochastic: ClassVar[bool] = True
     differentiable: ClassVar[bool] = False
 
     sigma: Number = Field(0.12, gt=0, description="standard deviation of the noise")
-    copies: Count = Field(16, description="noisy copies that vote")
+    copies: Count = Field(16, description="number of noisy copies")
 
     def apply(self, model: nn.Module, context: DefenseContext) -> nn.Module:
         from freqrobust.defenses._ensembles import NoisyCopies

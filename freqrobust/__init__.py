@@ -21,10 +21,13 @@ __all__ = [
     "AnalysisRecord",
     "AnalysisResult",
     "AnalysisTable",
+    "AnalyzeConfig",
     "Attack",
     "AttackContext",
+    "Criterion",
     "Defense",
     "DefenseContext",
+    "EvalConfig",
     "FreqRobustError",
     "ImageData",
     "InputDefense",
@@ -43,6 +46,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from freqrobust.core.config import AnalyzeConfig, EvalConfig
     from freqrobust.core.errors import FreqRobustError
     from freqrobust.core.numbers import Number, Pixel
     from freqrobust.core.progress import Progress
@@ -57,6 +61,7 @@ if TYPE_CHECKING:
     from freqrobust.numerics import noise
     from freqrobust.plugins.base import Attack, Defense, InputDefense
     from freqrobust.plugins.context import AttackContext, DefenseContext
+    from freqrobust.plugins.criterion import Criterion
     from freqrobust.results.analysis import AnalysisResult, AnalysisTable
     from freqrobust.results.analysis_record import AnalysisRecord
     from freqrobust.results.report import Report
@@ -68,10 +73,13 @@ _HOMES = {
     "AnalysisRecord": "results.analysis_record",
     "AnalysisResult": "results.analysis",
     "AnalysisTable": "results.analysis",
+    "AnalyzeConfig": "core.config",
     "Attack": "plugins.base",
     "AttackContext": "plugins.context",
+    "Criterion": "plugins.criterion",
     "Defense": "plugins.base",
     "DefenseContext": "plugins.context",
+    "EvalConfig": "core.config",
     "FreqRobustError": "core.errors",
     "ImageData": "data.dataset",
     "InputDefense": "plugins.base",

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from freqrobust.results.records import Difference, ModelRecord, PublishedRecord
     from freqrobust.results.report import Report
 
+#: The default criterion, which is not worth mentioning.
+MISCLASSIFICATION = "misclassification"
 #: From so many samples on, an interval is narrow enough for another digit.
 _FINE = 2000
 
@@ -105,7 +107,9 @@ def conditions(report: Report | AnalysisRecord) -> str:
     """On what was measured and how, in one line."""
     data, environment = report.data, report.environment
     samples = f"{data.spec} [{data.split}], n = {data.n}, " if data is not None else ""
-    return f"{samples}seed {report.seed}, {environment.device}, {environment.precision}"
+    criterion = getattr(report, "criterion", MISCLASSIFICATION)
+    counted = f", adversarial by the criterion {criterion}" if criterion != MISCLASSIFICATION else ""
+    return f"{samples}seed {report.seed}, {environment.device}, {environment.precision}{counted}"
 
 
 def title(report: Report) -> str:
@@ -201,6 +205,7 @@ def provenance(report: Report) -> Iterator[tuple[str, str]]:
     yield "Samples", f"{data.n}, {'all there are' if data.ids == 'all' else 'a subset, ids in the JSON report'}"
     yield "Data hash", f"sha256 {data.sha256}"
     yield "Seed", str(report.seed)
+    yield "Criterion", report.criterion
     yield "Device", f"{environment.device}, {environment.precision}"
     yield "Versions", f"freqrobust {report.freqrobust_version}, torch {environment.torch}, python {environment.python}"
     yield "Commit", environment.git or "not in a repository"

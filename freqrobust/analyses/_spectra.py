@@ -1,4 +1,4 @@
-"""Mean spectra of images, differences and gradients, added up batch by batch; radial profiles and shares of energy.
+"""Mean spectra of images, differences and gradients, accumulated over batches; radial profiles and shares of energy.
 
 The DFT is unitary (``norm="ortho"``), so energies add up to the energy of the pixels (Parseval). Maps have the
 zero frequency at ``(H // 2, W // 2)``; distances are in cycles per image, as in :mod:`freqrobust.numerics.frequency`.
@@ -21,7 +21,7 @@ def centred_distances(height: int, width: int) -> torch.Tensor:
 
 
 def radial_profile(values: torch.Tensor) -> torch.Tensor:
-    """Mean of a map ``(H, W)`` over the frequencies at rounded distance 0, 1, 2, ...; 0 where there is none."""
+    """Mean of a map ``(H, W)`` over the frequencies at rounded distance 0, 1, 2, ...; 0 where there is no frequency."""
     ring = centred_distances(*values.shape).round().long().flatten()
     size = int(ring.max()) + 1
     totals = torch.zeros(size, dtype=torch.float64).index_add_(0, ring, values.double().flatten())
@@ -42,17 +42,27 @@ def band_means(values: torch.Tensor, radius: float) -> tuple[float, float]:
 
 
 def rounded(values: torch.Tensor) -> list[float]:
-    """Six digits of every value ``(N,)``: files stay small."""
+    """Every value ``(N,)`` rounded to six digits, to keep files small."""
     return [float(f"{value:.6g}") for value in values.tolist()]
 
 
 def rows(values: torch.Tensor) -> list[list[float]]:
-    """Six digits of every value ``(H, W)``."""
+    """Every value ``(H, W)`` rounded to six digits."""
     return [rounded(row) for row in values]
 
 
+def band_numbers(spectrum: SpectrumRecord) -> list[str]:
+    """The energy of a spectrum above and below its radius, for a row of a table."""
+    return [f"{100 * spectrum.above:.1f}", f"{spectrum.low:.3g}", f"{spectrum.high:.3g}"]
+
+
+def band_columns(radius: float) -> list[str]:
+    """The headings of :func:`band_numbers`."""
+    return [f"energy from radius {radius:g} (%)", "energy per frequency below", "energy per frequency above"]
+
+
 class Spectrum:
-    """Amplitude and energy at every frequency, added up over batches; memory does not grow with the samples."""
+    """Amplitude and energy at every frequency, accumulated over batches; memory does not depend on the number of samples."""
 
     def __init__(self, height: int, width: int) -> None:
         self.amplitudes = torch.zeros(height, width, dtype=torch.float64)
@@ -61,7 +71,7 @@ class Spectrum:
         self.samples = 0
 
     def add(self, images: torch.Tensor) -> None:
-        """Take in ``(N, C, H, W)``."""
+        """Add the spectra of ``(N, C, H, W)``."""
         wide = images if images.device.type == "mps" else images.double()
         amplitude = torch.fft.fftshift(torch.fft.fft2(wide, norm="ortho").abs(), dim=(-2, -1))
         self.amplitudes += amplitude.sum(dim=(0, 1)).cpu().double()
@@ -82,7 +92,7 @@ class Spectrum:
     def record(
         self, source: str, kind: Literal["images", "shift", "adversarial", "gradient"], radius: float
     ) -> SpectrumRecord:
-        """The spectrum as a part of a result."""
+        """The spectrum as part of a result."""
         low, high = band_means(self.energy, radius)
         return SpectrumRecord(
             source=source,

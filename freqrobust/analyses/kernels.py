@@ -1,12 +1,13 @@
-"""First-layer filters as pictures, and how smooth every convolution is."""
+"""The filters of the first layer, and the smoothness of every convolution."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from freqrobust.analyses._base import Record, only
 from freqrobust.core.errors import SpecError
 from freqrobust.core.numbers import Count
 from freqrobust.harness.analysis import Analysis
@@ -20,23 +21,21 @@ if TYPE_CHECKING:
     from freqrobust.data.dataset import ImageData
     from freqrobust.harness.analysis_context import AnalysisContext
 
-#: Points of the DFT that a kernel is padded to in each direction.
+#: Size of the DFT of a kernel in each direction; kernels are padded to it.
 POINTS = 32
 
 
-class LayerRecord(BaseModel):
-    """How smooth the kernels of one convolution are, averaged over its filters, each weighted by its size."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+class LayerRecord(Record):
+    """Smoothness of the kernels of one convolution, averaged over its filters weighted by their size."""
 
     layer: str
-    shape: list[int] = Field(description="filters, input channels of each, height, width")
+    shape: list[int] = Field(description="filters, input channels, height, width")
     total_variation: float = Field(
-        description="sum of |differences| of neighbours, vertical and horizontal, over the sum of |weights|"
+        description="sum of absolute differences of vertical and horizontal neighbours, over the sum of absolute weights"
     )
     high_share: float = Field(description="share of the filters' energy above half of the Nyquist frequency")
     low: float = Field(description="mean energy per frequency below half of Nyquist")
-    high: float = Field(description="mean energy per frequency above it")
+    high: float = Field(description="mean energy per frequency above half of Nyquist")
 
 
 class KernelsResult(AnalysisResult):
@@ -44,80 +43,79 @@ class KernelsResult(AnalysisResult):
 
     layers: list[LayerRecord]
     first: list[list[list[list[float]]]] = Field(
-        description="weights of the first one: filters, channels, rows, columns"
+        description="weights of the first convolution: filters, channels, rows, columns"
     )
 
 
 class Kernels(Analysis):
-    """First-layer filters as pictures, and the smoothness of every convolution.  (Wang et al., CVPR 2020, fig. 7)
+    """The filters of the first layer, and the smoothness of every convolution.  (Wang et al., CVPR 2020, fig. 7)
 
     Smooth kernels have a small total variation and little energy at high frequencies. White noise has a share of
-    high-frequency energy of 0.81: that is the area of the frequency plane above half of the Nyquist frequency.
+    high-frequency energy of 0.81, which is the share of the frequency plane above half of the Nyquist frequency.
     """
 
     needs_data: ClassVar[bool] = False
 
-    filters: Count = Field(64, description="filters of the first layer to show, at most")
+    filters: Count = Field(64, description="maximum number of first-layer filters to show")
 
     def run(self, model: nn.Module, data: ImageData, context: AnalysisContext) -> KernelsResult:
-        from freqrobust.analyses._spectra import rounded
+        from freqrobust.analyses._spectra import rows
         from freqrobust.harness.analysis_context import lean
 
-        found = convolutions(model)
-        if not found:
+        weights = convolutions(model)
+        if not weights:
             raise SpecError(f"{context.label} has no convolution with a kernel larger than 1x1")
-        layers = [measure(name, weight) for name, weight in found]
-        weight = found[0][1][: self.filters].detach().float().cpu()
-        first = [[[rounded(row) for row in channel] for channel in one] for one in weight]
-        top = layers[0]
+        layers = [measure(name, weight) for name, weight in weights]
+        first = layers[0]
         return KernelsResult(
             layers=layers,
-            first=first,
-            reading=lean(top.low, top.high),
-            sentence=f"first layer: total variation {top.total_variation:.2f} per weight, {top.high_share:.1%} of the "
-            f"energy above half of Nyquist",
+            first=[
+                [rows(channel) for channel in kernel] for kernel in weights[0][1][: self.filters].detach().float().cpu()
+            ],
+            reading=lean(first.low, first.high),
+            sentence=f"first layer: total variation {first.total_variation:.2f} per weight, {first.high_share:.1%} of "
+            f"the energy above half of Nyquist",
         )
 
     def tables(self, results: Sequence[AnalysisResult]) -> list[AnalysisTable]:
         rows = []
-        for one in results:
-            assert isinstance(one, KernelsResult)
-            for layer in one.layers:
+        for result in only(results, KernelsResult):
+            for layer in result.layers:
                 size = " x ".join(map(str, layer.shape))
                 numbers = [f"{layer.total_variation:.2f}", f"{100 * layer.high_share:.1f}"]
-                rows.append([one.label, layer.layer, size, *numbers])
-        columns = ["model", "layer", "kernels", "total variation", "high-frequency energy, %"]
+                rows.append([result.label, layer.layer, size, *numbers])
+        columns = ["model", "layer", "kernels", "total variation", "high-frequency energy (%)"]
         return [AnalysisTable(title="Smoothness of the convolutions", columns=columns, rows=rows)]
 
     def draw(self, results: Sequence[AnalysisResult]) -> Figure:
         from freqrobust.results.figures import stacked
 
-        found = [one for one in results if isinstance(one, KernelsResult)]
-        return stacked(_filters(found), _smoothness(found))
+        shown = only(results, KernelsResult)
+        return stacked(_filters(shown), _smoothness(shown))
 
 
 def convolutions(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
-    """Name and weight ``(out, in, kh, kw)`` of every convolution larger than 1x1, each once, in order."""
+    """Name and weight ``(out, in, kh, kw)`` of every convolution larger than 1x1, without duplicates, in order."""
     from torch import nn
 
     from freqrobust.harness.analysis_context import short_name
 
-    found: dict[int, tuple[str, torch.Tensor]] = {}
+    weights: dict[int, tuple[str, torch.Tensor]] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1:
-            found.setdefault(id(module.weight), (short_name(name), module.weight))
-    return list(found.values())
+            weights.setdefault(id(module.weight), (short_name(name), module.weight))
+    return list(weights.values())
 
 
 def measure(name: str, weight: torch.Tensor) -> LayerRecord:
-    """Smoothness of kernels ``(out, in, kh, kw)``; sums over all of them, so that large ones count more."""
+    """Smoothness of kernels ``(out, in, kh, kw)``; sums over all kernels, so that large weights count more."""
     import torch
 
     from freqrobust.analyses._spectra import band_means, share_above
     from freqrobust.harness.analysis_context import LOW_SHARE
 
     kernels = weight.detach().cpu().double()
-    rough = kernels.diff(dim=-1).abs().sum() + kernels.diff(dim=-2).abs().sum()
+    variation = kernels.diff(dim=-1).abs().sum() + kernels.diff(dim=-2).abs().sum()
     size = [max(POINTS, side) for side in kernels.shape[-2:]]
     energy = torch.fft.fft2(kernels, s=size).abs().square().sum(dim=(0, 1))
     energy = torch.fft.fftshift(energy) / kernels[:, :, 0, 0].numel()
@@ -126,7 +124,7 @@ def measure(name: str, weight: torch.Tensor) -> LayerRecord:
     return LayerRecord(
         layer=name,
         shape=list(kernels.shape),
-        total_variation=float(rough / kernels.abs().sum().clamp_min(1e-300)),
+        total_variation=float(variation / kernels.abs().sum().clamp_min(1e-300)),
         high_share=share_above(energy, radius),
         low=low,
         high=high,
@@ -134,7 +132,7 @@ def measure(name: str, weight: torch.Tensor) -> LayerRecord:
 
 
 def _filters(results: Sequence[KernelsResult]) -> tuple[float, Callable[[SubFigure | Figure], None]]:
-    """First-layer filters of all results side by side: as colours where they have three channels, else channel 0."""
+    """First-layer filters of all results side by side: in colour if they have three channels, else channel 0."""
     from freqrobust.results.figures import COLUMN, wrapped
 
     columns = min(len(results), 2)
@@ -143,9 +141,9 @@ def _filters(results: Sequence[KernelsResult]) -> tuple[float, Callable[[SubFigu
 
     def draw(part: SubFigure | Figure) -> None:
         axes = part.subplots(rows, columns, squeeze=False)
-        for axis, one in zip(axes.flat, results, strict=False):
-            axis.imshow(_mosaic(one.first), vmin=0, vmax=1, cmap="gray")
-            axis.set_title(wrapped(one.label, 44 if columns == 1 else 24))
+        for axis, result in zip(axes.flat, results, strict=False):
+            axis.imshow(_mosaic(result.first), vmin=0, vmax=1, cmap="gray")
+            axis.set_title(wrapped(result.label, 44 if columns == 1 else 24))
         for axis in axes.flat:
             axis.axis("off")
 
@@ -153,7 +151,7 @@ def _filters(results: Sequence[KernelsResult]) -> tuple[float, Callable[[SubFigu
 
 
 def _mosaic_ratio(results: Sequence[KernelsResult]) -> float:
-    shapes = [_mosaic(one.first).shape for one in results]
+    shapes = [_mosaic(result.first).shape for result in results]
     return float(max(shape[0] / shape[1] for shape in shapes))
 
 
@@ -167,9 +165,9 @@ def _mosaic(first: list[list[list[list[float]]]]) -> Any:
     down = -(-count // across)
     colours = 3 if channels == 3 else 1
     grid = np.ones((down * (height + 1) - 1, across * (width + 1) - 1, colours))
-    for number, one in enumerate(weights):
+    for number, kernel in enumerate(weights):
         top, left = number // across * (height + 1), number % across * (width + 1)
-        shown = one[:colours].transpose(1, 2, 0)
+        shown = kernel[:colours].transpose(1, 2, 0)
         grid[top : top + height, left : left + width] = 0.5 + 0.5 * shown / max(np.abs(shown).max(), 1e-12)
     return grid.squeeze()
 
@@ -184,14 +182,13 @@ def _smoothness(results: Sequence[KernelsResult]) -> tuple[float, Callable[[SubF
 
     def draw(part: SubFigure | Figure) -> None:
         above, below = part.subplots(2, 1, sharex=True)
-        depth = [list(range(1, len(one.layers) + 1)) for one in results]
-        shares = [[100 * layer.high_share for layer in one.layers] for one in results]
-        rough = [[layer.total_variation for layer in one.layers] for one in results]
+        shares = [[100 * layer.high_share for layer in result.layers] for result in results]
+        variations = [[layer.total_variation for layer in result.layers] for result in results]
         for axis, values, label in (
             (above, shares, "high-frequency\nenergy (%)"),
-            (below, rough, "total variation\nper weight"),
+            (below, variations, "total variation\nper weight"),
         ):
-            lines = [Line(one.label, x, y) for one, x, y in zip(results, depth, values, strict=True)]
+            lines = [Line(r.label, range(1, len(y) + 1), y) for r, y in zip(results, values, strict=True)]
             draw_lines(axis, lines, markers=True)
             axis.set_ylabel(label)
             axis.set_ylim(bottom=0)
@@ -199,7 +196,7 @@ def _smoothness(results: Sequence[KernelsResult]) -> tuple[float, Callable[[SubF
         above.set_ylim(0, 100)
         above.axhline(white, color="0.5", linewidth=0.6, linestyle=":")
         below.legend().remove()
-        below.set_xlabel("convolution, from the input on (dotted: white noise)")
+        below.set_xlabel("convolution, in the order of the network (dotted: white noise)")
         below.xaxis.get_major_locator().set_params(integer=True)
 
     return 2.5, draw

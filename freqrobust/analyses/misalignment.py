@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import Field, PrivateAttr
 
+from freqrobust.analyses._base import ComponentAnalysis, Record, only
 from freqrobust.core.numbers import Number
-from freqrobust.harness.analysis import Analysis
 from freqrobust.results.analysis import AnalysisResult, AnalysisTable
 from freqrobust.results.figures import COLUMN, wrapped
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
     from torch import nn
 
     from freqrobust.analyses._components import Components
     from freqrobust.data.dataset import ImageData
     from freqrobust.harness.analysis_context import AnalysisContext
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure, SubFigure
 
     Part = tuple[float, Callable[[SubFigure | Figure], None]]
 
@@ -31,19 +29,15 @@ GALLERY_RADIUS = 12
 _CASES = ("both", "only LFC", "only HFC", "neither", "LFC", "HFC")
 
 
-class Share(BaseModel):
-    """Samples in one case, and what there would be if predictions and labels were independent."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+class Share(Record):
+    """Number of samples in one case, and the expected number if predictions and labels were independent."""
 
     count: int
-    by_chance: float = Field(description="expected count")
+    by_chance: float = Field(description="expected number by chance")
 
 
-class RadiusRow(BaseModel):
-    """All samples at one radius, by what is predicted right."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+class RadiusRow(Record):
+    """All samples at one radius, by which components are predicted correctly."""
 
     radius: float
     both: Share
@@ -52,14 +46,12 @@ class RadiusRow(BaseModel):
     neither: Share
     lfc: Share
     hfc: Share
-    lfc_agreement: int = Field(description="LFC predicted as the clean image is")
-    hfc_agreement: int = Field(description="HFC predicted as the clean image is")
+    lfc_agreement: int = Field(description="samples whose LFC gets the same prediction as the image")
+    hfc_agreement: int = Field(description="samples whose HFC gets the same prediction as the image")
 
 
-class Example(BaseModel):
-    """A sample that is right clean and in HFC, and wrong in LFC."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+class Example(Record):
+    """A sample that is predicted correctly from the image and its HFC, and misclassified from its LFC."""
 
     id: int
     label: int
@@ -74,163 +66,160 @@ class MisalignmentResult(AnalysisResult):
     clean_correct: int
     table: list[RadiusRow]
     gallery_radius: float
-    gallery_candidates: int = Field(description="samples right clean and in HFC and wrong in LFC at that radius")
+    gallery_candidates: int = Field(
+        description="samples predicted correctly from image and HFC and misclassified from LFC, at that radius"
+    )
     gallery: list[Example]
     _images: list[Any] = PrivateAttr(default_factory=list)  # (original, LFC, HFC) of each; not in the JSON
 
 
-class Misalignment(Analysis):
-    """How many samples low (LFC) and high frequencies (HFC) alone are enough for.  (Wang et al., CVPR 2020, fig. 1)
+class Misalignment(ComponentAnalysis):
+    """Samples predicted correctly from low (LFC) or high frequencies (HFC) alone.  (Wang et al., CVPR 2020, fig. 1)
 
-    Each count comes with what chance would give, and each prediction with its agreement with the clean one: an HFC
-    accuracy of 10 % on ten classes is nothing. The gallery shows samples that are right in HFC, where a person sees
-    next to nothing, and wrong in LFC, where a person sees the image.
+    Each count comes with the count expected by chance, as an HFC accuracy of 10 % on ten classes is at chance, and
+    with the agreement with the clean predictions. The gallery shows samples that are predicted correctly from their
+    HFC, in which people recognise little, and misclassified from their LFC, in which people recognise the object.
     """
 
-    radii: list[Annotated[float, Field(ge=0)]] = Field(
-        [], description="cycles per image; default 0, 2, 4, 5, 6, 8, 12, 16 times side / 32"
-    )
-    shape: Literal["circle", "square"] = Field("circle", description="how the distance from DC is measured")
-    gallery: int = Field(4, ge=0, le=32, description="samples to show; 0 for none")
-    gallery_radius: Number | None = Field(None, gt=0, description="their radius; default 12 times side / 32")
+    gallery: int = Field(4, ge=0, le=32, description="number of samples to show")
+    gallery_radius: Number | None = Field(None, gt=0, description="radius of the gallery; default 12 times side / 32")
 
     def run(self, model: nn.Module, data: ImageData, context: AnalysisContext) -> MisalignmentResult:
         from freqrobust.analyses._components import predict_components, scaled
         from freqrobust.harness.analysis_context import split_radius
 
         radii = self.radii or scaled(RADII, data.shape)
-        shown = self.gallery_radius or scaled([GALLERY_RADIUS], data.shape)[0]
+        gallery_radius = self.gallery_radius or scaled([GALLERY_RADIUS], data.shape)[0]
         split = split_radius(data.shape)
-        every = list(dict.fromkeys([*radii, shown, split]))
-        found = predict_components(context, every, self.shape)
-        rows = {radius: _row(found, number) for number, radius in enumerate(every)}
-        reading, sentence = _read(found, every.index(split))
+        measured = list(dict.fromkeys([*radii, gallery_radius, split]))
+        components = predict_components(context, measured, self.shape)
+        rows = {radius: _row(components, number) for number, radius in enumerate(measured)}
+        reading, sentence = _read(rows[split], len(data))
         result = MisalignmentResult(
             n=len(data),
-            clean_correct=int((found.clean == found.labels).sum()),
+            clean_correct=int((components.clean == components.labels).sum()),
             table=[rows[radius] for radius in dict.fromkeys(radii)],
-            gallery_radius=shown,
+            gallery_radius=gallery_radius,
             gallery_candidates=0,
             gallery=[],
             reading=reading,
             sentence=sentence,
         )
-        self._show(result, context, found, every.index(shown))
+        self._fill_gallery(result, context, components, measured.index(gallery_radius))
         return result
 
-    def _show(self, result: MisalignmentResult, context: AnalysisContext, found: Components, row: int) -> None:
-        """Fill the gallery with the first samples that belong there."""
+    def _fill_gallery(
+        self, result: MisalignmentResult, context: AnalysisContext, components: Components, row: int
+    ) -> None:
+        """Fill the gallery with the first samples that meet its condition."""
         import numpy as np
         import torch
 
         from freqrobust.numerics.frequency import high_pass, low_pass
 
-        right = found.labels
-        wanted = (found.clean == right) & (found.high[row] == right) & (found.low[row] != right)
-        result.gallery_candidates = int(wanted.sum())
+        clean, low, high, labels = components.clean, components.low[row], components.high[row], components.labels
+        candidates = (clean == labels) & (high == labels) & (low != labels)
+        result.gallery_candidates = int(candidates.sum())
         radius = result.gallery_radius
-        for position in np.flatnonzero(wanted)[: self.gallery].tolist():
-            images, labels, ids = context.data.batch(torch.tensor([position]), context.device)
+        for position in np.flatnonzero(candidates)[: self.gallery].tolist():
+            images, label, ids = context.data.batch(torch.tensor([position]), context.device)
             parts = [images, low_pass(images, radius, self.shape), high_pass(images, radius, self.shape)]
-            classes = [int(found.clean[position]), int(found.low[row, position]), int(found.high[row, position])]
+            classes = [int(predictions[position]) for predictions in (clean, low, high)]
             confidences = [
                 float(torch.softmax(context.logits(part, ids)[1][0], dim=0)[c]) if c >= 0 else 0.0
                 for part, c in zip(parts, classes, strict=True)
             ]
             result.gallery.append(
-                Example(id=int(ids[0]), label=int(labels[0]), predictions=classes, confidences=confidences)
+                Example(id=int(ids[0]), label=int(label[0]), predictions=classes, confidences=confidences)
             )
             result._images.append([part[0].permute(1, 2, 0).cpu().numpy() for part in parts])
 
     def tables(self, results: Sequence[AnalysisResult]) -> list[AnalysisTable]:
-        columns = ["radius", *_CASES, "LFC as clean", "HFC as clean"]
+        columns = ["radius", *_CASES, "LFC agreement", "HFC agreement"]
         tables = []
-        for one in results:
-            assert isinstance(one, MisalignmentResult)
+        for result in only(results, MisalignmentResult):
             rows = []
-            for row in one.table:
+            for row in result.table:
                 shares = [row.both, row.only_lfc, row.only_hfc, row.neither, row.lfc, row.hfc]
-                agreements = [f"{100 * count / one.n:.0f}%" for count in (row.lfc_agreement, row.hfc_agreement)]
+                agreements = [f"{100 * count / result.n:.0f}%" for count in (row.lfc_agreement, row.hfc_agreement)]
                 rows.append([f"{row.radius:g}", *(f"{s.count} ({s.by_chance:.0f})" for s in shares), *agreements])
-            title = f"{one.label}: {one.clean_correct} of {one.n} right; right in (by chance)"
+            title = f"{result.label}: {result.clean_correct} of {result.n} correct; samples correct from (by chance)"
             tables.append(AnalysisTable(title=title, columns=columns, rows=rows))
         return tables
 
     def draw(self, results: Sequence[AnalysisResult]) -> Figure:
-        from freqrobust.analyses.misalignment import gallery, shares
         from freqrobust.results.figures import stacked
 
-        found = [one for one in results if isinstance(one, MisalignmentResult)]
-        return stacked(shares(found), *(gallery(one) for one in found if one.gallery))
+        shown = only(results, MisalignmentResult)
+        return stacked(shares(shown), *(gallery(result) for result in shown if result.gallery))
 
 
-def _row(found: Components, number: int) -> RadiusRow:
+def _row(components: Components, number: int) -> RadiusRow:
     from freqrobust.analyses._components import chance_joint
 
-    n, labels = len(found.labels), found.labels
-    low, high = found.low[number], found.high[number]
+    n, labels = len(components.labels), components.labels
+    low, high = components.low[number], components.high[number]
     chance = chance_joint(low, high, labels)
     lfc, hfc = low == labels, high == labels
 
-    def share(which: Any, expected: float) -> Share:
-        return Share(count=int(which.sum()), by_chance=n * expected)
+    def share(samples: Any, expected: float) -> Share:
+        return Share(count=int(samples.sum()), by_chance=n * expected)
 
     return RadiusRow(
-        radius=found.radii[number],
+        radius=components.radii[number],
         both=share(lfc & hfc, chance[True, True]),
         only_lfc=share(lfc & ~hfc, chance[True, False]),
         only_hfc=share(~lfc & hfc, chance[False, True]),
         neither=share(~lfc & ~hfc, chance[False, False]),
         lfc=share(lfc, chance[True, True] + chance[True, False]),
         hfc=share(hfc, chance[True, True] + chance[False, True]),
-        lfc_agreement=int((low == found.clean).sum()),
-        hfc_agreement=int((high == found.clean).sum()),
+        lfc_agreement=int((low == components.clean).sum()),
+        hfc_agreement=int((high == components.clean).sum()),
     )
 
 
-def _read(found: Components, number: int) -> tuple[str, str]:
-    """Which part alone is enough for more than chance, by the lower end of its 95 % interval."""
+def _read(row: RadiusRow, n: int) -> tuple[str, str]:
+    """Which components have an accuracy above chance, by the lower end of the 95 % interval."""
     from freqrobust.numerics.statistics import wilson
 
-    row, n = _row(found, number), len(found.labels)
     above = [wilson(part.count, n)[0] > part.by_chance / n for part in (row.lfc, row.hfc)]
     reading = {(True, True): "both", (True, False): "low", (False, True): "high"}.get((above[0], above[1]), "neither")
     sentence = (
-        f"at radius {row.radius:g} right in {row.lfc.count / n:.1%} by LFC alone (chance {row.lfc.by_chance / n:.1%}), "
-        f"in {row.hfc.count / n:.1%} by HFC alone (chance {row.hfc.by_chance / n:.1%})"
+        f"at radius {row.radius:g}, accuracy {row.lfc.count / n:.1%} on LFC (chance {row.lfc.by_chance / n:.1%}) "
+        f"and {row.hfc.count / n:.1%} on HFC (chance {row.hfc.by_chance / n:.1%})"
     )
     return reading, sentence
 
 
-#: Cases from bottom to top; light to dark in cividis order, so that they stay apart in grey.
+#: Cases from bottom to top; light to dark in cividis order, so that they differ in greyscale.
 _STACK = [
-    ("both", "both right", "#FEE838"),
-    ("only_lfc", "only LFC right", "#A59C74"),
-    ("only_hfc", "only HFC right", "#575D6D"),
+    ("both", "both correct", "#FEE838"),
+    ("only_lfc", "only LFC correct", "#A59C74"),
+    ("only_hfc", "only HFC correct", "#575D6D"),
     ("neither", "neither", "#00204D"),
 ]
 
 
 def shares(results: Sequence[MisalignmentResult]) -> Part:
-    """A part of a figure: stacked shares by radius, a panel a result, with what chance would give for the HFC."""
+    """A part of a figure: stacked shares by radius, one panel per result, with the HFC accuracy by chance."""
     columns = min(len(results), 2)
     rows = -(-len(results) // columns)
 
     def draw(part: SubFigure | Figure) -> None:
         axes = part.subplots(rows, columns, squeeze=False, sharey=True)
-        for axis, one in zip(axes.flat, results, strict=False):
-            places = range(len(one.table))
-            below = [0.0] * len(one.table)
+        for axis, result in zip(axes.flat, results, strict=False):
+            places = range(len(result.table))
+            below = [0.0] * len(result.table)
             for key, label, colour in _STACK:
-                values = [100 * getattr(row, key).count / one.n for row in one.table]
+                values = [100 * getattr(row, key).count / result.n for row in result.table]
                 axis.bar(places, values, 0.85, bottom=below, color=colour, label=label, linewidth=0)
                 below = [a + b for a, b in zip(below, values, strict=True)]
-            chance = [100 * row.hfc.by_chance / one.n for row in one.table]
-            hfc = [100 * row.hfc.count / one.n for row in one.table]
-            axis.plot(places, hfc, "-", marker="o", color="#D55E00", label="HFC right, in all", linewidth=0.9)
-            axis.plot(places, chance, ":", color="#D55E00", label="HFC right, by chance", linewidth=0.9)
-            axis.set_xticks(list(places), [f"{row.radius:g}" for row in one.table])
-            axis.set_title(wrapped(one.label, 44 if columns == 1 else 20))
+            chance = [100 * row.hfc.by_chance / result.n for row in result.table]
+            hfc = [100 * row.hfc.count / result.n for row in result.table]
+            axis.plot(places, hfc, "-", marker="o", color="#D55E00", label="HFC correct (total)", linewidth=0.9)
+            axis.plot(places, chance, ":", color="#D55E00", label="HFC correct by chance", linewidth=0.9)
+            axis.set_xticks(list(places), [f"{row.radius:g}" for row in result.table])
+            axis.set_title(wrapped(result.label, 44 if columns == 1 else 20))
             axis.set_ylim(0, 100)
         for axis in axes.flat[len(results) :]:
             axis.set_visible(False)
@@ -243,29 +232,27 @@ def shares(results: Sequence[MisalignmentResult]) -> Part:
     return 1.75 * rows + 0.55, draw
 
 
-def gallery(one: MisalignmentResult) -> Part:
-    """A part of a figure: original, LFC and HFC of samples, each with its prediction and confidence."""
+def gallery(result: MisalignmentResult) -> Part:
+    """A part of a figure: samples, their LFC and their HFC, each with its prediction and confidence."""
     side = COLUMN / 3.6
-    titles = ["original", f"LFC, radius {one.gallery_radius:g}", f"HFC, radius {one.gallery_radius:g}"]
+    titles = ["original", f"LFC, radius {result.gallery_radius:g}", f"HFC, radius {result.gallery_radius:g}"]
 
     def draw(part: SubFigure | Figure) -> None:
-        part.suptitle(
-            wrapped(f"{one.label}: right in HFC, wrong in LFC ({len(one.gallery)} of {one.gallery_candidates})", 60),
-            fontsize=7,
-        )
-        axes = part.subplots(len(one.gallery), 3, squeeze=False)
-        for row, example, images in zip(axes, one.gallery, one._images, strict=True):
+        count = f"{len(result.gallery)} of {result.gallery_candidates}"
+        part.suptitle(wrapped(f"{result.label}: HFC correct, LFC misclassified ({count})", 60), fontsize=7)
+        axes = part.subplots(len(result.gallery), 3, squeeze=False)
+        for row, example, images in zip(axes, result.gallery, result._images, strict=True):
             for number, axis in enumerate(row):
                 shown = images[number] + (0.5 if number == 2 else 0.0)  # an HFC has mean 0
                 axis.imshow(shown.clip(0, 1).squeeze(), cmap="gray", vmin=0, vmax=1)
                 axis.set_xticks([])
                 axis.set_yticks([])
                 axis.spines[:].set_visible(False)
-                right = example.predictions[number] == example.label
-                verdict = f"{example.predictions[number]} ({example.confidences[number]:.0%})"
-                axis.set_xlabel(("right: " if right else "wrong: ") + verdict, labelpad=2, fontsize=6)
+                correct = "correct" if example.predictions[number] == example.label else "wrong"
+                prediction = f"{example.predictions[number]} ({example.confidences[number]:.0%})"
+                axis.set_xlabel(f"{correct}: {prediction}", labelpad=2, fontsize=6)
             row[0].set_ylabel(f"sample {example.id}\nlabel {example.label}", fontsize=6)
         for axis, title in zip(axes[0], titles, strict=True):
             axis.set_title(title)
 
-    return (side + 0.16) * len(one.gallery) + 0.45, draw
+    return (side + 0.16) * len(result.gallery) + 0.45, draw

@@ -1,13 +1,13 @@
-"""Accuracy on low and on high frequencies alone, against the radius that divides them."""
+"""Accuracy on low and on high frequencies alone, against the radius that separates them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from freqrobust.harness.analysis import Analysis
+from freqrobust.analyses._base import ComponentAnalysis, Record, only
 from freqrobust.results.analysis import AnalysisResult, AnalysisTable
 
 if TYPE_CHECKING:
@@ -18,31 +18,27 @@ if TYPE_CHECKING:
     from freqrobust.data.dataset import ImageData
     from freqrobust.harness.analysis_context import AnalysisContext
 
-#: Radii of the curve, for a side of 32 pixels; beyond the last one there is nothing.
+#: Radii of the curve, for a side of 32 pixels; no frequency is farther from DC than the last one.
 RADII = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 18, 20, 23)
-#: Resamples behind each interval.
+#: Bootstrap resamples for each interval.
 RESAMPLES = 1000
 
 
-class Curve(BaseModel):
-    """Accuracy by radius, and where half of what the clean accuracy is above chance is lost."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+class Curve(Record):
+    """Accuracy by radius, and the radius at which half of the clean accuracy above chance is lost."""
 
     part: Literal["LFC", "HFC"]
-    correct: list[int] = Field(description="right samples at each radius")
+    correct: list[int] = Field(description="correctly predicted samples at each radius")
     ci95: list[tuple[float, float]] = Field(description="Wilson intervals of the accuracies")
     half_radius: float | None = Field(
         description="LFC: below this radius, HFC: above it, more than half of the accuracy above chance is lost; "
-        "null where the clean accuracy is no better than chance or the curve does not get there"
+        "null if the clean accuracy is no better than chance or the curve does not fall that far"
     )
     half_radius_ci95: tuple[float, float] | None = Field(description="percentile bootstrap over the samples")
 
 
-class ClassCurve(BaseModel):
+class ClassCurve(Record):
     """Curves of the samples of one class."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     label: int
     n: int
@@ -51,7 +47,7 @@ class ClassCurve(BaseModel):
 
 
 class RadiusCurveResult(AnalysisResult):
-    """Accuracies on what lies below each radius (LFC) and on what lies at or above it (HFC)."""
+    """Accuracies on the frequencies below each radius (LFC) and at or above it (HFC)."""
 
     n: int
     radii: list[float]
@@ -62,18 +58,14 @@ class RadiusCurveResult(AnalysisResult):
     classes: list[ClassCurve] = []
 
 
-class RadiusCurve(Analysis):
+class RadiusCurve(ComponentAnalysis):
     """Accuracy on LFC and HFC against the radius, and the radius at which half of it is lost.
 
-    Half is measured from the clean accuracy down to chance, on the curve drawn straight between the radii: for LFC
-    going down from the whole image, for HFC going up. The interval is a percentile bootstrap over the samples.
+    Half of the accuracy above chance: the curve is interpolated linearly between the radii, and followed from the
+    full image on (LFC downwards, HFC upwards). The interval is a percentile bootstrap over the samples.
     """
 
-    radii: list[Annotated[float, Field(ge=0)]] = Field(
-        [], description="cycles per image; default 0 to 8, 10, 12, ... 20, 23 times side / 32"
-    )
-    shape: Literal["circle", "square"] = Field("circle", description="how the distance from DC is measured")
-    per_class: bool = Field(False, description="also the curves of each class")
+    per_class: bool = Field(False, description="add the curves of each class")
 
     def run(self, model: nn.Module, data: ImageData, context: AnalysisContext) -> RadiusCurveResult:
         from freqrobust.analyses._components import predict_components, scaled
@@ -81,10 +73,10 @@ class RadiusCurve(Analysis):
         from freqrobust.harness.report_builder import chance_of
 
         radii = sorted(set(self.radii)) or scaled(RADII, data.shape)
-        found = predict_components(context, radii, self.shape)
-        clean = found.clean == found.labels
-        low, high = found.low == found.labels, found.high == found.labels
-        chance = chance_of(found.clean, found.labels)
+        components = predict_components(context, radii, self.shape)
+        labels = components.labels
+        clean, low, high = (part == labels for part in (components.clean, components.low, components.high))
+        chance = chance_of(components.clean, labels)
         result = RadiusCurveResult(
             n=len(data),
             radii=list(radii),
@@ -94,45 +86,42 @@ class RadiusCurve(Analysis):
             hfc=_curve("HFC", radii, clean, high, chance, context),
         )
         if self.per_class:
-            for label in sorted(set(found.labels.tolist())):
-                own = found.labels == label
-                shares = [part[:, own].mean(axis=1).tolist() for part in (low, high)]
-                result.classes.append(ClassCurve(label=label, n=int(own.sum()), lfc=shares[0], hfc=shares[1]))
-        split = split_radius(data.shape)
-        result.reading = _read(result, split)
+            for label in sorted(set(labels.tolist())):
+                members = labels == label
+                lfc, hfc = (part[:, members].mean(axis=1).tolist() for part in (low, high))
+                result.classes.append(ClassCurve(label=label, n=int(members.sum()), lfc=lfc, hfc=hfc))
+        result.reading = _read(result, split_radius(data.shape))
         halves = [_with_interval(curve) for curve in (result.lfc, result.hfc)]
-        result.sentence = f"half of the accuracy above chance is lost at radius {halves[0]} of LFC, {halves[1]} of HFC"
+        result.sentence = f"half of the accuracy above chance is lost at radius {halves[0]} (LFC) and {halves[1]} (HFC)"
         return result
 
     def tables(self, results: Sequence[AnalysisResult]) -> list[AnalysisTable]:
         tables = []
         summary = []
-        for one in results:
-            assert isinstance(one, RadiusCurveResult)
-            halves = [_with_interval(curve) for curve in (one.lfc, one.hfc)]
-            summary.append([one.label, f"{100 * one.clean_accuracy:.1f}", f"{100 * one.chance:.1f}", *halves])
-            summary[-1].append(str(one.reading))
+        for result in only(results, RadiusCurveResult):
+            halves = [_with_interval(curve) for curve in (result.lfc, result.hfc)]
+            accuracies = [f"{100 * value:.1f}" for value in (result.clean_accuracy, result.chance)]
+            summary.append([result.label, *accuracies, *halves, str(result.reading)])
             rows = [
-                [f"{radius:g}", *(f"{100 * curve.correct[i] / one.n:.1f}" for curve in (one.lfc, one.hfc))]
-                for i, radius in enumerate(one.radii)
+                [f"{radius:g}", *(f"{100 * curve.correct[i] / result.n:.1f}" for curve in (result.lfc, result.hfc))]
+                for i, radius in enumerate(result.radii)
             ]
-            tables.append(
-                AnalysisTable(title=f"{one.label}: accuracy in percent", columns=["radius", "LFC", "HFC"], rows=rows)
-            )
-        columns = ["", "clean", "chance", "LFC half radius", "HFC half radius", "depends on"]
+            title = f"{result.label}: accuracy in percent"
+            tables.append(AnalysisTable(title=title, columns=["radius", "LFC", "HFC"], rows=rows))
+        columns = ["model", "clean", "chance", "LFC half radius", "HFC half radius", "depends on"]
         title = "Radius at which half of the accuracy above chance is lost (cycles per image)"
         return [AnalysisTable(title=title, columns=columns, rows=summary), *tables]
 
     def draw(self, results: Sequence[AnalysisResult]) -> Figure:
         from freqrobust.results.figures import stacked
 
-        found = [one for one in results if isinstance(one, RadiusCurveResult)]
-        parts = [_panel(found, "LFC"), _panel(found, "HFC")]
-        return stacked(*parts, *(_class_panel(one) for one in found if one.classes))
+        shown = only(results, RadiusCurveResult)
+        parts = [_panel(shown, "LFC"), _panel(shown, "HFC")]
+        return stacked(*parts, *(_class_panel(result) for result in shown if result.classes))
 
 
 def half_radius(radii: np.ndarray, accuracy: np.ndarray, level: np.ndarray, part: str) -> np.ndarray:
-    """Where curves fall to a level, coming from the whole image; linear between the radii.
+    """Radius at which curves fall to a level, followed from the full image on; linear between the radii.
 
     Args:
         radii: increasing, ``(R,)``.
@@ -141,7 +130,7 @@ def half_radius(radii: np.ndarray, accuracy: np.ndarray, level: np.ndarray, part
         part: ``LFC`` (from the largest radius down) or ``HFC`` (from the smallest up).
 
     Returns:
-        ``(B,)``; NaN where a curve starts below its level, or stays above it.
+        ``(B,)``; NaN where a curve starts below its level or stays above it.
     """
     import numpy as np
 
@@ -149,13 +138,13 @@ def half_radius(radii: np.ndarray, accuracy: np.ndarray, level: np.ndarray, part
         radii, accuracy = radii[::-1], accuracy[:, ::-1]
     below = accuracy <= level[:, None]
     at = below.argmax(axis=1)
-    found = below.any(axis=1) & (at > 0)
+    crosses = below.any(axis=1) & (at > 0)
     rows = np.arange(len(accuracy))
     before = np.maximum(at - 1, 0)
     high, low = accuracy[rows, before], accuracy[rows, at]
     share = (high - level) / np.where(high > low, high - low, 1.0)
     values = radii[before] + share * (radii[at] - radii[before])
-    return np.where(found, values, np.nan)
+    return np.where(crosses, values, np.nan)
 
 
 def _curve(
@@ -197,7 +186,7 @@ def _curve(
 def _bootstrap(
     radii: np.ndarray, clean: np.ndarray, right: np.ndarray, chance: float, part: str, seed: int
 ) -> np.ndarray:
-    """Half radii of samples drawn with replacement, ``(RESAMPLES,)``; keyed by the seed, so that it can be repeated."""
+    """Half radii of samples drawn with replacement, ``(RESAMPLES,)``; the draws are seeded."""
     import numpy as np
     import torch
 
@@ -205,17 +194,17 @@ def _bootstrap(
 
     n = len(clean)
     outcomes = np.concatenate([clean[None], right]).T.astype(np.float32)  # (N, 1 + R)
-    found = []
+    halves = []
     for block in torch.arange(RESAMPLES).split(max(1, 2**22 // n)):
         draw = (noise.uniform(block, (n,), seed=seed, stream="bootstrap") * n).long().clamp_(max=n - 1)
         weights = torch.zeros(len(block), n).scatter_add_(1, draw, torch.ones(draw.shape))
         shares = weights.numpy() @ outcomes / n
-        found.append(half_radius(radii, shares[:, 1:], (shares[:, 0] + chance) / 2, part))
-    return np.concatenate(found)
+        halves.append(half_radius(radii, shares[:, 1:], (shares[:, 0] + chance) / 2, part))
+    return np.concatenate(halves)
 
 
 def _read(result: RadiusCurveResult, split: float) -> Literal["low", "high", "both", "neither"] | None:
-    """Which side of the split alone keeps half of the accuracy above chance."""
+    """Which components, at the split, keep half of the accuracy above chance."""
     if result.lfc.half_radius is None and result.hfc.half_radius is None:
         return None
     low = result.lfc.half_radius is not None and result.lfc.half_radius < split
@@ -239,46 +228,46 @@ def _panel(
 
     def draw(figure: SubFigure | Figure) -> None:
         axes = figure.subplots()
-        curves = [(one, one.lfc if part == "LFC" else one.hfc) for one in results]
+        curves = [(result, result.lfc if part == "LFC" else result.hfc) for result in results]
         lines = [
             Line(
-                one.label,
-                one.radii,
-                [100 * count / one.n for count in curve.correct],
+                result.label,
+                result.radii,
+                [100 * count / result.n for count in curve.correct],
                 ([100 * low for low, _ in curve.ci95], [100 * high for _, high in curve.ci95]),
             )
-            for one, curve in curves
+            for result, curve in curves
         ]
         draw_lines(axes, lines, markers=True)
-        for number, (one, curve) in enumerate(curves):
+        for number, (result, curve) in enumerate(curves):
             if curve.half_radius is not None:
-                level = 50 * (one.clean_accuracy + one.chance)
+                level = 50 * (result.clean_accuracy + result.chance)
                 axes.plot([curve.half_radius], [level], "*", color=COLOURS[number % len(COLOURS)], markersize=7)
         axes.axhline(100 * results[0].chance, color="0.5", linewidth=0.6, linestyle=":")
         axes.set_ylim(0, 100)
         axes.set_xlim(left=0)
         axes.set_ylabel(f"{part} accuracy (%)")
-        axes.set_xlabel("radius (cycles per image); star: half lost" if part == "HFC" else "")
+        axes.set_xlabel("radius (cycles per image); star: half radius" if part == "HFC" else "")
 
     return 1.65, draw
 
 
-def _class_panel(one: RadiusCurveResult) -> tuple[float, Callable[[SubFigure | Figure], None]]:
-    """Accuracy by class and radius as two maps on one scale."""
+def _class_panel(result: RadiusCurveResult) -> tuple[float, Callable[[SubFigure | Figure], None]]:
+    """Accuracy by class and radius, as two maps on one scale."""
 
     def draw(figure: SubFigure | Figure) -> None:
-        figure.suptitle(one.label, fontsize=7)
+        figure.suptitle(result.label, fontsize=7)
         axes = figure.subplots(1, 2, sharey=True)
         image: Any = None
         for axis, part in zip(axes, ("lfc", "hfc"), strict=True):
-            values = [[100 * share for share in getattr(curve, part)] for curve in one.classes]
+            values = [[100 * share for share in getattr(curve, part)] for curve in result.classes]
             image = axis.imshow(values, cmap="viridis", vmin=0, vmax=100, aspect="auto")
-            step = max(1, len(one.radii) // 6)
-            axis.set_xticks(range(0, len(one.radii), step), [f"{r:g}" for r in one.radii[::step]])
+            step = max(1, len(result.radii) // 6)
+            axis.set_xticks(range(0, len(result.radii), step), [f"{r:g}" for r in result.radii[::step]])
             axis.set_title(part.upper())
             axis.set_xlabel("radius")
-        few = max(1, len(one.classes) // 10)
-        axes[0].set_yticks(range(0, len(one.classes), few), [str(curve.label) for curve in one.classes[::few]])
+        step = max(1, len(result.classes) // 10)
+        axes[0].set_yticks(range(0, len(result.classes), step), [str(c.label) for c in result.classes[::step]])
         axes[0].set_ylabel("class")
         figure.colorbar(image, ax=list(axes), pad=0.03).set_label("accuracy (%)")
 

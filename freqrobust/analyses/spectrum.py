@@ -1,14 +1,14 @@
-"""Mean Fourier spectra of images, of what shifts change, and of what attacks change."""
+"""Mean Fourier spectra of images, of the changes made by shifts, and of adversarial perturbations."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from freqrobust.analyses._base import SplitAnalysis, only
 from freqrobust.core.errors import SpecError
-from freqrobust.harness.analysis import Analysis
 from freqrobust.results.analysis import AnalysisResult, AnalysisTable, SpectrumRecord
 
 if TYPE_CHECKING:
@@ -23,48 +23,45 @@ if TYPE_CHECKING:
 
 
 class SpectrumResult(AnalysisResult):
-    """Spectra of images and of shifts do not depend on the model: the first result holds them."""
+    """Spectra of images and shifts do not depend on the model and are in the first result only."""
 
     spectra: list[SpectrumRecord]
 
 
-class Spectra(Analysis):
-    """Mean Fourier amplitude of images, of each shift's difference and of each attack's perturbation.
+class Spectra(SplitAnalysis):
+    """Mean Fourier amplitude of the images, of the changes of each shift and of the perturbations of each attack.
 
-    Perturbations are those of the highest loss that the attack finds, for every sample.  (Yin et al. 2019)
+    For every sample, the perturbation is the one with the highest loss that the attack reaches.  (Yin et al. 2019)
     """
 
     attacks: list[str] = Field(
-        [], description="adversarial attacks, may be repeated; default pgd:eps=8/255,steps=20; none for none"
+        [], description="adversarial attacks, may be repeated; default pgd:eps=8/255,steps=20; none: no attack"
     )
     shifts: list[str] = Field(
-        [], description="shifts or suites of them, may be repeated; default corruptions; none for none"
+        [], description="shifts or suites of shifts, may be repeated; default: the suite corruptions; none: no shift"
     )
     severity: int = Field(3, ge=1, le=5, description="severity of the shifts that have one")
-    radius: float | None = Field(
-        None, gt=0, description="where the high frequencies begin, cycles per image; default half of Nyquist"
-    )
 
     def run(self, model: nn.Module, data: ImageData, context: AnalysisContext) -> SpectrumResult:
-        from freqrobust.harness.analysis_context import lean, split_radius
+        from freqrobust.harness.analysis_context import lean
 
-        radius = self.radius if self.radius is not None else split_radius(data.shape)
+        radius = self.split(data.shape)
         attacks, shifts = self._attacks(), self._shifts(data.shape)
         spectra: list[SpectrumRecord] = []
 
         def of_the_data() -> bool:
             spectra.append(_images(context, radius))
-            spectra.extend(_difference(context, name, one, "shift", radius) for name, one in shifts.items())
+            spectra.extend(_difference(context, name, shift, "shift", radius) for name, shift in shifts.items())
             return True
 
         context.once("spectra of the data", of_the_data)
-        made = [_difference(context, one.spec, one, "adversarial", radius) for one in attacks]
-        result = SpectrumResult(spectra=[*spectra, *made])
-        if made:
-            first = made[0]
+        perturbations = [_difference(context, attack.spec, attack, "adversarial", radius) for attack in attacks]
+        result = SpectrumResult(spectra=[*spectra, *perturbations])
+        if perturbations:
+            first = perturbations[0]
             result.reading = lean(first.low, first.high)
             result.sentence = (
-                f"{first.source}: {first.above:.1%} of the energy at {radius:g} cycles per image and above"
+                f"{first.source}: {first.above:.1%} of the energy is at {radius:g} cycles per image or above"
             )
         return result
 
@@ -74,11 +71,11 @@ class Spectra(Analysis):
 
         if self.attacks == ["none"]:
             return []
-        found = parse_attacks(self.attacks or ["pgd:eps=8/255,steps=20"])
-        for one in found:
-            if isinstance(one.plugin, Attack) and one.plugin.kind != "adversarial":
-                raise SpecError(f"{one.spec} is a shift; give it as one of the shifts")
-        return found
+        parsed = parse_attacks(self.attacks or ["pgd:eps=8/255,steps=20"])
+        for attack in parsed:
+            if isinstance(attack.plugin, Attack) and attack.plugin.kind != "adversarial":
+                raise SpecError(f"expected an adversarial attack, but {attack.spec} is a shift; give it with --shifts")
+        return parsed
 
     def _shifts(self, shape: tuple[int, ...]) -> dict[str, PluginSpec[Attack]]:
         from freqrobust.analyses._shifts import shift_groups
@@ -88,46 +85,41 @@ class Spectra(Analysis):
         return {name: group[0] for name, group in shift_groups(self.shifts, shape, [self.severity]).items()}
 
     def tables(self, results: Sequence[AnalysisResult]) -> list[AnalysisTable]:
+        from freqrobust.analyses._spectra import band_columns, band_numbers
+
         rows = []
-        for result in results:
-            assert isinstance(result, SpectrumResult)
-            for one in result.spectra:
-                owner = result.label if one.kind == "adversarial" else "data"
-                numbers = [f"{100 * one.above:.1f}", f"{one.low:.3g}", f"{one.high:.3g}"]
-                rows.append([one.source, owner, *numbers])
-        radius = next((s.radius for r in results if isinstance(r, SpectrumResult) for s in r.spectra), 0.0)
-        columns = ["spectrum of", "model", f"energy from {radius:g} on, %", "energy per frequency below", "above"]
+        shown = [(result, spectrum) for result in only(results, SpectrumResult) for spectrum in result.spectra]
+        for result, spectrum in shown:
+            model = result.label if spectrum.kind == "adversarial" else "(data)"
+            rows.append([spectrum.source, model, *band_numbers(spectrum)])
+        columns = ["spectrum of", "model", *band_columns(shown[0][1].radius if shown else 0.0)]
         return [AnalysisTable(title="Mean Fourier amplitude (unitary DFT)", columns=columns, rows=rows)]
 
     def draw(self, results: Sequence[AnalysisResult]) -> Figure | None:
         from freqrobust.results.figures import Maps, profiles, stacked
 
-        found = [one for one in results if isinstance(one, SpectrumResult)]
-        shared = [one for result in found for one in result.spectra if one.kind != "adversarial"]
-        made = [(r.label, one) for r in found for one in r.spectra if one.kind == "adversarial"]
-        several = len({one.source for _, one in made}) > 1
-        titles = [(f"{one.source}, {label}" if several else label, one) for label, one in made]
-        parts = [
-            _maps([(one.source, one) for one in shared], "mean amplitude", 2 if len(shared) < 3 else 4),
-            _maps(titles, "perturbation", 2),
-        ]
-        lines = [(title, one.profile) for title, one in titles] or [(one.source, one.profile) for one in shared]
-        radius = (made[0][1] if made else shared[0]).radius if lines else 0.0
-        drawn = [(one.height, one.draw) for one in parts if isinstance(one, Maps)]
-        return stacked(*drawn, profiles(lines, "mean amplitude", radius, logarithmic=True)) if lines else None
+        spectra = [(result.label, spectrum) for result in only(results, SpectrumResult) for spectrum in result.spectra]
+        shared = [(spectrum.source, spectrum) for _, spectrum in spectra if spectrum.kind != "adversarial"]
+        made = [(label, spectrum) for label, spectrum in spectra if spectrum.kind == "adversarial"]
+        if len({spectrum.source for _, spectrum in made}) > 1:
+            made = [(f"{spectrum.source}, {label}", spectrum) for label, spectrum in made]
+        parts = [_maps(shared, "mean amplitude", 2 if len(shared) < 3 else 4), _maps(made, "perturbation", 2)]
+        lines = [(title, spectrum.profile) for title, spectrum in made or shared]
+        maps = [(part.height, part.draw) for part in parts if isinstance(part, Maps)]
+        radius = spectra[0][1].radius if spectra else 0.0
+        return stacked(*maps, profiles(lines, "mean amplitude", radius, logarithmic=True)) if lines else None
 
 
 def _maps(panels: list[tuple[str, SpectrumRecord]], label: str, columns: int) -> object:
-    """Amplitudes on one logarithmic scale of at most three decades; None without panels."""
+    """Amplitudes on one logarithmic scale of at most three decades; None if there are no panels."""
     from freqrobust.results.figures import Maps
 
     if not panels:
         return None
-    top = max(max(map(max, one.amplitude)) for _, one in panels) or 1.0
-    least = min(min(map(min, one.amplitude)) for _, one in panels)
-    low = max(least, top * 1e-3)
-    values = [(title, one.amplitude) for title, one in panels]
-    return Maps(values, label, low if low < top else top / 10, top, logarithmic=True, columns=columns)
+    values = [(title, spectrum.amplitude) for title, spectrum in panels]
+    high = max(max(map(max, rows)) for _, rows in values) or 1.0
+    low = max(min(min(map(min, rows)) for _, rows in values), high * 1e-3)
+    return Maps(values, label, low if low < high else high / 10, high, logarithmic=True, columns=columns)
 
 
 def _images(context: AnalysisContext, radius: float) -> SpectrumRecord:
@@ -139,7 +131,11 @@ def _images(context: AnalysisContext, radius: float) -> SpectrumRecord:
 
 
 def _difference(
-    context: AnalysisContext, name: str, attack: PluginSpec[Attack], kind: str, radius: float
+    context: AnalysisContext,
+    name: str,
+    attack: PluginSpec[Attack],
+    kind: Literal["shift", "adversarial"],
+    radius: float,
 ) -> SpectrumRecord:
     from freqrobust.analyses._spectra import Spectrum
 
@@ -150,4 +146,4 @@ def _difference(
         total.add(changed(images, labels, ids) - images)
 
     context.each_batch(f"spectrum of {name}", work)
-    return total.record(name, "adversarial" if kind == "adversarial" else "shift", radius)
+    return total.record(name, kind, radius)

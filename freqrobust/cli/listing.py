@@ -8,8 +8,8 @@ from typing import Any
 from freqrobust.core.errors import SpecError
 from freqrobust.core.text import near_miss, one_line
 from freqrobust.harness.analysis import analyses
-from freqrobust.plugins.base import Plugin
 from freqrobust.plugins.help import field_default, field_type
+from freqrobust.plugins.plugin import Plugin
 from freqrobust.plugins.registry import Registry, attacks, defenses
 from freqrobust.results.reporter import reports
 

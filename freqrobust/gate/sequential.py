@@ -185,9 +185,9 @@ class SequentialGate(Gate):
     def measure(self, model: Any, data: Any, **options: Any) -> Report:
         """A report of what was measured until everything was decided."""
         from freqrobust.harness.provenance import data_record
-        from freqrobust.plugins.selection import with_baseline
+        from freqrobust.plugins.selection import with_undefended
 
-        chains: Sequence[DefenseChain] = with_baseline(options.pop("defenses"), options.pop("baseline"))
+        chains: Sequence[DefenseChain] = with_undefended(options.pop("defenses"), options.pop("undefended"))
         attacks: Sequence[PluginSpec[Attack]] = parse_attacks(options.pop("attacks"))
         oblivious: bool = options.pop("oblivious")
         watch: Progress = options.pop("progress")
@@ -260,7 +260,7 @@ class _Chain:
                 data.take(order[done:look].sort().values),
                 attacks=self.needed(open_) or ["clean"],
                 defenses=[self.chain],
-                baseline=False,
+                undefended=False,
                 oblivious=self.oblivious_needed(open_),
                 **options,
             )

@@ -16,19 +16,21 @@ from freqrobust.harness.target_model import TargetModel
 
 
 class Batches:
-    """The samples, and how they are cut into batches."""
+    """The samples, and the size of their batches."""
 
-    def __init__(self, data: ImageData, device: torch.device, batch_size: int, adaptive: bool, watch: Progress) -> None:
+    def __init__(
+        self, data: ImageData, device: torch.device, batch_size: int, adaptive: bool, progress: Progress
+    ) -> None:
         self.data = data
         self.device = device
         self.batch_size = batch_size
         self.adaptive = adaptive  # halve the batch when out of memory
-        self.watch = watch
+        self.progress = progress
 
     def each(self, positions: torch.Tensor, work: Callable[[torch.Tensor], None], quiet: bool = False) -> None:
-        """Call ``work`` with the positions of each batch, smaller ones after running out of memory.
+        """Call ``work`` with the positions of each batch; when out of memory, that batch is retried with half the size.
 
-        With ``quiet`` this is not counted as progress.
+        With ``quiet`` this is not reported as progress.
         """
         done = 0
         while done < len(positions):
@@ -40,16 +42,16 @@ class Batches:
                     raise
                 if not self.adaptive or self.batch_size == 1:
                     raise PluginError(
-                        f"out of memory with batches of {self.batch_size}; give a smaller --batch-size, or auto"
+                        f"out of memory with batch size {self.batch_size}; give a smaller --batch-size, or auto"
                     ) from error
                 self.batch_size //= 2
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
-                self.watch.say(f"out of memory; retrying with batch size {self.batch_size}")
+                self.progress.say(f"out of memory; retrying with batch size {self.batch_size}")
                 continue
             done += len(chunk)
             if not quiet:
-                self.watch.advance(len(chunk))
+                self.progress.advance(len(chunk))
 
 
 class Timer:

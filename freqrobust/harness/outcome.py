@@ -37,7 +37,7 @@ class Outcome:
     warnings: list[tuple[str, str]] = field(default_factory=list)
     numbers: CellNumbers = field(default_factory=CellNumbers)
 
-    def misclassified_within(self, threat: Threat) -> np.ndarray:
+    def adversarial_within(self, threat: Threat) -> np.ndarray:
         """Samples with a successful example inside the threat, ``(n,)``."""
         if threat.norm not in self.examples:
             return np.zeros(len(self.right), dtype=bool)
@@ -69,10 +69,10 @@ class Outcome:
 
 
 def holds(clean: Outcome, outcomes: Iterable[Outcome], threat: Threat) -> np.ndarray:
-    """Samples that are right and that no example inside the threat makes misclassified, ``(n,)``."""
+    """Samples that are right and have no adversarial example within the threat, ``(n,)``."""
     right = clean.right.copy()
     for outcome in outcomes:
-        right &= ~outcome.misclassified_within(threat)
+        right &= ~outcome.adversarial_within(threat)
     return right
 
 

@@ -74,6 +74,7 @@ def assemble(
         freqrobust_version=__version__,
         created=now(),
         seed=run.seed,
+        criterion=run.criterion.spec,
         status="partial" if failed else "complete",
         models=[record(run.network, run.model_print)],
         data=data_record(run.data),
@@ -128,7 +129,8 @@ def _cells(run: Run, measured: Measured, base: dict[str, np.ndarray] | None) -> 
             if values["kind"] == "adversarial":
                 numbers.perturbation = _perturbation(outcome)
             else:
-                numbers.chance_accuracy = chance_of(outcome.predictions, run.data.labels.numpy())
+                if run.criterion.plugin.correct_is_largest:
+                    numbers.chance_accuracy = chance_of(outcome.predictions, run.data.labels.numpy())
                 if attack is not None:
                     agreeing = outcome.predictions == measured.clean.predictions
                     numbers.clean_agreement = float(agreeing.mean())
@@ -239,7 +241,7 @@ def _warnings(run: Run, defended: Measured) -> list[Warned]:
 
 def _near_chance(run: Run, defended: Measured) -> str | None:
     """Why the clean accuracy says that the model predicts nothing, when it does."""
-    if len(run.data.labels.unique()) == 1:
+    if len(run.data.labels.unique()) == 1 or not run.criterion.plugin.correct_is_largest:
         return None  # of one class alone, constant predictions may well be right
     chance = chance_of(defended.clean.predictions, run.data.labels.numpy())
     low, _ = wilson(int(defended.clean.right.sum()), len(run.data))

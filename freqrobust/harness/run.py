@@ -28,6 +28,7 @@ from freqrobust.models.classifier import set_eval
 from freqrobust.models.fingerprint import fingerprint
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.context import DefenseContext
+from freqrobust.plugins.criterion import Criterion
 from freqrobust.plugins.specs import DefenseChain, PluginSpec
 from freqrobust.results.records import Precision, Warned
 
@@ -73,6 +74,7 @@ class Run:
     checked: Journal  # what a diagnosis found
     cache_dir: Path | None
     watch: Progress
+    criterion: PluginSpec[Criterion]
     warnings: list[Warned] = field(default_factory=list)  # about the model
 
     def __post_init__(self) -> None:
@@ -100,6 +102,7 @@ class Run:
                 "attack": [plugin_spec.name, plugin_spec.params, plugin_spec.code]
                 if plugin_spec is not None
                 else CLEAN,
+                "criterion": [self.criterion.name, self.criterion.params, self.criterion.code],
                 "lower_eps": lower,
                 "purpose": purpose,
                 "seed": self.seed,
@@ -283,6 +286,7 @@ class DefenseRun:
             precision=run.precision,
             votes=VOTES if self.chain.stochastic else 1,
             seed=run.seed,
+            criterion=run.criterion.plugin,
         )
         if not self.chain.parts:  # tried when the run was opened
             return self._target_model

@@ -15,11 +15,14 @@ from importlib.metadata import EntryPoint, entry_points, version
 from types import ModuleType
 from typing import Any, Generic, TypeVar, get_args
 
+from freqrobust.core.config import reserved_names
 from freqrobust.core.errors import PluginError, SpecError
 from freqrobust.core.text import near_miss
 from freqrobust.core.user_code import _attribute, import_module, load_file, running_user_code
 from freqrobust.numerics.threat import Norm
-from freqrobust.plugins.base import Attack, AttackFamily, Defense, InputDefense, Plugin, takes_list, value_text
+from freqrobust.plugins.base import Attack, AttackFamily, Defense, InputDefense
+from freqrobust.plugins.criterion import Criterion
+from freqrobust.plugins.plugin import Plugin, takes_list, value_text
 from freqrobust.plugins.specs import UNDEFENDED_NAMES, PluginSpec, _list_text, _typed, list_items, parse_params
 
 RESERVED_NAMES = {"attack": {"clean"}, "defense": set(UNDEFENDED_NAMES)}
@@ -161,10 +164,11 @@ class Registry(Generic[PluginT]):
         """``found`` itself, once it is known to be a usable plugin class of this kind."""
         if not (inspect.isclass(found) and issubclass(found, self.base)):
             raise PluginError(f"{where} is not a plugin: expected a subclass of freqrobust.{self.base.__name__}")
-        clash = sorted(found.reserved_fields & set(found.model_fields))
+        reserved = found.reserved_fields | (reserved_names(found.command) if found.command else set())
+        clash = sorted(reserved & set(found.model_fields))
         if clash:
             raise PluginError(
-                f"{where}: the parameter {clash[0]!r} has the name of an option of freqrobust {found.command}; rename it"
+                f"{where}: the parameter {clash[0]!r} has the name of an option of freqrobust {found.command or 'eval'}; rename it"
             )
         method = "transform" if issubclass(found, InputDefense) else self.method
         if getattr(found, method) is getattr(InputDefense if method == "transform" else self.base, method):
@@ -261,3 +265,4 @@ class Registry(Generic[PluginT]):
 
 attacks = Registry("attack", "freqrobust.attacks", Attack, "perturb")
 defenses = Registry("defense", "freqrobust.defenses", Defense, "apply")
+criteria = Registry("criterion", "freqrobust.criteria", Criterion, "is_adversarial")

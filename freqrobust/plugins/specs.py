@@ -11,7 +11,8 @@ from typing import Any, Generic, Literal, TypeVar, get_args
 from freqrobust.core.errors import SpecError
 from freqrobust.core.source_hash import source_hash
 from freqrobust.core.user_code import running_user_code
-from freqrobust.plugins.base import Defense, InputDefense, Plugin
+from freqrobust.plugins.base import Defense, InputDefense
+from freqrobust.plugins.plugin import Plugin
 
 #: The name of the empty chain; the older name is still accepted where a defense is given.
 UNDEFENDED = "undefended"

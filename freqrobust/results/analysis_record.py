@@ -27,6 +27,7 @@ class AnalysisRecord(_Part):
     freqrobust_version: str
     created: str
     seed: int
+    config: dict[str, Any] = Field({}, description="the options of the analysis, with specs for plugins")
     name: str
     spec: str
     params: dict[str, Any]

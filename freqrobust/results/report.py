@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import Field
 
 from freqrobust.core.errors import SpecError
 from freqrobust.results.analysis_record import AnalysisRecord, _read
@@ -23,7 +25,9 @@ class Report(_Part):
     freqrobust_version: str
     created: str
     seed: int
+    criterion: str = "misclassification"
     status: Literal["complete", "partial"]
+    config: dict[str, Any] = Field({}, description="the options of the evaluation, with specs for plugins")
     models: list[ModelRecord]
     data: DataRecord
     environment: EnvironmentRecord

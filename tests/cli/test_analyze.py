@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import inspect
 import json
 import sys
 from collections.abc import Callable
@@ -12,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from freqrobust.cli.analyze_options import analyze_command
-from freqrobust.harness.analysis import ANALYZE_OPTIONS, analyses
+from freqrobust.core.config import AnalyzeCommand, reserved_names
+from freqrobust.harness.analysis import analyses
 from freqrobust.results.report import Report
 
 Rejected = Callable[..., str]
@@ -28,7 +27,7 @@ def look(trained: Path, digits: Path) -> list[str]:
 def test_table_json_and_picture(look: list[str], command: Callable[..., Any]) -> None:
     result = command(*look, "--out", "map.png", "--json", "map.json", "--norm", "1")
     assert result.code == 0, result.err
-    assert "Error in percent under one Fourier wave" in result.out
+    assert "Error in percent under one Fourier basis vector" in result.out
     assert "digits" in result.out
     assert Path("map.png").read_bytes().startswith(b"\x89PNG")
     text = Path("map.json").read_text(encoding="utf-8")
@@ -116,10 +115,13 @@ def test_into_a_report(picture: str | None, look: list[str], base: list[str], co
         ("--json folder", "cannot write"),
         ("--into missing.json", "missing.json: No such file"),
         ("--into broken.json", "broken.json is not JSON"),
-        ("--no-baseline", "--no-baseline needs a --defense"),
+        ("--no-baseline", "--no-undefended needs --defense"),
         ("--defense smoth", "unknown defense 'smoth'; did you mean 'smooth'?"),
-        ("--arch auto --arch auto", "--arch is given 2 times for 1 models; give one for all, or one each"),
-        ("--label a --label b", "--label is given 2 times for 1 models; give one each"),
+        (
+            "--arch auto --arch auto",
+            "--arch should be given once for all models, or once for each model, but it is given 2 times",
+        ),
+        ("--label a --label b", "--label should be given once for each model, but it is given 2 times for 1 model"),
         ("--rho 1", "no such option: --rho"),
         ("surplus", "unexpected extra argument"),
         ("--batch-size 0", "--batch-size should be auto or at least 1"),
@@ -194,18 +196,27 @@ def test_every_analysis_is_listed(name: str, command: Callable[..., Any]) -> Non
         ("misalignment --gallery 1000", "misalignment: parameter 'gallery' should be less than or equal to 32"),
         ("misalignment --gallery-radius 0", "misalignment: parameter 'gallery_radius' should be greater than 0"),
         ("misalignment --shape round", "misalignment: parameter 'shape' should be 'circle' or 'square'"),
-        ("spectrum --attacks lfc:radius=2", "lfc:radius=2 is a shift; give it as one of the shifts"),
+        (
+            "spectrum --attacks lfc:radius=2",
+            "expected an adversarial attack, but lfc:radius=2 is a shift; give it with --shifts",
+        ),
         ("spectrum --attacks fgms", "unknown attack 'fgms'; did you mean 'fgsm'?"),
-        ("spectrum --shifts fgsm", "fgsm is adversarial; expected a shift, such as a corruption or lfc:radius=8"),
+        (
+            "spectrum --shifts fgsm",
+            "expected a shift, such as a corruption or lfc:radius=8, but fgsm is an adversarial attack",
+        ),
         ("spectrum --radius 0", "spectrum: parameter 'radius' should be greater than 0"),
         (
             "spectrum --shifts none --attacks none --radius loud",
             "spectrum: parameter 'radius' should be a valid number",
         ),
-        ("energy", "energy compares with a naturally trained model: give it as --reference or as first --model"),
+        ("energy", "energy compares with a naturally trained model; give it as --reference or as the first --model"),
         ("energy --reference missing.pt", "missing.pt"),
         ("energy --severities 6", "energy: parameter 'severities' should be less than or equal to 5"),
-        ("energy --shifts pgd --reference demo", "pgd is adversarial; expected a shift"),
+        (
+            "energy --shifts pgd --reference demo",
+            "expected a shift, such as a corruption or lfc:radius=8, but pgd is an adversarial attack",
+        ),
         ("sensitivity --unit perhaps", "sensitivity: parameter 'unit' should be a valid boolean"),
         ("kernels --filters 0", "kernels: parameter 'filters' should be greater than or equal to 1"),
         ("radius-curve --per-class perhaps", "radius-curve: parameter 'per_class' should be a valid boolean"),
@@ -240,7 +251,7 @@ class Half(nn.Module):
 """
     write("half.py", code)
     arguments = ["analyze", "heatmap", "--model", "half.py:Half", "--data", str(digits), "--first", "3", "--layer"]
-    assert rejected(*arguments, "unused") == "the layer takes no part in the model's predictions"
+    assert rejected(*arguments, "unused") == "the layer is not used in the model's predictions"
 
 
 def test_every_analysis_on_the_demo(command: Callable[..., Any]) -> None:
@@ -305,9 +316,10 @@ def test_bad_plugin(
 
 
 def test_core_options_cannot_be_fields(look: list[str], rejected: Rejected, write: Callable[[str, str], str]) -> None:
-    names = set(inspect.signature(analyze_command({})).parameters)
-    assert {"out", "into", "model", "seed"} <= names <= ANALYZE_OPTIONS
-    for name in sorted(names - {"json"}):
+    names = reserved_names("analyze")
+    assert {"out", "into", "model", "seed", "label", "labels", "no_undefended", "json"} <= names
+    assert set(AnalyzeCommand.model_fields) <= names
+    for name in sorted(names - {"json"}):  # pydantic itself warns of that one
         write("mine.py", MINE.replace("times", name).replace("BODY", ""))
         message = rejected("analyze", "mine.py:Mine", *look[2:])
         assert f"the parameter {name!r} has the name of an option of freqrobust analyze" in message
@@ -346,7 +358,7 @@ def test_an_analysis_that_asks_for_images_all_the_same(
     trained: Path, write: Callable[[str, str], str], rejected: Callable[..., str]
 ) -> None:
     source = """
-from freqrobust.plugins.base import Analysis
+from freqrobust import Analysis
 
 class Odd(Analysis):
     \"\"\"Says that it needs none.\"\"\"

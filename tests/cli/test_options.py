@@ -104,8 +104,9 @@ def test_options_reach_the_parts_of_a_composition(base: list[str], report: Repor
     assert [(p["smooth.rho"], p["lowpass.radius"]) for _, p in chosen(found)[1:]] == [(0.5, 2.0), (0.5, 3.0)]
 
 
-def test_no_baseline(base: list[str], report: Reported) -> None:
-    found = report(*base, "--defense", "smooth:rho=0.5", "--no-baseline", "--attack", "fgsm")
+@pytest.mark.parametrize("flag", ["--no-undefended", "--no-baseline"])
+def test_without_the_undefended_model(flag: str, base: list[str], report: Reported) -> None:
+    found = report(*base, "--defense", "smooth:rho=0.5", flag, "--attack", "fgsm")
     assert [spec for spec, _ in chosen(found)] == ["smooth:rho=0.5"]
     assert all(cell["difference"] is None for cell in found["cells"])
 
@@ -192,7 +193,7 @@ def test_the_demo(command: Callable[..., Any], tmp_path: Path, monkeypatch: pyte
     for trained in (True, False):
         result = command("eval", "--attack", "lfc:radius=2", "--json", "out.json")
         assert result.code == 0
-        assert "no --model given: this is the embedded demo" in result.err
+        assert "no --model given: using the demo" in result.err
         assert ("demo model: epoch 12/12" in result.err) == trained
         found.append(Report.from_json("out.json"))
         (kept,) = Path("runs").iterdir()

@@ -90,11 +90,12 @@ def test_reports_do_not_depend_on_the_batch_size(make, network, training_digits,
             part,
             attacks=["pgd:eps=0.1,steps=4", "lfc:radius=2"],
             defenses=[chain],
-            baseline=False,
+            undefended=False,
             train_data=training_digits,
             batch_size=size,
             device="cpu",
             diagnose=None,
+            oblivious=False,
         )
         for size in (1, 32)
     ]

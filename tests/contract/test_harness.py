@@ -208,10 +208,10 @@ def test_layers_that_stay_in_train_mode_are_reported(digits) -> None:
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"attacks": ["fgsm"], "suite": "quick"}, "either attacks or a suite"),
+        ({"attacks": ["fgsm"], "suite": "quick"}, "either attacks or suite"),
         ({"attacks": [], "batch_size": 0}, "batch_size"),
         ({"attacks": [], "precision": "fp16"}, "precision"),
-        ({"attacks": [], "baseline": False}, "has to be a defense"),
+        ({"attacks": [], "undefended": False}, "undefended=False needs defenses"),
         ({"attacks": ["pgd:eps=8"]}, r"did you mean 8/255"),
         ({"attacks": ["pgd:stpes=3"]}, "did you mean 'steps'"),
         ({"attacks": ["pdg"]}, "did you mean 'pgd'"),

@@ -180,7 +180,7 @@ class TwiceItself(Twice):
 def test_attacks_that_do_not_average_are_shown_averages(network, digits) -> None:
     """The mean of ten draws scatters less than one draw, by about the square root of ten."""
     Twice.apart.clear()
-    reports = [run(network, digits, 64, [attack()], baseline=False) for attack in (Twice, TwiceItself)]
+    reports = [run(network, digits, 64, [attack()], undefended=False) for attack in (Twice, TwiceItself)]
     averaged, single = Twice.apart
     assert single / averaged == pytest.approx(10**0.5, rel=0.2)
     first, second = (report.cells[1] for report in reports)

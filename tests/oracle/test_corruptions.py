@@ -392,13 +392,13 @@ def test_the_identity_of_a_cell_covers_the_functions() -> None:
     import sys
 
     code = (
-        "import sys\nfrom freqrobust.plugins.registry import attacks, _collect\n"
+        "import sys\nfrom freqrobust.core.source_hash import covered\nfrom freqrobust.plugins.registry import attacks\n"
         "one = lambda: attacks.parse('corruption:name=fog,severity=1')[0].code\n"
-        "first, found = one(), {}\n_collect('freqrobust.attacks.corruption', found)\n"
+        "first, modules = one(), covered(['freqrobust.attacks.corruption'])\n"
         "assert 'freqrobust.attacks.corruptions.weather' not in sys.modules and 'torch' not in sys.modules\n"
         "import freqrobust.attacks.corruptions.weather, freqrobust.attacks.corruptions.spatter\n"
         "assert one() == first\n"
-        "print(*sorted(name.rpartition('.')[2] for name, file in found.items() if file))"
+        "print(*sorted(name.rpartition('.')[2] for name in modules if name.startswith('freqrobust.attacks')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -12,13 +12,13 @@ from freqrobust.gate.thresholds import Threshold, least_right
 from freqrobust.results.cells import Cell
 from freqrobust.results.outcomes import pack
 
-ATTACKS = ["lfc:radius=12", "pgd:eps=[0.5/255,1/255],steps=5"]
+ATTACKS = ["lfc:radius=12", "pgd:eps=[0.5/255,1/255],steps=3"]
 
 
 @pytest.fixture(scope="module")
 def reports(models, cifar: ImageData) -> dict[str, Report]:
     options = {"attacks": ATTACKS, "device": "cpu", "diagnose": None, "oblivious": False}
-    smooth = evaluate(models["resnet20"], cifar, defenses=["smooth:rho=0.1"], baseline=False, **options)
+    smooth = evaluate(models["resnet20"], cifar, defenses=["smooth:rho=0.1"], undefended=False, **options)
     for row in (*smooth.cells, *smooth.worst_case):  # the smoothed network as the model itself
         row.defense = row.defense_spec = "undefended"
         row.defense_params = {}
@@ -68,7 +68,7 @@ def test_stopping_early_agrees_with_all_samples(models, cifar: ImageData, report
         cifar,
         attacks=parse_attacks(ATTACKS),
         defenses=[],
-        baseline=True,
+        undefended=True,
         oblivious=True,
         seed=0,
         progress=Silent(),
@@ -78,7 +78,7 @@ def test_stopping_early_agrees_with_all_samples(models, cifar: ImageData, report
     expected = {
         "clean": True,
         "lfc:radius=12": False,
-        "pgd:eps=0.5/255,steps=5": True,
+        "pgd:eps=0.5/255,steps=3": True,
         "worst-linf-1/255": False,
     }
     assert verdicts == expected

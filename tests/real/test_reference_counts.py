@@ -68,7 +68,7 @@ def test_smoothed_counts(models, cifar, boundary) -> None:
         cifar,
         attacks=["clean"],
         defenses=[f"smooth:rho={rho},boundary={boundary}"],
-        baseline=False,
+        undefended=False,
         device="cpu",
         batch_size=125,
     )

@@ -62,7 +62,7 @@ def test_auto_goes_on_with_smaller_batches(data, error) -> None:
 def test_a_given_batch_size_is_kept(data) -> None:
     report = evaluate(Net(most=40), data, attacks=["lfc:radius=2"], device="cpu", batch_size=64)
     assert report.status == "partial"
-    assert "out of memory with batches of 64; give a smaller --batch-size, or auto" in report.cells[0].error
+    assert "out of memory with batch size 64; give a smaller --batch-size, or auto" in report.cells[0].error
 
 
 def test_not_even_one_image_fits(data) -> None:

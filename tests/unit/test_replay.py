@@ -96,7 +96,7 @@ def test_images_of_another_shape(undefended, digits) -> None:
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(56, 10))
     cell = evaluate(network, data, attacks=[f"replay:dir={undefended}"], device="cpu").cell("replay")
     assert cell.error is not None
-    assert "holds images (1, 8, 8), but these are (1, 8, 7)" in cell.error
+    assert "has images (1, 8, 8), but these are (1, 8, 7)" in cell.error
 
 
 def test_what_cannot_be_read(tmp_path) -> None:

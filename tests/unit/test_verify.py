@@ -124,7 +124,7 @@ def test_a_defense_from_a_file(model, digits, tmp_path, monkeypatch) -> None:
         attacks=["fgsm:eps=0.1"],
         defenses=["mine.py:Half"],
         directory=tmp_path / "out",
-        baseline=False,
+        undefended=False,
         device="cpu",
     )
     (one,) = verify("out", model, device="cpu")
