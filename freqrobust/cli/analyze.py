@@ -63,7 +63,7 @@ def execute(request: Request) -> int:
     from freqrobust.cli.eval import missing_data, parse_batch_size
     from freqrobust.core.files import cache_root, check_writable, write_atomically
     from freqrobust.core.progress import Screen
-    from freqrobust.data.sources import load_data
+    from freqrobust.data.loading import load_data
     from freqrobust.harness.analysis import Analysis
     from freqrobust.harness.analyze import analyze, check_into, put_into
     from freqrobust.harness.devices import resolve_device
@@ -211,7 +211,9 @@ def _loaded(
     models: list[Classifier] = []
     for spec, arch, normalize in named:
         model = load_model(spec, arch=arch, normalize=normalize, trust=request.trust, data=data, device=device)
-        watch.say(f"model: {model.arch} ({model.spec}), normalisation: {model.chosen}, source: {model.chosen.source}")
+        watch.say(
+            f"model: {model.arch} ({model.spec}), normalisation: {model.normalization}, source: {model.normalization.source}"
+        )
         models.append(model)
     labels = list(request.labels) or [label for label, _ in labelled(models)]
     if len(set(labels)) < len(labels):

@@ -67,7 +67,7 @@ def execute(request: Request) -> int:
     from freqrobust.cli.failures import exit_code, print_failures
     from freqrobust.core.files import cache_root, check_writable, user_path
     from freqrobust.core.progress import Screen
-    from freqrobust.data.sources import as_data, load_data
+    from freqrobust.data.loading import as_data, load_data
     from freqrobust.gate.planned import planned
     from freqrobust.harness.devices import resolve_device
     from freqrobust.harness.evaluate import evaluate
@@ -246,8 +246,8 @@ def _load(wanted: WantedModel, trust: bool, data: Any, device: Any, cache: Path,
         progress=watch,
     )
     watch.say(f"model: {model.arch} ({model.spec})")
-    watch.say(f"normalisation: {model.chosen}, source: {model.chosen.source}")
-    for warning in filter(None, (model.note, model.chosen.warning)):
+    watch.say(f"normalisation: {model.normalization}, source: {model.normalization.source}")
+    for warning in filter(None, (model.note, model.normalization.warning)):
         watch.say(f"warning: {warning}")
     return model
 
@@ -313,7 +313,7 @@ def _named_by(model: Any) -> Any:
 
     if model.sha256 is None:
         return fingerprint(model)
-    return [model.sha256, model.arch, model.chosen.mean, model.chosen.std]
+    return [model.sha256, model.arch, model.normalization.mean, model.normalization.std]
 
 
 def default_run_dir(

@@ -220,7 +220,8 @@ def list_(
     what: Annotated[
         str | None,
         typer.Argument(
-            help="attacks, defenses, reports, analyses, suites, archs or datasets; default: all.", metavar="[WHAT]"
+            help="attacks, defenses, reports, analyses, suites, models, archs or datasets; default: all.",
+            metavar="[WHAT]",
         ),
     ] = None,
 ) -> int:

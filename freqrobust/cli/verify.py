@@ -74,7 +74,7 @@ def execute(
     from freqrobust.cli.failures import print_lines
     from freqrobust.core.files import cache_root, check_writable, user_path, write_atomically
     from freqrobust.data.adversarial_sets import read_all
-    from freqrobust.data.sources import load_data
+    from freqrobust.data.loading import load_data
     from freqrobust.harness.devices import resolve_device
     from freqrobust.models.loading import load_model
 
@@ -100,7 +100,7 @@ def execute(
     if json_file is not None:
         write_atomically(json_file, json.dumps([asdict(one) for one in results], indent=1) + "\n")
     if not quiet:
-        print(one_line(f"model: {network.arch} ({network.spec}), normalisation {network.chosen}"))
+        print(one_line(f"model: {network.arch} ({network.spec}), normalisation {network.normalization}"))
         render(results, sys.stdout)
     exceeded = [one for one in results if one.budget == "exceeded"]
     if exceeded and quiet:

@@ -19,7 +19,7 @@ from freqrobust.core.progress import Progress, watching
 from freqrobust.core.user_code import running_user_code
 from freqrobust.core.version import __version__
 from freqrobust.data.dataset import ImageData
-from freqrobust.data.sources import as_data
+from freqrobust.data.loading import as_data
 from freqrobust.harness.analysis import Analysis, analyses
 from freqrobust.harness.analysis_context import AnalysisContext
 from freqrobust.harness.defend import copy_of, defend

@@ -16,7 +16,7 @@ from freqrobust.core.progress import Progress, watching
 from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code
 from freqrobust.data.dataset import ImageData
-from freqrobust.data.sources import as_data
+from freqrobust.data.loading import as_data
 from freqrobust.harness.diagnosis.examine import Depth, Examined, examine
 from freqrobust.harness.multi_model import Models, as_network, join, named
 from freqrobust.harness.opening import check_settings, open_run, try_out

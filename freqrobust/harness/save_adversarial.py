@@ -22,7 +22,7 @@ from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code
 from freqrobust.core.version import __version__
 from freqrobust.data.adversarial_sets import Meta, SavedSet
-from freqrobust.data.sources import as_data
+from freqrobust.data.loading import as_data
 from freqrobust.harness.cell import EOT, run_attack
 from freqrobust.harness.multi_model import as_network
 from freqrobust.harness.opening import check_settings, open_run

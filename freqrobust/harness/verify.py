@@ -76,7 +76,7 @@ def verify(
     """
     from freqrobust.core.files import user_path
     from freqrobust.data.adversarial_sets import read_all
-    from freqrobust.data.sources import as_data
+    from freqrobust.data.loading import as_data
     from freqrobust.harness.opening import check_settings
 
     settings = check_settings(device, batch_size=batch_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -209,7 +210,8 @@ def test_third_party_plugins_are_found_by_their_names(installed) -> None:
     code = """
 import sys, torch
 from freqrobust import evaluate
-from freqrobust.plugins.registry import attacks, defenses, reports
+from freqrobust.plugins.registry import attacks
+from freqrobust.results.reporter import reports
 
 torch.manual_seed(0)
 model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4))
@@ -228,6 +230,22 @@ reports.get("example_lines")().render(report, sys.stdout)
         for attack in ("clean", "example_noise:eps=0.1", "example_noise:eps=0.3")
     ]
     assert lines[0].endswith("1.000")
+
+
+def test_third_party_sources_are_found_by_their_names(installed) -> None:
+    environment = {**with_plugins(installed), "COLUMNS": "120"}
+    base = ["-m", "freqrobust"]
+    for what, form in (("datasets", "example_stripes:N"), ("models", "example_linear:CLASSES")):
+        assert form in run(*base, "list", what, env=environment, cwd=installed).stdout
+    specs = ["--model", "example_linear:2", "--data", "example_stripes:6", "--normalize", "none"]
+    done = run(*base, "eval", *specs, "--attack", "fgsm:eps=0.1", "--json", "out.json", env=environment, cwd=installed)
+    assert "example_linear:2" in done.stdout + done.stderr
+    report = json.loads((installed / "out.json").read_text(encoding="utf-8"))
+    assert (report["data"]["spec"], report["data"]["n"], report["models"][0]["arch"]) == (
+        "example_stripes:6",
+        6,
+        "linear",
+    )
 
 
 def test_the_package_is_not_installed_here() -> None:
