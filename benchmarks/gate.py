@@ -18,7 +18,7 @@ from torch import nn
 
 from freqrobust import Report, evaluate, load_model
 from freqrobust.data.dataset import ImageData
-from freqrobust.data.sources import load_data
+from freqrobust.data.loading import load_data
 from freqrobust.gate.regression import POWER, Rules, compare, expected_drop, points
 from freqrobust.gate.sequential import SequentialGate
 from freqrobust.gate.thresholds import Threshold, least_right

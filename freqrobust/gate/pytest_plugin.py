@@ -136,7 +136,7 @@ def _identified(model: Any, data: Any, options: Mapping[str, Any]) -> tuple[Any,
     from torch import nn
 
     from freqrobust.core.files import identity
-    from freqrobust.data.sources import as_data
+    from freqrobust.data.loading import as_data
     from freqrobust.models.fingerprint import fingerprint
     from freqrobust.models.loading import load_model
 

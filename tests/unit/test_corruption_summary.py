@@ -10,7 +10,7 @@ from torch import nn
 
 from freqrobust import Report, evaluate
 from freqrobust.core.errors import DataError, SpecError
-from freqrobust.data.sources import load_data
+from freqrobust.data.loading import load_data
 from freqrobust.models.architectures import SmallCNN
 from freqrobust.plugins.corruption_names import COMMON, EXTRA
 from freqrobust.plugins.suites import resolve

@@ -10,7 +10,7 @@ from freqrobust import Report, evaluate
 from freqrobust.core.errors import SpecError
 from freqrobust.core.progress import Silent
 from freqrobust.data.dataset import ImageData
-from freqrobust.data.sources import as_data
+from freqrobust.data.loading import as_data
 from freqrobust.gate.sequential import SequentialGate
 from freqrobust.gate.thresholds import Threshold
 from freqrobust.plugins.selection import parse_attacks, parse_defenses
