@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,7 +44,7 @@ def execute(
             if project.baseline is None:
                 raise GateError(f'{NAME} names no baseline to update: add baseline = "robustness.json"')
             if sequential:
-                raise GateError("--update-baseline needs every sample, and --sequential leaves samples out")
+                raise GateError("--update-baseline needs every sample, and --sequential does not measure every sample")
             check_writable(project.baseline, "baseline")
         gate = _gate(project, update, sequential)
         old = _read_old(project) if update else None
@@ -61,11 +60,8 @@ def execute(
         )
         code = eval.execute(request)
         if sequential and project.baseline is not None and not quiet:
-            print(
-                one_line(
-                    f"the baseline {project.baseline} was not compared with: a sequential check leaves samples out"
-                )
-            )
+            reason = "a sequential check does not measure every sample"
+            print(one_line(f"the report was not compared with the baseline {project.baseline}: {reason}"))
         if not update or gate.report is None:
             return code
         return _update(project, old, gate.report, code, quiet)
@@ -94,7 +90,7 @@ def _gate(project: Project, update: bool, sequential: bool) -> Gate:
     if baseline is None and not project.thresholds:
         raise GateError(f"{NAME} has neither a baseline nor [thresholds]: there is nothing to check")
     if baseline is not None and not update and not user_path(baseline, "baseline").exists():
-        raise GateError(f"there is no baseline {baseline} yet: {UPDATE_COMMAND} writes it")
+        raise GateError(f"there is no baseline {baseline}: {UPDATE_COMMAND} writes it")
     return Gate(project.required, confident=confident, baseline=None if update else baseline, rules=project.rules)
 
 
@@ -172,22 +168,23 @@ def _update(project: Project, old: Report | None, report: Report, code: int, qui
 
 
 def _show(project: Project, old: Report | None, report: Report) -> None:
-    from freqrobust.core.text import one_line
+    """The changes from the replaced baseline, and the drops that the new one makes detectable."""
     from freqrobust.gate import regression
-    from freqrobust.gate.table import console_for, print_comparison
+    from freqrobust.results.gate_record import GateRecord
+    from freqrobust.results.rendering import GATE_ON_SCREEN, parse_outputs, write_outputs
 
     assert project.baseline is not None
-    console, plain = console_for(sys.stdout)
-    console.print()
+    print()
     if old is not None:
         try:
-            change = regression.compare(old, report, project.rules, name=f"the old {project.baseline}")
+            change = regression.compare(old, report, project.rules, name=f"{project.baseline} (replaced)")
         except GateError as error:
-            console.print(one_line(f"the old baseline: {error}"))
+            print(one_line(f"the replaced baseline: {error}"))
         else:
-            print_comparison(change, console, plain=plain)
-    console.print(one_line(f"baseline written: {project.baseline}; keep it under version control"), style="bold")
-    known = cell_reference.in_report(report)
+            compared = report.model_copy(update={"gate": GateRecord(passed=change.passed, comparison=change)})
+            write_outputs(parse_outputs([GATE_ON_SCREEN], "--report"), {"": compared})
+    print(one_line(f"baseline written: {project.baseline}; keep it under version control"))
+    known = cell_reference.references_in(report)
     try:
         cells = len(regression.declared_cells(project.rules, known, report.data.shape))
         undetectable = regression.undetectable_cells(report, project.rules)
@@ -195,10 +192,10 @@ def _show(project: Project, old: Report | None, report: Report) -> None:
         return
     drop = regression.expected_drop(report.data.n, cells, project.rules.alpha)
     if drop is not None:
-        console.print(
-            f"with n = {report.data.n} and {cells} gate cells, a drop of {100 * drop:.1f} points is found with "
-            f"{regression.POWER:.0%} power (alpha {project.rules.alpha:g}/{cells}, if {regression.CHURN:.0%} of the samples "
-            "improve all the same; a retrained model changes more)"
+        print(
+            f"the minimum detectable drop is {100 * drop:.1f} points, with {report.data.n} samples and {cells} gate cells "
+            f"({regression.POWER:.0%} power at {project.rules.alpha:g}/{cells}, if {regression.CHURN:.0%} of the samples "
+            "become correct; more of them do so when a model is trained again)"
         )
     for line in undetectable:
-        console.print(one_line(line), soft_wrap=True)  # one line each, however narrow
+        print(one_line(line))

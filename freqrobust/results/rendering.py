@@ -21,6 +21,8 @@ from freqrobust.results.summary import distinct
 
 #: The target that stands for standard output.
 STDOUT = "-"
+#: What a gate alone is shown by in a terminal.
+GATE_ON_SCREEN = f"table:show=gate={STDOUT}"
 #: The form of a file, by its ending.
 FORMS = {
     "html": "html",
