@@ -69,14 +69,13 @@ class Spectra(Analysis):
         return result
 
     def _attacks(self) -> list[PluginSpec[Attack]]:
-        from freqrobust.plugins.base import Attack
         from freqrobust.plugins.selection import parse_attacks
 
         if self.attacks == ["none"]:
             return []
         found = parse_attacks(self.attacks or ["pgd:eps=8/255,steps=20"])
         for one in found:
-            if isinstance(one.plugin, Attack) and one.plugin.kind != "adversarial":
+            if one.plugin.kind != "adversarial":
                 raise SpecError(f"{one.spec} is a shift; give it as one of the shifts")
         return found
 

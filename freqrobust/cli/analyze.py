@@ -64,7 +64,6 @@ def execute(request: Request) -> int:
     from freqrobust.core.files import cache_root, check_writable, write_atomically
     from freqrobust.core.progress import Screen
     from freqrobust.data.sources import load_data
-    from freqrobust.harness.analysis import Analysis
     from freqrobust.harness.analyze import analyze, check_into, put_into
     from freqrobust.harness.devices import resolve_device
     from freqrobust.plugins.selection import parse_defenses
@@ -92,7 +91,6 @@ def execute(request: Request) -> int:
     named = _models(request)
     watch = Screen(request.quiet)
     demo = not named
-    assert isinstance(chosen.plugin, Analysis)
     data = None
     if request.data is not None or chosen.plugin.needs_data:
         data = load_data(

@@ -78,8 +78,8 @@ def _owner(reference: CellReference) -> tuple[int, str, str]:
 
 def _within(cell: CellReference, worst_case: CellReference) -> bool:
     assert worst_case.threat is not None
-    norm, eps = worst_case.threat
-    return cell.threat is not None and cell.threat[0] == norm and cell.threat[1] <= eps * (1 + 1e-9)
+    limit = worst_case.threat
+    return cell.threat is not None and cell.threat.norm == limit.norm and cell.threat.eps <= limit.eps * (1 + 1e-9)
 
 
 def described(model: ModelRecord) -> str:
@@ -260,7 +260,7 @@ def _changed(
 def _levels(shared: Sequence[CellReference], sweep: CellReference, old: Side, now: Side) -> list[str]:
     """The keys of the cells of a sweep that both sides measured, by eps."""
     cells = {
-        r.threat[1]: r.key
+        r.threat.eps: r.key
         for r in shared
         if r.what == "cell" and r.threat is not None and cell_reference.reference_to_sweep(r).key == sweep.key
         if not old.failed(r) and not now.failed(r)

@@ -19,8 +19,7 @@ def reference_to_pair(chain: DefenseChain, attack: PluginSpec[Attack] | None) ->
     if attack is None:
         return clean
     threat = attack.plugin.threat()
-    limits = None if threat is None else (threat.norm, threat.eps)
-    return replace(clean, attack=attack.name, attack_spec=attack.spec, attack_params=attack.params, threat=limits)
+    return replace(clean, attack=attack.name, attack_spec=attack.spec, attack_params=attack.params, threat=threat)
 
 
 def is_adversarial(attack: PluginSpec[Attack]) -> bool:

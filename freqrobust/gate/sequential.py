@@ -341,6 +341,6 @@ def _smaller(references: Sequence[CellReference], index: int) -> list[int]:
         i
         for i, other in enumerate(references)
         if other.threat is not None
-        and other.threat[1] < own[1]
+        and other.threat.eps < own.eps
         and cell_reference.reference_to_sweep(other).key == sweep
     ]

@@ -98,9 +98,8 @@ def evaluate(
         attacks = suites.resolve("standard" if suite is None else suite, images.shape)
     chosen = parse_selections(attacks)
     for plugin_spec in chosen:
-        if isinstance(plugin_spec.plugin, Attack):
-            with running_user_code(f"{plugin_spec.spec} failed"):
-                plugin_spec.plugin.check_data(images)
+        with running_user_code(f"{plugin_spec.spec} failed"):
+            plugin_spec.plugin.check_data(images)
     reference = _reference(mce_reference, images, chosen)
     networks = [as_network(one, images, settings.device) for _, one in pairs]
     # several: what is wrong with one of them is said before the first is measured

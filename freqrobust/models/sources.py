@@ -64,11 +64,11 @@ def factory(spec: str, wanted_as: str) -> Callable[..., Any]:
     head, _, attr = spec.rpartition(":")
     module = load_file(head) if head.endswith(".py") else import_module(head, f"{wanted_as} {spec!r}")
     with running_user_code(f"{spec} failed", SpecError):  # a module can have a __getattr__ of its own
-        found = getattr(module, attr, None)
+        found: Callable[..., Any] | None = getattr(module, attr, None)
     if not callable(found):
         names = [n for n, v in vars(module).items() if callable(v)]
         raise SpecError(f"{head} has no callable {attr!r}{near_miss(attr, names)}")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _called(function: Callable[..., Any], spec: str) -> nn.Module:

@@ -15,12 +15,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from freqrobust.core.errors import SpecError
 from freqrobust.core.numbers import fraction
 from freqrobust.core.text import near_miss
-from freqrobust.numerics.threat import Norm, Threat
+from freqrobust.numerics.threat import Threat
 from freqrobust.plugins.specs import list_items, parse_params
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class CellReference:
     defense_params: dict[str, Any] = field(default_factory=dict, hash=False)
     attack_params: dict[str, Any] = field(default_factory=dict, hash=False)
     given: str = ""
-    threat: tuple[str, float] | None = None
+    threat: Threat | None = None
     knowledge: str = "adaptive"
     model: int = 0
 
@@ -57,7 +57,7 @@ class CellReference:
     def key(self) -> str:
         """What makes it the same in two reports: model, defense, attack, all parameters, knowledge, threat."""
         params = [self.defense_params, self.attack_params if self.what == "cell" else self.given]
-        threat = [self.threat[0], f"{self.threat[1]:.9g}"] if self.threat is not None else None
+        threat = [self.threat.norm, f"{self.threat.eps:.9g}"] if self.threat is not None else None
         what = [self.what, self.model, self.defense, self.attack, self.knowledge]
         return json.dumps([*what, threat, _rounded(params)], sort_keys=True, default=str)
 
@@ -67,8 +67,7 @@ class CellReference:
         mark = OBLIVIOUS if self.knowledge == "oblivious" else ""
         if self.what == "worst":
             assert self.threat is not None
-            norm, eps = self.threat
-            return f"worst-{norm}-{Threat(cast(Norm, norm), eps).eps_text}"
+            return f"worst-{self.threat.norm}-{self.threat.eps_text}"
         if self.what == "sweep":
             return f"sweep-{self.attack}{':' if self.given else ''}{self.given}{mark}"
         return f"{self.attack_spec}{mark}"
@@ -90,7 +89,7 @@ def _rounded(value: Any) -> Any:
 
 def reference_to_cell(cell: Cell) -> CellReference:
     """The reference to a cell."""
-    threat = (cell.threat.norm, cell.threat.eps) if cell.threat is not None else None
+    threat = Threat(cell.threat.norm, cell.threat.eps) if cell.threat is not None else None
     return CellReference(
         "cell",
         cell.defense,
@@ -107,7 +106,7 @@ def reference_to_cell(cell: Cell) -> CellReference:
 
 def reference_to_worst_case(row: WorstCase) -> CellReference:
     """The reference to a worst case."""
-    threat = (row.threat.norm, row.threat.eps)
+    threat = Threat(row.threat.norm, row.threat.eps)
     return CellReference(
         "worst", row.defense, row.defense_spec, defense_params=row.defense_params, threat=threat, model=row.model
     )
@@ -155,7 +154,7 @@ def reference_to_sweep(cell: CellReference) -> CellReference:
         cell.attack,
         defense_params=cell.defense_params,
         given=",".join("=".join(pair) for pair in given),
-        threat=(cell.threat[0], 0.0),
+        threat=Threat(cell.threat.norm, 0.0),
         knowledge=cell.knowledge,
         model=cell.model,
     )
@@ -240,7 +239,7 @@ def _is_what(text: str, reference: CellReference) -> bool:
     if reference.what == "worst":
         assert reference.threat is not None
         norm, _, eps = rest.partition("-")
-        return head == "worst" and norm in ("", reference.threat[0]) and (not eps or _same(eps, reference.threat[1]))
+        return head == "worst" and norm in ("", reference.threat.norm) and (not eps or _same(eps, reference.threat.eps))
     if reference.what == "sweep":
         spec = reference.label.removeprefix("sweep-").removesuffix(OBLIVIOUS)
         return head == "sweep" and rest in ("", reference.attack, spec)

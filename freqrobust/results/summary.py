@@ -160,12 +160,12 @@ def threats(report: Report) -> list[ThreatRecord]:
 
 def threat_text(threat: ThreatRecord) -> str:
     """``Linf 8/255``."""
-    return str(Threat(threat.norm, threat.eps))  # type: ignore[arg-type]
+    return str(Threat(threat.norm, threat.eps))
 
 
 def eps_text(threat: ThreatRecord) -> str:
     """The eps in the shorter spelling: ``8/255``, ``0.1``."""
-    return Threat(threat.norm, threat.eps).eps_text  # type: ignore[arg-type]
+    return Threat(threat.norm, threat.eps).eps_text
 
 
 def headline_radius(report: Report) -> float:
