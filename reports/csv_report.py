@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, TYPE_CHECKING
 
-from freqrobust.reports.text import one_line
+from freqrobust.core.text import one_line
+from freqrobust.results.gate_view import gate_tables
 from freqrobust.results.reporter import Reporter
 from freqrobust.results.summary import Entry, model_labels, remarks, warning_text
 
@@ -29,10 +30,10 @@ class CSVReport(Reporter):
         if not any(row["report"] for row in rows):
             for row in rows:
                 del row["report"]
-        header = list(rows[0])
+        header = list(dict.fromkeys(key for row in rows for key in row))
         target.write(_line(header))
         for row in rows:
-            target.write(_line(row[key] for key in header))
+            target.write(_line(row.get(key) for key in header))
 
 
 def _line(values: Iterable[object]) -> str:
@@ -71,7 +72,34 @@ def _rows(name: str, report: Report) -> list[dict[str, object]]:
             "warnings": _warnings(report, one) or None,
         }
         for one in every
-    ]
+    ] + [{"report": name, **row} for row in _gate(report, labels)]
+
+
+def _gate(report: Report, labels: list[str]) -> Iterator[dict[str, object]]:
+    """A row for each row of the gate; its columns are there only where there is a gate."""
+    for table in gate_tables(report.gate):
+        for row in table.rows:
+            record = row.record
+            low, high = getattr(record, "ci95", None) or (None, None)
+            values = {key: row.values[key] for key in table.columns if key not in ("accuracy", "interval", "samples")}
+            yield {
+                "model": labels[record.model],
+                "data": report.data.spec,
+                "split": report.data.split,
+                "seed": report.seed,
+                "kind": record.kind,
+                "n": record.n,
+                "accuracy": getattr(record, "accuracy", None),
+                "ci95_low": low,
+                "ci95_high": high,
+                "notes": record.text,
+                "gate_cell": record.name,
+                "gate_result": row.result,
+                **{
+                    f"gate_{key}": None if v.text == "-" else v.text if v.number is None else v.number
+                    for key, v in values.items()
+                },
+            }
 
 
 def _said(one: Cell | WorstCase, diagnoses: Mapping[Entry, Diagnosis]) -> dict[str, object]:

@@ -12,6 +12,8 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
+from freqrobust.core.percent import interval, percent, points
+from freqrobust.core.text import one_line
 from freqrobust.reports.comparing import Comparing
 from freqrobust.reports.curves import Named, charts
 from freqrobust.reports.text import (
@@ -24,14 +26,10 @@ from freqrobust.reports.text import (
     describe_published,
     difference,
     digits,
-    gate_tables,
-    interval,
-    one_line,
-    percent,
-    points,
     readings,
     title,
 )
+from freqrobust.results.gate_view import gate_tables, gate_verdict
 from freqrobust.results.summary import (
     Entry,
     Measure,
@@ -189,8 +187,8 @@ def _view(name: str, report: Report, index: int) -> dict[str, Any]:
         "unaware": list(_unaware(report)),
         "footnotes": [str(note) for note in footnotes(report) if note.worst_case],
         "diagnostics": [(diagnosed(report, one), one, verdict_label(one), level(one)) for one in report.diagnostics],
-        "gate": report.gate,
-        "gate_tables": list(gate_tables(report)),
+        "gate_verdict": gate_verdict(report.gate) if report.gate is not None else "",
+        "gate_tables": gate_tables(report.gate),
         "corruptions": list(corruption_tables(report)),
         "analyses": list(_analyses(report)),
         "warnings": [(where(report, warning), warning) for warning in report.warnings],

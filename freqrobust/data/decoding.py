@@ -100,6 +100,7 @@ def _decode(image: Any, crop: bool, spec: str) -> torch.Tensor:
     if crop:
         image = functional.center_crop(functional.resize(image, 256), [224, 224])
     try:
-        return functional.pil_to_tensor(image)  # type: ignore[no-any-return]
+        decoded: torch.Tensor = functional.pil_to_tensor(image)
     except TypeError as error:
         raise DataError(f"{spec}: expected PIL images or tensors, but got {type(image).__name__}") from error
+    return decoded

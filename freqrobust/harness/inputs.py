@@ -14,7 +14,7 @@ from freqrobust.core.config import DataOptions, ModelOptions
 from freqrobust.core.errors import SpecError
 from freqrobust.core.options import Options
 from freqrobust.core.progress import Progress, Silent
-from freqrobust.data.dataset import Subset, ImageData
+from freqrobust.data.dataset import ImageData, Subset
 from freqrobust.data.loading import as_data, load_data
 from freqrobust.models.fingerprint import fingerprint
 from freqrobust.models.loading import load_model

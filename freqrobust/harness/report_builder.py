@@ -90,7 +90,7 @@ def _cell_key(cell: Cell) -> str:
 
 
 def _threats(chosen: list[PluginSpec[Attack]]) -> list[Threat]:
-    found = [s.plugin.threat() for s in chosen if isinstance(s.plugin, Attack)]
+    found = [s.plugin.threat() for s in chosen]
     return sorted({threat for threat in found if threat is not None}, key=lambda t: (t.norm, t.eps))
 
 
@@ -191,9 +191,7 @@ def _worst(
     adversarial = [
         (plugin_spec.plugin.threat(), outcome)
         for plugin_spec, outcome in [*one.cells, *one.oblivious]
-        if isinstance(outcome, Outcome)
-        and isinstance(plugin_spec.plugin, Attack)
-        and plugin_spec.plugin.kind == "adversarial"
+        if isinstance(outcome, Outcome) and plugin_spec.plugin.kind == "adversarial"
     ]
     found = examined.found if examined is not None else []
     for threat in threats:

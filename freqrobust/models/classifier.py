@@ -29,7 +29,8 @@ class Classifier(nn.Module):
         self.published: PublishedRecord | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.network(self.normalize(x))  # type: ignore[no-any-return]
+        logits: torch.Tensor = self.network(self.normalize(x))
+        return logits
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -129,7 +129,7 @@ def scoped_normal(images: torch.Tensor) -> torch.Tensor:
     return _scoped(images, normal)
 
 
-def _scoped(images: torch.Tensor, draw: object) -> torch.Tensor:
+def _scoped(images: torch.Tensor, draw: Callable[..., torch.Tensor]) -> torch.Tensor:
     scope = _SCOPE.get()
     if scope is None:
         raise PluginError("keyed noise was asked for outside of freqrobust.numerics.noise.sample_scope(ids)")
@@ -139,4 +139,4 @@ def _scoped(images: torch.Tensor, draw: object) -> torch.Tensor:
         )
     scope.calls += 1
     ids = scope.ids.to(images.device)
-    return draw(ids, images.shape[1:], seed=scope.seed, stream=f"{scope.stream}/{scope.calls}")  # type: ignore[operator,no-any-return]
+    return draw(ids, images.shape[1:], seed=scope.seed, stream=f"{scope.stream}/{scope.calls}")

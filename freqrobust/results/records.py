@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-if TYPE_CHECKING:
-    pass
+from freqrobust.numerics.threat import Norm
 
 SCHEMA_VERSION: Literal[1] = 1
 Interval = tuple[float, float]
@@ -65,7 +64,7 @@ class EnvironmentRecord(_Part):
 
 
 class ThreatRecord(_Part):
-    norm: str
+    norm: Norm
     eps: float
 
 

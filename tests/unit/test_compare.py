@@ -175,10 +175,10 @@ def test_the_same_attack_with_other_parameters_is_another_cell(make_report) -> N
     assert [r.name for r in found.rows] == ["none / clean"]
     assert found.notes == [
         "cells missing in the new report: none / pgd:eps=8/255,steps=10",
-        "cells not in it: none / pgd:eps=8/255,steps=20",
-        "none / worst-linf-8/255 is over other attacks in each report, and is not compared",
+        "cells missing in the baseline: none / pgd:eps=8/255,steps=20",
+        "none / worst-linf-8/255 is not compared: the two reports have no attack in common",
     ]
-    with pytest.raises(GateError, match="worst-linf-8/255 is over other attacks in each report"):
+    with pytest.raises(GateError, match="worst-linf-8/255 is not compared: the two reports have no attack in common"):
         compare(old, new, Rules(("clean", "worst")))
     with pytest.raises(GateError, match=r"strict: .* differ: cells missing"):
         compare(old, new, Rules(strict=True))
@@ -192,7 +192,7 @@ def test_a_stronger_attack_in_the_new_report_is_no_regression(make_report) -> No
     worst = row(found, "none / worst-linf-8/255")
     assert (worst.baseline, worst.new, worst.lost) == (0.5, 0.495, 1)
     assert found.passed
-    assert "none / worst-linf-8/255 is over the attacks that both reports have" in found.notes
+    assert "none / worst-linf-8/255 is compared over the attacks that both reports contain" in found.notes
 
 
 def test_failed_cells(make_report) -> None:
@@ -215,13 +215,13 @@ def test_conditions_that_differ_are_said_and_with_strict_an_error(make_report) -
     new = make_report({"clean": 100}, N, seed=1, freqrobust_version="9", environment=environment)
     notes = compare(old, new).notes
     assert notes == [
-        "seed: 0 before, 1 now",
-        "freqrobust: 0.1.0 before, 9 now",
-        "torch: 2 before, 3 now",
-        "device: cpu before, cuda now",
-        "precision: fp32 before, bf16 now",
+        "seed: 0 in the baseline, 1 in the new report",
+        "freqrobust version: 0.1.0 in the baseline, 9 in the new report",
+        "torch version: 2 in the baseline, 3 in the new report",
+        "device: cpu in the baseline, cuda in the new report",
+        "precision: fp32 in the baseline, bf16 in the new report",
     ]
-    with pytest.raises(GateError, match="seed: 0 before, 1 now"):
+    with pytest.raises(GateError, match="seed: 0 in the baseline, 1 in the new report"):
         compare(old, new, Rules(strict=True))
     assert compare(old, old, Rules(strict=True)).passed
 
@@ -239,7 +239,7 @@ def test_checks_that_only_one_report_ran_are_said(make_report) -> None:
         checks=[],
     )
     new.diagnostics = [found]
-    assert "diagnosis: none before, full now" in compare(old, new, Rules()).notes
+    assert "diagnosis: none in the baseline, full in the new report" in compare(old, new, Rules()).notes
     old.diagnostics = [found]
     assert not [note for note in compare(old, new, Rules()).notes if "diagnosis" in note]
 
@@ -247,7 +247,9 @@ def test_checks_that_only_one_report_ran_are_said(make_report) -> None:
 def test_another_normalisation_is_said(make_report) -> None:
     old, new = make_report({"clean": 100}, N), make_report({"clean": 100}, N)
     new.models[0].normalize.mean, new.models[0].normalize.std = [0.5], [0.25]
-    assert compare(old, new).notes == ["normalisation: none before, 0.5/0.25 now"]
+    assert compare(old, new).notes == [
+        "normalisation of resnet20 (net0.pt): none in the baseline, 0.5/0.25 in the new report"
+    ]
 
 
 def test_other_data_cannot_be_compared(make_report) -> None:
@@ -298,7 +300,7 @@ def test_several_models(make_report) -> None:
     ]
     one = make_report({"clean": 100}, N)
     notes = compare(old, one).notes
-    assert "number of models: 2 before, 1 now" in notes
+    assert "number of models: 2 in the baseline, 1 in the new report" in notes
     assert "model resnet20 (net1.pt) is not compared: the new report has fewer models" in notes
 
 
@@ -365,7 +367,7 @@ def test_renamed_models_are_compared_with_themselves(make_report) -> None:
 
 UNDETECTABLE = {
     # right of 200 samples, allowed drop: what is said, with two gate cells
-    (0, 0.01): "the accuracy in the baseline is 0.0%, and cannot drop",
+    (0, 0.01): "the accuracy in the baseline is 0.0%, which cannot drop",
     (2, 0.01): "the accuracy in the baseline is 1.0%, and drops of up to 1 points are allowed",
     (3, 0.01): "the accuracy in the baseline is 1.5%, and a drop to 0% of this cell alone would not be significant",
     (5, 0.0): "the accuracy in the baseline is 2.5%, and a drop to 0% of this cell alone would not be significant",
