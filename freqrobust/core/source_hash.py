@@ -13,6 +13,7 @@ import inspect
 import sys
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from freqrobust.core.user_code import FILE_MODULE
@@ -30,11 +31,13 @@ def code_hash(modules: Iterable[str]) -> str:
     return _digest("", files).hexdigest()[:16]
 
 
-def source_hash(cls: type) -> str:
-    """Hash of the source of a class, its bases, and the modules that these import."""
+def source_hash(cls: type, modules: Iterable[str] = ()) -> str:
+    """Hash of the source of a class, its bases, further modules, and the modules that these import."""
     files: dict[str, Path | None] = {}
     for base in cls.__mro__:
         _collect(base.__module__, files)
+    for module in modules:
+        _collect(module, files)
     digest = _digest(cls.__qualname__, files)
     if all(file is None for file in files.values()) or _file_of(cls.__module__) is None:
         digest.update(_code_of(cls))  # a notebook, or a session at the prompt
@@ -96,11 +99,20 @@ def _file_of(name: str) -> Path | None:
 
 
 def _origin(name: str) -> str | None:
-    parent = name.rpartition(".")[0]
-    if parent and parent not in sys.modules and not name.startswith(f"{_PACKAGE}."):
-        return None  # asking for it would import the parent
-    spec = importlib.util.find_spec(name)
+    if "." in name and name.rpartition(".")[0] not in sys.modules and not name.startswith(f"{_PACKAGE}."):
+        return None
+    spec = _spec(name)
     return spec.origin if spec is not None else None
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    """The spec of a module; unlike ``importlib.util.find_spec``, this does not import the parents."""
+    parent = name.rpartition(".")[0]
+    if not parent:
+        return importlib.util.find_spec(name)
+    package = _spec(parent)
+    locations = package.submodule_search_locations if package is not None else None
+    return PathFinder.find_spec(name, locations) if locations is not None else None
 
 
 def _near(name: str, file: Path, importer: str, importer_file: Path) -> bool:
