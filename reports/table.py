@@ -296,7 +296,7 @@ def _made_by(summary: CorruptionSummary) -> str:
 def _corruption_headline(summary: CorruptionSummary, report: Report) -> dict[str, GridEntry]:
     """Mean accuracy over the corruptions, with the difference from the undefended model, and mCE."""
     cells = sum(len(row.accuracies) for row in summary.rows)
-    what = f"{'extra ' if summary.part == 'extra' else ''}corruptions ({_made_by(summary)}), mean of {cells}"
+    what = f"{'' if summary.part == 'common' else f'{summary.part} '}corruptions ({_made_by(summary)}), mean of {cells}"
     mean = _plain(summary.mean_accuracy)
     none = [
         other

@@ -44,7 +44,7 @@ class PluginSpec(Generic[PluginT_co]):
     @cached_property
     def code(self) -> str:
         """Hash of the plugin's source, so that an edited file is never served from a journal."""
-        return source_hash(type(self.plugin))
+        return source_hash(type(self.plugin), self.plugin.code_modules())
 
 
 def resolved(plugin: Plugin) -> dict[str, Any]:

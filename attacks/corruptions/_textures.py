@@ -8,7 +8,7 @@ from typing import Protocol
 
 import torch
 
-from freqrobust.attacks.corruptions.draws import Draws
+from freqrobust.attacks.corruptions._draws import Draws
 from freqrobust.core.errors import DataError
 from freqrobust.core.files import regular_file, user_path
 
