@@ -149,7 +149,8 @@ def _run(ensemble: Any, part: str, seed: int, images: torch.Tensor, labels: torc
     else:
         attack = ensemble.square
     attack.seed = seed
-    return attack.perturb(images, labels)  # type: ignore[no-any-return]
+    perturbed: torch.Tensor = attack.perturb(images, labels)
+    return perturbed
 
 
 def _highest_loss(ensemble: Any, seed: int, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -159,7 +160,8 @@ def _highest_loss(ensemble: Any, seed: int, images: torch.Tensor, labels: torch.
     torch.manual_seed(seed)
     apgd = ensemble.apgd
     apgd.loss, apgd.n_restarts, apgd.use_largereps = "ce", 1, False
-    return apgd.perturb(images.clone(), labels.clone(), best_loss=True)  # type: ignore[no-any-return]
+    perturbed: torch.Tensor = apgd.perturb(images.clone(), labels.clone(), best_loss=True)
+    return perturbed
 
 
 class Square(_Bounded):

@@ -63,7 +63,7 @@ class Replay(Attack):
         """The budget that all sets were made for."""
         threats = {(one.meta.threat.norm, one.meta.threat.eps) if one.meta.threat else None for one in self.sets}
         first = self.sets[0].meta.threat
-        return Threat(first.norm, first.eps) if len(threats) == 1 and first is not None else None  # type: ignore[arg-type]
+        return Threat(first.norm, first.eps) if len(threats) == 1 and first is not None else None
 
     def perturb(
         self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext

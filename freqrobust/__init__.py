@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from freqrobust.core.numbers import Number, Pixel
     from freqrobust.core.progress import Progress
     from freqrobust.data.dataset import ImageData
-    from freqrobust.data.sources import load_data
+    from freqrobust.data.loading import load_data
     from freqrobust.harness.analysis import Analysis
     from freqrobust.harness.analysis_context import AnalysisContext
     from freqrobust.harness.analyze import analyze
@@ -90,7 +90,7 @@ _HOMES = {
     "Reporter": "results.reporter",
     "analyze": "harness.analyze",
     "evaluate": "harness.evaluate",
-    "load_data": "data.sources",
+    "load_data": "data.loading",
     "noise": "numerics.noise",
     "load_model": "models.loading",
     "save_model": "models.files",

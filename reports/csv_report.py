@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import IO, TYPE_CHECKING
 
-from freqrobust.reports.text import one_line
+from freqrobust.core.text import one_line
 from freqrobust.results.cells import Cell
+from freqrobust.results.gate_view import gate_tables
 from freqrobust.results.reporter import Reporter
 from freqrobust.results.summary import Entry, entry_of, model_labels, warning_text
 from freqrobust.results.view import facts
@@ -75,6 +76,34 @@ def _rows(name: str, report: Report) -> Iterator[dict[str, object]]:
             **_verdict(record, diagnoses),
             "warnings": _warnings(report, record) or None,
         }
+    yield from ({"report": name, **row} for row in _gate(report, labels))
+
+
+def _gate(report: Report, labels: list[str]) -> Iterator[dict[str, object]]:
+    """A row for each row of the gate; its columns are there only where there is a gate."""
+    for table in gate_tables(report.gate):
+        for row in table.rows:
+            record = row.record
+            low, high = getattr(record, "ci95", None) or (None, None)
+            values = {key: row.values[key] for key in table.columns if key not in ("accuracy", "interval", "samples")}
+            yield {
+                "model": labels[record.model],
+                "data": report.data.spec,
+                "split": report.data.split,
+                "seed": report.seed,
+                "kind": record.kind,
+                "n": record.n,
+                "accuracy": getattr(record, "accuracy", None),
+                "ci95_low": low,
+                "ci95_high": high,
+                "notes": record.text,
+                "gate_cell": record.name,
+                "gate_result": row.result,
+                **{
+                    f"gate_{key}": None if v.text == "-" else v.text if v.number is None else v.number
+                    for key, v in values.items()
+                },
+            }
 
 
 def _identity(record: Cell | WorstCase) -> dict[str, object]:

@@ -12,6 +12,8 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
+from freqrobust.core.percent import interval, percent
+from freqrobust.core.text import one_line
 from freqrobust.reports.comparing import Comparing
 from freqrobust.reports.curves import Named, charts
 from freqrobust.reports.text import (
@@ -22,15 +24,12 @@ from freqrobust.reports.text import (
     difference,
     digits,
     entry_head,
-    gate_tables,
-    interval,
     oblivious_table,
-    one_line,
-    percent,
     provenance,
     readings,
     title,
 )
+from freqrobust.results.gate_view import gate_tables, gate_verdict
 from freqrobust.results.summary import (
     Measure,
     at_chance,
@@ -194,8 +193,8 @@ def _view(name: str, report: Report, index: int) -> dict[str, Any]:
             )
             for diagnosis in report.diagnostics
         ],
-        "gate": report.gate,
-        "gate_tables": list(gate_tables(report)),
+        "gate_verdict": gate_verdict(report.gate) if report.gate is not None else "",
+        "gate_tables": gate_tables(report.gate),
         "corruptions": list(corruption_tables(report)),
         "analyses": list(_analyses(report)),
         "warnings": [(where(report, warning), warning) for warning in report.warnings],

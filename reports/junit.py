@@ -7,16 +7,9 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Literal
 from xml.etree import ElementTree
 
-from freqrobust.reports.text import (
-    AGAINST,
-    accuracy,
-    check_number,
-    check_reason,
-    conditions,
-    difference,
-    digits,
-    one_line,
-)
+from freqrobust.core.text import one_line
+from freqrobust.reports.text import AGAINST, accuracy, check_number, check_reason, conditions, difference, digits
+from freqrobust.results.gate_view import gate_tables
 from freqrobust.results.reporter import Reporter
 from freqrobust.results.summary import diagnosed, entry_labels, entry_of, verdict_text, warning_text
 from freqrobust.results.view import facts, footnotes, name_of, notes, ranges
@@ -102,6 +95,9 @@ def _properties(report: Report) -> Iterator[tuple[str, str]]:
     for note in footnotes(report):
         if note.worst_case:  # those of cells are with their test cases
             yield "note", str(note)
+    for table in gate_tables(report.gate):
+        for line in table.notes:
+            yield "note", line
 
 
 def _element(case: _Case) -> ElementTree.Element:
@@ -142,13 +138,16 @@ def _result(cell: Cell, decimals: int) -> str:
     return "; ".join([text, *change, *notes(cell)])
 
 
+_OUTCOMES: dict[bool | None, Literal["passed", "failure", "skipped"]] = {
+    True: "passed",
+    False: "failure",
+    None: "skipped",
+}
+
+
 def _gate(report: Report) -> Iterator[_Case]:
-    for row in report.gate.rows if report.gate is not None else []:
-        group = _group("gate", row.kind)
-        outcome: Literal["passed", "failure", "skipped"] = (
-            "skipped" if row.passed is None else "passed" if row.passed else "failure"
-        )
-        yield _Case(group, row.name, 0.0, outcome, row.text, row.kind)
+    for row in (row.record for table in gate_tables(report.gate) for row in table.rows):
+        yield _Case(_group("gate", row.kind), row.name, 0.0, _OUTCOMES[row.passed], row.text, row.kind)
 
 
 def _checks(report: Report) -> Iterator[_Case]:

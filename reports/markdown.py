@@ -9,22 +9,21 @@ from typing import IO, TYPE_CHECKING
 
 from pydantic import Field
 
+from freqrobust.core.text import one_line
 from freqrobust.reports.comparing import Comparing
 from freqrobust.reports.text import (
-    RESULTS,
     accuracy,
     check_table,
     conditions,
     corruption_tables,
     difference,
     digits,
-    gate_tables,
     oblivious_table,
-    one_line,
     provenance,
     readings,
     title,
 )
+from freqrobust.results.gate_view import gate_tables
 from freqrobust.results.summary import (
     Measure,
     at_chance,
@@ -230,18 +229,16 @@ def _sections(report: Report) -> list[_Section]:
 
 
 def _gate(report: Report) -> list[_Section]:
-    if report.gate is None or not report.gate.rows:
-        return []
-    lines: list[str] = []
-    for table in gate_tables(report):
-        rule = [*_LEFT * 2, *_RIGHT * (len(table.columns) - 3), *_LEFT]
-        lines += ["", f"**{table.title}** (accuracy in percent)", "", *_row(table.columns), *_row(rule)]
-        for result, name, *numbers, text in table.rows:
-            mark = f"**{result}**" if result == RESULTS[False] else result
-            lines += _row([mark, code(name), *map(escape, numbers), escape(text)])
-    if report.gate.comparison is not None:
-        lines += ["", *(f"- {escape(note)}" for note in report.gate.comparison.notes)]
-    return [_Section(f"Gate ({len(report.gate.rows)} rows)", lines)]
+    sections = []
+    for table in gate_tables(report.gate):
+        lines = _row(["cell", "result", *map(escape, table.columns.values())]) + _rule(2, len(table.columns))
+        for row in table.rows:
+            result, *values = (text for _, text in row.texts(table.columns))
+            mark = f"**{result}**" if row.record.passed is False else result
+            lines += _row([code(row.record.name), mark, *map(escape, values)])
+        lines += ["", *(f"- {escape(note)}" for note in table.notes)] if table.notes else []
+        sections.append(_Section(escape(table.title), lines))
+    return sections
 
 
 def _diagnostics(report: Report) -> list[_Section]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from freqrobust.core.text import one_line as one_line
+from freqrobust.core.percent import interval, percent, points
 from freqrobust.results.analysis import AnalysisTable
 from freqrobust.results.summary import entry_labels, entry_of, model_labels, oblivious_attacks
 
@@ -25,27 +25,6 @@ _FINE = 2000
 def digits(report: Report) -> int:
     """Decimals of the ends of an interval."""
     return 1 if report.data.n >= _FINE else 0
-
-
-def percent(share: float) -> str:
-    """``45.2`` for 0.452."""
-    return _positive_zero(f"{100 * share:.1f}")
-
-
-def points(share: float) -> str:
-    """A difference in percentage points, with its sign."""
-    text = f"{100 * share:+.1f}"
-    return "+0.0" if text == "-0.0" else text
-
-
-def interval(ends: tuple[float, float], decimals: int) -> str:
-    """``[41, 50]``, in percent or percentage points."""
-    low, high = (_positive_zero(f"{100 * end:.{decimals}f}") for end in ends)
-    return f"[{low}, {high}]"
-
-
-def _positive_zero(text: str) -> str:
-    return text[1:] if text.startswith("-") and not text.strip("-0.") else text
 
 
 def accuracy(one: Cell | WorstCase, decimals: int, mark: str = "") -> str:
@@ -215,43 +194,3 @@ def provenance(report: Report) -> Iterator[tuple[str, str]]:
 
 def _share(value: float | None) -> str:
     return "-" if value is None else percent(value)
-
-
-#: How a gate judged a row.
-RESULTS = {True: "passed", False: "failed", None: "information"}
-
-
-def gate_tables(report: Report) -> Iterator[AnalysisTable]:
-    """What the gate judged: the thresholds, then the changes from the baseline. Accuracies are in percent."""
-    if report.gate is None:
-        return
-    decimals = digits(report)
-    if report.gate.thresholds:
-        columns = ["result", "cell", "measured accuracy", "required accuracy", "details"]
-        rows = []
-        for row in report.gate.thresholds:
-            measured = "-"
-            if row.accuracy is not None and row.ci95 is not None:
-                measured = f"{percent(row.accuracy)} {interval(row.ci95, decimals)}"
-            required = f"{100 * (row.required or 0):g}{' (low end of the interval)' if row.confident else ''}"
-            rows.append([RESULTS[row.passed], row.name, measured, required, row.text])
-        yield AnalysisTable(title="Thresholds", columns=columns, rows=rows)
-    if report.gate.comparison is not None:
-        columns = ["result", "cell", "baseline", "new", "drop (points)", "allowed drop (points)", "p, corrected"]
-        yield AnalysisTable(
-            title="Changes from the baseline",
-            columns=[*columns, "details"],
-            rows=[
-                [
-                    RESULTS[row.passed],
-                    row.name,
-                    _share(row.baseline),
-                    _share(row.new),
-                    _share(row.measured),
-                    "-" if row.required is None else f"{100 * row.required:g}",
-                    "-" if row.p_adjusted is None else "<0.0001" if row.p_adjusted < 1e-4 else f"{row.p_adjusted:.4f}",
-                    row.text,
-                ]
-                for row in report.gate.comparison.rows
-            ],
-        )

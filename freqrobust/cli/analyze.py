@@ -38,7 +38,6 @@ def execute(config: AnalyzeCommand, parameters: Mapping[str, Sequence[str]] | No
     from freqrobust.core.config import AnalyzeConfig
     from freqrobust.core.files import cache_root, check_writable, user_path, write_atomically
     from freqrobust.core.progress import Screen
-    from freqrobust.harness.analysis import Analysis
     from freqrobust.harness.analyze import analyze, check_into, put_into
     from freqrobust.harness.devices import resolve_device
     from freqrobust.harness.inputs import open_data, open_models, open_train_data, say_data, with_demo
@@ -63,7 +62,6 @@ def execute(config: AnalyzeCommand, parameters: Mapping[str, Sequence[str]] | No
     chains = parse_defenses(config.defenses or [])
     _check_labels(config)
     screen = Screen(config.quiet)
-    assert isinstance(chosen.plugin, Analysis)
     inputs = with_demo(config, screen, chosen.plugin.needs_data)
     data = open_data(inputs.data, inputs) if inputs.data is not None else None
     if config.into is not None:

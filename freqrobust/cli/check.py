@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +35,7 @@ def execute(config: CheckConfig) -> int:
             if baseline is None:
                 raise GateError(f'{NAME} names no baseline to update: add baseline = "robustness.json" to [gate]')
             if config.sequential:
-                raise GateError("--update-baseline needs every sample, but --sequential leaves samples out")
+                raise GateError("--update-baseline needs every sample, and --sequential does not measure every sample")
             check_writable(baseline, "baseline")
         gate = _gate(project, config.update_baseline, config.sequential)
         old = _read_old(baseline) if baseline is not None and config.update_baseline else None
@@ -47,7 +46,8 @@ def execute(config: CheckConfig) -> int:
         options |= {"reports": [_absolute(text, here) for text in config.reports], "quiet": config.quiet}
         code = eval.execute(EvalCommand(**{**dict(project.eval), **options}), gate=gate)
         if config.sequential and baseline is not None and not config.quiet:
-            print(one_line(f"not compared with the baseline {baseline}: a sequential check leaves samples out"))
+            reason = "a sequential check does not measure every sample"
+            print(one_line(f"the report was not compared with the baseline {baseline}: {reason}"))
         if not config.update_baseline or gate.report is None:
             return code
         return _update(project, old, gate.report, code, config.quiet)
@@ -76,7 +76,7 @@ def _gate(project: Project, update: bool, sequential: bool) -> Gate:
     if baseline is None and not project.required:
         raise GateError(f"{NAME} has neither a baseline nor [thresholds]: there is nothing to check")
     if baseline is not None and not update and not user_path(baseline, "baseline").exists():
-        raise GateError(f"there is no baseline {baseline} yet: {UPDATE_COMMAND} writes it")
+        raise GateError(f"there is no baseline {baseline}: {UPDATE_COMMAND} writes it")
     return Gate(project.required, confident=confident, baseline=None if update else baseline, rules=project.rules)
 
 
@@ -108,22 +108,23 @@ def _update(project: Project, old: Report | None, report: Report, code: int, qui
 
 
 def _show(project: Project, old: Report | None, report: Report) -> None:
-    from freqrobust.core.text import one_line
+    """The changes from the replaced baseline, and the drops that the new one makes detectable."""
     from freqrobust.gate import regression
-    from freqrobust.gate.table import console_for, print_comparison
+    from freqrobust.results.gate_record import GateRecord
+    from freqrobust.results.rendering import GATE_ON_SCREEN, parse_outputs, write_outputs
 
     assert project.gate.baseline is not None
-    console, plain = console_for(sys.stdout)
-    console.print()
+    print()
     if old is not None:
         try:
-            change = regression.compare(old, report, project.rules, name=f"the old {project.gate.baseline}")
+            change = regression.compare(old, report, project.rules, name=f"{project.gate.baseline} (replaced)")
         except GateError as error:
-            console.print(one_line(f"the old baseline: {error}"))
+            print(one_line(f"the replaced baseline: {error}"))
         else:
-            print_comparison(change, console, plain=plain)
-    console.print(one_line(f"baseline written: {project.gate.baseline}; keep it under version control"), style="bold")
-    known = cell_reference.in_report(report)
+            compared = report.model_copy(update={"gate": GateRecord(passed=change.passed, comparison=change)})
+            write_outputs(parse_outputs([GATE_ON_SCREEN], "--report"), {"": compared})
+    print(one_line(f"baseline written: {project.gate.baseline}; keep it under version control"))
+    known = cell_reference.references_in(report)
     try:
         cells = len(regression.declared_cells(project.rules, known, report.data.shape))
         undetectable = regression.undetectable_cells(report, project.rules)
@@ -131,10 +132,10 @@ def _show(project: Project, old: Report | None, report: Report) -> None:
         return
     drop = regression.expected_drop(report.data.n, cells, project.rules.alpha)
     if drop is not None:
-        console.print(
-            f"with n = {report.data.n} and {cells} gate cells, a drop of {100 * drop:.1f} points is found with "
-            f"{regression.POWER:.0%} power (alpha {project.rules.alpha:g}/{cells}, if {regression.CHURN:.0%} of the samples "
-            "improve all the same; a retrained model changes more)"
+        print(
+            f"the minimum detectable drop is {100 * drop:.1f} points, with {report.data.n} samples and {cells} gate cells "
+            f"({regression.POWER:.0%} power at {project.rules.alpha:g}/{cells}, if {regression.CHURN:.0%} of the samples "
+            "become correct; more of them do so when a model is trained again)"
         )
     for line in undetectable:
-        console.print(one_line(line), soft_wrap=True)  # one line each, however narrow
+        print(one_line(line))

@@ -64,32 +64,47 @@ def compare(
             metavar="FILE",
         ),
     ] = None,
+    report: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Write it in another form as well, such as gate.html, pr.md or junit=out.xml; - is standard output. "
+            "May be repeated.",
+            rich_help_panel=OUTPUT,
+            metavar="[REPORT=]FILE",
+        ),
+    ] = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> int:
     """Compare two reports; the exit code."""
     import sys
+    from pathlib import Path
 
     from freqrobust.cli.failures import gate_lines, print_lines
     from freqrobust.core.files import check_writable
+    from freqrobust.core.text import one_line
     from freqrobust.gate.regression import DEFAULT, Rules
-    from freqrobust.gate.table import console_for, print_gate
     from freqrobust.gate.thresholds import Gate, parse_max_drops
+    from freqrobust.results.rendering import GATE_ON_SCREEN, STDOUT, check_outputs, parse_outputs, write_outputs
     from freqrobust.results.report import Report
 
     everywhere, each = parse_max_drops(max_drop or [])
     rules = Rules(tuple(gate or [DEFAULT]), alpha, everywhere, each, strict)
     if json is not None:
         check_writable(json, "--json")
-    report = Report.from_json(new)
-    record = Gate(baseline=baseline, rules=rules).judge(report)
+    outputs = parse_outputs(report or [], "--report")
+    check_outputs(outputs, "--report", [baseline, new, *([json] if json is not None else [])])
+    if not quiet and all(output.target != STDOUT for output in outputs):
+        outputs = [*parse_outputs([GATE_ON_SCREEN], "--report"), *outputs]
+    judged = Report.from_json(new)
+    record = Gate(baseline=baseline, rules=rules).judge(judged)
     if json is not None:
-        report.to_json(json)
+        judged.to_json(json)
+    for path in write_outputs(outputs, {Path(new).stem: judged}):
+        if not quiet:
+            print(one_line(f"written: {path}"), file=sys.stderr)
     if quiet:
         print_lines(gate_lines(record))
-    else:
-        console, plain = console_for(sys.stdout)
-        print_gate(record, console, plain=plain)
     return 0 if record.passed else 1
 
 

@@ -191,8 +191,8 @@ def _pinned(model: str, data: str | None) -> str:
     """The normalisation that is recognised from the model, as a value that does not depend on recognition."""
     if model == "demo":
         return "none"
-    from freqrobust.data.sources import load_data
+    from freqrobust.data.loading import load_data
     from freqrobust.models.loading import load_model
 
     assert data is not None
-    return str(load_model(model, data=load_data(data)).chosen)
+    return str(load_model(model, data=load_data(data)).normalization)

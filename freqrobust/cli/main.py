@@ -192,7 +192,7 @@ def list_(
     what: Annotated[
         str | None,
         typer.Argument(
-            help="What to list: attacks, defenses, reports, analyses, suites, archs or datasets. Default: all of them.",
+            help="What to list: attacks, defenses, reports, analyses, suites, models, archs or datasets. Default: all of them.",
             metavar="[WHAT]",
         ),
     ] = None,

@@ -78,7 +78,7 @@ def execute(config: VerifyCommand) -> int:
         write_atomically(config.json_file, json.dumps([asdict(one) for one in results], indent=1) + "\n")
     if not config.quiet:
         assert isinstance(network, Classifier)
-        print(one_line(f"model: {network.arch} ({network.spec}), normalisation {network.chosen}"))
+        print(one_line(f"model: {network.arch} ({network.spec}), normalisation {network.normalization}"))
         render(results, sys.stdout)
     exceeded = [one for one in results if one.budget == "exceeded"]
     if exceeded and config.quiet:

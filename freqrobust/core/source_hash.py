@@ -31,11 +31,13 @@ def code_hash(modules: Iterable[str]) -> str:
     return _digest("", files).hexdigest()[:16]
 
 
-def source_hash(cls: type) -> str:
-    """Hash of the source of a class, its bases, and the modules that these import."""
+def source_hash(cls: type, modules: Iterable[str] = ()) -> str:
+    """Hash of the source of a class, its bases, further modules, and the modules that these import."""
     files: dict[str, Path | None] = {}
     for base in cls.__mro__:
         _collect(base.__module__, files)
+    for module in modules:
+        _collect(module, files)
     digest = _digest(cls.__qualname__, files)
     if all(file is None for file in files.values()) or _file_of(cls.__module__) is None:
         digest.update(_code_of(cls))  # a notebook, or a session at the prompt

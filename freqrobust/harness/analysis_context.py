@@ -142,7 +142,8 @@ class AnalysisContext:
         memory = self.laboratory.memory
         if key not in memory:
             memory[key] = make()
-        return memory[key]  # type: ignore[no-any-return]
+        value: T = memory[key]
+        return value
 
     def layer(self, name: str) -> nn.Module:
         """A layer of the defended model by its name in the network, such as ``conv1`` or ``layer3.0.bn2``.

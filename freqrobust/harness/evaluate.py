@@ -73,9 +73,8 @@ def evaluate(
         attacks = suites.resolve(config.suite or "standard", images.shape)
     chosen = parse_selections(attacks)
     for plugin_spec in chosen:
-        if isinstance(plugin_spec.plugin, Attack):
-            with running_user_code(f"{plugin_spec.spec} failed"):
-                plugin_spec.plugin.check_data(images)
+        with running_user_code(f"{plugin_spec.spec} failed"):
+            plugin_spec.plugin.check_data(images)
     reference = _reference(config.mce_reference, images, chosen)
     cache = _first_path(config.cache_dir, config.run_dir)
     with watching(progress) as watch:

@@ -14,8 +14,8 @@ from freqrobust.core.config import DataOptions, ModelOptions
 from freqrobust.core.errors import SpecError
 from freqrobust.core.options import Options
 from freqrobust.core.progress import Progress, Silent
-from freqrobust.data.dataset import Choice, ImageData
-from freqrobust.data.sources import as_data, load_data
+from freqrobust.data.dataset import ImageData, Subset
+from freqrobust.data.loading import as_data, load_data
 from freqrobust.models.fingerprint import fingerprint
 from freqrobust.models.loading import load_model
 from freqrobust.plugins.base import Attack, Defense
@@ -39,7 +39,7 @@ def open_data(data: Any, config: DataOptions) -> ImageData:
         }
         return as_data(load_data(os.fspath(data), **given))
     images = as_data(data)
-    index = Choice(limit, first, seed or 0).index(images.labels)
+    index = Subset(limit, first, seed or 0).index(images.labels)
     return images if index is None else images.take(index)
 
 
@@ -82,8 +82,8 @@ def open_models(
             progress=watch,
         )
         watch.say(f"model: {network.arch} ({network.spec})")
-        watch.say(f"normalisation: {network.chosen}, source: {network.chosen.source}")
-        for warning in filter(None, (network.note, network.chosen.warning)):
+        watch.say(f"normalisation: {network.normalization}, source: {network.normalization.source}")
+        for warning in filter(None, (network.note, network.normalization.warning)):
             watch.say(f"warning: {warning}")
         networks.append(network)
     return networks
@@ -135,4 +135,4 @@ def named_by(model: Any) -> Any:
     """What tells models apart, without hashing the weights again where the file that they came from was hashed."""
     if getattr(model, "sha256", None) is None:
         return fingerprint(model)
-    return [model.sha256, model.arch, model.chosen.mean, model.chosen.std]
+    return [model.sha256, model.arch, model.normalization.mean, model.normalization.std]

@@ -174,8 +174,8 @@ def about_model(network: nn.Module, stuck: list[str]) -> list[Warned]:
         warnings.append(Warned(code="train-mode-layers", message=f"{len(stuck)} layers stay in train mode: {shown}"))
     if isinstance(network, Classifier) and network.note:
         warnings.append(Warned(code="several-networks", message=network.note))
-    if isinstance(network, Classifier) and network.chosen.warning:
-        warnings.append(Warned(code="normalization", message=network.chosen.warning))
+    if isinstance(network, Classifier) and network.normalization.warning:
+        warnings.append(Warned(code="normalization", message=network.normalization.warning))
     return warnings
 
 

@@ -93,7 +93,7 @@ def _cell_key(cell: Cell) -> str:
 
 
 def _threats(attacks: list[PluginSpec[Attack]]) -> list[Threat]:
-    found = [s.plugin.threat() for s in attacks if isinstance(s.plugin, Attack)]
+    found = [s.plugin.threat() for s in attacks]
     return sorted({threat for threat in found if threat is not None}, key=lambda t: (t.norm, t.eps))
 
 
@@ -183,9 +183,7 @@ def _worst(
     adversarial = [
         (plugin_spec.plugin.threat(), outcome)
         for plugin_spec, outcome in [*defended.cells, *defended.oblivious]
-        if isinstance(outcome, Outcome)
-        and isinstance(plugin_spec.plugin, Attack)
-        and plugin_spec.plugin.kind == "adversarial"
+        if isinstance(outcome, Outcome) and plugin_spec.plugin.kind == "adversarial"
     ]
     found = examined.found if examined is not None else []
     for threat in threats:

@@ -98,7 +98,7 @@ def adversarial(plugin_specs: Iterable[PluginSpec[Attack]]) -> list[PluginSpec[A
     Raises:
         SpecError: there is none.
     """
-    found = [s for s in plugin_specs if isinstance(s.plugin, Attack) and s.plugin.kind == "adversarial"]
+    found = [s for s in plugin_specs if s.plugin.kind == "adversarial"]
     if not found:
         raise SpecError("none of the attacks is adversarial: there is nothing to save")
     return found

@@ -66,13 +66,13 @@ class GradientModel(nn.Module):
             x.register_hook(self._gradient)
         reduced = torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
         with reduced:
-            logits = self.model(x).float()
+            logits: torch.Tensor = self.model(x).float()
             for _ in range(1, self.draws):
                 logits = logits + self.model(x).float()
         if self.draws > 1:
             logits = logits / self.draws
         self._non_finite += (~torch.isfinite(logits.detach()).all(dim=1)).sum()
-        return logits  # type: ignore[no-any-return]
+        return logits
 
     def _gradient(self, gradient: torch.Tensor) -> None:
         self.backwards += self.draws * len(gradient)
@@ -152,12 +152,12 @@ class TargetModel:
             ModelError: the result is not logits.
         """
         with torch.no_grad():
-            logits = self.exact(images)
+            logits: torch.Tensor = self.exact(images)
         self.forwards += len(images)
         check_logits(logits, images)
         logits = logits.float()
         self.non_finite += int((~torch.isfinite(logits).all(dim=1)).sum())
-        return logits  # type: ignore[no-any-return]
+        return logits
 
     def predict(self, images: torch.Tensor, ids: torch.Tensor) -> Prediction:
         """Predicted classes (the majority of the votes where there are several), and what decides about success.

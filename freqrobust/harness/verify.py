@@ -176,7 +176,7 @@ def _verified(
     threat, largest = meta.threat, None
     if clean is not None and threat is not None:
         delta = saved.images - clean.batch(torch.arange(n), torch.device("cpu"))[0]
-        largest = float(norms(delta, threat.norm).max())  # type: ignore[arg-type]
+        largest = float(norms(delta, threat.norm).max())
     return Verified(
         file=saved.path.name,
         attack=meta.attack,

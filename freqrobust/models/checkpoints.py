@@ -274,7 +274,8 @@ def torchvision_architecture(name: str) -> Architecture:
     def build(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return get_model(name, weights=None, num_classes=num_classes)  # type: ignore[no-any-return]
+            network: nn.Module = get_model(name, weights=None, num_classes=num_classes)
+        return network
 
     return Architecture(f"torchvision:{name}", build, f"torchvision's {name}", "imagenet")
 

@@ -80,7 +80,7 @@ def record(model: nn.Module, content: str) -> ModelRecord:
             arch=model.arch,
             sha256=model.sha256 or content,
             parameters=parameters,
-            normalize=model.chosen.record(),
+            normalize=model.normalization.record(),
             published=model.published,
         )
     return ModelRecord(

@@ -2,7 +2,7 @@
 
 Distances are in cycles per image, measured from DC: the frequency ``(u, v)`` of an ``H x W`` image is at
 ``sqrt(u**2 + v**2)`` for ``shape="circle"`` and at ``max(|u|, |v|)`` for ``shape="square"``. The
-low-frequency part holds the distances ``< radius``, the high-frequency part ``>= radius``
+low-frequency part contains the distances ``< radius``, the high-frequency part ``>= radius``
 (Wang et al., CVPR 2020, sec. 3).
 """
 

@@ -1,4 +1,4 @@
-"""Counter-based noise keyed by (seed, sample id, stream).
+"""Counter-based noise seeded by (seed, sample id, stream).
 
 A sample meets the same noise whatever the batch size, the order or the number of processes: there is no
 generator state. The key of a sample is two rounds of the splitmix64 finaliser over seed, stream and id;
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -86,7 +86,7 @@ def normal(ids: torch.Tensor, shape: Sequence[int], *, seed: int, stream: str) -
 
 
 def permutation(n: int, *, seed: int, stream: str) -> torch.Tensor:
-    """A keyed permutation of ``range(n)``, int64 ``(n,)``."""
+    """A seeded permutation of ``range(n)``, int64 ``(n,)``."""
     return torch.argsort(uniform(torch.arange(n), (1,), seed=seed, stream=stream)[:, 0], stable=True)
 
 
@@ -103,9 +103,9 @@ _SCOPE: ContextVar[_Scope | None] = ContextVar("freqrobust_sample_scope", defaul
 
 @contextmanager
 def sample_scope(ids: torch.Tensor, *, seed: int = 0, stream: str = "model") -> Iterator[None]:
-    """Say which samples the batches inside are, so that stochastic modules draw keyed noise.
+    """Declare the samples of the batches inside, so that stochastic modules draw noise that is seeded by sample.
 
-    Inside, every call of :func:`scoped_uniform` or :func:`scoped_normal` draws afresh; the same sequence
+    Inside, every call of :func:`scoped_uniform` or :func:`scoped_normal` draws new noise; the same sequence
     of calls draws the same noise again. The harness opens this scope around every use of a model.
     """
     token = _SCOPE.set(_Scope(ids, seed, stream))
@@ -129,14 +129,12 @@ def scoped_normal(images: torch.Tensor) -> torch.Tensor:
     return _scoped(images, normal)
 
 
-def _scoped(images: torch.Tensor, draw: object) -> torch.Tensor:
+def _scoped(images: torch.Tensor, draw: Callable[..., torch.Tensor]) -> torch.Tensor:
     scope = _SCOPE.get()
     if scope is None:
-        raise PluginError("keyed noise was asked for outside of freqrobust.numerics.noise.sample_scope(ids)")
+        raise PluginError("noise seeded by sample was requested outside of freqrobust.noise.sample_scope(ids)")
     if len(images) != len(scope.ids):
-        raise PluginError(
-            f"keyed noise for {len(images)} images was asked for in a scope of {len(scope.ids)} sample ids"
-        )
+        raise PluginError(f"noise was requested for {len(images)} images in a scope of {len(scope.ids)} sample ids")
     scope.calls += 1
     ids = scope.ids.to(images.device)
-    return draw(ids, images.shape[1:], seed=scope.seed, stream=f"{scope.stream}/{scope.calls}")  # type: ignore[operator,no-any-return]
+    return draw(ids, images.shape[1:], seed=scope.seed, stream=f"{scope.stream}/{scope.calls}")

@@ -59,7 +59,7 @@ def project(images: torch.Tensor, origin: torch.Tensor, norm: StepNorm, eps: flo
     """The image in [0, 1] and in the eps-ball around ``origin`` that a step lands on.
 
     For Linf and L1 this is the exact projection onto the intersection of ball and box. For L2 the perturbation is
-    scaled into the ball and then clipped to [0, 1]; clipping only shortens it, as the origin lies in [0, 1].
+    scaled into the ball and then clipped to [0, 1]; clipping only shortens it, as the origin is in [0, 1].
     """
     if norm == "linf":
         return torch.minimum(torch.maximum(images, origin - eps), origin + eps).clamp_(0, 1)

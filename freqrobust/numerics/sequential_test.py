@@ -8,7 +8,7 @@ are. Each boundary is the nearest one that keeps the chance of having crossed it
 recursion of Armitage, McPherson and Rowe (1969, J. R. Statist. Soc. A 132:235) instead of a normal approximation.
 
 The upper boundary is computed for ``need - 1`` right samples, the lower one for ``need``. A data set farther from
-the threshold crosses the wrong boundary less often, so the error rates hold for every model and every threshold.
+the threshold crosses the wrong boundary less often, so the error rates are limited for every model and every threshold.
 The last look is at all samples, and right whatever happens.
 """
 

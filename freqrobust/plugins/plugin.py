@@ -7,7 +7,7 @@ This module does not import torch, so that help texts can be built without it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
@@ -39,6 +39,10 @@ class Plugin(BaseModel):
                         f"{cls.__name__}: the field {field!r} hides an attribute of {base.__name__}; "
                         f"to set the attribute write '{field} = ...' without a type, else rename the field"
                     )
+
+    def code_modules(self) -> Sequence[str]:
+        """Names of modules that the plugin imports by name, whose source is part of the identity of its results."""
+        return ()
 
     @model_validator(mode="before")
     @classmethod

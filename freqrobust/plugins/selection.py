@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from freqrobust.core.errors import SpecError
+from freqrobust.core.source_hash import source_hash
 from freqrobust.plugins.base import Attack, Defense
 from freqrobust.plugins.criterion import Criterion, Misclassification
 from freqrobust.plugins.plugin import Plugin
@@ -62,7 +63,8 @@ def _refuse_same_names(plugin_specs: Iterable[PluginSpec[Any]]) -> None:
     codes: dict[str, PluginSpec[Any]] = {}
     for one in plugin_specs:
         known = codes.setdefault(one.name, one)
-        if (known.code, type(known.plugin).__qualname__) != (one.code, type(one.plugin).__qualname__):
+        classes = type(known.plugin), type(one.plugin)
+        if len({(source_hash(cls), cls.__qualname__) for cls in classes}) > 1:
             raise SpecError(
                 f"two different plugins are named {one.name!r} ({known.origin} and {one.origin}); rename one"
             )

@@ -91,5 +91,5 @@ def resolve(name: str, shape: tuple[int, ...]) -> list[str]:
         raise SpecError(f"{name} cannot be read as a suite: {error}") from error
     specs = [line for line in lines if line]
     if not specs:
-        raise SpecError(f"{name} holds no attack specs; expected one a line")
+        raise SpecError(f"{name} contains no attack specs; expected one per line")
     return specs

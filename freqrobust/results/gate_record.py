@@ -42,11 +42,11 @@ class RegressionRow(_Judged):
     n: int
     baseline: float | None = Field(None, description="accuracy of the baseline; of a sweep, the mean over its eps")
     new: float | None = Field(None, description="accuracy now; of a sweep, the mean over its eps")
-    newly_wrong: int = Field(
+    newly_misclassified: int = Field(
         0,
         description="samples right before and wrong now; of a sweep, those misclassified at a smaller eps than before",
     )
-    newly_right: int = Field(
+    newly_correct: int = Field(
         0, description="samples wrong before and right now; of a sweep, those misclassified at a larger eps than before"
     )
     minimum_detectable_drop: float | None = Field(

@@ -21,6 +21,7 @@ from freqrobust.results.summary import (
     entries,
     headline,
     level,
+    settings,
     short_name,
     statements,
     verdict_label,
@@ -268,16 +269,11 @@ def differences(reports: Mapping[str, Report]) -> list[str]:
             for key, r in ((k, reports[k]) for k in (name, *apart))
         )
         found.append(f"not measured on the same samples, so these are compared as independent samples: {shown}")
-    settings: dict[str, dict[str, str]] = {
-        "seeds": {key: str(r.seed) for key, r in reports.items()},
-        "precisions": {key: r.environment.precision for key, r in reports.items()},
-        "versions of freqrobust": {key: r.freqrobust_version for key, r in reports.items()},
-        "versions of torch": {key: r.environment.torch for key, r in reports.items()},
-        "devices": {key: r.environment.device for key, r in reports.items()},
-    }
-    for what, values in settings.items():
+    by_report = {key: settings(report) for key, report in reports.items()}
+    for what in settings(first):
+        values = {key: used[what] for key, used in by_report.items()}
         if len(set(values.values())) > 1:
-            found.append(f"different {what}: {'; '.join(f'{key}: {value}' for key, value in values.items())}")
+            found.append(f"different {what}s: {'; '.join(f'{key}: {value}' for key, value in values.items())}")
     found += _different_thresholds(reports)
     for key, report in reports.items():
         failed = sum(cell.status == "failed" for cell in report.cells)

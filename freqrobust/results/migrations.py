@@ -28,7 +28,7 @@ def migrated(values: Any) -> dict[str, Any]:
 _VERDICTS = {"believable": "no problem found", "doubtful": "inconclusive"}
 _CELL = {"by_chance": "chance_accuracy", "agreement": "clean_agreement"}
 _CHECK = {"beyond": "additional"}
-_GATE = {"lost": "newly_wrong", "gained": "newly_right", "detectable": "minimum_detectable_drop"}
+_GATE = {"lost": "newly_misclassified", "gained": "newly_correct", "detectable": "minimum_detectable_drop"}
 
 
 def _from_1(values: dict[str, Any]) -> dict[str, Any]:

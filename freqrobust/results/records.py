@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from freqrobust.numerics.threat import Norm
 from freqrobust.plugins.specs import UNDEFENDED
 
 SCHEMA_VERSION: Literal[2] = 2
@@ -64,7 +65,7 @@ class EnvironmentRecord(_Part):
 
 
 class ThreatRecord(_Part):
-    norm: str
+    norm: Norm
     eps: float
 
 

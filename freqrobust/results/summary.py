@@ -12,6 +12,7 @@ from freqrobust.plugins.suites import HEADLINE_RADIUS, scaled_radius
 from freqrobust.results.cells import Cell, WorstCase
 from freqrobust.results.corruptions import CorruptionSummary
 from freqrobust.results.diagnosis import Diagnosis, Verdict
+from freqrobust.results.gate_view import failed_rows, gate_verdict
 from freqrobust.results.records import ModelRecord, ThreatRecord, Warned
 from freqrobust.results.report import Report
 
@@ -47,6 +48,23 @@ def model_labels(report: Report) -> list[str]:
         [short_name(record) for record in report.models],
         [record.name or record.spec for record in report.models],
     )
+
+
+def model_prefixes(report: Report) -> list[str]:
+    """What names of cells begin with, for each model: nothing for a single model, else its label."""
+    return [f"{label}: " for label in model_labels(report)] if len(report.models) > 1 else [""]
+
+
+def settings(report: Report) -> dict[str, str]:
+    """What results of the same model on the same data may depend on, by its name."""
+    environment = report.environment
+    return {
+        "seed": str(report.seed),
+        "freqrobust version": report.freqrobust_version,
+        "torch version": environment.torch,
+        "device": environment.device,
+        "precision": environment.precision,
+    }
 
 
 def short_name(record: ModelRecord) -> str:
@@ -150,12 +168,12 @@ def threats(report: Report) -> list[ThreatRecord]:
 
 def threat_text(threat: ThreatRecord) -> str:
     """``Linf 8/255``."""
-    return str(Threat(threat.norm, threat.eps))  # type: ignore[arg-type]
+    return str(Threat(threat.norm, threat.eps))
 
 
 def eps_text(threat: ThreatRecord) -> str:
     """The eps in the shorter spelling: ``8/255``, ``0.1``."""
-    return Threat(threat.norm, threat.eps).eps_text  # type: ignore[arg-type]
+    return Threat(threat.norm, threat.eps).eps_text
 
 
 def headline_radius(report: Report) -> float:
@@ -226,13 +244,8 @@ def statements(report: Report) -> list[Statement]:
     """The verdicts: of the gate, on what failed, and of the diagnostics on each robust accuracy."""
     found = []
     if report.gate is not None:
-        judged = [row for row in report.gate.rows if row.passed is not None]
-        failed = [row for row in judged if not row.passed]
-        if failed:
-            found.append(Statement("bad", f"gate failed: {len(failed)} of {len(judged)} checks"))
-            found += [Statement("bad", f"{row.name}: {row.text}") for row in failed]
-        else:
-            found.append(Statement("good", f"gate passed: {len(judged)} of {len(judged)} checks"))
+        found.append(Statement("good" if report.gate.passed else "bad", gate_verdict(report.gate)))
+        found += [Statement("bad", f"{row.name}: {row.text}") for row in failed_rows(report.gate)]
     failures = sum(cell.status == "failed" for cell in report.cells)
     if failures:
         found.append(Statement("bad", f"{failures} of {len(report.cells)} cells failed and are in no worst case"))

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import nn
 
-from freqrobust.data.sources import load_data
+from freqrobust.data.loading import load_data
 from freqrobust.models.architectures import SmallCNN
 from freqrobust.models.files import save_model
 from support.command import Result

@@ -70,10 +70,10 @@ def test_thresholds_decide_the_exit_code(base: list[str], command: Command, work
     run = [*base, "--attack", ATTACKS, "--json", "r.json"]
     good = command(*run, "--fail-under", "clean>=0.8", "--fail-under", "pgd:eps=4/255>=0.5")
     assert good.code == 0, good.err
-    assert "gate: passed" in good.out
+    assert "gate passed: " in good.out
     bad = command(*run, "--fail-under", "clean>=0.8", "--fail-under", "worst>=0.99")
     assert bad.code == 1, bad.err
-    assert "gate: FAILED: 2 of 3" in bad.out
+    assert "gate failed: 2 of 3 checks failed" in bad.out
     record = Report.from_json(workspace / "r.json").gate
     assert record is not None
     assert {row.name: row.passed for row in record.thresholds} == {
@@ -140,8 +140,8 @@ def test_a_defense_that_failed_reaches_nothing(
     [
         (["pdg>=0.5"], "threshold 'pdg' names no cell; did you mean 'pgd'?"),
         (["smooth/pgd>=0.5"], "names no cell"),
-        (["clean=0.5"], "expected TARGET>=SHARE"),
-        ([">=0.5"], "expected TARGET>=SHARE"),
+        (["clean=0.5"], "expected CELL>=SHARE"),
+        ([">=0.5"], "expected CELL>=SHARE"),
         (["clean>=much"], "expected a number after >=, but got 'much'"),
         (["clean>=90"], "did you mean 0.9?"),
         (["clean>=-0.1"], "a share in [0, 1]"),
@@ -178,7 +178,7 @@ def test_compare(two: tuple[Path, Path], command: Command, monkeypatch: pytest.M
     monkeypatch.setenv("COLUMNS", "80")
     worse = command("compare", old, new, "--json", "verdict.json")
     assert worse.code == 1, worse.out
-    assert "gate: FAILED" in worse.out
+    assert "gate failed: " in worse.out
     assert worse.err == ""
     assert max(map(len, worse.out.splitlines())) <= 80
     judged = Report.from_json("verdict.json")
@@ -189,9 +189,42 @@ def test_compare(two: tuple[Path, Path], command: Command, monkeypatch: pytest.M
     assert sorted(names) == ["undefended / clean", "undefended / worst-linf-16/255", "undefended / worst-linf-4/255"]
     better = command("compare", new, old)
     assert better.code == 0
-    assert "gate: passed" in better.out
+    assert "gate passed: " in better.out
     same = command("compare", old, old, "--strict", "--quiet")
     assert (same.code, same.out) == (0, "")
+
+
+def test_compare_writes_every_report(two: tuple[Path, Path], command: Command, workspace: Path) -> None:
+    """The new report with the gate in it, by whatever reporter; the terminal shows only the gate."""
+    files = ["gate.html", "pr.md", "gate.tex", "gate.csv", "gate.xml", "gate.json", "gate.txt"]
+    result = command("compare", *two, *(part for name in files for part in ("--report", name)))
+    assert result.code == 1, result.err
+    assert result.err.splitlines() == [f"written: {name}" for name in files]
+    assert "Changes from the baseline" in result.out
+    assert "Headline" not in result.out
+    for name in files:
+        text = (workspace / name).read_text(encoding="utf-8")
+        assert "regression" in text, name
+        assert "worst-linf-16/255" in text, name
+    assert "Headline" in (workspace / "gate.txt").read_text(encoding="utf-8")
+    printed = command("compare", *two, "--report", "markdown=-", "--quiet")
+    assert (printed.code, printed.out) == (1, (workspace / "pr.md").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("out.docx", "no form of report is written to files ending in .docx"),
+        ("json=old.json", "old.json is already taken"),
+        ("html=.", "cannot write .: it is a directory"),
+    ],
+)
+def test_compare_refuses_reports_early(
+    two: tuple[Path, Path], rejected: Callable[..., str], target: str, said: str
+) -> None:
+    before = two[0].read_bytes()
+    assert said in rejected("compare", *two, "--report", target)
+    assert two[0].read_bytes() == before
 
 
 def test_compare_with_limits(two: tuple[Path, Path], command: Command) -> None:
@@ -202,7 +235,7 @@ def test_compare_with_limits(two: tuple[Path, Path], command: Command) -> None:
         "compare", *two, "--gate", "sweep", "--gate", "clean", "--max-drop", "1", "--max-drop", "sweep-pgd=0.01"
     )
     assert only.code == 1
-    assert "FAILED: 1 of 2" in only.out
+    assert "gate failed: 1 of 2" in only.out
 
 
 def test_comparing_needs_no_torch() -> None:
@@ -210,9 +243,7 @@ def test_comparing_needs_no_torch() -> None:
     import subprocess
     import sys
 
-    code = (
-        "import sys, freqrobust.gate.regression, freqrobust.gate, freqrobust.gate.table; print('torch' in sys.modules)"
-    )
+    code = "import sys, freqrobust.cli.gate, freqrobust.gate.thresholds, freqrobust.reports.table; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "False\n"
 
@@ -246,16 +277,16 @@ def test_init_check_update(command: Command, workspace: Path) -> None:
     ]
     missing = command("check")
     assert missing.code == 2
-    assert "no baseline robustness-baseline.json yet: freqrobust check --update-baseline writes it" in missing.err
+    assert "no baseline robustness-baseline.json: freqrobust check --update-baseline writes it" in missing.err
     written = command("check", "--update-baseline")
     assert written.code == 0, written.err
     assert "baseline written: robustness-baseline.json" in written.out
-    assert "points is found with 80% power" in written.out
+    assert "the minimum detectable drop is " in written.out
     baseline = Report.from_json("robustness-baseline.json")
     assert baseline.gate is None
     passed = command("check", "--json", "r.json")
     assert passed.code == 0, passed.err
-    assert "gate: passed" in passed.out
+    assert "gate passed: " in passed.out
     gate = Report.from_json("r.json").gate
     assert gate is not None
     assert gate.passed
@@ -269,7 +300,7 @@ def test_gate_cells_that_cannot_fail_are_said_when_the_baseline_is_written(
     written = command("check", "--update-baseline")
     assert written.code == 0, written.err
     assert Report.from_json("baseline.json").worst_case[0].correct == 0  # any image is within that eps
-    line = "no regression can be detected in undefended / worst-linf-1: the accuracy in the baseline is 0.0%, and cannot drop"
+    line = "no regression can be detected in undefended / worst-linf-1: the accuracy in the baseline is 0.0%, which cannot drop"
     assert [x for x in written.out.splitlines() if x.startswith("no regression")] == [line]
     checked = command("check", "--json", "r.json")
     assert checked.code == 0, checked.err
@@ -303,12 +334,12 @@ def test_check_fails_when_the_model_gets_worse(project: Callable[..., Path], wor
     project(model=worse)
     failed = command("check")
     assert failed.code == 1, failed.err
-    assert "gate: FAILED" in failed.out
+    assert "gate failed: " in failed.out
     before = Path("baseline.json").read_bytes()
     shown = command("check", "--update-baseline")
     assert shown.code == 0
-    assert "Against the old baseline.json" in shown.out
-    assert "FAIL" in shown.out
+    assert "Changes from the baseline baseline.json (replaced)" in shown.out
+    assert "regression" in shown.out
     assert Path("baseline.json").read_bytes() != before
     assert command("check").code == 0
 
@@ -359,7 +390,7 @@ def test_a_sequential_check_says_what_it_saved(base: list[str], project: Callabl
     assert any(one is not None and one.seen < 60 for one in seen.values())
     assert sum(c.forwards + c.backwards for c in part.cells) < sum(c.forwards + c.backwards for c in whole.cells)
     assert "saved) (sequential)" in " ".join(early.out.split())
-    assert "not compared with the baseline baseline.json" in early.out
+    assert "the report was not compared with the baseline baseline.json" in early.out
     # what was measured is what the full check measured of the same samples
     for row in part.gate.thresholds:
         assert row.sequential is not None
@@ -429,7 +460,7 @@ def test_a_broken_baseline(
     update = command("check", "--update-baseline")
     if how == "other data":  # readable: replaced, and that they cannot be compared is said
         assert update.code == 0
-        assert "the old baseline: cannot compare" in update.out
+        assert "the replaced baseline: cannot compare" in update.out
     else:
         assert update.code == 2
         assert "is not overwritten, because it cannot be read" in update.err
@@ -496,7 +527,7 @@ def test_without_a_project(rejected: Callable[..., str]) -> None:
     [
         ([], "", "has neither a baseline nor [thresholds]: there is nothing to check"),
         (["--update-baseline"], "", "names no baseline to update"),
-        (["--sequential"], "", "a sequential check decides thresholds, and there are none"),
+        (["--sequential"], "", "a sequential check needs thresholds, but there are none"),
         (["--update-baseline", "--sequential"], '[gate]\nbaseline = "b.json"', "--update-baseline needs every sample"),
     ],
 )

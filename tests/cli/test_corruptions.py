@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from freqrobust.data.sources import load_data
+from freqrobust.data.loading import load_data
 from freqrobust.results.report import Report
 
 Command = Callable[..., Any]
@@ -35,10 +35,13 @@ Rejected = Callable[..., str]
         ),
         ("--suite corruptions-extra", "saturate takes images of 3 channels"),
         ("--suite corruptions:files=nowhere", "corruption: nowhere is not a folder"),
-        ("--suite corruptions:files=empty", "empty holds neither gaussian_noise.npy nor gaussian_noise/1/CLASS/IMAGE"),
-        ("--suite corruptions:files=short", "short: gaussian_noise.npy holds 7 images, but labels.npy 60 labels"),
+        (
+            "--suite corruptions:files=empty",
+            "empty contains neither gaussian_noise.npy nor gaussian_noise/1/CLASS/IMAGE",
+        ),
+        ("--suite corruptions:files=short", "short: gaussian_noise.npy has 7 images, but labels.npy has 60 labels"),
         ("--suite corruptions:file=short", "corruption: unknown parameter 'file'"),
-        ("--attack corruption:name=frost,severity=1,frost=empty", "frost=empty holds no pictures"),
+        ("--attack corruption:name=frost,severity=1,frost=empty", "frost=empty contains no pictures"),
         ("--attack corruption:name=frost,severity=1,frost=small", "after scaling by 0.2, but the images have 8 x 8"),
         ("--suite corruption", "unknown suite 'corruption'; did you mean 'corruptions'?"),
         ("--suite corruptions --mce-reference alexnet", "are for the complete ImageNet-C files only"),
@@ -70,8 +73,8 @@ def test_bad_request(arguments: str, expected: str, base: list[str], rejected: R
         ("cifar10c:nowhere,name=fog,severity=3", "nowhere is not a folder; expected cifar10c:DIR,name=fog,severity=3"),
         ("cifar10c:.,name=fog,severity=3", "fog.npy cannot be read: No such file or directory"),
         ("cifar10c:.,name=fog,severity=0", "name a corruption and a severity of 1 to 5"),
-        ("imagenetc:.,name=fog,severity=3", "holds neither fog.npy nor fog/3/CLASS/IMAGE"),
-        ("cifar10c", "did you mean 'cifar10'?"),
+        ("imagenetc:.,name=fog,severity=3", "contains neither fog.npy nor fog/3/CLASS/IMAGE"),
+        ("cifar10c", "data 'cifar10c': expected cifar10c:DIR,name=NAME,severity=S"),
     ],
 )
 def test_bad_data(data: str, expected: str, trained: Path, rejected: Rejected) -> None:

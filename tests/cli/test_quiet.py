@@ -31,8 +31,8 @@ def test_thresholds_that_are_not_reached(base: list[str], command: Command) -> N
     assert (result.code, result.out) == (1, "")
     row, last = result.err.splitlines()
     assert row.startswith("freqrobust: threshold failed: undefended / fgsm:eps=0.1: ")
-    assert "; required 99.0%: not reached" in row
-    assert last == "freqrobust: exit code 1: the gate failed, 1 of 2 checks"
+    assert "and at least 99.0% is required" in row
+    assert last == "freqrobust: exit code 1: gate failed: 1 of 2 checks failed"
 
 
 def test_cells_that_failed(base: list[str], command: Command, write: Callable[[str, str], str]) -> None:
@@ -68,5 +68,5 @@ def test_regressions(reports: list[str], command: Command) -> None:
     assert (result.code, result.out) == (1, "")
     row, last = result.err.splitlines()
     assert row.startswith("freqrobust: regression failed: undefended / Same: ")
-    assert "a regression: more than 1 points" in row
-    assert last == "freqrobust: exit code 1: the gate failed, 1 of 1 checks"
+    assert row.startswith("freqrobust: regression failed: undefended / Same: regression: the accuracy changed from")
+    assert last == "freqrobust: exit code 1: gate failed: 1 of 1 checks failed"

@@ -109,10 +109,10 @@ def test_the_pytest_example_does_what_it_says(pytester: pytest.Pytester, monkeyp
     run("0").assert_outcomes(passed=1)
     worse = run("0.02")
     worse.assert_outcomes(failed=1)
-    worse.stdout.fnmatch_lines(["*Against baseline.json*", "*gate: FAILED*"])
+    worse.stdout.fnmatch_lines(["*Changes from the baseline baseline.json*", "*gate failed*"])
     wrong = run("1")
     wrong.assert_outcomes(failed=1)
-    wrong.stdout.fnmatch_lines(["*Thresholds*", "*pgd*45*FAIL*"])
+    wrong.stdout.fnmatch_lines(["*Thresholds*", "*pgd*failed*45*"])
 
 
 def test_links_lead_somewhere() -> None:

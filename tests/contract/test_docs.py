@@ -1,4 +1,4 @@
-"""The code of docs/writing-a-defense.md is run as it stands there."""
+"""The code of docs/writing-a-defense.md is run, and the links and files of all pages exist."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import pytest
 
 from freqrobust.cli.main import main
 
-DOC = Path(__file__).parents[2] / "docs" / "writing-a-defense.md"
+ROOT = Path(__file__).parents[2]
+DOC = ROOT / "docs" / "writing-a-defense.md"
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", DOC.read_text(encoding="utf-8"), flags=re.DOTALL)
+def blocks(language: str, page: Path = DOC) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
 def run(arguments: list[str]) -> int:
@@ -39,8 +40,33 @@ def test_it_is_about_twenty_lines():
 
 
 def test_the_example_is_the_documented_one():
-    example = DOC.parents[1] / "examples" / "quantize.py"
-    assert example.read_text(encoding="utf-8") == blocks("python")[0]
+    example = (ROOT / "examples" / "quantize.py").read_text(encoding="utf-8")
+    assert example == blocks("python")[0]
+    assert example in blocks("python", ROOT / "README.md")
+
+
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *DOC.parent.glob("*.md")], ids=lambda page: page.name)
+def test_links_and_named_files_exist(page):
+    text = page.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (page.parent / link).exists(), link
+    for name in re.findall(r"`((?:attacks|defenses|reports|benchmarks|tests)/[\w/.]+)`", text):
+        assert (ROOT / name).exists(), name
+
+
+def test_the_architecture_names_code_that_exists():
+    text = (DOC.parent / "architecture.md").read_text(encoding="utf-8")
+    calls = text[text.index("## From the command") : text.index("## Extending it")]
+    named = re.findall(r"`([a-z_/]+\.py)(?:: ([\w.]+))?`", calls)
+    assert len(named) > 10
+    for path, attribute in named:
+        if "/" in path:
+            source = (ROOT / "freqrobust" / path).read_text(encoding="utf-8")
+            for part in filter(None, attribute.split(".")):
+                assert re.search(rf"(def|class) {part}\b", source), f"{path}: {attribute}"
+    layers = re.search(r"^layers = \[(.*)\]", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert layers is not None
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == re.findall(r'"(\w+)"', layers[1])
 
 
 def test_the_weight_defense_runs(tmp_path, monkeypatch, capsys):

@@ -186,7 +186,7 @@ def test_run_folders_are_named_by_file_architecture_and_normalisation() -> None:
 
         def __init__(self, mean: float, arch: str = "resnet20") -> None:
             self.arch = arch
-            self.chosen = type("Chosen", (), {"mean": (mean,), "std": (1.0,)})
+            self.normalization = type("NormalizationChoice", (), {"mean": (mean,), "std": (1.0,)})
 
     assert inputs.named_by(Loaded(0.0)) == inputs.named_by(Loaded(0.0))
     assert inputs.named_by(Loaded(0.0)) != inputs.named_by(Loaded(0.5))

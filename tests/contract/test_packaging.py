@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -260,6 +261,22 @@ for confidence in (0.5, 0.6):
     assert int(one[3]) < int(other[3])
     assert checks[0] == "passed"
     assert " ".join(checks[1:]) == "not applicable not applicable"
+
+
+def test_third_party_sources_are_found_by_their_names(installed) -> None:
+    environment = {**with_plugins(installed), "COLUMNS": "120"}
+    base = ["-m", "freqrobust"]
+    for what, form in (("datasets", "example_stripes:N"), ("models", "example_linear:CLASSES")):
+        assert form in run(*base, "list", what, env=environment, cwd=installed).stdout
+    specs = ["--model", "example_linear:2", "--data", "example_stripes:6", "--normalize", "none"]
+    done = run(*base, "eval", *specs, "--attack", "fgsm:eps=0.1", "--json", "out.json", env=environment, cwd=installed)
+    assert "example_linear:2" in done.stdout + done.stderr
+    report = json.loads((installed / "out.json").read_text(encoding="utf-8"))
+    assert (report["data"]["spec"], report["data"]["n"], report["models"][0]["arch"]) == (
+        "example_stripes:6",
+        6,
+        "linear",
+    )
 
 
 def test_the_package_is_not_installed_here() -> None:

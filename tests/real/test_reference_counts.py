@@ -24,16 +24,20 @@ def reports(models, cifar):
 
 def test_checkpoints_are_recognised(models) -> None:
     resnet = models["resnet20"]
-    assert (resnet.arch, resnet.chosen.preset, resnet.chosen.source) == ("resnet20", "imagenet", "architecture")
-    assert models["cifar_small_36px"].chosen.source == "given"
+    assert (resnet.arch, resnet.normalization.preset, resnet.normalization.source) == (
+        "resnet20",
+        "imagenet",
+        "architecture",
+    )
+    assert models["cifar_small_36px"].normalization.source == "given"
 
 
 def test_normalisation_of_the_architecture_is_not_doubted(shared, cifar) -> None:
     for name in ("resnet20-12fca82f.th", "resnet32-d509ac18.th"):
         model = load_model(shared / "checkpoints" / name, data=cifar)
-        assert model.chosen.warning is None
-        assert model.chosen.preset == "imagenet"
-        assert model.chosen.scores["imagenet"] > model.chosen.scores["none"] + 0.1
+        assert model.normalization.warning is None
+        assert model.normalization.preset == "imagenet"
+        assert model.normalization.scores["imagenet"] > model.normalization.scores["none"] + 0.1
 
 
 @pytest.mark.parametrize("name", CLEAN)

@@ -55,7 +55,7 @@ def test_what_is_judged_and_how(pair) -> None:
     assert [r.p_value for r in found.rows[:3]] == pytest.approx(p_values)
     assert [r.p_adjusted for r in found.rows[:3]] == pytest.approx(holm(p_values))
     clean = row(found, "undefended / clean")
-    assert (clean.newly_wrong, clean.newly_right, clean.n) == (12, 2, N)
+    assert (clean.newly_misclassified, clean.newly_correct, clean.n) == (12, 2, N)
     assert (clean.baseline, clean.new) == (0.75, 0.70)
     assert clean.measured == pytest.approx(0.05)
     assert clean.required == 0.01
@@ -135,7 +135,7 @@ def test_the_sweep_sees_below_the_floor(pair) -> None:
     difference = breaking - earlier
     assert sweep.test == "sign-flip"
     assert sweep.p_value == pytest.approx(sign_flip({1: int(difference.sum()), 0: N - int(difference.sum())}))
-    assert (sweep.newly_wrong, sweep.newly_right) == (int(difference.sum()), 0)
+    assert (sweep.newly_misclassified, sweep.newly_correct) == (int(difference.sum()), 0)
     assert sweep.baseline == pytest.approx(breaking.mean() / 6)
     assert sweep.measured == pytest.approx(difference.mean() / 6)
     assert sweep.passed is False
@@ -163,8 +163,8 @@ def test_oblivious_cells_are_paired_with_oblivious_ones(pair) -> None:
     }
     found = compare(*pair(cells))
     assert row(found, "smooth / fgsm@oblivious").passed is None
-    assert row(found, "smooth / fgsm@oblivious").newly_wrong == 60
-    assert row(found, "smooth / fgsm").newly_wrong == 0
+    assert row(found, "smooth / fgsm@oblivious").newly_misclassified == 60
+    assert row(found, "smooth / fgsm").newly_misclassified == 0
     assert not compare(*pair(cells), Rules(("smooth/fgsm@oblivious",))).passed
 
 
@@ -175,10 +175,10 @@ def test_the_same_attack_with_other_parameters_is_another_cell(make_report) -> N
     assert [r.name for r in found.rows] == ["undefended / clean"]
     assert found.notes == [
         "cells missing in the new report: undefended / pgd:eps=8/255,steps=10",
-        "cells not in it: undefended / pgd:eps=8/255,steps=20",
-        "undefended / worst-linf-8/255 is over other attacks in each report, and is not compared",
+        "cells missing in the baseline: undefended / pgd:eps=8/255,steps=20",
+        "undefended / worst-linf-8/255 is not compared: the two reports have no attack in common",
     ]
-    with pytest.raises(GateError, match="worst-linf-8/255 is over other attacks in each report"):
+    with pytest.raises(GateError, match="worst-linf-8/255 is not compared: the two reports have no attack in common"):
         compare(old, new, Rules(("clean", "worst")))
     with pytest.raises(GateError, match=r"strict: .* differ: cells missing"):
         compare(old, new, Rules(strict=True))
@@ -190,9 +190,9 @@ def test_a_stronger_attack_in_the_new_report_is_no_regression(make_report) -> No
     new = make_report({"clean": 150, "fgsm:eps=8/255": 99, "pgd:eps=8/255": 0}, N)
     found = compare(old, new)
     worst = row(found, "undefended / worst-linf-8/255")
-    assert (worst.baseline, worst.new, worst.newly_wrong) == (0.5, 0.495, 1)
+    assert (worst.baseline, worst.new, worst.newly_misclassified) == (0.5, 0.495, 1)
     assert found.passed
-    assert "undefended / worst-linf-8/255 is over the attacks that both reports have" in found.notes
+    assert "undefended / worst-linf-8/255 is compared over the attacks that both reports contain" in found.notes
 
 
 def test_failed_cells(make_report) -> None:
@@ -215,13 +215,13 @@ def test_conditions_that_differ_are_said_and_with_strict_an_error(make_report) -
     new = make_report({"clean": 100}, N, seed=1, freqrobust_version="9", environment=environment)
     notes = compare(old, new).notes
     assert notes == [
-        "seed: 0 before, 1 now",
-        "freqrobust: 0.1.0 before, 9 now",
-        "torch: 2 before, 3 now",
-        "device: cpu before, cuda now",
-        "precision: fp32 before, bf16 now",
+        "seed: 0 in the baseline, 1 in the new report",
+        "freqrobust version: 0.1.0 in the baseline, 9 in the new report",
+        "torch version: 2 in the baseline, 3 in the new report",
+        "device: cpu in the baseline, cuda in the new report",
+        "precision: fp32 in the baseline, bf16 in the new report",
     ]
-    with pytest.raises(GateError, match="seed: 0 before, 1 now"):
+    with pytest.raises(GateError, match="seed: 0 in the baseline, 1 in the new report"):
         compare(old, new, Rules(strict=True))
     assert compare(old, old, Rules(strict=True)).passed
 
@@ -239,7 +239,7 @@ def test_checks_that_only_one_report_ran_are_said(make_report) -> None:
         checks=[],
     )
     new.diagnostics = [found]
-    assert "diagnosis: none before, full now" in compare(old, new, Rules()).notes
+    assert "diagnosis: none in the baseline, full in the new report" in compare(old, new, Rules()).notes
     old.diagnostics = [found]
     assert not [note for note in compare(old, new, Rules()).notes if "diagnosis" in note]
 
@@ -247,7 +247,9 @@ def test_checks_that_only_one_report_ran_are_said(make_report) -> None:
 def test_another_normalisation_is_said(make_report) -> None:
     old, new = make_report({"clean": 100}, N), make_report({"clean": 100}, N)
     new.models[0].normalize.mean, new.models[0].normalize.std = [0.5], [0.25]
-    assert compare(old, new).notes == ["normalisation: none before, 0.5/0.25 now"]
+    assert compare(old, new).notes == [
+        "normalisation of resnet20 (net0.pt): none in the baseline, 0.5/0.25 in the new report"
+    ]
 
 
 def test_other_data_cannot_be_compared(make_report) -> None:
@@ -301,7 +303,7 @@ def test_several_models(make_report) -> None:
     ]
     one = make_report({"clean": 100}, N)
     notes = compare(old, one).notes
-    assert "number of models: 2 before, 1 now" in notes
+    assert "number of models: 2 in the baseline, 1 in the new report" in notes
     assert "model resnet20 (net1.pt) is not compared: the new report has fewer models" in notes
 
 
@@ -363,12 +365,12 @@ def test_renamed_models_are_compared_with_themselves(make_report) -> None:
     new.cells[0] = old.cells[1].model_copy(update={"model": 0})
     found = compare(old, new)
     assert found.passed
-    assert all((r.newly_wrong, r.newly_right) == (0, 0) for r in found.rows)
+    assert all((r.newly_misclassified, r.newly_correct) == (0, 0) for r in found.rows)
 
 
 UNDETECTABLE = {
     # right of 200 samples, allowed drop: what is said, with two gate cells
-    (0, 0.01): "the accuracy in the baseline is 0.0%, and cannot drop",
+    (0, 0.01): "the accuracy in the baseline is 0.0%, which cannot drop",
     (2, 0.01): "the accuracy in the baseline is 1.0%, and drops of up to 1 points are allowed",
     (3, 0.01): "the accuracy in the baseline is 1.5%, and a drop to 0% of this cell alone would not be significant",
     (5, 0.0): "the accuracy in the baseline is 2.5%, and a drop to 0% of this cell alone would not be significant",

@@ -134,7 +134,7 @@ def test_files_of_other_images_are_refused(arrays, folders, clean) -> None:
     with pytest.raises(DataError, match="was made for other images than other: some labels differ"):
         evaluate(Mean(), other, attacks=attack, device="cpu")
     longer = ImageData(clean.images.repeat(2, 1, 1, 1), clean.labels.repeat(2), 10, "longer")
-    with pytest.raises(DataError, match=rf"fog at severity 1 holds {N} images, but longer has ids up to {2 * N - 1}"):
+    with pytest.raises(DataError, match=rf"fog at severity 1 has {N} images, but longer has ids up to {2 * N - 1}"):
         evaluate(Mean(), longer, attacks=attack, device="cpu")
     larger = ImageData(torch.zeros(N, 3, 8, 8, dtype=torch.uint8), clean.labels, 10, "larger")
     with pytest.raises(DataError, match=r"has images \(3, 6, 6\), but larger has \(3, 8, 8\)"):
@@ -163,11 +163,11 @@ def test_missing_and_short_files(arrays, tmp_path, clean) -> None:
         load_data(f"cifar10c:{arrays},name=frost,severity=1")
     with pytest.raises(SpecError, match=r"corruption: .*frost\.npy cannot be read: No such file"):
         Corruption.build("corruption", {"name": "frost", "severity": 1, "files": str(arrays)})
-    with pytest.raises(SpecError, match=r"corruption: .* holds neither fog\.npy nor fog/3/CLASS/IMAGE"):
+    with pytest.raises(SpecError, match=r"corruption: .* contains neither fog\.npy nor fog/3/CLASS/IMAGE"):
         Corruption.build("corruption", {"name": "fog", "severity": 3, "files": str(tmp_path)})
     (tmp_path / "labels.npy").symlink_to(arrays / "labels.npy")
     np.save(tmp_path / "fog.npy", np.load(arrays / "fog.npy")[:-3])
-    with pytest.raises(DataError, match=rf"fog\.npy holds {5 * N - 3} images, but labels\.npy {5 * N} labels"):
+    with pytest.raises(DataError, match=rf"fog\.npy has {5 * N - 3} images, but labels\.npy has {5 * N} labels"):
         load_data(f"cifar10c:{tmp_path},name=fog,severity=1")
     (tmp_path / "snow.npy").write_bytes((arrays / "snow.npy").read_bytes()[:-100])
     with pytest.raises(DataError, match=r"snow\.npy cannot be read"):

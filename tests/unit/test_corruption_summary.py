@@ -10,7 +10,7 @@ from torch import nn
 
 from freqrobust import Report, evaluate
 from freqrobust.core.errors import DataError, SpecError
-from freqrobust.data.sources import load_data
+from freqrobust.data.loading import load_data
 from freqrobust.models.architectures import SmallCNN
 from freqrobust.plugins.corruption_names import COMMON, EXTRA
 from freqrobust.plugins.suites import resolve
@@ -156,3 +156,13 @@ def test_suites() -> None:
     assert resolve("corruptions:files=D", (3, 32, 32))[74] == "corruption:name=jpeg_compression,severity=5,files=D"
     with pytest.raises(SpecError, match="unknown suite"):
         resolve("frequency:clip=true", (3, 32, 32))
+
+
+def test_a_corruption_outside_of_the_benchmark_has_a_summary_of_its_own(data) -> None:
+    spec = "corruption:name=checkerboard_cutout,severity=[1,2,3,4,5]"
+    report = evaluate(model(0), data, attacks=[spec, "corruption:name=fog,severity=1"], device="cpu")
+    assert [(s.part, s.complete) for s in report.corruptions] == [("other", True), ("common", False)]
+    (row,) = report.corruptions[0].rows
+    assert (row.name, list(row.accuracies)) == ("checkerboard_cutout", ["1", "2", "3", "4", "5"])
+    assert report.corruptions[0].mean_accuracy == pytest.approx(fmean(row.accuracies.values()))
+    assert report.corruptions[0].mce is None

@@ -182,7 +182,7 @@ def test_what_differs_is_said() -> None:
     b.environment.torch = "2.1"
     b.cells[1].attack_spec = "fgsm"
     notes = " | ".join(board({"a": a, "b": b}).notes)
-    for part in ("different seeds: a: 0; b: 3", "different versions of torch", "over different attacks", "b: fgsm"):
+    for part in ("different seeds: a: 0; b: 3", "different torch versions", "over different attacks", "b: fgsm"):
         assert part in notes
     assert board({"a": a, "again": a}).notes == board({"a": a, "again": a}).notes
     assert "different" not in " ".join(board({"a": a, "c": simple("c", 0.8, 0.4)}).notes)

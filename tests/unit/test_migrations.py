@@ -61,7 +61,7 @@ def test_the_gate_is_kept_with_new_names(old, report: Report) -> None:
     assert [row["name"].replace("none / ", "undefended / ") for row in before] == [row.name for row in rows]
     assert any(row.name == "undefended / clean" for row in rows)
     assert [(r["lost"], r["gained"], r["detectable"]) for r in before] == [
-        (row.newly_wrong, row.newly_right, row.minimum_detectable_drop) for row in rows
+        (row.newly_misclassified, row.newly_correct, row.minimum_detectable_drop) for row in rows
     ]
     assert any(row.minimum_detectable_drop for row in rows)
     assert not any("none / " in note for note in report.gate.comparison.notes)

@@ -10,7 +10,7 @@ from freqrobust import Report, evaluate
 from freqrobust.core.errors import SpecError
 from freqrobust.core.progress import Silent
 from freqrobust.data.dataset import ImageData
-from freqrobust.data.sources import as_data
+from freqrobust.data.loading import as_data
 from freqrobust.gate.sequential import SequentialGate
 from freqrobust.gate.thresholds import Threshold
 from freqrobust.plugins.selection import parse_attacks, parse_defenses
@@ -104,7 +104,7 @@ def test_what_is_open_is_measured_and_nothing_else(network: nn.Module, data: Ima
     assert {(c.defense_spec, c.attack_spec) for c in report.cells} == {
         ("undefended", "clean"),
         ("lowpass:radius=3", "clean"),
-        ("lowpass:radius=3", "pgd:eps=0.01,steps=2"),  # hands over what it breaks
+        ("lowpass:radius=3", "pgd:eps=0.01,steps=2"),  # its adversarial examples are passed on
         ("lowpass:radius=3", "pgd:eps=0.03,steps=2"),
     }
     assert report.worst_case == []
@@ -138,7 +138,7 @@ def test_the_order_is_that_of_the_seed(network: nn.Module, data: ImageData) -> N
 @pytest.mark.parametrize(
     ("thresholds", "rates", "said"),
     [
-        ([], {}, "there are none"),
+        ([], {}, "needs thresholds, but there are none"),
         ([Threshold("clean", 0.5)], {"false_pass": 0.0}, "false-pass should be between 0 and 0.5"),
         ([Threshold("clean", 0.5)], {"false_fail": 0.7}, "false-fail should be between 0 and 0.5"),
     ],

@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 
 from freqrobust.core.errors import SpecError
-from freqrobust.gate.planned import find, in_report, of_cell, of_worst, planned, sweeps
+from freqrobust.gate.planned import planned
 from freqrobust.plugins.selection import parse_attacks, parse_defenses
+from freqrobust.results.cell_reference import (
+    find,
+    reference_to_cell,
+    reference_to_worst_case,
+    references_in,
+    sweep_references,
+)
 from freqrobust.results.cells import Cell
 
 ATTACKS = ["lfc:radius=12", "pgd:eps=[2/255,8/255],steps=5", "pgd:eps=0.5,norm=l2", "fgsm"]
@@ -27,7 +34,7 @@ CELLS = {
 
 @pytest.fixture(scope="module")
 def known(make_report):
-    return in_report(make_report({**CELLS, "smooth:rho=0.5|fgsm@oblivious": 70}))
+    return references_in(make_report({**CELLS, "smooth:rho=0.5|fgsm@oblivious": 70}))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +102,7 @@ def test_a_name_of_nothing_is_explained(known, text, said) -> None:
 
 def test_without_the_undefended_model_a_bare_name_is_of_every_defense(make_report) -> None:
     report = make_report({"smooth|clean": 10, "lowpass:radius=4|clean": 20})
-    assert len(find("clean", in_report(report), "threshold")) == 2
+    assert len(find("clean", references_in(report), "threshold")) == 2
 
 
 def test_what_is_planned_is_what_the_report_has() -> None:
@@ -112,24 +119,24 @@ def test_what_is_planned_is_what_the_report_has() -> None:
     chains = parse_defenses(["none", "lowpass:radius=3", "bit-depth:bits=3+lowpass:radius=3"])
     report = evaluate(model, (images, model(images).argmax(1)), attacks=attacks, defenses=chains, device="cpu")
     ahead = planned(chains, parse_attacks(attacks), oblivious=True)
-    found = [target for target in in_report(report) if target.what != "sweep"]
+    found = [target for target in references_in(report) if target.what != "sweep"]
     assert {t.key for t in ahead} == {t.key for t in found}
     assert {t.name for t in ahead} == {t.name for t in found}
     assert len({t.key for t in found}) == len(found)
 
 
 def test_keys_tell_parameters_apart_that_specs_do_not_show(make_report) -> None:
-    one = in_report(make_report({"clean": 1, "fgsm": np.ones(100)}))
-    two = in_report(make_report({"clean": 1, "fgsm:eps=8/255": np.ones(100)}))
-    three = in_report(make_report({"clean": 1, "fgsm:eps=4/255": np.ones(100)}))
+    one = references_in(make_report({"clean": 1, "fgsm": np.ones(100)}))
+    two = references_in(make_report({"clean": 1, "fgsm:eps=8/255": np.ones(100)}))
+    three = references_in(make_report({"clean": 1, "fgsm:eps=4/255": np.ones(100)}))
     assert [t.key for t in one] == [t.key for t in two]  # the default, given
     assert not {t.key for t in one if t.attack == "fgsm"} & {t.key for t in three}
 
 
 def test_a_worst_case_is_no_sweep(make_report) -> None:
     report = make_report({"clean": 1, "fgsm:eps=4/255": 1, "pgd:eps=8/255": 1})  # two threats, no sweep
-    assert [t.name for t in in_report(report) if t.what == "sweep"] == []
-    assert [t.name for t in sweeps(in_report(report))] == []
+    assert [t.name for t in references_in(report) if t.what == "sweep"] == []
+    assert [t.name for t in sweep_references(references_in(report))] == []
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +163,7 @@ def report(make_report):
 )
 def test_a_report_takes_the_same_names(report, text, options, name) -> None:
     found = report.cell(text, **options)
-    target = of_cell(found) if isinstance(found, Cell) else of_worst(found)
+    target = reference_to_cell(found) if isinstance(found, Cell) else reference_to_worst_case(found)
     assert target.name == name
     assert found.model == options.get("model", 0)
 
