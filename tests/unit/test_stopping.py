@@ -44,7 +44,7 @@ def measured(gate: SequentialGate, network: object, data: ImageData, **changes: 
     options = {
         "attacks": parse_attacks(ATTACKS),
         "defenses": parse_defenses(DEFENSES),
-        "baseline": True,
+        "undefended": True,
         "oblivious": True,
         "seed": 3,
         "device": "cpu",
