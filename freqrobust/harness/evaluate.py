@@ -70,7 +70,7 @@ def evaluate(
     chains = parse_chains(config.defenses, config.undefended, training is not None)
     attacks = config.attacks
     if attacks is None:
-        attacks = suites.resolve(config.suite or "standard", images.shape)
+        attacks = suites.resolve("standard" if config.suite is None else config.suite, images.shape)
     chosen = parse_selections(attacks)
     for plugin_spec in chosen:
         with running_user_code(f"{plugin_spec.spec} failed"):
