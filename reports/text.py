@@ -83,7 +83,9 @@ def conditions(report: Report | AnalysisRecord) -> str:
     """On what was measured and how, in one line."""
     data, environment = report.data, report.environment
     samples = f"{data.spec} [{data.split}], n = {data.n}, " if data is not None else ""
-    return f"{samples}seed {report.seed}, {environment.device}, {environment.precision}"
+    criterion = getattr(report, "criterion", "misclassification")  # an analysis has none
+    judged = "" if criterion == "misclassification" else f", criterion {criterion}"
+    return f"{samples}seed {report.seed}, {environment.device}, {environment.precision}{judged}"
 
 
 def title(report: Report) -> str:
