@@ -46,7 +46,7 @@ Rejected = Callable[..., str]
         ("--attack pgd:eps=]1/255[", "pgd"),
         ("--attack fgsm --suite quick", "give either --attack or --suite, not both"),
         ("--suite standrad", "unknown suite 'standrad'; did you mean 'standard'? (standard, quick, frequency"),
-        ("--suite empty.txt", "empty.txt holds no attack specs"),
+        ("--suite empty.txt", "empty.txt contains no attack specs"),
         ("--suite wrong.txt", "unknown attack 'fgms'"),
         ("--suite binary.txt", "binary.txt cannot be read as a suite"),
         ("--defense smoth", "unknown defense 'smoth'; did you mean 'smooth'?"),
