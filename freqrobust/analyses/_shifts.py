@@ -30,7 +30,7 @@ def shift_groups(
     groups: dict[str, list[PluginSpec[Attack]]] = {}
     for plugin_spec in parse_attacks(listed):
         attack, params = plugin_spec.plugin, plugin_spec.params
-        if not isinstance(attack, Attack) or attack.kind != "shift":
+        if attack.kind != "shift":
             raise SpecError(
                 f"{plugin_spec.spec} is adversarial; expected a shift, such as a corruption or lfc:radius=8"
             )

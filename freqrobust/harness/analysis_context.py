@@ -108,7 +108,6 @@ class AnalysisContext:
     ) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
         """``(images, labels, ids) -> images`` after an attack, of the highest loss it finds, or after a shift."""
         plugin = attack.plugin
-        assert isinstance(plugin, Attack)
         plugin.check_data(self.data)
         everyone = torch.arange(len(self.data))
         whole = AttackContext(everyone, self.seed, "maximize", eot=EOT if self.target_model.stochastic else 1)

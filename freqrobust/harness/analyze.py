@@ -85,7 +85,6 @@ def analyze(
     """
     chosen = select(analysis)
     plugin = chosen.plugin
-    assert isinstance(plugin, Analysis)
     if picture is not None:
         require()
     settings = check_settings(device, batch_size=batch_size)
