@@ -74,7 +74,6 @@ def analyze(
     config = AnalyzeConfig.of(config, options)
     chosen = select(analysis)
     plugin = chosen.plugin
-    assert isinstance(plugin, Analysis)
     if picture is not None:
         require()
     settings = check_settings(config)
