@@ -16,7 +16,7 @@ _METHODS = ("begin", "advance", "end", "say")
 
 
 @contextmanager
-def watching(progress: Progress | bool | None) -> Iterator[Progress]:
+def as_progress(progress: Progress | bool | None) -> Iterator[Progress]:
     """The object that receives the progress of a run, from what the caller gave.
 
     Args:
