@@ -297,7 +297,7 @@ def distribution(tmp_path, monkeypatch):
 
 
 def fresh() -> Registry:
-    return Registry("attack", "freqrobust.attacks", Attack)
+    return Registry("attack", "freqrobust.attacks", Attack, "perturb")
 
 
 def test_two_plugins_of_one_name_are_an_error(distribution) -> None:
