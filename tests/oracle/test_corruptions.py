@@ -422,7 +422,7 @@ def test_the_identity_of_a_cell_covers_its_corruption_alone() -> None:
 
 def test_the_table_holds_every_module_of_the_package() -> None:
     assert names()[:19] == (*COMMON, *EXTRA)
-    assert names()[19:] == ("checkerboard_cutout",)
+    assert "checkerboard_cutout" in names()[19:]
     for name in names():
         corruption = definition(name)
         assert len(corruption.cifar) == len(corruption.imagenet) == 5
