@@ -134,9 +134,7 @@ def _scoped(images: torch.Tensor, draw: object) -> torch.Tensor:
     if scope is None:
         raise PluginError("noise seeded by sample was requested outside of freqrobust.noise.sample_scope(ids)")
     if len(images) != len(scope.ids):
-        raise PluginError(
-            f"noise was requested for {len(images)} images in a scope of {len(scope.ids)} sample ids"
-        )
+        raise PluginError(f"noise was requested for {len(images)} images in a scope of {len(scope.ids)} sample ids")
     scope.calls += 1
     ids = scope.ids.to(images.device)
     return draw(ids, images.shape[1:], seed=scope.seed, stream=f"{scope.stream}/{scope.calls}")  # type: ignore[operator,no-any-return]
