@@ -120,7 +120,7 @@ class Corruption(Attack):
         labels = self.published.labels(self.name, self.severity)
         where = f"{self.files}: {self.name} at severity {self.severity}"
         if len(labels) <= int(data.ids.max()):
-            raise DataError(f"{where} holds {len(labels)} images, but {data.spec} has ids up to {int(data.ids.max())}")
+            raise DataError(f"{where} has {len(labels)} images, but {data.spec} has ids up to {int(data.ids.max())}")
         if not bool((labels[data.ids] == data.labels).all()):
             raise DataError(f"{where} was made for other images than {data.spec}: some labels differ")
         first = self.published.images(self.name, self.severity, data.ids[:1])
@@ -131,10 +131,12 @@ class Corruption(Attack):
         self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
     ) -> torch.Tensor:
         if self.files is not None:
-            found = self.published.images(self.name, self.severity, context.ids.cpu())
-            if found.shape != images.shape:
-                raise PluginError(f"corruption: the files hold {tuple(found.shape[1:])}, not {tuple(images.shape[1:])}")
-            return found.to(images.device).float().div_(255)
+            published = self.published.images(self.name, self.severity, context.ids.cpu())
+            if published.shape != images.shape:
+                raise PluginError(
+                    f"corruption: expected files with images {tuple(images.shape[1:])}, but got {tuple(published.shape[1:])}"
+                )
+            return published.to(images.device).float().div_(255)
         from freqrobust.attacks.corruptions.draws import Draws
 
         draws = Draws(context.ids, context.seed, f"corruption {self.name} {self.severity}")

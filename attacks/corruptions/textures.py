@@ -78,7 +78,7 @@ class Folder:
             raise DataError(f"frost={self.path} is not a folder; give one of frost pictures ({', '.join(SUFFIXES)})")
         files = sorted(file for file in self.path.iterdir() if file.suffix.lower() in SUFFIXES)
         if not files:
-            raise DataError(f"frost={self.path} holds no pictures ({', '.join(SUFFIXES)})")
+            raise DataError(f"frost={self.path} contains no pictures ({', '.join(SUFFIXES)})")
         return [self._read(file) for file in files]
 
     def _read(self, file: Path) -> torch.Tensor:

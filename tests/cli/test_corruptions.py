@@ -38,7 +38,7 @@ Rejected = Callable[..., str]
         ("--suite corruptions:files=empty", "empty holds neither gaussian_noise.npy nor gaussian_noise/1/CLASS/IMAGE"),
         ("--suite corruptions:files=short", "short: gaussian_noise.npy holds 7 images, but labels.npy 60 labels"),
         ("--suite corruptions:file=short", "corruption: unknown parameter 'file'"),
-        ("--attack corruption:name=frost,severity=1,frost=empty", "frost=empty holds no pictures"),
+        ("--attack corruption:name=frost,severity=1,frost=empty", "frost=empty contains no pictures"),
         ("--attack corruption:name=frost,severity=1,frost=small", "after scaling by 0.2, but the images have 8 x 8"),
         ("--suite corruption", "unknown suite 'corruption'; did you mean 'corruptions'?"),
         ("--suite corruptions --mce-reference alexnet", "are for the complete ImageNet-C files only"),

@@ -60,8 +60,6 @@ PATTERNS = {re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE): wanted for pattern
 #: Places that are not checked yet: files, ``plugin NAME``, ``freqrobust.NAME``, ``freqrobust COMMAND --help``.
 ALLOWED: frozenset[str] = frozenset(
     [
-        "attacks/corruption.py",
-        "attacks/corruptions/textures.py",
         "attacks/fourier.py",
         "attacks/gradient/climb.py",
         "attacks/noise.py",

@@ -134,7 +134,7 @@ def test_files_of_other_images_are_refused(arrays, folders, clean) -> None:
     with pytest.raises(DataError, match="was made for other images than other: some labels differ"):
         evaluate(Mean(), other, attacks=attack, device="cpu")
     longer = ImageData(clean.images.repeat(2, 1, 1, 1), clean.labels.repeat(2), 10, "longer")
-    with pytest.raises(DataError, match=rf"fog at severity 1 holds {N} images, but longer has ids up to {2 * N - 1}"):
+    with pytest.raises(DataError, match=rf"fog at severity 1 has {N} images, but longer has ids up to {2 * N - 1}"):
         evaluate(Mean(), longer, attacks=attack, device="cpu")
     larger = ImageData(torch.zeros(N, 3, 8, 8, dtype=torch.uint8), clean.labels, 10, "larger")
     with pytest.raises(DataError, match=r"has images \(3, 6, 6\), but larger has \(3, 8, 8\)"):
