@@ -22,7 +22,7 @@ LIBRARY = "pyautoattack"
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 #: Draws over which the version for randomised models averages.
 RAND_DRAWS = 20
-#: How often samples that were left as they were are tried again on a random model.
+#: How often the attack is repeated on samples of a random model that it left unchanged.
 ROUNDS = 5
 #: Classes that the loss of a part needs: the DLR loss the third largest logit, its targeted form the fourth.
 FEWEST_CLASSES = {"apgd-dlr": 3, "apgd-t": 4}
@@ -37,7 +37,7 @@ class _Bounded(Attack):
 
     @classmethod
     def build(cls, name: str, params: Mapping[str, Any]) -> Any:
-        """As for every plugin, and the library has to be there: better said now than after the clean pass."""
+        """As for every plugin; a missing library is reported here, before the clean pass."""
         installed(LIBRARY, name)
         return super().build(name, params)
 
@@ -48,24 +48,24 @@ class _Bounded(Attack):
 
 
 class AutoAttack(_Bounded):
-    """An ensemble without parameters to tune: APGD-CE, targeted APGD-DLR, targeted FAB, Square.  (Croce and Hein 2020)
+    """A parameter-free ensemble: APGD-CE, targeted APGD-DLR, targeted FAB, Square.  (Croce and Hein 2020)
 
-    Each part gets the samples that the parts before it left right, and the report counts what each part misclassified.
-    With fewer than 4 classes the parts whose loss is defined are run, and a note says that this is not the
-    standard attack. It is seeded anew for every batch, as the original is.
+    Each attack is run on the samples that are robust to those before it, and the report counts what each one
+    misclassified. With fewer than 4 classes only the attacks whose loss is defined are run, and a note says that this
+    is not the standard ensemble. As in the original, the seed is set again for every batch.
     """
 
     version: Literal["standard", "plus", "rand"] = Field(
-        "standard", description="plus: more parts and restarts; rand: for randomised models, with averaged gradients"
+        "standard", description="plus: more attacks and restarts; rand: for randomised models, with averaged gradients"
     )
 
     @property
     def averages_draws(self) -> bool:  # type: ignore[override]
-        """The version for randomised models does."""
+        """True for the version for randomised models."""
         return self.version == "rand"
 
     def eot_used(self, eot: int) -> int:
-        """That of the version for randomised models is fixed."""
+        """A fixed number for the version for randomised models, else what the harness asks for."""
         return RAND_DRAWS if self.averages_draws else eot
 
     def perturb(
@@ -76,19 +76,19 @@ class AutoAttack(_Bounded):
         library = require(LIBRARY, "autoattack")
         if self.eps == 0 or len(images) == 0:
             return images.clone()
-        found = images.clone()
+        result = images.clone()
         with isolated("autoattack", model, context.seed % 2**32, images.device):
             view = any_batch(model, context)
             with torch.no_grad():
                 logits = view(images)
             classes = int(logits.shape[1])
-            active = (logits.argmax(dim=1) == labels).nonzero()[:, 0]
+            active = context.criterion.is_correct(logits, labels).nonzero()[:, 0]
             ensemble = library.AutoAttack(
                 view, norm=NORMS[self.norm], eps=self.eps, seed=context.seed, version=self.version, device=images.device
             )
             for targeted in (ensemble.apgd_targeted, ensemble.fab):
                 targeted.n_target_classes = min(targeted.n_target_classes, classes - 1)
-            if context.goal == "maximize" and context.eot > 1:  # what one draw of a random model says does not decide
+            if context.goal == "maximize" and context.eot > 1:  # one draw of a random model does not decide
                 active = torch.arange(len(images), device=images.device)
             parts = [p for p in ensemble.attacks_to_run if FEWEST_CLASSES.get(p, 2) <= classes]
             left_out = [p for p in ensemble.attacks_to_run if p not in parts]
@@ -99,7 +99,7 @@ class AutoAttack(_Bounded):
             for part in parts:
                 if len(active) == 0:
                     break
-                tried = insist(
+                tried = repeated(
                     lambda x, y, part=part: _run(ensemble, part, context.seed, x, y),
                     images[active],
                     labels[active],
@@ -107,36 +107,36 @@ class AutoAttack(_Bounded):
                 )
                 tried = settle(tried, images[active], self.norm, self.eps)
                 with torch.no_grad():
-                    broken = view(tried).argmax(dim=1) != labels[active]
-                found[active[broken]] = tried[broken]
-                context.count(part, int(broken.sum()))
-                active = active[~broken]
+                    adversarial = context.criterion.is_adversarial(view(tried), labels[active])
+                result[active[adversarial]] = tried[adversarial]
+                context.count(part, int(adversarial.sum()))
+                active = active[~adversarial]
             if context.goal == "maximize" and len(active):
-                found[active] = settle(
+                result[active] = settle(
                     _highest_loss(ensemble, context.seed, images[active], labels[active]),
                     images[active],
                     self.norm,
                     self.eps,
                 )
-        return found
+        return result
 
 
-def insist(perturb: Any, images: torch.Tensor, labels: torch.Tensor, context: AttackContext) -> torch.Tensor:
-    """What the library makes of the images; of a random model, again where it left them as they were.
+def repeated(perturb: Any, images: torch.Tensor, labels: torch.Tensor, context: AttackContext) -> torch.Tensor:
+    """The examples of the library; of a random model, repeated on samples that it left unchanged.
 
-    It leaves a sample alone that its first prediction gets wrong, which for a random model may be one unlucky draw.
+    It does not attack a sample that its first prediction misclassifies, which for a random model may be a single draw.
     """
-    found: torch.Tensor = perturb(images.clone(), labels.clone())
+    examples: torch.Tensor = perturb(images.clone(), labels.clone())
     for _ in range(ROUNDS if context.eot > 1 else 0):
-        left = (found == images).flatten(1).all(dim=1)
-        if not left.any():
+        unchanged = (examples == images).flatten(1).all(dim=1)
+        if not unchanged.any():
             break
-        found[left] = perturb(images[left].clone(), labels[left].clone()).to(found.dtype)
-    return found
+        examples[unchanged] = perturb(images[unchanged].clone(), labels[unchanged].clone()).to(examples.dtype)
+    return examples
 
 
 def _run(ensemble: Any, part: str, seed: int, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """One part of the ensemble, set up as the original does right before it runs it."""
+    """One attack of the ensemble, configured as the original does right before running it."""
     if part in ("apgd-ce", "apgd-dlr"):
         attack = ensemble.apgd
         attack.loss = part.removeprefix("apgd-")
@@ -149,25 +149,27 @@ def _run(ensemble: Any, part: str, seed: int, images: torch.Tensor, labels: torc
     else:
         attack = ensemble.square
     attack.seed = seed
-    return attack.perturb(images, labels)  # type: ignore[no-any-return]
+    perturbed: torch.Tensor = attack.perturb(images, labels)
+    return perturbed
 
 
 def _highest_loss(ensemble: Any, seed: int, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """For samples that nothing broke: where one run of APGD found the highest cross-entropy."""
+    """For robust samples: the example with the highest cross-entropy in one run of APGD."""
     import torch
 
     torch.manual_seed(seed)
     apgd = ensemble.apgd
     apgd.loss, apgd.n_restarts, apgd.use_largereps = "ce", 1, False
-    return apgd.perturb(images.clone(), labels.clone(), best_loss=True)  # type: ignore[no-any-return]
+    perturbed: torch.Tensor = apgd.perturb(images.clone(), labels.clone(), best_loss=True)
+    return perturbed
 
 
 class Square(_Bounded):
-    """Random search over square-shaped changes, from scores alone.  (Andriushchenko et al. 2020, algorithm 1)"""
+    """Random search over square-shaped perturbations, without gradients.  (Andriushchenko et al. 2020, algorithm 1)"""
 
     needs_gradient: ClassVar[bool] = False
 
-    queries: Count = Field(5000, description="forward passes per sample, at most")
+    queries: Count = Field(5000, description="largest number of forward passes per sample")
 
     def perturb(
         self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
@@ -185,5 +187,5 @@ class Square(_Bounded):
                 resc_schedule=False,  # as AutoAttack has it
                 device=images.device,
             )
-            found = insist(attack.perturb, images, labels, context)
-        return settle(found, images, self.norm, self.eps)
+            examples = repeated(attack.perturb, images, labels, context)
+        return settle(examples, images, self.norm, self.eps)

@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 class FGSM(Attack):
     """x' = clip(x + eps * sign(grad CE(x))): one full step, no random start.  (Goodfellow et al. 2015, eq. 2)
 
-    With ``norm=l2`` the step is along the normalised gradient (fast gradient method). With ``norm=l1`` the pixels with
-    the largest gradients go to their wall until the budget is spent, where a linear loss is largest in ball and box.
+    With ``norm=l2`` the step is along the normalised gradient (fast gradient method). With ``norm=l1`` the pixels with the
+    largest gradients are set to 0 or 1 until the budget is spent, which maximises a linear loss in the intersection of
+    the L1 ball and [0, 1]. Under a criterion other than misclassification its loss replaces the cross-entropy.
     """
 
     averages_draws: ClassVar[bool] = True
+    any_criterion: ClassVar[bool] = True
 
     eps: Number = Field(8 / 255, ge=0, description="budget, in the norm's unit; 8/255 is accepted")
     norm: StepNorm = Field("linf", description="norm of the budget")
@@ -37,11 +39,10 @@ class FGSM(Attack):
     def perturb(
         self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
     ) -> torch.Tensor:
-        from freqrobust.attacks.gradient.ascent import loss_and_gradient
-        from freqrobust.numerics.losses import cross_entropy
+        from freqrobust.attacks.gradient.ascent import loss_and_gradient, loss_for
         from freqrobust.numerics.norms import farthest_l1, project, steepest
 
-        _, _, gradient = loss_and_gradient(model, images, labels, None, cross_entropy, context.eot)
+        _, _, gradient = loss_and_gradient(model, images, labels, None, loss_for(context.criterion), context.eot)
         if self.norm == "l1":
             return farthest_l1(gradient, images, self.eps)
         return project(images + self.eps * steepest(gradient, self.norm), images, self.norm, self.eps)

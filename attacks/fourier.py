@@ -52,18 +52,20 @@ class Chosen(NamedTuple):
 
 
 class Fourier(Attack):
-    """One wave added to every image: the direction of the Fourier basis that hurts most.  (Tsuzuku and Sato 2019)
+    """One wave added to every image: the most harmful direction of the Fourier basis.  (Tsuzuku and Sato 2019)
 
-    The samples are cut into two halves by the seed and their ids. The wave that is shown to one half is chosen on the
+    The samples are divided into two halves by the seed and their ids. The wave that is added to one half is chosen on the
     other: every direction is tried on half of ``samples`` images, with their phases spread over four quarters; then
     of the 8 best directions all four phases and (with up to three channels) all relative signs of the channels, on
-    ``samples`` images. The best wave breaks most of them; ties go to the highest mean margin. Costs
+    ``samples`` images. The wave with the most adversarial samples is
+    chosen, and of several the one with the highest mean margin. Costs
     ``directions * samples + 256 * samples`` forward passes at three channels, whatever the size of the data. The report
     names the waves.
     """
 
     needs_gradient: ClassVar[bool] = False
     averages_draws: ClassVar[bool] = True
+    any_criterion: ClassVar[bool] = True
     nested: ClassVar[bool] = False
 
     eps: Number = Field(8 / 255, ge=0, description="budget, in the norm's unit; 8/255 is accepted")
@@ -89,17 +91,17 @@ class Fourier(Attack):
             return None
         halves = _halves(samples.ids, context)
         if min(map(len, halves)) == 0:
-            context.note("one sample alone is left as it is: there is no other half to choose its wave on")
+            context.note("a single sample is not changed: there is no other half to choose its wave on")
             return Chosen({int(i): 0 for i in samples.ids}, torch.zeros(2, *samples.shape))
         directions = self._directions(samples.shape, context.seed)
         patterns = []
         for index, half in enumerate(halves):
             fitting = half[: self.samples]
-            wave, broken = self._choose(samples, fitting, directions, context)
+            wave, adversarial = self._choose(samples, fitting, directions, context)
             patterns.append(self.pattern([wave], samples.shape)[0])
-            judged = f"shown to the {len(halves[1 - index])} of half {2 - index}"
+            judged = f"added to the {len(halves[1 - index])} of half {2 - index}"
             context.note(
-                f"wave of half {index + 1}: {wave}; broke {broken} of the {len(fitting)} samples it was chosen on, {judged}"
+                f"wave of half {index + 1}: {wave}; adversarial for {adversarial} of the {len(fitting)} samples it was chosen on, {judged}"
             )
         ids = samples.ids.tolist()
         return Chosen({ids[i]: k for k, half in enumerate(halves) for i in half.tolist()}, torch.stack(patterns))
@@ -131,20 +133,20 @@ class Fourier(Attack):
         return signs[:, :, None, None] * (self.eps * grey / largest[:, None, None])[:, None]
 
     def _directions(self, shape: tuple[int, ...], seed: int) -> list[tuple[int, int]]:
-        """The frequencies to try, low ones first."""
+        """The frequencies to try, in ascending order."""
         from freqrobust.numerics import noise
         from freqrobust.numerics.frequency import directions
 
-        found = [(u, v) for u, v in directions(*shape[-2:]) if self.radius is None or math.hypot(u, v) < self.radius]
-        if self.directions is None or self.directions >= len(found):
-            return found
-        drawn = noise.permutation(len(found), seed=seed, stream="fourier directions")[: self.directions]
-        return [found[i] for i in sorted(drawn.tolist())]
+        waves = [(u, v) for u, v in directions(*shape[-2:]) if self.radius is None or math.hypot(u, v) < self.radius]
+        if self.directions is None or self.directions >= len(waves):
+            return waves
+        drawn = noise.permutation(len(waves), seed=seed, stream="fourier directions")[: self.directions]
+        return [waves[i] for i in sorted(drawn.tolist())]
 
     def _choose(
         self, samples: Samples, fitting: torch.Tensor, directions: list[tuple[int, int]], context: AttackContext
     ) -> tuple[Wave, int]:
-        """The wave that breaks most of some samples, and how many it breaks."""
+        """The wave with the most adversarial samples among those in ``fitting``, and their number."""
         channels = samples.shape[0]
         few = fitting[: max(1, self.samples // 2)]
         alike = (1,) * channels
@@ -160,11 +162,10 @@ class Fourier(Attack):
     def _scores(
         self, samples: Samples, rows: torch.Tensor, candidates: list[list[Wave]], context: AttackContext
     ) -> list[tuple[int, float]]:
-        """Samples broken and mean margin, of each candidate: a wave for every one of the samples."""
+        """Adversarial samples and mean margin of each candidate, which is a wave for every one of the samples."""
         import torch
 
-        from freqrobust.numerics.losses import margin
-
+        criterion = context.criterion
         waves = [wave for candidate in candidates for wave in candidate]
 
         def work(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
@@ -172,12 +173,14 @@ class Fourier(Attack):
             changed = (images + added).clamp(0, 1)
             with torch.no_grad():
                 draws = [model(changed) for _ in range(context.eot)]
-            broken = torch.stack([(logits.argmax(dim=1) != labels).float() for logits in draws]).mean(dim=0)
-            loss = torch.stack([margin(logits, labels) for logits in draws]).mean(dim=0)
-            return torch.stack([(broken > 0.5).float(), loss.nan_to_num(nan=math.inf)], dim=1)
+            adversarial = torch.stack([criterion.is_adversarial(logits, labels).float() for logits in draws]).mean(
+                dim=0
+            )
+            loss = torch.stack([criterion.margin(logits, labels) for logits in draws]).mean(dim=0)
+            return torch.stack([(adversarial > 0.5).float(), loss.nan_to_num(nan=math.inf)], dim=1)
 
-        found = samples.gather(rows.repeat(len(candidates)), work).cpu().double().view(len(candidates), -1, 2)
-        return [(int(one[:, 0].sum()), float(f"{one[:, 1].mean():.5g}")) for one in found]
+        scores = samples.gather(rows.repeat(len(candidates)), work).cpu().double().view(len(candidates), -1, 2)
+        return [(int(score[:, 0].sum()), float(f"{score[:, 1].mean():.5g}")) for score in scores]
 
 
 def _halves(ids: torch.Tensor, context: AttackContext) -> list[torch.Tensor]:

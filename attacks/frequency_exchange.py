@@ -1,4 +1,4 @@
-"""Two images in one, by frequency or by phase, as attacks of kind "shift"; the label is that of the first."""
+"""Two images combined, by frequency or by phase, as attacks of kind "shift"; the label is that of the first."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Partners(NamedTuple):
-    """Who is paired with whom.
+    """The pairs of samples.
 
     Attributes:
         samples: all samples.
@@ -57,8 +57,8 @@ class _Exchange(Attack):
         if not isinstance(prepared, Partners):
             raise PluginError(f"{_name(self)}: prepare() has to see the samples before perturb() does")
         rows = torch.tensor([prepared.row[i] for i in context.ids.tolist()], dtype=torch.int64)
-        found = prepared.samples.gather(rows, lambda model, batch, labels, which: batch)
-        return found.to(images.device)
+        partners = prepared.samples.gather(rows, lambda model, batch, labels, which: batch)
+        return partners.to(images.device)
 
 
 def _name(attack: Attack) -> str:
@@ -66,9 +66,9 @@ def _name(attack: Attack) -> str:
 
 
 class Hybrid(_Exchange):
-    """Low frequencies of the image, high ones of another image of the data set.  (Oliva et al. 2006)
+    """Low frequencies of the image, high frequencies of another image of the data set.  (Oliva et al. 2006)
 
-    Distances below ``radius`` are the image's, whose label counts; the others come from its partner.
+    Frequencies with a distance below ``radius`` are those of the image, whose label is kept; the others are its partner's.
     """
 
     radius: float = Field(ge=0, description="cycles per image", examples=[2])
@@ -94,11 +94,11 @@ class Hybrid(_Exchange):
 class PhaseSwap(_Exchange):
     """The phase of the image, the amplitudes of another.  (Oppenheim and Lim 1981; Chen et al. 2021)
 
-    Phases carry most of what people see in an image, so that its own label counts; with ``keep=amplitude`` it is the
-    other way round: its amplitudes, the phases of its partner.
+    Phases carry most of what people see in an image, so that its label is kept; with ``keep=amplitude`` the
+    image gives the amplitudes and its partner the phases.
     """
 
-    keep: Literal["phase", "amplitude"] = Field("phase", description="what is kept of the image whose label counts")
+    keep: Literal["phase", "amplitude"] = Field("phase", description="what is kept of the image whose label is kept")
     clip: bool = Field(False, description="clip the result to [0, 1]")
 
     def perturb(

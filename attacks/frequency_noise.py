@@ -1,4 +1,4 @@
-"""Noise of chosen frequencies as attacks of kind "shift": one Fourier direction, a filtered Gaussian, an octave band."""
+"""Noise of given frequencies as attacks of kind "shift": one Fourier direction, a filtered Gaussian, an octave band."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from freqrobust.plugins.context import AttackContext
     from freqrobust.plugins.dataset import ImageDataset
 
-#: Mean gray that critical-band stimuli are brought to: the mean of ImageNet's channel means.
+#: Mean of critical-band images: the mean of ImageNet's channel means.
 _GRAY = 0.449
 
 
@@ -62,7 +62,7 @@ class FourierNoise(_FrequencyNoise):
 class FilteredNoise(_FrequencyNoise):
     """Gaussian noise of the frequencies with low <= distance < high, scaled to an L2 norm.  (Yin et al. 2019, fig. 5)
 
-    Only ``high`` given is low-pass noise, only ``low`` high-pass, both band-pass, none white.
+    With ``high`` alone it is low-pass noise, with ``low`` alone high-pass, with both band-pass, with neither white.
     """
 
     l2: float = Field(ge=0, description="L2 norm of the noise over all channels of an image", examples=[4])
@@ -101,17 +101,19 @@ class CriticalBand(_FrequencyNoise):
     """Noise of one octave on a gray image of low contrast: critical band masking.  (Subramanian et al. 2023)
 
     The image is made gray, its differences from its mean are multiplied by ``contrast``, and its mean becomes 0.449
-    (ImageNet's). Gaussian noise, the same in all channels, is cut to the frequencies with
+    (ImageNet's). Gaussian noise, the same in all channels, is filtered to the frequencies with
     ``center / sqrt(2) <= distance < center * sqrt(2)`` and scaled to the standard deviation ``std`` whatever the band;
-    the sum is clipped to [0, 1]. The authors cut with a Laplacian pyramid instead, give every band the power of the
-    highest one (so that their ``std``, of the noise before the cut, is larger than the band's), and move pixels that
-    would leave the range; their bands at 224 pixels are centred at 1.75, 3.5, 7, 14, 28, 56 and 112.
+    the sum is clipped to [0, 1]. The authors filter with a Laplacian pyramid instead, give every band the power of the
+    highest one (so that their ``std``, of the noise before filtering, is larger than the band's), and shift pixels that
+    are outside the range; their bands at 224 pixels are centred at 1.75, 3.5, 7, 14, 28, 56 and 112.
     """
 
     center: float = Field(gt=0, description="middle of the octave, cycles per image", examples=[2])
     std: float = Field(0.16, ge=0, description="standard deviation of the noise in the band, in pixel values")
-    contrast: float = Field(0.2, ge=0, le=1, description="share of the image's contrast that is left")
-    grayscale: bool = Field(True, description="make the image gray; else each channel keeps its own, and its noise")
+    contrast: float = Field(0.2, ge=0, le=1, description="factor of the image's contrast")
+    grayscale: bool = Field(
+        True, description="convert the image to gray; otherwise each channel keeps its values, with noise of its own"
+    )
 
     @property
     def _band(self) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""A room of its own for code of other libraries: seeded global generators, no output, nothing left changed."""
+"""Isolation of code of other libraries: seeded global generators, no output, no lasting changes of state."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from freqrobust.plugins.context import AttackContext
 
 EXTRA = "pip install 'freqrobust[zoo]'"
-#: How far rounding may carry a result out of the box or the budget, relative to budgets above 1.
+#: How far rounding may move a result out of [0, 1] or the budget, relative to budgets above 1.
 ROUNDING = 1e-5
 
 
@@ -60,7 +60,7 @@ def batch_seed(context: AttackContext) -> int:
 
 
 class _Nowhere(io.StringIO):
-    """Swallows what is printed; a progress display that is already running keeps its own way to the screen."""
+    """Discards what is printed, except by a progress display that is already running."""
 
     def __init__(self, instead_of: Any) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class _Nowhere(io.StringIO):
 
 @contextmanager
 def generators(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the global generators of torch, numpy and Python, and put them back as they were."""
+    """Seed the global generators of torch, numpy and Python, and restore their states afterwards."""
     import numpy as np
     import torch
 
@@ -94,14 +94,14 @@ def generators(seed: int, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def isolated(name: str, model: nn.Module, seed: int, device: torch.device) -> Iterator[None]:
-    """Run code of a library: seeded, silent, with gradients, and with the modes of the model put back.
+    """Run code of a library: seeded, silent, with gradients, and with the modes of the model restored.
 
     Its warnings about what it computes go to the harness, which puts them into the report; those for its developers
     are ignored.
 
     Raises:
-        PluginError: whatever the library raises, with the name of the attack; but a lack of memory, and
-            what this project raises itself, pass unchanged.
+        PluginError: whatever the library raises, with the name of the attack; but out-of-memory errors and this
+            project's own errors pass unchanged.
     """
     import torch
 
@@ -125,10 +125,10 @@ def isolated(name: str, model: nn.Module, seed: int, device: torch.device) -> It
 
 
 def any_batch(model: nn.Module, context: AttackContext) -> nn.Module:
-    """The model for code that shows it some of the samples only, or one sample several times.
+    """The model for code that predicts a subset of the batch, or a sample several times.
 
-    Modules that draw keyed noise are told which samples they see; a library does not say, so that where the
-    number differs from that of the batch, positions and a count of the calls stand for the samples.
+    Modules that draw seeded noise need the ids of the samples, which a library does not pass on: where the number of
+    images differs from that of the batch, positions and a count of the calls replace the ids.
     """
     import torch
     from torch import nn
@@ -153,22 +153,22 @@ def any_batch(model: nn.Module, context: AttackContext) -> nn.Module:
     return view
 
 
-def settle(found: Any, images: torch.Tensor, norm: str | None, eps: float | None) -> torch.Tensor:
-    """The library's images, detached, in float32, without what rounding added; real violations stay in.
+def settle(examples: Any, images: torch.Tensor, norm: str | None, eps: float | None) -> torch.Tensor:
+    """The library's images, detached, in float32, with rounding errors removed; real violations are kept.
 
     Args:
-        found: what the library returned.
+        examples: what the library returned.
         images: the clean images ``(N, C, H, W)``.
         norm: ``linf``, ``l2`` or ``l1``; None without a budget.
         eps: the budget.
     """
     import torch
 
-    if not isinstance(found, torch.Tensor) or found.shape != images.shape:
-        return found  # type: ignore[no-any-return]  # the harness says what is wrong with it
-    given: torch.Tensor = found.detach().to(images.device, torch.float32)
-    boxed = given.clamp(0, 1)
-    inside = torch.where((given - boxed).abs() <= ROUNDING, boxed, given)
+    if not isinstance(examples, torch.Tensor) or examples.shape != images.shape:
+        return examples  # type: ignore[no-any-return]  # the harness reports what is wrong with it
+    exact: torch.Tensor = examples.detach().to(images.device, torch.float32)
+    boxed = exact.clamp(0, 1)
+    inside = torch.where((exact - boxed).abs() <= ROUNDING, boxed, exact)
     if norm is None or eps is None:
         return inside
     delta = inside - images
@@ -190,5 +190,5 @@ def _lengths(delta: torch.Tensor, norm: str) -> torch.Tensor:
     import torch
 
     order = {"linf": float("inf"), "l2": 2.0, "l1": 1.0}[norm]
-    found: torch.Tensor = torch.linalg.vector_norm(delta.flatten(1), ord=order, dim=1, dtype=torch.float64)
-    return found
+    lengths: torch.Tensor = torch.linalg.vector_norm(delta.flatten(1), ord=order, dim=1, dtype=torch.float64)
+    return lengths

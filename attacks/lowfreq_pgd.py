@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from freqrobust.attacks.gradient.climb import Climb
+from freqrobust.attacks.gradient.iterative import IterativeGradientAttack
 from freqrobust.core.errors import PluginError
 from freqrobust.core.numbers import Number
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from freqrobust.plugins.context import AttackContext
 
 
-class LowFrequencyPGD(Climb):
-    """PGD whose perturbation holds only frequencies with low <= distance < radius.  (Guo et al. 2019; Maiya et al. 2021)
+class LowFrequencyPGD(IterativeGradientAttack):
+    """PGD whose perturbation contains only frequencies with low <= distance < radius.  (Guo et al. 2019; Maiya et al. 2021)
 
     The perturbation lies in the band and in the budget exactly; then ``image + perturbation`` is clipped to [0, 1],
-    which leaves the band a little where pixels are near black or white (see ``freqrobust.attacks.gradient.regions.Band``). ``step_size``
+    which adds small components outside the band where pixels are near 0 or 1 (see ``freqrobust.attacks.gradient.regions.Band``). ``step_size``
     defaults to ``2.5 * eps / steps``; a random start is filtered Gaussian noise of a random length.
     """
 
     norm: Literal["linf", "l2"] = Field("linf", description="norm of the budget")
-    step_size: Number | None = Field(None, gt=0, description="length of a step; default 2.5 * eps / steps")
+    step_size: Number | None = Field(None, gt=0, description="step size in the norm; default 2.5 * eps / steps")
     radius: float = Field(gt=0, description="frequencies below this distance from DC, cycles per image", examples=["8"])
-    low: float = Field(0.0, ge=0, description="and not below this one: low > 0 makes it a band")
+    low: float = Field(0.0, ge=0, description="smallest distance from DC of the band, cycles per image")
     shape: Literal["circle", "square"] = Field(
         "circle", description="circle: Euclidean distance from DC; square: largest coordinate"
     )

@@ -1,4 +1,4 @@
-"""Random noise with the budget of an attack: what no attack may fall behind."""
+"""Random noise within a budget: a control that every attack should outperform."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ class Noise(Attack):
     """The worst of several draws of random noise with a given budget: a control for attacks.
 
     Pixels are drawn independently: from [-1, 1] (``uniform``), standard normal (``gaussian``), or -1 and 1 (``sign``).
-    For L2 and L1 the draw is then scaled to the norm ``eps``. For Linf it is multiplied by ``eps``, and what a Gaussian
-    has beyond ``eps`` is cut off (about a third of the pixels). At last the image is brought into [0, 1], which only
-    shortens the change.
+    For L2 and L1 the draw is then scaled to the norm ``eps``. For Linf it is multiplied by ``eps`` and clipped to
+    [-eps, eps], which affects about a third of the pixels of a Gaussian. Finally the image is clipped to [0, 1], which
+    only reduces the perturbation.
     """
 
     needs_gradient: ClassVar[bool] = False
     averages_draws: ClassVar[bool] = True
+    any_criterion: ClassVar[bool] = True
     nested: ClassVar[bool] = False
 
     eps: Number = Field(8 / 255, ge=0, description="budget, in the norm's unit; 8/255 is accepted")
     norm: Norm = Field("linf", description="norm of the budget")
     distribution: Literal["uniform", "gaussian", "sign"] = Field("uniform", description="how pixels are drawn")
-    draws: Count = Field(10, description="draws per sample; it is broken if one of them breaks it")
+    draws: Count = Field(10, description="draws per sample; one adversarial draw is enough")
 
     @model_validator(mode="after")
     def _eps_in_pixels(self) -> Any:
@@ -48,7 +49,7 @@ class Noise(Attack):
         return self._first_success(model, images, labels, context)
 
     def draw(self, images: torch.Tensor, context: AttackContext, number: int) -> torch.Tensor:
-        """The images with the noise of one draw, inside of the budget and of [0, 1]."""
+        """The images with the noise of one draw, within the budget and [0, 1]."""
         from freqrobust.numerics.norms import norms, per_sample, project
 
         stream, shape = f"noise {self.distribution} {number}", images.shape[1:]
@@ -67,31 +68,28 @@ class Noise(Attack):
     ) -> torch.Tensor:
         import torch
 
-        from freqrobust.attacks.gradient.ascent import is_fooled
-
-        found = images.clone()
+        result = images.clone()
         active = torch.arange(len(images), device=images.device)
         for number in range(self.draws):
             changed = self.draw(images[active], context.subset(active), number)
-            found[active] = changed
-            if number + 1 < self.draws:  # whoever counts predicts the last one
+            result[active] = changed
+            if number + 1 < self.draws:  # the harness predicts the last one
                 with torch.no_grad():
-                    fooled = is_fooled(model(changed), labels[active], context.slack)
-                active = active[~fooled]
+                    adversarial = context.is_adversarial(model(changed), labels[active])
+                active = active[~adversarial]
                 if len(active) == 0:
                     break
-        return found
+        return result
 
     def _highest_loss(
         self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
     ) -> torch.Tensor:
-        from freqrobust.attacks.gradient.ascent import better, expected_loss
-        from freqrobust.numerics.losses import cross_entropy
+        from freqrobust.attacks.gradient.ascent import better, expected_loss, loss_for
 
         best = best_loss = None
         for number in range(self.draws):
             changed = self.draw(images, context, number)
-            loss = expected_loss(model, changed, labels, None, cross_entropy, context.eot)
-            best, best_loss = better(best, best_loss, changed, loss)
+            values = expected_loss(model, changed, labels, None, loss_for(context.criterion), context.eot)
+            best, best_loss = better(best, best_loss, changed, values)
         assert best is not None
         return best

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
-from freqrobust.attacks.gradient.climb import Climb
+from freqrobust.attacks.gradient.iterative import IterativeGradientAttack
 
 if TYPE_CHECKING:
     from freqrobust.attacks.gradient.regions import Space
@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 SPARSITY = 0.02
 
 
-class PGD(Climb):
+class PGD(IterativeGradientAttack):
     """Projected gradient ascent on a loss inside an Linf, L2 or L1 ball.  (Madry et al. 2018, eq. 1)
 
-    ``step_size`` defaults to ``2.5 * eps / steps``, and to twice that for L1. A targeted attack climbs towards one other class; a
-    sample counts as broken when it is misclassified at all. In an Linf sweep of eps the first climb starts in the
-    corner of the ball where the climb at the smaller eps ended.
+    ``step_size`` defaults to ``2.5 * eps / steps``, and to twice that for L1. With a target the attack minimises the loss of one
+    other class; which examples are adversarial is decided by the criterion, by default by misclassification as any
+    class. In an Linf sweep of eps the first restart is initialised at the vertex of the ball that has the signs of the
+    perturbation found at the smaller eps.
 
-    An L1 step is shared by the part ``sparsity`` of the pixels that have the largest gradients (Tramer and Boneh 2019,
+    An L1 step changes the share ``sparsity`` of the pixels that have the largest gradients (Tramer and Boneh 2019,
     "SLIDE"), and is projected exactly onto the intersection of the ball and [0, 1] (Croce and Hein 2021, "Mind the
     box").
     """

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Replay(Attack):
     """The saved example of each sample, found by its id: a transfer attack.  (Papernot et al. 2016)
 
-    Of several saved sets, each sample gets the example with the largest margin loss. The budget is that of the
+    Of several saved sets, each sample gets the example with the largest margin of the criterion. The budget is that of the
     sets where they agree; else the attack is unbounded, and measured perturbations decide which threats it fits.
     """
 
@@ -32,6 +32,7 @@ class Replay(Attack):
     )
 
     needs_gradient: ClassVar[bool] = False
+    any_criterion: ClassVar[bool] = True
     positional: ClassVar[str | None] = "dir"
 
     @model_validator(mode="after")
@@ -44,17 +45,17 @@ class Replay(Attack):
 
     @cached_property
     def sets(self) -> list[SavedSet]:
-        """What was saved, by file name."""
+        """The saved sets, by file name."""
         from freqrobust.core.files import user_path
         from freqrobust.data.adversarial_sets import read_all
 
         return read_all(user_path(self.dir, "dir"))
 
     def resolved_params(self) -> dict[str, str]:
-        """What the files hold: another content is another attack."""
+        """A hash of the files: other contents are another attack."""
         digest = hashlib.sha256()
-        for one in self.sets:
-            for array in (one.images, one.ids, one.labels):
+        for saved in self.sets:
+            for array in (saved.images, saved.ids, saved.labels):
                 digest.update(array.numpy().tobytes())
         return {"sha256": digest.hexdigest()[:16]}
 
@@ -62,19 +63,17 @@ class Replay(Attack):
         """The budget that all sets were made for."""
         threats = {(one.meta.threat.norm, one.meta.threat.eps) if one.meta.threat else None for one in self.sets}
         first = self.sets[0].meta.threat
-        return Threat(first.norm, first.eps) if len(threats) == 1 and first is not None else None  # type: ignore[arg-type]
+        return Threat(first.norm, first.eps) if len(threats) == 1 and first is not None else None
 
     def perturb(
         self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
     ) -> torch.Tensor:
         import torch
 
-        from freqrobust.numerics.losses import margin
-
-        candidates = [self._of(one, images, labels, context.ids) for one in self.sets]
+        candidates = [self._of(saved, images, labels, context.ids) for saved in self.sets]
         if len(candidates) == 1:
             return candidates[0]
-        losses = torch.stack([margin(model(found), labels) for found in candidates])
+        losses = torch.stack([context.criterion.margin(model(examples), labels) for examples in candidates])
         best = losses.nan_to_num(nan=float("inf")).argmax(dim=0)
         return torch.stack(candidates)[best, torch.arange(len(images), device=images.device)]
 
@@ -84,7 +83,7 @@ class Replay(Attack):
         rows = positions(ids.cpu(), saved, "replay")
         if saved.images.shape[1:] != images.shape[1:]:
             raise PluginError(
-                f"replay: {saved.path} holds images {tuple(saved.images.shape[1:])}, "
+                f"replay: {saved.path} has images {tuple(saved.images.shape[1:])}, "
                 f"but these are {tuple(images.shape[1:])}"
             )
         if not bool((saved.labels[rows] == labels.cpu()).all()):

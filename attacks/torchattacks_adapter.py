@@ -1,8 +1,8 @@
-"""Every attack of the library torchattacks (Kim 2020, arXiv 2010.01950), and all that is particular about it.
+"""All attacks of the library torchattacks (Kim 2020, arXiv 2010.01950).
 
 ``torchattacks:CW:c=1,steps=50``: names and parameters are those of the installed version. Its attacks draw from the
-global generators, so that a result depends on who else is in the batch; they are seeded from the run's seed and
-the samples of the batch.
+global generators, so that a result depends on the other samples of the batch; they are seeded by the seed of the
+run and the samples of the batch.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 PREFIX = "torchattacks"
 #: Take other attacks or training data, and no model.
 WRAPPERS = ("MultiAttack", "LGV")
-#: Set here and not by the user: the run's seed, the model given, silence.
+#: Set by the adapter and not by the user.
 OURS = ("self", "model", "device", "seed", "verbose")
-#: Attacks without a parameter ``norm`` that have a budget: its norm and the parameter that holds it.
+#: Attacks without a parameter ``norm`` that have a budget: its norm and the name of the parameter.
 #: Draws over which AutoAttack's version for randomised models averages by itself.
 RAND_DRAWS = 20
 BUDGETS: dict[str, tuple[Norm, str]] = {
@@ -48,9 +48,9 @@ BUDGETS: dict[str, tuple[Norm, str]] = {
     "PGDRSL2": ("l2", "eps"),
 }
 NORMS: dict[str, Norm] = {"Linf": "linf", "L2": "l2"}
-#: They ask the model for scores, or nothing.
+#: Attacks that use predictions without gradients, or no model at all.
 WITHOUT_GRADIENT = ("VANILA", "GN", "SPSA", "OnePixel", "Pixle", "Square")
-#: What the code compares its text parameters with.
+#: The accepted values of text parameters.
 CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
     ("*", "norm"): tuple(NORMS),
     ("APGD", "loss"): ("ce", "dlr"),
@@ -61,14 +61,14 @@ CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
     ("*", "version"): ("standard", "plus", "rand"),
     ("*", "pixel_mapping"): ("random", "similarity", "similarity_random", "distance", "distance_random"),
 }
-#: Whole numbers in the signature that are quantities all the same.
+#: Parameters that are real numbers although their default is an integer.
 REAL = ("c", "kappa", "lam", "scale")
-#: Bounds that the code takes for granted; every other whole number is at least 1, every other quantity free.
+#: Parameters that have to be at least 0; every other integer is at least 1, every other number is not bounded.
 NOT_NEGATIVE = ("eps", "max_epsilon", "alpha", "std", "noise_sd", "c", "kappa", "overshoot")
 
 
 class _Member(Attack):
-    """What all of them share; the subclasses are made from the library's signatures."""
+    """The base class of all of them; the subclasses are made from the library's signatures."""
 
     batch_invariant: ClassVar[bool] = False
     libraries: ClassVar[tuple[str, ...]] = (PREFIX,)
@@ -84,11 +84,11 @@ class _Member(Attack):
 
     @property
     def averages_draws(self) -> bool:  # type: ignore[override]
-        """Those with an ``eot_iter`` above 1 do, and AutoAttack's version for randomised models."""
+        """True with an ``eot_iter`` above 1, and for AutoAttack's version for randomised models."""
         return getattr(self, "eot_iter", 1) > 1 or getattr(self, "version", None) == "rand"
 
     def eot_used(self, eot: int) -> int:
-        """Its own number, where it averages by itself."""
+        """The attack's own number of draws where it averages by itself, else what the harness asks for."""
         return getattr(self, "eot_iter", RAND_DRAWS) if self.averages_draws else eot
 
     def threat(self) -> Threat | None:
@@ -115,10 +115,10 @@ class _Member(Attack):
             self._check_classes(classes)
             attack = getattr(library, self.original)(view, **self._arguments(seed, classes))
             attack.set_device(images.device)
-            if self.original == "JSMA" and classes is not None:  # its own targets are those of ten classes
-                attack.set_mode_targeted_by_function(lambda _, given: (given + 1) % classes, quiet=True)
-            found = attack(images.clone(), labels.clone())
-        return settle(found, images, *(threat or (None, None)))
+            if self.original == "JSMA" and classes is not None:  # its default targets assume ten classes
+                attack.set_mode_targeted_by_function(lambda _, own: (own + 1) % classes, quiet=True)
+            examples = attack(images.clone(), labels.clone())
+        return settle(examples, images, *(threat or (None, None)))
 
     def _arguments(self, seed: int, classes: int | None) -> dict[str, Any]:
         signature = inspect.signature(getattr(require(PREFIX, self.spec_name), self.original).__init__)
@@ -130,7 +130,7 @@ class _Member(Attack):
         return given
 
     def _asks_for_classes(self) -> bool:
-        """Whether the number of classes matters, and so one image has to be shown to the model."""
+        """Whether the number of classes is needed, for which the model has to predict one image."""
         return self._fewest_classes() > 2 or self.original == "JSMA" or "n_classes" in type(self).model_fields
 
     def _fewest_classes(self) -> int:
@@ -142,11 +142,11 @@ class _Member(Attack):
     def _check_classes(self, classes: int | None) -> None:
         if classes is None:
             return
-        fewest, given = self._fewest_classes(), getattr(self, "n_classes", None)
+        fewest, wanted = self._fewest_classes(), getattr(self, "n_classes", None)
         if classes < fewest:
             raise PluginError(f"{self.spec_name} needs at least {fewest} classes, but the model has {classes}")
-        if given is not None and given > classes:
-            raise PluginError(f"{self.spec_name}: n_classes is {given}, but the model has {classes} classes")
+        if wanted is not None and wanted > classes:
+            raise PluginError(f"{self.spec_name}: n_classes is {wanted}, but the model has {classes} classes")
 
 
 def _classes(model: nn.Module, images: torch.Tensor) -> int:
@@ -172,13 +172,13 @@ def _member(name: str) -> type[Attack]:
     """The plugin class of one attack, from the signature and the docstring of the library's class."""
     original = getattr(require(PREFIX, f"{PREFIX}:{name}"), name)
     text = inspect.cleandoc(original.__doc__ or "")
-    told = _descriptions(text)
+    descriptions = _descriptions(text)
     fields: dict[str, Any] = {}
     for parameter in inspect.signature(original.__init__).parameters.values():
         key = parameter.name
         if key in OURS or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             continue
-        about = told.get(key, f"as in {PREFIX}")
+        about = descriptions.get(key, f"as in {PREFIX}")
         if key == "n_classes":
             fields[key] = (
                 int | None,
@@ -221,11 +221,11 @@ def _spelling(choices: tuple[str, ...]) -> Any:
 
 def _descriptions(text: str) -> dict[str, str]:
     """``eps (float): maximum perturbation. (Default: 8/255)`` to ``{"eps": "maximum perturbation"}``."""
-    found = {}
+    descriptions = {}
     for key, about in re.findall(r"^\s+(\w+) ?\([^)]*\) ?: *(.*)$", text, re.MULTILINE):
         said = re.sub(r"\s*(\[[^]]*\]\s*)?(\(?Default:?.*)?$", "", about, flags=re.IGNORECASE)
-        found[key] = said.strip().rstrip(".,") or f"as in {PREFIX}"
-    return found
+        descriptions[key] = said.strip().rstrip(".,") or f"as in {PREFIX}"
+    return descriptions
 
 
 def _about(name: str, text: str) -> str:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from freqrobust.attacks.corruption import Corruption
-from freqrobust.data.sources import load_data
+from freqrobust.data.loading import load_data
 from freqrobust.plugins.context import AttackContext
 from freqrobust.plugins.corruption_names import COMMON, EXTRA, SEVERITIES
 

@@ -26,7 +26,7 @@ from rich.table import Table
 from timing import Timed, alternate, packages, ratio, surroundings
 
 from freqrobust.attacks.corruption import Corruption
-from freqrobust.data.sources import load_data
+from freqrobust.data.loading import load_data
 from freqrobust.plugins.context import AttackContext
 from freqrobust.plugins.corruption_names import COMMON, EXTRA, SEVERITIES
 

@@ -18,15 +18,16 @@ from torch import nn
 
 from freqrobust import Report, evaluate, load_model
 from freqrobust.data.dataset import ImageData
-from freqrobust.data.sources import load_data
-from freqrobust.gate.regression import POWER, Rules, compare, expected_drop, points
+from freqrobust.data.loading import load_data
+from freqrobust.gate.regression import POWER, Rules, compare, expected_drop
 from freqrobust.gate.sequential import SequentialGate
 from freqrobust.gate.thresholds import Threshold, least_right
 from freqrobust.numerics.noise import permutation
 from freqrobust.numerics.sequential_test import looks_for, plan
 from freqrobust.plugins.context import DefenseContext
 from freqrobust.plugins.registry import defenses
-from freqrobust.results.gate_record import Comparison
+from freqrobust.results.gate_record import Comparison, GateRecord
+from freqrobust.results.gate_view import gate_tables
 from freqrobust.results.outcomes import pack
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,22 +100,11 @@ def changes(batches: Batches) -> None:
         rules = Rules(("default", "hfc", "sweep"))
         found = compare(reports[old], reports[new], rules, name=old)
         print(f"### {old} as the baseline, {new} as the new model: {_verdict(found)}\n")
-        rows = [
-            [
-                row.name.removeprefix("none / "),
-                f"{row.baseline:.1%}",
-                f"{row.new:.1%}",
-                points(-(row.measured or 0)),
-                f"{row.lost} / {row.gained}",
-                f"{row.p_value:.2g}",
-                f"{row.p_adjusted:.2g}" if row.p_adjusted is not None else "",
-                f"{100 * row.detectable:.1f}" if row.detectable is not None else "",
-                {True: "ok", False: "**regression**", None: "information"}[row.passed],
-            ]
-            for row in found.rows
-        ]
-        columns = ["cell", "was", "now", "points", "lost / gained", "p", "corrected p", "sees", ""]
-        table(columns, rows)
+        for view in gate_tables(GateRecord(passed=found.passed, comparison=found)):
+            table(
+                ["cell", "result", *view.columns.values()],
+                [[row.record.name, *(text for _, text in row.texts(view.columns))] for row in view.rows],
+            )
 
 
 def _verdict(found: Comparison) -> str:
@@ -156,12 +146,14 @@ def power(batches: Batches) -> None:
             drop = next(row.measured for row in whole.rows if row.name == name)
             announced = expected_drop(n, len(cells), 0.05)
             seen = [
-                row.detectable for row in each if row.detectable is not None and row.detectable <= (row.baseline or 0)
+                row.minimum_detectable_drop
+                for row in each
+                if row.minimum_detectable_drop is not None and row.minimum_detectable_drop <= (row.baseline or 0)
             ]
             rows.append(
                 [
                     n,
-                    name.removeprefix("none / "),
+                    name.removeprefix("undefended / "),
                     f"{100 * (drop or 0):.1f}",
                     f"{100 * announced:.1f}" if announced is not None else "none",
                     f"{100 * float(np.mean(seen)):.1f}" if seen else "none",
@@ -254,7 +246,7 @@ def _options(attacks: Sequence[str], seed: int) -> dict[str, object]:
     return {
         "attacks": parse_attacks(attacks),
         "defenses": [],
-        "baseline": True,
+        "undefended": True,
         "oblivious": False,
         "seed": seed,
         "progress": Silent(),
@@ -267,7 +259,7 @@ def _passes(report: Report) -> int:
 
 
 def timing(batches: Batches) -> None:
-    """Seconds of a check against the drop that it sees."""
+    """Seconds of a check, and its minimum detectable drop."""
     model, rows = batches.model("resnet20"), []
     evaluate(model, batches.data.first(50), suite="quick", device="cpu")  # warm up
     for suite in ("quick", "standard"):
@@ -282,7 +274,10 @@ def timing(batches: Batches) -> None:
             rows.append([suite, n, cells, f"{seconds:.1f}", *shown])
     print(f"torch threads: {torch.get_num_threads()}\n")
     table(
-        ["suite", "n", "gate cells", "processor seconds", "drop seen, any gate cell", "drop seen, one gate cell alone"],
+        [
+            *("suite", "n", "gate cells", "processor seconds"),
+            *("minimum detectable drop, any gate cell", "minimum detectable drop, one gate cell alone"),
+        ],
         rows,
     )
     sizes = [

@@ -91,7 +91,7 @@ def once(folder: Path) -> dict[str, tuple[float, float]]:
             os.chdir(here)
     spent = dict.fromkeys(PHASES, (0.0, 0.0))
     for label, cpu, wall in Clock.found:
-        phase = PHASES[not label.startswith("none")]
+        phase = PHASES[not label.startswith("undefended")]
         spent[phase] = spent[phase][0] + cpu, spent[phase][1] + wall
     return spent
 

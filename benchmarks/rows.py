@@ -17,7 +17,7 @@ from timing import Timed, alternate, ratio
 
 from freqrobust import load_model
 from freqrobust.data.dataset import ImageData
-from freqrobust.data.sources import load_data
+from freqrobust.data.loading import load_data
 from freqrobust.harness.devices import auto_batch_size
 from freqrobust.models.batch_norm_folding import fold_batch_norm
 from freqrobust.numerics.frequency import low_pass

@@ -109,10 +109,10 @@ def ours_maximize(task: Task, size: int) -> Found:
         target_model = TargetModel(task.model, task.model, task.images[:4], device=CPU)
         ids = torch.arange(len(task.images)).split(size)
         for some, (images, labels) in zip(ids, task.chunks(size), strict=True):
-            clean, _ = target_model.predict(images, some)
+            clean = target_model.predict(images, some).classes
             with target_model.attacked(some, task.spec) as view:
                 found = attack.perturb(view, images, labels, AttackContext(some, 0, "maximize"))
-            predicted, _ = target_model.predict(found, some)
+            predicted = target_model.predict(found, some).classes
             right.append((clean == labels) & (predicted == labels))
         passes = target_model.forwards + target_model.view.forwards, target_model.view.backwards
     return Found(float(torch.cat(right).float().mean()), *passes)

@@ -84,12 +84,12 @@ def eot(shared: Path, images: int) -> None:
     print("|---|---|---|---|---|")
     for cell in report.cells:
         if cell.knowledge == "adaptive":
-            unaware = [
+            oblivious = [
                 c.correct
                 for c in report.cells
                 if (c.attack_spec, c.defense, c.knowledge) == (cell.attack_spec, cell.defense, "oblivious")
             ]
-            shown = unaware[0] if unaware else ""
+            shown = oblivious[0] if oblivious else ""
             print(
                 f"| {cell.defense} | {cell.attack_spec} | {cell.eot or ''} | {cell.correct} of {cell.n} | {shown} |",
                 flush=True,

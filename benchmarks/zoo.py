@@ -29,7 +29,7 @@ from torch import nn
 from freqrobust import evaluate, load_model
 from freqrobust.attacks.isolation import batch_seed, generators
 from freqrobust.data.dataset import ImageData
-from freqrobust.data.sources import load_data
+from freqrobust.data.loading import load_data
 from freqrobust.models.classifier import frozen
 from freqrobust.plugins.context import AttackContext
 from freqrobust.plugins.registry import attacks

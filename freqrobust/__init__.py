@@ -21,10 +21,13 @@ __all__ = [
     "AnalysisRecord",
     "AnalysisResult",
     "AnalysisTable",
+    "AnalyzeConfig",
     "Attack",
     "AttackContext",
+    "Criterion",
     "Defense",
     "DefenseContext",
+    "EvalConfig",
     "FreqRobustError",
     "ImageData",
     "InputDefense",
@@ -43,11 +46,12 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from freqrobust.core.config import AnalyzeConfig, EvalConfig
     from freqrobust.core.errors import FreqRobustError
     from freqrobust.core.numbers import Number, Pixel
     from freqrobust.core.progress import Progress
     from freqrobust.data.dataset import ImageData
-    from freqrobust.data.sources import load_data
+    from freqrobust.data.loading import load_data
     from freqrobust.harness.analysis import Analysis
     from freqrobust.harness.analysis_context import AnalysisContext
     from freqrobust.harness.analyze import analyze
@@ -57,6 +61,7 @@ if TYPE_CHECKING:
     from freqrobust.numerics import noise
     from freqrobust.plugins.base import Attack, Defense, InputDefense
     from freqrobust.plugins.context import AttackContext, DefenseContext
+    from freqrobust.plugins.criterion import Criterion
     from freqrobust.results.analysis import AnalysisResult, AnalysisTable
     from freqrobust.results.analysis_record import AnalysisRecord
     from freqrobust.results.report import Report
@@ -68,10 +73,13 @@ _HOMES = {
     "AnalysisRecord": "results.analysis_record",
     "AnalysisResult": "results.analysis",
     "AnalysisTable": "results.analysis",
+    "AnalyzeConfig": "core.config",
     "Attack": "plugins.base",
     "AttackContext": "plugins.context",
+    "Criterion": "plugins.criterion",
     "Defense": "plugins.base",
     "DefenseContext": "plugins.context",
+    "EvalConfig": "core.config",
     "FreqRobustError": "core.errors",
     "ImageData": "data.dataset",
     "InputDefense": "plugins.base",
@@ -82,7 +90,7 @@ _HOMES = {
     "Reporter": "results.reporter",
     "analyze": "harness.analyze",
     "evaluate": "harness.evaluate",
-    "load_data": "data.sources",
+    "load_data": "data.loading",
     "noise": "numerics.noise",
     "load_model": "models.loading",
     "save_model": "models.files",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import IO, TYPE_CHECKING
 
-from freqrobust.reports.text import one_line
+from freqrobust.core.text import one_line
+from freqrobust.results.cells import Cell
+from freqrobust.results.gate_view import gate_tables
 from freqrobust.results.reporter import Reporter
-from freqrobust.results.summary import Entry, model_labels, remarks, warning_text
+from freqrobust.results.summary import Entry, entry_of, model_labels, warning_text
+from freqrobust.results.view import facts
 
 if TYPE_CHECKING:
-    from freqrobust.results.cells import Cell, WorstCase
+    from freqrobust.results.cells import WorstCase
     from freqrobust.results.diagnosis import Diagnosis
     from freqrobust.results.report import Report
 
@@ -26,17 +29,9 @@ class CSVReport(Reporter):
 
     def render_many(self, reports: Mapping[str, Report], target: IO[str]) -> None:
         rows = [row for name, report in reports.items() for row in _rows(name, report)]
-        if not any(row["report"] for row in rows):
-            for row in rows:
-                del row["report"]
-        header = list(rows[0])
-        target.write(_line(header))
-        for row in rows:
-            target.write(_line(row[key] for key in header))
-
-
-def _line(values: Iterable[object]) -> str:
-    return ",".join(map(field, values)) + "\r\n"
+        header = [key for key in dict.fromkeys(key for row in rows for key in row) if key != "report" or any(reports)]
+        lines: list[list[object]] = [[*header], *([row.get(key) for key in header] for row in rows)]
+        target.writelines(",".join(map(field, line)) + "\r\n" for line in lines)
 
 
 def field(value: object) -> str:
@@ -58,88 +53,108 @@ def field(value: object) -> str:
     return '"' + text.replace('"', '""') + '"'
 
 
-def _rows(name: str, report: Report) -> list[dict[str, object]]:
+def _rows(name: str, report: Report) -> Iterator[dict[str, object]]:
+    """A dictionary for each cell, then for each worst case; what a row lacks is left out of it."""
     labels = model_labels(report)
-    every: list[Cell | WorstCase] = [*report.cells, *report.worst_case]
-    diagnoses = {Entry(one.model, one.defense_spec): one for one in report.diagnostics}
-    return [
-        {
+    diagnoses = {entry_of(diagnosis): diagnosis for diagnosis in report.diagnostics}
+    records: list[Cell | WorstCase] = [*report.cells, *report.worst_case]
+    for record in records:
+        yield {
             "report": name,
-            **_common(report, labels, one),
-            **_own(one),
-            **_said(one, diagnoses),
-            "warnings": _warnings(report, one) or None,
+            "model": labels[record.model],
+            "arch": report.models[record.model].arch,
+            "data": report.data.spec,
+            "split": report.data.split,
+            "seed": report.seed,
+            "defense": record.defense_spec,
+            **_identity(record),
+            **_rates(record),
+            **{
+                fact.key: fact.text or None if isinstance(fact.value, list | dict) else fact.value
+                for fact in facts(record)
+            },
+            **_verdict(record, diagnoses),
+            "warnings": _warnings(report, record) or None,
         }
-        for one in every
-    ]
+    yield from ({"report": name, **row} for row in _gate(report, labels))
 
 
-def _said(one: Cell | WorstCase, diagnoses: Mapping[Entry, Diagnosis]) -> dict[str, object]:
-    """The notes of a row; and the verdict, where it is about a robust accuracy."""
-    diagnosis = diagnoses.get(Entry(one.model, one.defense_spec)) if getattr(one, "kind", None) != "shift" else None
+def _gate(report: Report, labels: list[str]) -> Iterator[dict[str, object]]:
+    """A row for each row of the gate; its columns are there only where there is a gate."""
+    for table in gate_tables(report.gate):
+        for row in table.rows:
+            record = row.record
+            low, high = getattr(record, "ci95", None) or (None, None)
+            values = {key: row.values[key] for key in table.columns if key not in ("accuracy", "interval", "samples")}
+            yield {
+                "model": labels[record.model],
+                "data": report.data.spec,
+                "split": report.data.split,
+                "seed": report.seed,
+                "kind": record.kind,
+                "n": record.n,
+                "accuracy": getattr(record, "accuracy", None),
+                "ci95_low": low,
+                "ci95_high": high,
+                "notes": record.text,
+                "gate_cell": record.name,
+                "gate_result": row.result,
+                **{
+                    f"gate_{key}": None if v.text == "-" else v.text if v.number is None else v.number
+                    for key, v in values.items()
+                },
+            }
+
+
+def _identity(record: Cell | WorstCase) -> dict[str, object]:
+    threat = {
+        "norm": record.threat.norm if record.threat else None,
+        "eps": record.threat.eps if record.threat else None,
+    }
+    if not isinstance(record, Cell):
+        return {"attack": "worst case", "kind": "worst case", **threat, "status": "ok"}
     return {
-        "by_checks": getattr(one, "by_checks", None),
-        "notes": "; ".join(remarks(one)) or None,
-        "verdict": diagnosis.verdict if diagnosis else None,
-        "verdict_sentence": diagnosis.sentence if diagnosis else None,
+        "attack": record.attack_spec,
+        "kind": record.kind,
+        **threat,
+        "radius": record.attack_params.get("radius"),
+        "knowledge": record.knowledge,
+        "status": record.status,
+        "error": record.error,
     }
 
 
-def _warnings(report: Report, one: Cell | WorstCase) -> str:
+def _rates(record: Cell | WorstCase) -> dict[str, object]:
+    low, high = record.ci95 or (None, None)
+    change = record.difference
+    ends = change.ci95 if change else (None, None)
+    return {
+        "n": record.n,
+        "correct": record.correct if record.accuracy is not None else None,
+        "accuracy": record.accuracy,
+        "ci95_low": low,
+        "ci95_high": high,
+        "difference": change.points if change else None,
+        "difference_ci95_low": ends[0],
+        "difference_ci95_high": ends[1],
+    }
+
+
+def _verdict(record: Cell | WorstCase, diagnoses: Mapping[Entry, Diagnosis]) -> dict[str, object]:
+    """The verdict, where it is about a robust accuracy."""
+    diagnosis = diagnoses.get(entry_of(record))
+    if diagnosis is None or (isinstance(record, Cell) and record.kind == "shift"):
+        return {"verdict": None, "verdict_sentence": None}
+    return {"verdict": diagnosis.verdict, "verdict_sentence": diagnosis.sentence}
+
+
+def _warnings(report: Report, record: Cell | WorstCase) -> str:
     """The warnings about a cell; those about no cell are in the row of the clean accuracy of what they are about."""
-    attack = getattr(one, "attack_spec", None)
+    attack = record.attack_spec if isinstance(record, Cell) else None
     return "; ".join(
         warning_text(report, warning)
         for warning in report.warnings
-        if warning.model == one.model
-        and warning.defense in (None, one.defense_spec)
+        if warning.model == record.model
+        and warning.defense in (None, record.defense_spec)
         and (warning.attack or "clean") == attack
     )
-
-
-def _common(report: Report, labels: list[str], one: Cell | WorstCase) -> dict[str, object]:
-    return {
-        "model": labels[one.model],
-        "arch": report.models[one.model].arch,
-        "data": report.data.spec,
-        "split": report.data.split,
-        "seed": report.seed,
-        "defense": one.defense_spec,
-    }
-
-
-def _own(one: Cell | WorstCase) -> dict[str, object]:
-    from freqrobust.results.cells import Cell
-
-    cell = one if isinstance(one, Cell) else None
-    low, high = one.ci95 or (None, None)
-    points, ends = (one.difference.points, one.difference.ci95) if one.difference else (None, (None, None))
-    examples = cell.perturbation if cell else None
-    return {
-        "attack": cell.attack_spec if cell else "worst case",
-        "kind": cell.kind if cell else "worst case",
-        "norm": one.threat.norm if one.threat else None,
-        "eps": one.threat.eps if one.threat else None,
-        "radius": cell.attack_params.get("radius") if cell else None,
-        "knowledge": cell.knowledge if cell else None,
-        "status": cell.status if cell else "ok",
-        "n": one.n,
-        "correct": one.correct if one.accuracy is not None else None,
-        "accuracy": one.accuracy,
-        "ci95_low": low,
-        "ci95_high": high,
-        "difference": points,
-        "difference_ci95_low": ends[0],
-        "difference_ci95_high": ends[1],
-        "by_chance": cell.by_chance if cell else None,
-        "agreement": cell.agreement if cell else None,
-        "gradients": cell.gradients if cell else None,
-        "votes": cell.votes if cell else None,
-        "inherited": cell.inherited if cell else None,
-        "linf_max": examples.linf_max if examples else None,
-        "l2_mean": examples.l2_mean if examples else None,
-        "seconds": cell.seconds if cell else None,
-        "forwards": cell.forwards if cell else None,
-        "backwards": cell.backwards if cell else None,
-        "error": cell.error if cell else None,
-    }

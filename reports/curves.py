@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from freqrobust.core.percent import interval, percent
+from freqrobust.core.text import one_line
 from freqrobust.numerics.threat import norm_name
-from freqrobust.reports.text import interval, one_line, percent
 from freqrobust.results.cells import Cell, WorstCase
 from freqrobust.results.report import Report
 from freqrobust.results.summary import Entry, eps_text, threats

@@ -12,42 +12,37 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
+from freqrobust.core.percent import interval, percent
+from freqrobust.core.text import one_line
 from freqrobust.reports.comparing import Comparing
 from freqrobust.reports.curves import Named, charts
 from freqrobust.reports.text import (
-    accuracy,
-    check_number,
-    check_reason,
+    AGAINST,
+    check_table,
     conditions,
     corruption_tables,
-    describe_normalization,
-    describe_published,
     difference,
     digits,
-    gate_tables,
-    interval,
-    one_line,
-    percent,
-    points,
+    entry_head,
+    oblivious_table,
+    provenance,
     readings,
     title,
 )
+from freqrobust.results.gate_view import gate_tables, gate_verdict
 from freqrobust.results.summary import (
-    Entry,
     Measure,
     at_chance,
     diagnosed,
     entry_labels,
-    false_security,
-    footnotes,
+    entry_of,
     headline,
     level,
-    model_labels,
-    remarks,
     statements,
     verdict_label,
     where,
 )
+from freqrobust.results.view import facts, footnotes, notes
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -126,7 +121,6 @@ class HTML(Comparing):
             ),
         )
         environment.filters["breakable"] = _breakable
-        environment.globals.update(check_number=check_number, check_reason=check_reason)
         css, script = _template("report.css"), _template("report.js")
         page = environment.get_template("report.html").render(
             theme=self.theme,
@@ -183,18 +177,28 @@ def _view(name: str, report: Report, index: int) -> dict[str, Any]:
         "conditions": conditions(report),
         "statements": statements(report),
         "headline": _grid(report, headline(report)),
-        "chance": any(at_chance(one) for measure in headline(report) for one in measure.found.values()),
+        "chance": any(at_chance(record) for measure in headline(report) for record in measure.found.values()),
         "cells": list(_cells(report)),
-        "entry": "model and defense" if len(report.models) > 1 else "defense",
-        "unaware": list(_unaware(report)),
+        "entry": entry_head(report),
+        "against": AGAINST,
+        "oblivious": oblivious_table(report),
         "footnotes": [str(note) for note in footnotes(report) if note.worst_case],
-        "diagnostics": [(diagnosed(report, one), one, verdict_label(one), level(one)) for one in report.diagnostics],
-        "gate": report.gate,
-        "gate_tables": list(gate_tables(report)),
+        "diagnostics": [
+            (
+                diagnosed(report, diagnosis),
+                diagnosis.sentence,
+                check_table(diagnosis),
+                verdict_label(diagnosis),
+                level(diagnosis),
+            )
+            for diagnosis in report.diagnostics
+        ],
+        "gate_verdict": gate_verdict(report.gate) if report.gate is not None else "",
+        "gate_tables": gate_tables(report.gate),
         "corruptions": list(corruption_tables(report)),
         "analyses": list(_analyses(report)),
         "warnings": [(where(report, warning), warning) for warning in report.warnings],
-        "provenance": list(_provenance(report)),
+        "provenance": list(provenance(report)),
     }
 
 
@@ -214,7 +218,7 @@ def _number(one: Cell | WorstCase | None, decimals: int) -> Number:
 
 def _grid(report: Report, measures: Sequence[Measure]) -> Grid:
     decimals = digits(report)
-    badges = {Entry(one.model, one.defense_spec): (verdict_label(one), level(one)) for one in report.diagnostics}
+    badges = {entry_of(diagnosis): (verdict_label(diagnosis), level(diagnosis)) for diagnosis in report.diagnostics}
     rows = []
     for entry, name in entry_labels(report).items():
         verdict, how = badges.get(entry, ("", ""))
@@ -225,33 +229,17 @@ def _grid(report: Report, measures: Sequence[Measure]) -> Grid:
 def _cells(report: Report) -> Iterator[dict[str, Any]]:
     labels, decimals = entry_labels(report), digits(report)
     for cell in report.cells:
-        number = _number(cell, decimals)
+        shown = [fact for fact in facts(cell) if fact.place != "note"]
         yield {
-            "entry": labels[Entry(cell.model, cell.defense_spec)],
+            "entry": labels[entry_of(cell)],
             "attack": cell.attack_spec,
-            "knowledge": "unaware" if cell.knowledge == "oblivious" else "",
-            "number": number,
+            "knowledge": "oblivious" if cell.knowledge == "oblivious" else "",
+            "number": _number(cell, decimals),
             "points": cell.difference.points if cell.difference is not None else None,
-            "chance": cell.by_chance,
-            "chance_text": percent(cell.by_chance) if cell.by_chance is not None else "",
-            "seconds": cell.seconds,
+            "columns": [fact for fact in shown if fact.place == "column"],
+            "details": [(fact.label, fact.text) for fact in shown if fact.place == "detail" and fact.text],
             "error": cell.error if cell.status == "failed" else None,
-            "remarks": remarks(cell),
-        }
-
-
-def _unaware(report: Report) -> Iterator[dict[str, Any]]:
-    labels, decimals = entry_labels(report), digits(report)
-    for pair in false_security(report):
-        yield {
-            "name": labels[pair.entry],
-            "attack": pair.adaptive.attack_spec,
-            "adaptive": accuracy(pair.adaptive, decimals),
-            "adaptive_value": pair.adaptive.accuracy,
-            "oblivious": accuracy(pair.oblivious, decimals),
-            "oblivious_value": pair.oblivious.accuracy,
-            "gap": points(pair.gap) if pair.gap is not None else "-",
-            "gap_value": pair.gap,
+            "notes": notes(cell),
         }
 
 
@@ -267,22 +255,3 @@ def _analyses(report: Report) -> Iterator[dict[str, Any]]:
             "readings": list(readings(record)),
             "tables": record.tables,
         }
-
-
-def _provenance(report: Report) -> Iterator[tuple[str, str]]:
-    environment, data = report.environment, report.data
-    for label, model in zip(model_labels(report), report.models, strict=True):
-        yield "Model", f"{label}: {model.arch} ({model.spec}), {model.parameters:,} parameters"
-        yield "Weights", f"sha256 {model.sha256}"
-        yield "Normalisation", describe_normalization(model)
-        if model.published is not None:
-            yield "Published", describe_published(model.published)
-    yield "Data", f"{data.spec} [{data.split}], {data.classes} classes, {' x '.join(map(str, data.shape))}"
-    yield "Samples", f"{data.n}, {'all there are' if data.ids == 'all' else 'a subset, ids in the JSON report'}"
-    yield "Data hash", f"sha256 {data.sha256}"
-    yield "Seed", str(report.seed)
-    yield "Device", f"{environment.device}, {environment.precision}"
-    yield "Versions", f"freqrobust {report.freqrobust_version}, torch {environment.torch}, python {environment.python}"
-    yield "Commit", environment.git or "not in a repository"
-    yield "Created", report.created
-    yield "Status", report.status

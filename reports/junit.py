@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Literal
 from xml.etree import ElementTree
 
-from freqrobust.reports.text import accuracy, check_number, check_reason, conditions, difference, digits, one_line
+from freqrobust.core.text import one_line
+from freqrobust.reports.text import AGAINST, accuracy, check_number, check_reason, conditions, difference, digits
+from freqrobust.results.gate_view import gate_tables
 from freqrobust.results.reporter import Reporter
-from freqrobust.results.summary import Entry, diagnosed, entry_labels, footnotes, remarks, verdict_text, warning_text
+from freqrobust.results.summary import diagnosed, entry_labels, entry_of, verdict_text, warning_text
+from freqrobust.results.view import facts, footnotes, name_of, notes, ranges
 
 if TYPE_CHECKING:
     from freqrobust.results.cells import Cell
@@ -26,13 +29,14 @@ class _Case:
     outcome: Literal["passed", "failure", "error", "skipped"]
     text: str
     kind: str = ""
+    about: Sequence[str] = ()
 
 
 class JUnit(Reporter):
     """A test case for each cell, threshold, change from the baseline and check, in the JUnit form that CI systems read.
 
-    A cell passes when it could be measured: only thresholds, regressions and checks can fail. What is shown
-    as information counts as skipped.
+    A cell passes when it could be measured: only thresholds, regressions and checks can fail. Rows shown
+    as information count as skipped.
     """
 
     def render(self, report: Report, target: IO[str]) -> None:
@@ -85,23 +89,29 @@ def _properties(report: Report) -> Iterator[tuple[str, str]]:
     yield "freqrobust", report.freqrobust_version
     yield "torch", report.environment.torch
     yield "git", report.environment.git or "not in a repository"
-    for one in report.diagnostics:
-        yield "verdict", verdict_text(report, one)
+    for diagnosis in report.diagnostics:
+        yield "verdict", verdict_text(report, diagnosis)
+    yield "over all cells", "; ".join(ranges(report))
     for note in footnotes(report):
         if note.worst_case:  # those of cells are with their test cases
             yield "note", str(note)
+    for table in gate_tables(report.gate):
+        for line in table.notes:
+            yield "note", line
 
 
 def _element(case: _Case) -> ElementTree.Element:
     attributes = {"classname": one_line(case.group), "name": one_line(case.name), "time": f"{case.seconds:.3f}"}
     element = ElementTree.Element("testcase", attributes)
     text = one_line(case.text)
+    output = [one_line(fact) for fact in case.about]
     if case.outcome == "passed":
-        ElementTree.SubElement(element, "system-out").text = text
+        output = [text, *output]
     else:
         kind = {"type": case.kind} if case.kind else {}
-        found = ElementTree.SubElement(element, case.outcome, {"message": text, **kind})
-        found.text = text
+        ElementTree.SubElement(element, case.outcome, {"message": text, **kind}).text = text
+    if output:
+        ElementTree.SubElement(element, "system-out").text = "\n".join(output)
     return element
 
 
@@ -113,27 +123,31 @@ def _group(part: str, label: str) -> str:
 def _cells(report: Report) -> Iterator[_Case]:
     labels = entry_labels(report)
     for cell in report.cells:
-        group = _group("cells", labels[Entry(cell.model, cell.defense_spec)])
-        name = cell.attack_spec if cell.knowledge == "adaptive" else f"{cell.attack_spec} (unaware)"
+        group = _group("cells", labels[entry_of(cell)])
+        about = [f"{fact.label} {fact.text}" for fact in facts(cell) if fact.place != "note" and fact.text]
         if cell.status == "failed":
-            yield _Case(group, name, cell.seconds, "error", cell.error or "failed", "cell-failed")
+            text = cell.error or "failed"
+            yield _Case(group, name_of(cell), cell.seconds, "error", text, "cell-failed", about)
         else:
-            yield _Case(group, name, cell.seconds, "passed", _found(cell, digits(report)))
+            yield _Case(group, name_of(cell), cell.seconds, "passed", _result(cell, digits(report)), about=about)
 
 
-def _found(cell: Cell, decimals: int) -> str:
+def _result(cell: Cell, decimals: int) -> str:
     text = f"accuracy {accuracy(cell, decimals)} %, {cell.correct} of {cell.n}"
-    change = [f"against none {difference(cell.difference, decimals)}"] if cell.difference is not None else []
-    return "; ".join([text, *change, *remarks(cell)])
+    change = [f"{AGAINST} {difference(cell.difference, decimals)}"] if cell.difference is not None else []
+    return "; ".join([text, *change, *notes(cell)])
+
+
+_OUTCOMES: dict[bool | None, Literal["passed", "failure", "skipped"]] = {
+    True: "passed",
+    False: "failure",
+    None: "skipped",
+}
 
 
 def _gate(report: Report) -> Iterator[_Case]:
-    for row in report.gate.rows if report.gate is not None else []:
-        group = _group("gate", row.kind)
-        outcome: Literal["passed", "failure", "skipped"] = (
-            "skipped" if row.passed is None else "passed" if row.passed else "failure"
-        )
-        yield _Case(group, row.name, 0.0, outcome, row.text, row.kind)
+    for row in (row.record for table in gate_tables(report.gate) for row in table.rows):
+        yield _Case(_group("gate", row.kind), row.name, 0.0, _OUTCOMES[row.passed], row.text, row.kind)
 
 
 def _checks(report: Report) -> Iterator[_Case]:

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from freqrobust.core.percent import interval, percent
+from freqrobust.core.text import one_line
 from freqrobust.numerics.statistics import Z95
 from freqrobust.reports.comparing import Comparing
-from freqrobust.reports.text import conditions, digits, interval, one_line, percent, title
+from freqrobust.reports.text import conditions, digits, title
+from freqrobust.results.gate_view import gate_tables
 from freqrobust.results.summary import (
     Entry,
     Measure,
     attacks,
     entry_labels,
     eps_text,
-    footnotes,
     headline,
     statements,
     warning_text,
 )
+from freqrobust.results.view import footnotes, ranges
 
 if TYPE_CHECKING:
     from freqrobust.results.cells import Cell, WorstCase
@@ -73,11 +77,13 @@ class LaTeX(Comparing):
     """The headline for a paper: defenses as rows; clean, LFC, attacks and worst cases as columns (booktabs)."""
 
     interval: bool = Field(False, description="show the 95 % interval below each number")
-    bold: bool = Field(True, description="set the best of a column in bold, with all that cannot be told from it")
+    bold: bool = Field(
+        True, description="set the best of a column in bold, and all that do not differ from it significantly"
+    )
     threats: Literal["largest", "all"] = Field("largest", description="show the largest eps of each norm, or all")
     caption: str | None = Field(None, description="caption of the table; default: what was measured")
     label: str = Field("tab:robustness", pattern=r"^[A-Za-z0-9:.-]+$", description="label of the table")
-    document: bool = Field(False, description="a whole document rather than a table to include")
+    document: bool = Field(False, description="a complete document instead of a table to include")
 
     def render(self, report: Report, target: IO[str]) -> None:
         names = entry_labels(report)
@@ -85,9 +91,11 @@ class LaTeX(Comparing):
         lines = self._rows(names, columns, digits(report))
         heads = [escape("Model and defense" if len(report.models) > 1 else "Defense"), *map(_head, columns)]
         caption = self.caption or f"Accuracy in percent of {title(report)}, {conditions(report)}."
-        notes = [one.text for one in statements(report)] + [str(one) for one in footnotes(report)]
-        notes += [f"warning: {warning_text(report, one)}" for one in report.warnings]
-        self._write(heads, lines, caption, notes, target)
+        notes = [statement.text for statement in statements(report)] + [str(note) for note in footnotes(report)]
+        notes += [f"over all cells: {text}" for text in ranges(report)]
+        notes += [f"warning: {warning_text(report, warning)}" for warning in report.warnings]
+        notes += [note for table in gate_tables(report.gate) for note in table.notes]
+        self._write([_Tabular(heads, lines, caption, self.label), *self._gate(report)], notes, target)
 
     def render_many(self, reports: Mapping[str, Report], target: IO[str]) -> None:
         board = self.board(reports)
@@ -101,7 +109,7 @@ class LaTeX(Comparing):
             lines.append([escape(standing.rank_text).replace("-", "--"), escape(standing.name), *cells])
         heads = ["Rank", "Model and defense", *map(_head, columns)]
         caption = self.caption or f"Accuracy in percent, ranked by {board.by}. Ranks are all that the samples allow."
-        self._write(heads, lines, caption, [*board.notes, *board.remarks], target)
+        self._write([_Tabular(heads, lines, caption, self.label)], [*board.notes, *board.remarks], target)
 
     def _rows(self, names: Mapping[Entry, str], columns: Sequence[Measure], decimals: int) -> list[list[str]]:
         best = [_best(column) if self.bold else set[Entry]() for column in columns]
@@ -122,32 +130,53 @@ class LaTeX(Comparing):
         text = rf"\textbf{{{text}}}" if best else text
         return f"{text} {{\\scriptsize {{{interval(one.ci95, decimals)}}}}}" if self.interval else text
 
-    def _write(
-        self, heads: list[str], rows: list[list[str]], caption: str, notes: Sequence[str], target: IO[str]
-    ) -> None:
-        left = sum(not head.startswith("{") for head in heads)
-        table = [
+    def _write(self, tables: Sequence[_Tabular], notes: Sequence[str], target: IO[str]) -> None:
+        lines = [
             "% needs \\usepackage{booktabs} and \\usepackage{graphicx}",
             *(f"% {escape(note)}" for note in notes),
-            "\\begin{table}",
-            "  \\centering",
-            f"  \\caption{{{escape(caption)}}}",
-            f"  \\label{{{self.label}}}",
-            f"  {_FITTED}",
-            f"  \\begin{{tabular}}{{{'l' * left}{'r' * (len(heads) - left)}}}",
-            "    \\toprule",
-            f"    {' & '.join(heads)} \\\\",
-            "    \\midrule",
-            *(f"    {' & '.join(row)} \\\\" for row in rows),
-            "    \\bottomrule",
-            "  \\end{tabular}}",
-            "\\end{table}",
+            *(line for table in tables for line in table.lines()),
         ]
         if self.document:
             packages = ["\\usepackage[T1]{fontenc}", "\\usepackage{textcomp}"]
             packages += ["\\usepackage{booktabs}", "\\usepackage{graphicx}"]
-            table = ["\\documentclass{article}", *packages, "\\begin{document}", *table, "\\end{document}"]
-        target.write("\n".join(table) + "\n")
+            lines = ["\\documentclass{article}", *packages, "\\begin{document}", *lines, "\\end{document}"]
+        target.write("\n".join(lines) + "\n")
+
+    def _gate(self, report: Report) -> Iterator[_Tabular]:
+        """A table for each of the gate's."""
+        for number, table in enumerate(gate_tables(report.gate), 1):
+            heads = ["Cell", "Result", *(f"{{{escape(_capitalized(head))}}}" for head in table.columns.values())]
+            rows = [[row.record.name, *(text for _, text in row.texts(table.columns))] for row in table.rows]
+            escaped = [[escape(text) for text in row] for row in rows]
+            yield _Tabular(heads, escaped, f"{table.title}.", f"{self.label}-gate-{number}")
+
+
+@dataclass(frozen=True)
+class _Tabular:
+    """A table; its headings, in braces where numbers are below, and its rows are LaTeX already."""
+
+    heads: list[str]
+    rows: list[list[str]]
+    caption: str
+    label: str
+
+    def lines(self) -> list[str]:
+        left = sum(not head.startswith("{") for head in self.heads)
+        return [
+            "\\begin{table}",
+            "  \\centering",
+            f"  \\caption{{{escape(self.caption)}}}",
+            f"  \\label{{{self.label}}}",
+            f"  {_FITTED}",
+            f"  \\begin{{tabular}}{{{'l' * left}{'r' * (len(self.heads) - left)}}}",
+            "    \\toprule",
+            f"    {' & '.join(self.heads)} \\\\",
+            "    \\midrule",
+            *(f"    {' & '.join(row)} \\\\" for row in self.rows),
+            "    \\bottomrule",
+            "  \\end{tabular}}",
+            "\\end{table}",
+        ]
 
 
 def _columns(report: Report, threats: str) -> list[Measure]:
@@ -183,17 +212,22 @@ def _named(measure: Measure, threat: ThreatRecord | None) -> Measure:
     return Measure(getattr(one, "attack", measure.label).upper(), measure.found, threat)
 
 
+def _capitalized(label: str) -> str:
+    """With a capital letter, unless it is a symbol such as ``p``."""
+    return label[:1].upper() + label[1:] if len(label) > 1 else label
+
+
 def _head(column: Measure) -> str:
     """In braces, so that a head that begins with a bracket is not taken for an option."""
     label, threat = column.label, column.threat
     if threat is None:
-        return f"{{{escape(label[:1].upper() + label[1:])}}}"
+        return f"{{{escape(_capitalized(label))}}}"
     name = "Worst" if label.startswith("worst case") else label
     return f"{{{escape(name)}, {_NORMS.get(threat.norm, escape(threat.norm))} {escape(eps_text(threat))}}}"
 
 
 def _best(column: Measure) -> set[Entry]:
-    """The entries with the highest accuracy of a column, and those that the samples cannot tell from it.
+    """The entries with the highest accuracy of a column, and those that do not differ from it significantly.
 
     None where that is all of them.
     """

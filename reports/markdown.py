@@ -9,38 +9,33 @@ from typing import IO, TYPE_CHECKING
 
 from pydantic import Field
 
+from freqrobust.core.text import one_line
 from freqrobust.reports.comparing import Comparing
 from freqrobust.reports.text import (
-    RESULTS,
-    Plain,
     accuracy,
-    check_number,
-    check_reason,
+    check_table,
     conditions,
     corruption_tables,
-    describe_normalization,
-    describe_published,
     difference,
     digits,
-    gate_tables,
-    one_line,
-    points,
+    oblivious_table,
+    provenance,
     readings,
     title,
 )
+from freqrobust.results.gate_view import gate_tables
 from freqrobust.results.summary import (
     Measure,
     at_chance,
     attacks,
     diagnosed,
     entry_labels,
-    false_security,
-    footnotes,
     headline,
     statements,
     verdict_label,
     warning_text,
 )
+from freqrobust.results.view import details, footnotes
 
 if TYPE_CHECKING:
     from freqrobust.results.analysis import AnalysisTable
@@ -168,7 +163,8 @@ def _rule(left: int, right: int) -> list[str]:
 def _verdicts(report: Report) -> list[str]:
     found = [f"- {_MARKS[one.level]}: {escape(one.text)}" for one in statements(report)]
     if report.warnings:
-        found.append(f"- {len(report.warnings)} warnings, see below")
+        count = len(report.warnings)
+        found.append(f"- {count} warning{'s' if count > 1 else ''}, see below")
     return [*found, ""] if found else []
 
 
@@ -193,6 +189,8 @@ def _grid(report: Report, measures: Sequence[Measure], entries_down: bool) -> li
             lines += _row([code(measure.label), *(numbers[entry, measure.label] for entry in names)])
     shown = [one for measure in measures for one in measure.found.values()]
     note = "Accuracy in percent with its 95 % interval."
+    if any(measure.threat is not None for measure in measures):
+        note += " A worst case is the robust accuracy: correct under every attack within the perturbation budget."
     if any(one.difference is not None for one in shown):
         note += " Below it, the paired difference from the undefended model."
     if any(map(at_chance, shown)):
@@ -203,7 +201,7 @@ def _grid(report: Report, measures: Sequence[Measure], entries_down: bool) -> li
 def _sections(report: Report) -> list[_Section]:
     sections = [*_gate(report)]
     if report.warnings:
-        lines = [f"- {escape(warning_text(report, one))}" for one in report.warnings]
+        lines = [f"- {escape(warning_text(report, warning))}" for warning in report.warnings]
         sections.append(_Section(f"Warnings ({len(lines)})", lines))
     sections += _diagnostics(report)
     for table in corruption_tables(report):
@@ -216,52 +214,52 @@ def _sections(report: Report) -> list[_Section]:
         if c.status == "failed"
     ]
     sections.append(_Section(f"Every cell ({len(cells)} attacks)", _grid(report, cells, entries_down=False) + failed))
+    oblivious = oblivious_table(report)
+    if oblivious is not None:
+        sections.append(_Section(escape(oblivious.title), _plain(oblivious, specs=2)))
     notes = [f"- {escape(note)}" for note in footnotes(report)]
     if notes:
         sections.append(_Section(f"Notes on cells and worst cases ({len(notes)})", notes))
-    pairs = false_security(report)
-    if pairs:
-        names, decimals = entry_labels(report), digits(report)
-        lines = _row(["", "attack", "knows the defense", "does not", "gap"]) + _rule(2, 3)
-        for pair in pairs:
-            gap = points(pair.gap) if pair.gap is not None else "-"
-            numbers = [accuracy(one, decimals) for one in (pair.adaptive, pair.oblivious)]
-            lines += _row([code(names[pair.entry]), code(pair.adaptive.attack_spec), *numbers, gap])
-        sections.append(_Section("False security: examples made on the undefended model", lines))
-    sections.append(_Section("Provenance", _provenance(report)))
+    table_of_details = details(report)
+    if table_of_details is not None:
+        sections.append(_Section(escape(table_of_details.title), _plain(table_of_details, specs=2)))
+    rows = [line for key, value in provenance(report) for line in _row([key, escape(value)])]
+    sections.append(_Section("Provenance", [*_row(["", ""]), *_rule(2, 0), *rows]))
     return sections
 
 
 def _gate(report: Report) -> list[_Section]:
-    if report.gate is None or not report.gate.rows:
-        return []
-    lines: list[str] = []
-    for table in gate_tables(report):
-        rule = [*_LEFT * 2, *_RIGHT * (len(table.columns) - 3), *_LEFT]
-        lines += ["", f"**{table.title}** (accuracy in percent)", "", *_row(table.columns), *_row(rule)]
-        for result, name, *numbers, details in table.rows:
-            mark = f"**{result}**" if result == RESULTS[False] else result
-            lines += _row([mark, code(name), *map(escape, numbers), escape(details)])
-    if report.gate.comparison is not None:
-        lines += ["", *(f"- {escape(note)}" for note in report.gate.comparison.notes)]
-    return [_Section(f"Gate ({len(report.gate.rows)} rows)", lines)]
+    sections = []
+    for table in gate_tables(report.gate):
+        lines = _row(["cell", "result", *map(escape, table.columns.values())]) + _rule(2, len(table.columns))
+        for row in table.rows:
+            result, *values = (text for _, text in row.texts(table.columns))
+            mark = f"**{result}**" if row.record.passed is False else result
+            lines += _row([code(row.record.name), mark, *map(escape, values)])
+        lines += ["", *(f"- {escape(note)}" for note in table.notes)] if table.notes else []
+        sections.append(_Section(escape(table.title), lines))
+    return sections
 
 
 def _diagnostics(report: Report) -> list[_Section]:
     found = []
-    for one in report.diagnostics:
-        lines = [escape(one.sentence), "", *_row(["check", "", "measured", "threshold", "why", "source"]), *_rule(6, 0)]
-        for check in one.checks:
-            status = f"**{check.status}**" if check.status == "failed" else check.status
-            numbers = [check_number(value, check) for value in (check.measured, check.threshold)]
-            lines += _row([escape(check.name), status, *numbers, escape(check_reason(check)), escape(check.source)])
-        found.append(_Section(f"Diagnostics of {escape(diagnosed(report, one))}: {verdict_label(one)}", lines))
+    for diagnosis in report.diagnostics:
+        table = check_table(diagnosis)
+        lines = [escape(diagnosis.sentence), "", *_row(table.columns), *_rule(len(table.columns), 0)]
+        for name, status, *rest in table.rows:
+            lines += _row([escape(name), f"**{status}**" if status == "failed" else status, *map(escape, rest)])
+        heading = f"Diagnostics of {escape(diagnosed(report, diagnosis))}: {verdict_label(diagnosis)}"
+        found.append(_Section(heading, lines))
     return found
 
 
-def _plain(table: Plain | AnalysisTable) -> list[str]:
-    lines = _row([escape(column) for column in table.columns]) + _rule(1, len(table.columns) - 1)
-    return lines + [line for row in table.rows for line in _row([escape(value) for value in row])]
+def _plain(table: AnalysisTable, specs: int = 0) -> list[str]:
+    """A table as it is; the first ``specs`` columns are set as code."""
+    left = max(1, specs)
+    lines = _row([escape(column) for column in table.columns]) + _rule(left, len(table.columns) - left)
+    for row in table.rows:
+        lines += _row([*map(code, row[:specs]), *map(escape, row[specs:])])
+    return lines
 
 
 def _analyses(report: Report) -> list[_Section]:
@@ -274,22 +272,3 @@ def _analyses(report: Report) -> list[_Section]:
             lines += ["", "Its picture is in the HTML report."]
         found.append(_Section(f"Analysis: {escape(record.spec)}", lines))
     return found
-
-
-def _provenance(report: Report) -> list[str]:
-    environment = report.environment
-    rows = [("created", report.created), ("freqrobust", report.freqrobust_version)]
-    for model in report.models:
-        rows.append(("model", f"{model.arch} ({model.spec}), {model.parameters} parameters, sha256 {model.sha256}"))
-        rows.append(("normalisation", describe_normalization(model)))
-        if model.published is not None:
-            rows.append(("published", describe_published(model.published)))
-    rows += [
-        ("data", f"{report.data.spec} [{report.data.split}], n = {report.data.n}, sha256 {report.data.sha256}"),
-        ("samples", "all" if report.data.ids == "all" else "a subset, its ids are in the JSON report"),
-        ("seed", str(report.seed)),
-        ("device", f"{environment.device}, {environment.precision}"),
-        ("versions", f"python {environment.python}, torch {environment.torch}"),
-        ("git", environment.git or "not in a repository"),
-    ]
-    return [*_row(["", ""]), *_rule(2, 0), *(line for key, value in rows for line in _row([key, escape(value)]))]

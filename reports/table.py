@@ -2,44 +2,46 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from freqrobust.gate.table import print_gate
+from freqrobust.core.percent import points
+from freqrobust.core.text import one_line
+from freqrobust.plugins.specs import UNDEFENDED
+from freqrobust.reports._grid import Grid, GridEntry, breakable, new_table, print_grid
 from freqrobust.reports.comparing import Comparing
 from freqrobust.reports.text import (
+    AGAINST,
+    OBLIVIOUS,
+    OVERSTATED,
     accuracy,
     conditions,
     describe_normalization,
     describe_published,
     difference,
     digits,
-    one_line,
-    points,
 )
 from freqrobust.results.cells import Cell
+from freqrobust.results.gate_view import gate_tables, gate_verdict
 from freqrobust.results.summary import (
-    Entry,
     Measure,
     at_chance,
     attacks,
     entry_labels,
-    false_security,
-    footnotes,
+    entry_of,
     headline,
     level,
     model_labels,
+    oblivious_attacks,
     verdict_text,
     warning_text,
 )
+from freqrobust.results.view import details, footnotes, ranges
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table as RichTable
 
     from freqrobust.results.cells import WorstCase
     from freqrobust.results.corruptions import CorruptionSummary
@@ -53,59 +55,18 @@ _STYLES = {"good": "green", "neutral": "bold", "inconclusive": "yellow", "bad": 
 PIPED_WIDTH = 160
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """What a table says about one cell: parts, each with a column of its own. The first one has no head."""
-
-    parts: dict[str, str]
-    failed: bool = False
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """Numbers by row and column; a missing one is shown as a dash."""
-
-    title: str
-    rows: list[str]
-    columns: list[str]
-    entries: dict[tuple[str, str], _Entry]
-
-    def transposed(self) -> _Grid:
-        return _Grid(self.title, self.columns, self.rows, {(b, a): entry for (a, b), entry in self.entries.items()})
-
-    def widths(self, column: str) -> dict[str, int]:
-        """Width of each part that the entries of a column have."""
-        found: dict[str, int] = {}
-        for (_, c), entry in self.entries.items():
-            if c == column:
-                for part, text in entry.parts.items():
-                    found[part] = max(found.get(part, 0), len(text), len(part))
-        return found or {"": 6}
-
-    def label_width(self, width: int) -> int:
-        return min(max(len(breakable(row)) for row in self.rows), max(18, width // 3))
-
-    def chunks(self, width: int) -> list[list[str]]:
-        """The columns, cut into tables that fit the width."""
-        chunks: list[list[str]] = [[]]
-        used = start = self.label_width(width) + 2
-        for column in self.columns:
-            needed = sum(w + 3 for w in self.widths(column).values())
-            if chunks[-1] and used + needed > width:
-                chunks.append([])
-                used = start
-            chunks[-1].append(column)
-            used += needed
-        return chunks
-
-
 class Table(Comparing):
     """Accuracy in percent with its 95 % interval, and the paired difference from the undefended model."""
 
+    show: Literal["all", "gate"] = Field("all", description="show the whole report, or only what the gate judged")
     width: int | None = Field(None, ge=40, description="columns; default: the terminal's, or 160 when piped")
+    details: bool = Field(False, description="show every value of every cell: passes, seconds, batch size, ...")
 
     def render(self, report: Report, target: IO[str]) -> None:
-        _Printer(report, self._console(target), plain=not target.isatty()).print()
+        printer = _Printer(report, self._console(target), not target.isatty(), self.details)
+        if self.show == "all":
+            printer.print()
+        printer.print_gate()
 
     def render_many(self, reports: Mapping[str, Report], target: IO[str]) -> None:
         from rich.text import Text
@@ -117,7 +78,7 @@ class Table(Comparing):
         room = console.width - label - 10
         fitting = max(1, room // 18)
         for start in range(0, len(board.labels), fitting):
-            table = _new_table(plain=not target.isatty())
+            table = new_table(plain=not target.isatty())
             table.add_column("rank", justify="right", no_wrap=True)
             table.add_column("", overflow="fold", max_width=label)
             labels = board.labels[start : start + fitting]
@@ -152,8 +113,9 @@ class Table(Comparing):
 
 
 class _Printer:
-    def __init__(self, report: Report, console: Console, plain: bool) -> None:
+    def __init__(self, report: Report, console: Console, plain: bool, details: bool) -> None:
         self.report = report
+        self.details = details
         self.console = console
         self.plain = plain
         self.digits = digits(report)
@@ -173,27 +135,53 @@ class _Printer:
                 _say(self.console, f"{label}: {model.arch} ({model.spec})")
                 self._describe(model, "  ")
         self.console.print()
-        self._show(self._headline())
+        self._print(self._headline())
         every = self._cells()
         if every:
-            self._show(self._grid("Every cell: accuracy in percent, 95 % interval", every))
+            self._print(self._grid("Every cell: accuracy in percent, 95 % interval", every))
         for summary in self.folded:
-            self._show(self._corruptions(summary))
-        unaware = self._unaware()
-        if unaware is not None:
-            self._show(unaware)
+            self._print(self._corruptions(summary))
+        oblivious = self._oblivious()
+        if oblivious.entries:
+            self._print(oblivious)
         self._verdicts()
+        if self.details:
+            self._details()
         notes = [*self.notes, *map(str, footnotes(report))]
+        if ranges(report):
+            notes.append(f"over all cells: {'; '.join(ranges(report))}")
         for note in notes:
             _say(self.console, note)
         for warning in report.warnings:
             _say(self.console, f"warning: {warning_text(report, warning)}", style="yellow")
-        if report.gate is not None and report.gate.rows:
-            if notes or report.warnings:
-                self.console.print()
-            print_gate(report.gate, self.console, plain=self.plain)
+        if notes or report.warnings:
+            self.console.print()
 
-    def _headline(self) -> _Grid:
+    def print_gate(self) -> None:
+        """The tables of the gate, a cell a row, and whether it passed."""
+        gate = self.report.gate
+        if gate is None or not gate.rows:
+            return
+        for table in gate_tables(gate):
+            entries = {
+                (row.record.name, head): GridEntry({"": text}, failed=row.record.passed is False)
+                for row in table.rows
+                for head, text in row.texts(table.columns)
+            }
+            heads = ["result", *table.columns.values()]
+            grid = Grid(table.title, [row.record.name for row in table.rows], heads, entries, narrow=True)
+            print_grid(self.console, grid, self.plain)
+            for note in table.notes:
+                _say(self.console, note)
+            self.console.print()
+        _say(self.console, gate_verdict(gate), style="bold green" if gate.passed else "bold red")
+
+    def _print(self, grid: Grid) -> None:
+        """Defenses side by side, or one below the other where that takes fewer tables."""
+        width = self.console.width
+        print_grid(self.console, min(grid, grid.transposed(), key=lambda g: len(g.chunks(width))), self.plain)
+
+    def _headline(self) -> Grid:
         grid = self._grid("Headline: accuracy in percent, 95 % interval", headline(self.report))
         for summary in self.folded:
             for row, entry in _corruption_headline(summary, self.report).items():
@@ -214,13 +202,13 @@ class _Printer:
         return any(severity in row.accuracies for s in self.folded for row in s.rows if row.name == name)
 
     def _label(self, one: CorruptionSummary | Diagnosis) -> str:
-        return self.labels[Entry(one.model, one.defense_spec)]
+        return self.labels[entry_of(one)]
 
-    def _corruptions(self, summary: CorruptionSummary) -> _Grid:
+    def _corruptions(self, summary: CorruptionSummary) -> Grid:
         """One row a corruption, one column a severity."""
         columns = [*sorted({s for row in summary.rows for s in row.accuracies}), "mean"]
         columns += ["CE"] if summary.reference is not None else []
-        entries: dict[tuple[str, str], _Entry] = {}
+        entries: dict[tuple[str, str], GridEntry] = {}
         for row in summary.rows:
             values = {**row.accuracies, "mean": row.accuracy, "CE": row.ce}
             entries |= {(row.name, column): _plain(values.get(column)) for column in columns}
@@ -231,52 +219,62 @@ class _Printer:
         entries["mean", "mean"], entries["mean", "CE"] = _plain(summary.mean_accuracy), _plain(summary.mce)
         whose = f"defense {summary.defense_spec}" if len(self.report.models) == 1 else self._label(summary)
         title = f"Corruptions ({_made_by(summary)}), {whose}: accuracy in percent by severity"
-        return _Grid(title, [*(row.name for row in summary.rows), "mean"], columns, entries)
+        return Grid(title, [*(row.name for row in summary.rows), "mean"], columns, entries)
 
     def _describe(self, model: ModelRecord, indent: str = "") -> None:
         _say(self.console, f"normalisation: {describe_normalization(model)}", indent=indent)
         if model.published is not None:
             _say(self.console, f"published: {describe_published(model.published)}", indent=indent)
 
-    def _grid(self, title: str, measures: Sequence[Measure]) -> _Grid:
+    def _grid(self, title: str, measures: Sequence[Measure]) -> Grid:
         entries = {
             (one_line(measure.label), self.labels[entry]): self._entry(one)
             for measure in measures
             for entry, one in measure.found.items()
         }
-        return _Grid(title, [one_line(measure.label) for measure in measures], list(self.labels.values()), entries)
+        return Grid(title, [one_line(measure.label) for measure in measures], list(self.labels.values()), entries)
 
-    def _entry(self, one: Cell | WorstCase) -> _Entry:
-        name = self.labels[Entry(one.model, one.defense_spec)]
+    def _entry(self, one: Cell | WorstCase) -> GridEntry:
+        name = self.labels[entry_of(one)]
         if one.accuracy is None:
             self.notes[f"failed: {name} / {getattr(one, 'attack_spec', '')}: {getattr(one, 'error', '')}"] = None
-            return _Entry({"": "failed"}, failed=True)
+            return GridEntry({"": "failed"}, failed=True)
         mark = ""
         if at_chance(one):
             mark = "~"
-            self.notes["~ no better than chance (what independent predictions and labels would give)"] = None
+            self.notes["~ no better than chance (the accuracy if predictions and labels were independent)"] = None
         parts = {"": accuracy(one, self.digits, mark)}
         if one.difference is not None:
-            parts["against none"] = difference(one.difference, self.digits)
-        return _Entry(parts)
+            parts[AGAINST] = difference(one.difference, self.digits)
+        return GridEntry(parts)
 
-    def _unaware(self) -> _Grid | None:
-        """Adaptive and oblivious accuracy side by side; None when there are no oblivious cells."""
-        entries: dict[tuple[str, str], _Entry] = {}
-        for pair in false_security(self.report):
-            aware, unaware = self._entry(pair.adaptive), self._entry(pair.oblivious)
-            parts = {"": aware.parts[""], "unaware": unaware.parts[""]}
-            if pair.gap is not None:
-                parts["gap"] = points(pair.gap)
+    def _oblivious(self) -> Grid:
+        """Accuracy under adaptive and oblivious attacks side by side."""
+        entries: dict[tuple[str, str], GridEntry] = {}
+        for pair in oblivious_attacks(self.report):
+            adaptive, oblivious = self._entry(pair.adaptive), self._entry(pair.oblivious)
+            parts = {"": adaptive.parts[""], "oblivious": oblivious.parts[""]}
+            if pair.overstated_by is not None:
+                parts[OVERSTATED] = points(pair.overstated_by)
             key = (one_line(pair.adaptive.attack_spec), self.labels[pair.entry])
-            entries[key] = _Entry(parts, aware.failed or unaware.failed)
-        if not entries:
-            return None
+            entries[key] = GridEntry(parts, adaptive.failed or oblivious.failed)
         rows, columns = (list(dict.fromkeys(key[i] for key in entries)) for i in (0, 1))
-        return _Grid("False security: examples made on the undefended model (unaware)", rows, columns, entries)
+        return Grid(OBLIVIOUS, rows, columns, entries)
+
+    def _details(self) -> None:
+        table = details(self.report)
+        if table is None:
+            return
+        names = [one_line(f"{attack} ({label})") for label, attack, *_ in table.rows]
+        entries = {
+            (name, head): GridEntry({"": text})
+            for name, row in zip(names, table.rows, strict=True)
+            for head, text in zip(table.columns[2:], row[2:], strict=True)
+        }
+        self._print(Grid(table.title, names, table.columns[2:], entries))
 
     def _verdicts(self) -> None:
-        """A sentence a defense, and what each check said where other attacks were run."""
+        """A sentence for each defense, and the result of each check where other attacks were run."""
         from rich.text import Text
 
         if not self.report.diagnostics:
@@ -288,52 +286,21 @@ class _Printer:
             entries = {
                 (c.name, name): _check_entry(c) for d, name in zip(checked, names, strict=True) for c in d.checks
             }
-            self._show(_Grid("Checks: what was measured, and the most that passes", rows, names, entries))
-        self.console.print("Checks of the robust accuracies", style="bold")
+            self._print(Grid("Diagnostic checks: measured (at most)", rows, names, entries))
+        self.console.print("Verdicts on the robust accuracies", style="bold")
         for diagnosis in self.report.diagnostics:
             label, verdict = self._label(diagnosis), diagnosis.verdict
             text = one_line(verdict_text(self.report, diagnosis)).removeprefix(f"{label}: ").removeprefix(verdict)
             self.console.print(Text(f"{label}: ").append(verdict, style=_STYLES[level(diagnosis)]).append(text))
         self.console.print()
 
-    def _show(self, grid: _Grid) -> None:
-        """Defenses side by side, or one below the other where that takes fewer tables."""
-        width = self.console.width
-        grid = min(grid, grid.transposed(), key=lambda g: len(g.chunks(width)))
-        for number, columns in enumerate(grid.chunks(width)):
-            self.console.print(grid.title + (" (continued)" if number else ""), style="bold")
-            self.console.print(self._table(grid, columns))
-            self.console.print()
 
-    def _table(self, grid: _Grid, columns: list[str]) -> RichTable:
-        from rich.text import Text
-
-        table = _new_table(self.plain)
-        label = grid.label_width(self.console.width)
-        table.add_column("", overflow="fold", min_width=min(label, 16), max_width=label)
-        widths = {column: grid.widths(column) for column in columns}
-        for column in columns:
-            for part, width in widths[column].items():
-                table.add_column(
-                    Text(part or breakable(one_line(column))), justify="right", min_width=width, overflow="fold"
-                )
-        for row in grid.rows:
-            texts = [Text(breakable(one_line(row)))]
-            for column in columns:
-                entry = grid.entries.get((row, column), _Entry({"": "-"}))
-                for part in widths[column]:
-                    style = "red" if entry.failed else "dim" if part else ""
-                    texts.append(Text(entry.parts.get(part, ""), style=style))
-            table.add_row(*texts)
-        return table
-
-
-def _check_entry(check: Check) -> _Entry:
-    """``passed 1 (3)``: measured, and the most that passes."""
+def _check_entry(check: Check) -> GridEntry:
+    """``passed 1 (3)``: measured, and the most that still passes."""
     if check.measured is None or check.threshold is None:
-        return _Entry({"": {"not applicable": "n/a", "information": "noted"}.get(check.status, check.status)})
+        return GridEntry({"": {"not applicable": "n/a", "information": "noted"}.get(check.status, check.status)})
     numbers = [f"{100 * v:.0f} %" if check.unit == "share" else f"{v:g}" for v in (check.measured, check.threshold)]
-    return _Entry({"": f"{check.status} {numbers[0]} ({numbers[1]})"}, failed=check.status == "failed")
+    return GridEntry({"": f"{check.status} {numbers[0]} ({numbers[1]})"}, failed=check.status == "failed")
 
 
 def _say(console: Console, text: str, style: str | None = None, indent: str = "") -> None:
@@ -341,16 +308,9 @@ def _say(console: Console, text: str, style: str | None = None, indent: str = ""
     console.print(indent + one_line(text), style=style)
 
 
-def _new_table(plain: bool) -> RichTable:
-    from rich import box
-    from rich.table import Table as RichTable
-
-    return RichTable(box=box.ASCII2 if plain else box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-
-
-def _plain(share: float | None) -> _Entry:
+def _plain(share: float | None) -> GridEntry:
     """A share in percent, without an interval."""
-    return _Entry({"": f"{100 * share:.1f}" if share is not None else "-"})
+    return GridEntry({"": f"{100 * share:.1f}" if share is not None else "-"})
 
 
 def _made_by(summary: CorruptionSummary) -> str:
@@ -360,28 +320,23 @@ def _made_by(summary: CorruptionSummary) -> str:
     return f"generated, {summary.constants} constants" + ("" if summary.eight_bit else ", not truncated to 8 bits")
 
 
-def _corruption_headline(summary: CorruptionSummary, report: Report) -> dict[str, _Entry]:
+def _corruption_headline(summary: CorruptionSummary, report: Report) -> dict[str, GridEntry]:
     """Mean accuracy over the corruptions, with the difference from the undefended model, and mCE."""
     cells = sum(len(row.accuracies) for row in summary.rows)
-    what = f"{'extra ' if summary.part == 'extra' else ''}corruptions ({_made_by(summary)}), mean of {cells}"
+    what = f"{'' if summary.part == 'common' else f'{summary.part} '}corruptions ({_made_by(summary)}), mean of {cells}"
     mean = _plain(summary.mean_accuracy)
-    none = [
-        other
+    undefended = [
+        other.mean_accuracy
         for other in report.corruptions
-        if other.defense_spec == "none"
+        if other.defense_spec == UNDEFENDED
         and other.model == summary.model
         and (other.part, _made_by(other)) == (summary.part, _made_by(summary))
     ]
-    if summary.defense_spec != "none" and none and None not in (summary.mean_accuracy, none[0].mean_accuracy):
-        points = 100 * (float(summary.mean_accuracy or 0) - float(none[0].mean_accuracy or 0))
-        mean = _Entry({**mean.parts, "against none": f"{points:+.1f}"})
+    reference = undefended[0] if undefended and summary.defense_spec != UNDEFENDED else None
+    if summary.mean_accuracy is not None and reference is not None:
+        mean = GridEntry({**mean.parts, AGAINST: points(summary.mean_accuracy - reference)})
     found = {what: mean}
     if summary.reference is not None and summary.mce is not None:
         found[f"mCE against {summary.reference}"] = _plain(summary.mce)
         found["relative mCE"] = _plain(summary.relative_mce)
     return found
-
-
-def breakable(spec: str) -> str:
-    """A spec that a table may break after its commas and colons, rather than inside a word."""
-    return re.sub(r",(?! )", ", ", re.sub(r":(?! )", ": ", spec, count=1)) if len(spec) > 26 else spec

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from freqrobust.core.text import one_line as one_line
-from freqrobust.results.summary import Entry, entry_labels
+from freqrobust.core.percent import interval, percent, points
+from freqrobust.results.analysis import AnalysisTable
+from freqrobust.results.summary import entry_labels, entry_of, model_labels, oblivious_attacks
 
 if TYPE_CHECKING:
     from freqrobust.results.analysis_record import AnalysisRecord
     from freqrobust.results.cells import Cell, WorstCase
-    from freqrobust.results.diagnosis import Check
+    from freqrobust.results.diagnosis import Check, Diagnosis
     from freqrobust.results.records import Difference, ModelRecord, PublishedRecord
     from freqrobust.results.report import Report
 
+#: The default criterion, which is not worth mentioning.
+MISCLASSIFICATION = "misclassification"
 #: From so many samples on, an interval is narrow enough for another digit.
 _FINE = 2000
 
@@ -22,27 +25,6 @@ _FINE = 2000
 def digits(report: Report) -> int:
     """Decimals of the ends of an interval."""
     return 1 if report.data.n >= _FINE else 0
-
-
-def percent(share: float) -> str:
-    """``45.2`` for 0.452."""
-    return _positive_zero(f"{100 * share:.1f}")
-
-
-def points(share: float) -> str:
-    """A difference in percentage points, with its sign."""
-    text = f"{100 * share:+.1f}"
-    return "+0.0" if text == "-0.0" else text
-
-
-def interval(ends: tuple[float, float], decimals: int) -> str:
-    """``[41, 50]``, in percent or percentage points."""
-    low, high = (_positive_zero(f"{100 * end:.{decimals}f}") for end in ends)
-    return f"[{low}, {high}]"
-
-
-def _positive_zero(text: str) -> str:
-    return text[1:] if text.startswith("-") and not text.strip("-0.") else text
 
 
 def accuracy(one: Cell | WorstCase, decimals: int, mark: str = "") -> str:
@@ -80,7 +62,7 @@ def describe_normalization(model: ModelRecord) -> str:
     sources = {
         "given": "as given",
         "checkpoint": "from the checkpoint",
-        "architecture": "what this architecture's published weights use",
+        "architecture": "used by the published weights of this architecture",
         "trial": "the best of those tried",
         "none": "none needed",
     }
@@ -97,14 +79,16 @@ def describe_published(published: PublishedRecord) -> str:
         "corruptions": published.corruptions,
     }
     text = ", ".join(f"{name} {share:.2%}" for name, share in figures.items() if share is not None)
-    return f"{text} ({published.source}, on its whole test set)"
+    return f"{text} ({published.source}, on its complete test set)"
 
 
 def conditions(report: Report | AnalysisRecord) -> str:
     """On what was measured and how, in one line."""
     data, environment = report.data, report.environment
     samples = f"{data.spec} [{data.split}], n = {data.n}, " if data is not None else ""
-    return f"{samples}seed {report.seed}, {environment.device}, {environment.precision}"
+    criterion = getattr(report, "criterion", MISCLASSIFICATION)
+    counted = f", adversarial by the criterion {criterion}" if criterion != MISCLASSIFICATION else ""
+    return f"{samples}seed {report.seed}, {environment.device}, {environment.precision}{counted}"
 
 
 def title(report: Report) -> str:
@@ -115,23 +99,15 @@ def title(report: Report) -> str:
 
 
 def readings(record: AnalysisRecord) -> Iterator[str]:
-    """What an analysis says of each model and defense: the frequencies it depends on, and why."""
+    """The sentences of an analysis, by model and defense: the frequencies that it depends on, and why."""
     for result in record.results:
-        where = result.label or (result.defense_spec if result.defense_spec != "none" else "undefended")
+        where = result.label or result.defense_spec
         reading = f"{result.reading} frequencies. " if result.reading is not None else ""
         if reading or result.sentence:
             yield f"{where}: {reading}{result.sentence}"
 
 
-class Plain(NamedTuple):
-    """A table of text: a title, the heads of its columns, and its rows."""
-
-    title: str
-    columns: list[str]
-    rows: list[list[str]]
-
-
-def corruption_tables(report: Report) -> Iterator[Plain]:
+def corruption_tables(report: Report) -> Iterator[AnalysisTable]:
     """Accuracy in percent by corruption and severity, a table for each summary, the means last."""
     labels = entry_labels(report)
     for one in report.corruptions:
@@ -143,52 +119,78 @@ def corruption_tables(report: Report) -> Iterator[Plain]:
             for row in one.rows
         ]
         rows.append(["mean", *("" for _ in severities), _share(one.mean_accuracy), *(_share(one.mce) for _ in errors)])
-        kind = "read from the published files" if one.source == "files" else "made on the fly"
+        kind = "read from the published files" if one.source == "files" else "generated"
         against = f", CE against {one.reference}" if one.reference is not None else ""
-        label = labels.get(Entry(one.model, one.defense_spec), one.defense_spec)
+        label = labels.get(entry_of(one), one.defense_spec)
         title = f"{label}: {one.part} corruptions, {kind}{'' if one.complete else ', not all of them'}{against}"
-        yield Plain(title, ["corruption", *severities, "mean", *errors], rows)
+        yield AnalysisTable(title=title, columns=["corruption", *severities, "mean", *errors], rows=rows)
+
+
+#: The head of the paired differences from the undefended model.
+AGAINST = "vs. undefended"
+#: The title of the table of oblivious attacks, and what its last column is.
+OBLIVIOUS = "Oblivious attacks (adversarial examples crafted on the undefended model)"
+OVERSTATED = "overstated by"
+
+
+def oblivious_table(report: Report) -> AnalysisTable | None:
+    """Accuracy under adaptive and oblivious attacks side by side; None without oblivious attacks."""
+    labels, decimals = entry_labels(report), digits(report)
+    rows = [
+        [
+            labels[pair.entry],
+            pair.adaptive.attack_spec,
+            accuracy(pair.adaptive, decimals),
+            accuracy(pair.oblivious, decimals),
+            points(pair.overstated_by) if pair.overstated_by is not None else "-",
+        ]
+        for pair in oblivious_attacks(report)
+    ]
+    columns = [entry_head(report), "attack", "adaptive", "oblivious", OVERSTATED]
+    return AnalysisTable(title=OBLIVIOUS, columns=columns, rows=rows) if rows else None
+
+
+def entry_head(report: Report) -> str:
+    """The head of a column of entries."""
+    return "model and defense" if len(report.models) > 1 else "defense"
+
+
+def check_table(diagnosis: Diagnosis) -> AnalysisTable:
+    """What each check of a diagnosis measured."""
+    rows = [
+        [
+            check.name,
+            check.status,
+            check_number(check.measured, check),
+            check_number(check.threshold, check),
+            check_reason(check),
+            check.source,
+        ]
+        for check in diagnosis.checks
+    ]
+    return AnalysisTable(title="Checks", columns=["check", "result", "measured", "at most", "why", "source"], rows=rows)
+
+
+def provenance(report: Report) -> Iterator[tuple[str, str]]:
+    """Where the numbers come from: models, data, versions."""
+    environment, data = report.environment, report.data
+    for label, model in zip(model_labels(report), report.models, strict=True):
+        yield "Model", f"{label}: {model.arch} ({model.spec}), {model.parameters:,} parameters"
+        yield "Weights", f"sha256 {model.sha256}"
+        yield "Normalisation", describe_normalization(model)
+        if model.published is not None:
+            yield "Published", describe_published(model.published)
+    yield "Data", f"{data.spec} [{data.split}], {data.classes} classes, {' x '.join(map(str, data.shape))}"
+    yield "Samples", f"{data.n}, {'all there are' if data.ids == 'all' else 'a subset, ids in the JSON report'}"
+    yield "Data hash", f"sha256 {data.sha256}"
+    yield "Seed", str(report.seed)
+    yield "Criterion", report.criterion
+    yield "Device", f"{environment.device}, {environment.precision}"
+    yield "Versions", f"freqrobust {report.freqrobust_version}, torch {environment.torch}, python {environment.python}"
+    yield "Commit", environment.git or "not in a repository"
+    yield "Created", report.created
+    yield "Status", report.status
 
 
 def _share(value: float | None) -> str:
     return "-" if value is None else percent(value)
-
-
-#: How a gate judged a row.
-RESULTS = {True: "passed", False: "failed", None: "information"}
-
-
-def gate_tables(report: Report) -> Iterator[Plain]:
-    """What the gate judged: the thresholds, then the changes from the baseline. Accuracies are in percent."""
-    if report.gate is None:
-        return
-    decimals = digits(report)
-    if report.gate.thresholds:
-        columns = ["result", "cell", "measured accuracy", "required accuracy", "details"]
-        rows = []
-        for row in report.gate.thresholds:
-            measured = "-"
-            if row.accuracy is not None and row.ci95 is not None:
-                measured = f"{percent(row.accuracy)} {interval(row.ci95, decimals)}"
-            required = f"{100 * (row.required or 0):g}{' (low end of the interval)' if row.confident else ''}"
-            rows.append([RESULTS[row.passed], row.name, measured, required, row.text])
-        yield Plain("Thresholds", columns, rows)
-    if report.gate.comparison is not None:
-        columns = ["result", "cell", "baseline", "new", "drop (points)", "allowed drop (points)", "p, corrected"]
-        yield Plain(
-            "Changes from the baseline",
-            [*columns, "details"],
-            [
-                [
-                    RESULTS[row.passed],
-                    row.name,
-                    _share(row.baseline),
-                    _share(row.new),
-                    _share(row.measured),
-                    "-" if row.required is None else f"{100 * row.required:g}",
-                    "-" if row.p_adjusted is None else "<0.0001" if row.p_adjusted < 1e-4 else f"{row.p_adjusted:.4f}",
-                    row.text,
-                ]
-                for row in report.gate.comparison.rows
-            ],
-        )

@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from freqrobust.attacks.corruptions import linear
-from freqrobust.attacks.corruptions.constants import Constants
-from freqrobust.attacks.corruptions.draws import Draws
+from freqrobust.attacks.corruptions import _linear as linear
+from freqrobust.attacks.corruptions._draws import Draws
+from freqrobust.attacks.corruptions._table import Constants, Definition
 
 _WATER = (175 / 255, 238 / 255, 238 / 255)
 _MUD = (63 / 255, 42 / 255, 20 / 255)
@@ -151,3 +151,25 @@ def equalised(levels: torch.Tensor) -> torch.Tensor:
     table = ((count.cumsum(dim=1) - first) * (255 / (total - first).clamp_min(1))).round_().clamp_(0, 255)
     found = table.gather(1, flat)
     return torch.where(first < total, found, flat.float()).view(levels.shape)
+
+
+CORRUPTION = Definition(
+    spatter,
+    meaning="mean, deviation, sigma, threshold, strength, water 0 or mud 1",
+    cifar=(
+        (0.62, 0.1, 0.7, 0.7, 0.5, 0),
+        (0.65, 0.1, 0.8, 0.7, 0.5, 0),
+        (0.65, 0.3, 1, 0.69, 0.5, 0),
+        (0.65, 0.1, 0.7, 0.69, 0.6, 1),
+        (0.65, 0.1, 0.5, 0.68, 0.6, 1),
+    ),
+    imagenet=(
+        (0.65, 0.3, 4, 0.69, 0.6, 0),
+        (0.65, 0.3, 3, 0.68, 0.6, 0),
+        (0.65, 0.3, 2, 0.68, 0.5, 0),
+        (0.65, 0.3, 1, 0.65, 1.5, 1),
+        (0.67, 0.4, 1, 0.65, 1.5, 1),
+    ),
+    channels=(1, 3),
+    why="its drops are colour or grayscale",
+)

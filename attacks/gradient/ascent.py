@@ -2,36 +2,41 @@
 
 A step is ``x <- project(x + step_size * steepest(grad loss(x)))``, projected onto the intersection of the
 eps-ball and [0, 1] (Goodfellow et al. 2015, eq. 2; Madry et al. 2018, eq. 1). What a step and the projection
-are is up to the space that is climbed in (``freqrobust.attacks.gradient.regions``).
+are is defined by the space of the examples (``freqrobust.attacks.gradient.regions``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from freqrobust.attacks.gradient.regions import Space
-from freqrobust.numerics.losses import Loss, loss_function, margin
+from freqrobust.numerics.losses import Loss, LossFunction, loss_function
 from freqrobust.numerics.norms import per_sample
-
-LossFunction = Callable[[torch.Tensor, torch.Tensor, "torch.Tensor | None"], torch.Tensor]
+from freqrobust.plugins.context import AttackContext
+from freqrobust.plugins.criterion import Criterion, Misclassification
 
 
 @dataclass(frozen=True)
 class Ascent:
-    """What a climb maximises, where it may go, and for how long."""
+    """The loss, the space of the examples, the number of steps, and the draws of a random model per step."""
 
     space: Space
     steps: int
-    loss: Loss
+    loss: LossFunction
     eot: int = 1
 
-    @property
-    def loss_function(self) -> LossFunction:
-        return loss_function(self.loss)  # type: ignore[return-value]
+
+def loss_for(criterion: Criterion, name: Loss = "ce", targeted: bool = False) -> LossFunction:
+    """The loss of that name; instead of the untargeted cross-entropy, the default, a criterion's own loss.
+
+    Under misclassification every loss is the one that is named.
+    """
+    if name != "ce" or targeted or isinstance(criterion, Misclassification):
+        return loss_function(name)
+    return lambda logits, labels, targets: criterion.loss(logits, labels)
 
 
 def loss_and_gradient(
@@ -55,57 +60,51 @@ def loss_and_gradient(
     with torch.enable_grad():
         logits = model(x)
         values = loss(logits.float(), labels, targets)
-        if not values.requires_grad:  # nothing links the logits to the images
+        if not values.requires_grad:  # the logits do not depend on the images
             return logits.detach(), values.detach(), torch.zeros_like(x)
         gradient: torch.Tensor | None = torch.autograd.grad(values.sum(), x, allow_unused=True)[0]
     return logits.detach(), values.detach(), gradient if gradient is not None else torch.zeros_like(x)
 
 
-def is_fooled(logits: torch.Tensor, labels: torch.Tensor, slack: float) -> torch.Tensor:
-    """Which samples are misclassified by more than ``slack`` times their largest logit, ``(N,)``."""
-    return (logits.argmax(dim=1) != labels) & (margin(logits, labels) > slack * logits.abs().amax(dim=1))
-
-
-def climb_until_broken(
+def ascend_until_adversarial(
     model: nn.Module,
     start: torch.Tensor,
     origin: torch.Tensor,
     labels: torch.Tensor,
     targets: torch.Tensor | None,
     ascent: Ascent,
-    slack: float = 0.0,
+    context: AttackContext,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Climb from the points ``start``, and leave each sample at its first misclassification.
+    """Ascend from the points ``start``, and stop on each sample as soon as it is adversarial.
 
     Returns:
-        The examples, and which of them were seen to be broken. The last step's results are not predicted
-        again: whoever needs to know has to predict them.
+        The examples, and which of them are known to be adversarial. The model is not called again after the last
+        step: whether its examples are adversarial is for the caller to predict.
     """
-    loss = ascent.loss_function
     region = ascent.space.region(origin)
     point, x = start, region.image(start)
     result = x.clone()
-    broken = torch.zeros(len(start), dtype=torch.bool, device=start.device)
+    adversarial = torch.zeros(len(start), dtype=torch.bool, device=start.device)
     active = torch.arange(len(start), device=start.device)
     for _ in range(ascent.steps):
-        logits, _, gradient = loss_and_gradient(model, x, labels, targets, loss, ascent.eot)
-        fooled = is_fooled(logits, labels, slack)
-        if fooled.any():
-            result[active[fooled]] = x[fooled]
-            broken[active[fooled]] = True
-            keep = ~fooled
+        logits, _, gradient = loss_and_gradient(model, x, labels, targets, ascent.loss, ascent.eot)
+        success = context.is_adversarial(logits, labels)
+        if success.any():
+            result[active[success]] = x[success]
+            adversarial[active[success]] = True
+            keep = ~success
             active, point, gradient, labels = active[keep], point[keep], gradient[keep], labels[keep]
             region = region.keep(keep)
             targets = targets[keep] if targets is not None else None
             if len(active) == 0:
-                return result, broken
+                return result, adversarial
         point = region.step(point, gradient)
         x = region.image(point)
     result[active] = x
-    return result, broken
+    return result, adversarial
 
 
-def climb_to_maximum(
+def ascend_to_maximum(
     model: nn.Module,
     start: torch.Tensor,
     origin: torch.Tensor,
@@ -113,17 +112,16 @@ def climb_to_maximum(
     targets: torch.Tensor | None,
     ascent: Ascent,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Climb from the points ``start``; the highest-loss example over these and all steps, with its loss ``(N,)``."""
-    loss = ascent.loss_function
+    """Ascend from the points ``start``; the highest-loss example over these and all steps, with its loss ``(N,)``."""
     region = ascent.space.region(origin)
     point, x = start, region.image(start)
     best = best_loss = None
     for _ in range(ascent.steps):
-        _, values, gradient = loss_and_gradient(model, x, labels, targets, loss, ascent.eot)
+        _, values, gradient = loss_and_gradient(model, x, labels, targets, ascent.loss, ascent.eot)
         best, best_loss = better(best, best_loss, x, values)
         point = region.step(point, gradient)
         x = region.image(point)
-    values = expected_loss(model, x, labels, targets, loss, ascent.eot)
+    values = expected_loss(model, x, labels, targets, ascent.loss, ascent.eot)
     return better(best, best_loss, x, values)
 
 
@@ -137,8 +135,8 @@ def expected_loss(
 ) -> torch.Tensor:
     """The loss ``(N,)``, averaged over ``eot`` draws of a random model, without gradients."""
     with torch.no_grad():
-        found = [loss(model(x).float(), labels, targets) for _ in range(eot)]
-    return torch.stack(found).mean(dim=0)
+        draws = [loss(model(x).float(), labels, targets) for _ in range(eot)]
+    return torch.stack(draws).mean(dim=0)
 
 
 def better(

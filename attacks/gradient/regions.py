@@ -1,6 +1,6 @@
-"""Where a gradient climb may go, and how it steps there: the pluggable part of ``freqrobust.attacks.gradient.ascent``.
+"""The sets of allowed examples, with their steps and projections, for ``freqrobust.attacks.gradient.ascent``.
 
-A climb moves *points*; what the model sees is the *image* of a point. In a ball of pixels both are the same.
+The ascent moves *points*; the model gets the *image* of a point. In a ball of pixels both are the same.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from freqrobust.plugins.context import AttackContext
 
 
 class Region(Protocol):
-    """What is allowed around some images ``(N, C, H, W)``; points have their shape."""
+    """The allowed examples of the images ``(N, C, H, W)``; points have the same shape."""
 
     def image(self, point: torch.Tensor) -> torch.Tensor:
-        """What the model sees of a point: in [0, 1] and inside of the budget."""
+        """The example at a point: in [0, 1] and within the budget."""
 
     def step(self, point: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        """One step uphill from a point, back into the region; ``gradient`` is that of the point's image."""
+        """One step of ascent from a point, projected onto the region; ``gradient`` is taken at the point's image."""
 
     def keep(self, which: torch.Tensor) -> Region:
-        """The region of some of the samples."""
+        """The region of a subset of the samples."""
 
 
 class Space(Protocol):
-    """A threat, and the way of moving in it."""
+    """A threat, with its steps and projection."""
 
     def region(self, origin: torch.Tensor) -> Region:
         """The region around these images."""
@@ -39,19 +39,19 @@ class Space(Protocol):
         """The point whose image is the image itself."""
 
     def random_point(self, origin: torch.Tensor, context: AttackContext, stream: str) -> torch.Tensor:
-        """A random point, keyed by the context's samples and by ``stream``."""
+        """A random point, seeded by (seed, sample id, stream)."""
 
-    def corner_point(self, origin: torch.Tensor, signs: torch.Tensor) -> torch.Tensor:
-        """As far as possible into the orthant that ``signs`` (-1 and 1) say."""
+    def vertex(self, origin: torch.Tensor, signs: torch.Tensor) -> torch.Tensor:
+        """The initial point at the vertex of the ball that ``signs`` (-1 and 1) give, projected onto the region."""
 
 
 @dataclass(frozen=True)
 class Ball:
     """All images in [0, 1] at a distance of at most ``eps``.
 
-    An L1 step goes to the share ``sparsity`` of the pixels, those with the largest gradients, that move alike (Tramer and
-    Boneh 2019, "SLIDE"); what one of them cannot take, as it is near its wall, goes to the next. Without that, most
-    steps would only put back what the projection before took from the pixels that matter most.
+    An L1 step changes the share ``sparsity`` of the pixels that have the largest gradients, all by the same amount (Tramer
+    and Boneh 2019, "SLIDE"). Where a pixel reaches 0 or 1 the rest of its change goes to the next one. Without this, most
+    steps would only restore what the previous projection removed from the pixels with the largest gradients.
     """
 
     norm: Norm
@@ -75,13 +75,13 @@ class Ball:
         direction = context.normal(shape, stream) if self.norm == "l2" else laplace(context.uniform(shape, stream))
         return random_start(origin, self.norm, self.eps, unit, direction)
 
-    def corner_point(self, origin: torch.Tensor, signs: torch.Tensor) -> torch.Tensor:
+    def vertex(self, origin: torch.Tensor, signs: torch.Tensor) -> torch.Tensor:
         return project(origin + self.eps * signs, origin, self.norm, self.eps)
 
 
 @dataclass(frozen=True)
 class BallRegion:
-    """The eps-ball around ``origin (N, C, H, W)`` within [0, 1]; for Linf the box is worked out once."""
+    """The eps-ball around ``origin (N, C, H, W)`` within [0, 1]; for Linf its bounds are computed once."""
 
     space: Ball
     origin: torch.Tensor
@@ -112,14 +112,14 @@ class Band:
     """Perturbations whose frequencies all have ``low <= distance < high``, of norm at most ``eps``.
 
     A point is a perturbation; it lies in the band exactly (up to rounding) and in the ball. Its image is
-    ``clip(origin + point, 0, 1)``: where pixels are near 0 or 1, clipping leaves the band a little. Scaling the
-    perturbation until nothing has to be clipped would stay inside, but one black or white pixel would forbid it
-    altogether. As points are never clipped themselves, what leaves the band does not build up from step to step.
+    ``clip(origin + point, 0, 1)``: where pixels are near 0 or 1, clipping adds small components outside the band. Scaling
+    the perturbation until nothing has to be clipped would avoid them, but a single black or white pixel would scale it
+    to zero. As the points themselves are not clipped, these components do not accumulate over the steps.
 
     For L2 a step and the projection are exact, as the band is a linear subspace. For Linf neither has a closed
-    form: a step goes along the filtered sign of the filtered gradient. The way back is ``ROUNDS`` rounds of Dykstra's
-    algorithm (Boyle and Dykstra 1986), which approaches the nearest point of ball and band; what is still too large
-    is scaled.
+    form: a step goes along the filtered sign of the filtered gradient. The projection is ``ROUNDS`` rounds of
+    Dykstra's algorithm (Boyle and Dykstra 1986), which approaches the nearest point of ball and band; a result that is
+    still too large is scaled.
     """
 
     norm: Literal["linf", "l2"]
@@ -134,7 +134,7 @@ class Band:
         return band_pass(images, self.low, self.high, self.shape)
 
     def fit(self, delta: torch.Tensor) -> torch.Tensor:
-        """A perturbation in the band, brought into the ball without leaving the band."""
+        """A perturbation of the band, projected onto the ball within the band."""
         if self.norm == "linf":
             cut = torch.zeros_like(delta)
             for _ in range(ROUNDS):
@@ -155,11 +155,11 @@ class Band:
         unit = context.uniform((1,), f"{stream} radius")[:, 0]
         return noise * per_sample(self.eps * unit / _size(noise, self.norm).clamp_min(1e-12), noise)
 
-    def corner_point(self, origin: torch.Tensor, signs: torch.Tensor) -> torch.Tensor:
+    def vertex(self, origin: torch.Tensor, signs: torch.Tensor) -> torch.Tensor:
         return self.fit(self.filter(self.eps * signs))
 
 
-#: Times that a Linf step within a band is clipped and filtered again. Without, a third fewer samples would be broken.
+#: Rounds of clipping and filtering of a Linf step within a band. Without them a third fewer samples are misclassified.
 ROUNDS = 8
 
 
@@ -175,7 +175,7 @@ class BandRegion:
 
     def step(self, point: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
         s = self.space
-        # of a pixel that is clipped only the way back changes the image
+        # where a pixel is clipped, only a step towards the inside changes the image
         direction = steepest(s.filter(free_gradient(self.origin + point, gradient)), s.norm)
         if s.norm == "linf":
             direction = s.filter(direction)
@@ -187,18 +187,18 @@ class BandRegion:
 
 
 def _size(delta: torch.Tensor, norm: Norm) -> torch.Tensor:
-    found: torch.Tensor = delta.flatten(1).abs().amax(dim=1) if norm == "linf" else length(delta).to(delta.dtype)
-    return found
+    size: torch.Tensor = delta.flatten(1).abs().amax(dim=1) if norm == "linf" else length(delta).to(delta.dtype)
+    return size
 
 
 def free_gradient(point: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-    """The gradient, zero where it would push a pixel out of [0, 1] that is at its wall or beyond."""
-    stopped = ((point <= 0) & (gradient < 0)) | ((point >= 1) & (gradient > 0))
-    return gradient.masked_fill(stopped, 0.0)
+    """The gradient, with zero for pixels that it would move out of [0, 1]."""
+    clipped = ((point <= 0) & (gradient < 0)) | ((point >= 1) & (gradient > 0))
+    return gradient.masked_fill(clipped, 0.0)
 
 
 def laplace(uniform: torch.Tensor) -> torch.Tensor:
-    """Standard Laplace noise, from uniform noise in [0, 1) of 24 bits: the upper half is its positive side."""
+    """Standard Laplace noise, from uniform noise in [0, 1) of 24 bits; values from 0.5 give positive noise."""
     above = uniform >= 0.5
     size = torch.where(above, 2 * uniform - 1, 1 - 2 * uniform - 2.0**-23)
     return -torch.log1p(-size) * torch.where(above, 1.0, -1.0)
@@ -207,7 +207,7 @@ def laplace(uniform: torch.Tensor) -> torch.Tensor:
 def random_start(
     origin: torch.Tensor, norm: Norm, eps: float, unit: torch.Tensor, direction: torch.Tensor | None
 ) -> torch.Tensor:
-    """A point drawn uniformly from the eps-ball around ``origin``, brought into [0, 1].
+    """A point drawn uniformly from the eps-ball around ``origin``, clipped to [0, 1].
 
     Args:
         origin: images ``(N, C, H, W)``.

@@ -245,12 +245,12 @@ def _measure(
     attackers = {name: [context.attacker(attack) for attack in group] for name, group in groups.items()}
 
     def work(images: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor, chunk: torch.Tensor) -> None:
-        counts = {("", 0): int((target_model.predict(images, ids)[0] == labels).sum())}
+        counts = {("", 0): int(target_model.predict(images, ids).is_correct(labels).sum())}
         changes = {}
         for name, group in groups.items():
             for number in range(len(group)):
                 changed = attackers[name][number](images, labels, ids)
-                counts[name, number] = int((target_model.predict(changed, ids)[0] == labels).sum())
+                counts[name, number] = int(target_model.predict(changed, ids).is_correct(labels).sum())
                 if radius is not None:
                     spectrum = Spectrum(*images.shape[-2:])
                     spectrum.add(changed - images)

@@ -131,7 +131,7 @@ class _Sweep:
 
         context = self.context
         images, labels, ids = context.data.batch(block, context.device)
-        clean_wrong = int((context.classes(images, ids) != labels).sum())
+        clean_wrong = int((~context.predict(images, ids).is_correct(labels)).sum())
         clean = _drain(outputs)
         self.clean_wrong += clean_wrong
         size = len(block)
@@ -141,7 +141,7 @@ class _Sweep:
                 outputs.clear()  # left by a pass that ran out of memory
             direction, sample = pairs // size, (pairs % size).to(images.device)
             changed = self._changed(images[sample], ids[sample], direction)
-            wrong = context.classes(changed, ids[sample]) != labels[sample]
+            wrong = ~context.predict(changed, ids[sample]).is_correct(labels[sample])
             change = _drain(outputs)
             if clean is not None and change is not None:
                 first = clean[sample]

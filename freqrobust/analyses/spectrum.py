@@ -66,14 +66,13 @@ class Spectra(SplitAnalysis):
         return result
 
     def _attacks(self) -> list[PluginSpec[Attack]]:
-        from freqrobust.plugins.base import Attack
         from freqrobust.plugins.selection import parse_attacks
 
         if self.attacks == ["none"]:
             return []
         parsed = parse_attacks(self.attacks or ["pgd:eps=8/255,steps=20"])
         for attack in parsed:
-            if isinstance(attack.plugin, Attack) and attack.plugin.kind != "adversarial":
+            if attack.plugin.kind != "adversarial":
                 raise SpecError(f"expected an adversarial attack, but {attack.spec} is a shift; give it with --shifts")
         return parsed
 

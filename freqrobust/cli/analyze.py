@@ -1,11 +1,10 @@
-"""One ``freqrobust analyze``: from the words of the command line to a table, a picture and JSON."""
+"""One ``freqrobust analyze``: from the options of the command line to a table, a picture and JSON."""
 
 from __future__ import annotations
 
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -13,8 +12,8 @@ from freqrobust.core.errors import SpecError
 from freqrobust.core.text import one_line
 
 if TYPE_CHECKING:
+    from freqrobust.core.config import AnalyzeCommand
     from freqrobust.harness.analysis import Analysis
-    from freqrobust.models.classifier import Classifier
     from freqrobust.plugins.specs import PluginSpec
     from freqrobust.results.analysis import AnalysisTable
     from freqrobust.results.analysis_record import AnalysisRecord
@@ -23,125 +22,76 @@ if TYPE_CHECKING:
 RUNS, RECORD = Path("runs"), "analysis.json"
 
 
-@dataclass(frozen=True)
-class Request:
-    """What was asked for, in the words of the command line."""
-
-    analysis: str
-    options: Mapping[str, Sequence[str]]
-    models: Sequence[str]
-    labels: Sequence[str]
-    archs: Sequence[str]
-    normalizations: Sequence[str]
-    trust: bool
-    data: str | None
-    data_dir: str | None
-    split: str
-    limit: int | None
-    first: int | None
-    train_data: str | None
-    defenses: Sequence[str]
-    baseline: bool
-    batch_size: str
-    device: str
-    seed: int
-    out: str | None
-    json: str | None
-    into: str | None
-    quiet: bool
-
-
-def execute(request: Request) -> int:
+def execute(config: AnalyzeCommand, parameters: Mapping[str, Sequence[str]] | None = None) -> int:
     """Analyze, write what was asked for, print the tables.
+
+    Args:
+        config: the options.
+        parameters: the parameters of the analysis that were given as options.
 
     Returns:
         The exit code, 0.
 
     Raises:
-        FreqRobustError: bad input; said before anything is computed where it can be known.
+        FreqRobustError: bad input; where possible, before anything is computed.
     """
-    from freqrobust.cli.eval import missing_data, parse_batch_size
-    from freqrobust.core.files import cache_root, check_writable, write_atomically
+    from freqrobust.core.config import AnalyzeConfig
+    from freqrobust.core.files import cache_root, check_writable, user_path, write_atomically
     from freqrobust.core.progress import Screen
-    from freqrobust.data.sources import load_data
-    from freqrobust.harness.analysis import Analysis
     from freqrobust.harness.analyze import analyze, check_into, put_into
     from freqrobust.harness.devices import resolve_device
+    from freqrobust.harness.inputs import open_data, open_models, open_train_data, say_data, with_demo
     from freqrobust.plugins.selection import parse_defenses
     from freqrobust.results.figures import can_draw, decode, picture_format, require
 
-    chosen = _analysis(request)
-    if not request.baseline and not request.defenses:
-        raise SpecError("--no-baseline needs a --defense: there would be nothing to look at")
-    kept = any(target is not None for target in (request.out, request.json, request.into))
-    format: Literal["png", "svg"] | None = picture_format(request.out) if request.out is not None else None
-    if request.into is not None and format is None:
+    chosen = _analysis(config.analysis, parameters or {})
+    kept = any(target is not None for target in (config.out, config.json_file, config.into))
+    format: Literal["png", "svg"] | None = picture_format(str(config.out)) if config.out is not None else None
+    if config.into is not None and format is None:
         format = "png"
     if format is not None:
         require()
     elif not kept and can_draw():
         format = "png"
-    for flag, target in (("--out", request.out), ("--json", request.json), ("--into", request.into)):
+    for flag, target in (("--out", config.out), ("--json", config.json_file), ("--into", config.into)):
         if target is not None:
             check_writable(target, flag)
     if not kept:
         check_writable(RUNS / chosen.name / RECORD)
-    batch_size = parse_batch_size(request.batch_size)
-    device = resolve_device(request.device)
-    chains = parse_defenses(request.defenses)
-    named = _models(request)
-    watch = Screen(request.quiet)
-    demo = not named
-    assert isinstance(chosen.plugin, Analysis)
-    data = None
-    if request.data is not None or chosen.plugin.needs_data:
-        data = load_data(
-            request.data if request.data is not None else ("digits" if demo else missing_data()),
-            data_dir=request.data_dir,
-            split=request.split,
-            limit=request.limit,
-            first=request.first,
-            seed=request.seed,
-        )
-    if request.into is not None:
-        check_into(request.into, data)
-    train = request.train_data if request.train_data is not None else ("digits" if demo else None)
-    train_data = load_data(train, data_dir=request.data_dir, split="train") if train is not None else None
-    cache = cache_root()
-    models = _loaded(request, named, data, device, cache, watch)
+    device = resolve_device(config.device)
+    chains = parse_defenses(config.defenses or [])
+    _check_labels(config)
+    screen = Screen(config.quiet)
+    inputs = with_demo(config, screen, chosen.plugin.needs_data)
+    data = open_data(inputs.data, inputs) if inputs.data is not None else None
+    if config.into is not None:
+        check_into(config.into, data)
+    loaded: dict[str, Any] = {"train_data": open_train_data(inputs), "device": device, "defenses": chains}
+    cache = user_path(config.cache_dir, "--cache-dir") if config.cache_dir is not None else cache_root()
+    networks = open_models(inputs.model, inputs, data, device, cache_dir=cache, progress=screen)
+    models = dict(zip(config.labels, networks, strict=True)) if config.labels else networks
     if data is not None:
-        watch.say(f"data: {data.spec}, {len(data)} images {'x'.join(map(str, data.shape))}, {data.classes} classes")
-    with watch:
-        found = analyze(
-            models,
-            data,
-            chosen,
-            defenses=chains,
-            baseline=request.baseline,
-            train_data=train_data,
-            picture=format,
-            batch_size=batch_size,
-            device=device,
-            seed=request.seed,
-            cache_dir=cache,
-            progress=watch,
-        )
-    if found.picture is None and request.out is not None:
+        say_data(data, screen)
+    settings = config.settings(AnalyzeConfig, cache_dir=cache, **loaded)
+    with screen:
+        record = analyze(models, data, chosen, picture=format, progress=screen, **settings)
+    record.config = inputs.record()
+    if record.picture is None and config.out is not None:
         raise SpecError(f"{chosen.name} draws no picture")
-    if request.out is not None and found.picture is not None:
-        write_atomically(request.out, decode(found.picture))
-        watch.say(f"picture: {request.out}")
-    if request.into is not None:
-        count = put_into(found, request.into)
-        watch.say(f"added to {request.into}, which holds {count} {'analysis' if count == 1 else 'analyses'} now")
-    if request.json is not None:
-        found.model_copy(update={"picture": None}).to_json(request.json)
+    if config.out is not None and record.picture is not None:
+        write_atomically(config.out, decode(record.picture))
+        screen.say(f"picture: {config.out}")
+    if config.into is not None:
+        count = put_into(record, config.into)
+        screen.say(f"added to {config.into}, which now contains {count} {'analysis' if count == 1 else 'analyses'}")
+    if config.json_file is not None:
+        record.model_copy(update={"picture": None}).to_json(config.json_file)
     if not kept:
-        watch.say(f"written: {', '.join(map(str, _keep(found, chosen)))}")
-    if not request.quiet:
-        for warning in found.warnings:
-            watch.say(f"warning: {warning.message}")
-        render(found.tables, sys.stdout)
+        screen.say(f"written: {', '.join(map(str, _keep(record, chosen)))}")
+    if not config.quiet:
+        for warning in record.warnings:
+            screen.say(f"warning: {warning.message}")
+        render(record.tables, sys.stdout)
     return 0
 
 
@@ -172,51 +122,30 @@ def _keep(found: AnalysisRecord, chosen: PluginSpec[Analysis]) -> list[Path]:
     return [record, picture]
 
 
-def _analysis(request: Request) -> PluginSpec[Analysis]:
+def _analysis(spec: str, parameters: Mapping[str, Sequence[str]]) -> PluginSpec[Analysis]:
     from freqrobust.harness.analysis import analyses
 
-    found = analyses.parse(request.analysis, request.options)
-    if len(found) != 1:
-        raise SpecError(f"{request.analysis} with these options is a sweep of {len(found)}; run one at a time")
-    return found[0]
+    parsed = analyses.parse(spec, parameters)
+    if len(parsed) != 1:
+        raise SpecError(f"{spec} with these options is a sweep of {len(parsed)}; run one at a time")
+    return parsed[0]
 
 
-def _models(request: Request) -> list[tuple[str, str, str]]:
-    """Spec, architecture and normalisation of each model.
+def _check_labels(config: AnalyzeCommand) -> None:
+    """Refuse labels that do not name each model, and options that do not fit the number of models.
 
     Raises:
-        SpecError: as many of one as there are models, or one for all: it is something else.
+        SpecError: they do not.
     """
-    count = len(request.models)
-    for option, values in (("arch", request.archs), ("normalize", request.normalizations), ("label", request.labels)):
-        if len(values) not in ((0, count) if option == "label" else (1, count)):
-            some = "" if option == "label" else "one for all, or "
-            raise SpecError(f"--{option} is given {len(values)} times for {count} models; give {some}one each")
-    archs, normalizations = (
-        list(values) * count if len(values) == 1 else list(values) for values in (request.archs, request.normalizations)
-    )
-    return list(zip(request.models, archs, normalizations, strict=True)) if count else []
-
-
-def _loaded(
-    request: Request, named: Sequence[tuple[str, str, str]], data: Any, device: Any, cache: Path, watch: Any
-) -> Any:
-    """The models by label; the demo where none is named."""
-    from freqrobust.harness.analyze import labelled
-    from freqrobust.models.loading import load_model
-
-    if not named:
-        watch.say("no --model given: this is the embedded demo, a small CNN on 8 x 8 handwritten digits")
-        return load_model("demo", data=data, device=device, cache_dir=cache, progress=watch)
-    models: list[Classifier] = []
-    for spec, arch, normalize in named:
-        model = load_model(spec, arch=arch, normalize=normalize, trust=request.trust, data=data, device=device)
-        watch.say(f"model: {model.arch} ({model.spec}), normalisation: {model.chosen}, source: {model.chosen.source}")
-        models.append(model)
-    labels = list(request.labels) or [label for label, _ in labelled(models)]
-    if len(set(labels)) < len(labels):
+    count = len(config.model) or 1
+    config.per_model(count)
+    if len(config.labels) not in (0, count):
+        models = "1 model" if count == 1 else f"{count} models"
+        raise SpecError(
+            f"--label should be given once for each model, but it is given {len(config.labels)} times for {models}"
+        )
+    if len(set(config.labels)) < len(config.labels):
         raise SpecError("two models have the same --label")
-    return dict(zip(labels, models, strict=True))
 
 
 def render(tables: Sequence[AnalysisTable], target: IO[str]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,61 +12,45 @@ from freqrobust.gate.project import NAME, UPDATE_COMMAND, Project, find_project,
 from freqrobust.results import cell_reference
 
 if TYPE_CHECKING:
-    from freqrobust.cli.eval import Request
+    from freqrobust.core.config import CheckConfig
     from freqrobust.gate.thresholds import Gate
     from freqrobust.results.report import Report
 
 
-def execute(
-    *,
-    update: bool,
-    sequential: bool,
-    batch_size: str | None,
-    device: str | None,
-    run_dir: str | None,
-    json_file: str | None,
-    reports: Sequence[str],
-    quiet: bool,
-) -> int:
+def execute(config: CheckConfig) -> int:
     """One ``freqrobust check``; the exit code.
 
     Raises:
         FreqRobustError: bad input.
     """
     from freqrobust.cli import eval
+    from freqrobust.core.config import EvalCommand
 
     path = find_project()
     project = read_project(path)
+    baseline = project.gate.baseline
     here = Path.cwd()
     with working_in(path.parent):
-        if update:
-            if project.baseline is None:
-                raise GateError(f'{NAME} names no baseline to update: add baseline = "robustness.json"')
-            if sequential:
-                raise GateError("--update-baseline needs every sample, and --sequential leaves samples out")
-            check_writable(project.baseline, "baseline")
-        gate = _gate(project, update, sequential)
-        old = _read_old(project) if update else None
-        request = request_for(
-            project,
-            gate,
-            run_dir=str(here / user_path(run_dir, "--run-dir")) if run_dir is not None else None,
-            json=str(here / user_path(json_file, "--json")) if json_file is not None else None,
-            reports=[_absolute(text, here) for text in reports],
-            batch_size=batch_size,
-            device=device,
-            quiet=quiet,
-        )
-        code = eval.execute(request)
-        if sequential and project.baseline is not None and not quiet:
-            print(
-                one_line(
-                    f"the baseline {project.baseline} was not compared with: a sequential check leaves samples out"
-                )
-            )
-        if not update or gate.report is None:
+        if config.update_baseline:
+            if baseline is None:
+                raise GateError(f'{NAME} names no baseline to update: add baseline = "robustness.json" to [gate]')
+            if config.sequential:
+                raise GateError("--update-baseline needs every sample, and --sequential does not measure every sample")
+            check_writable(baseline, "baseline")
+        gate = _gate(project, config.update_baseline, config.sequential)
+        old = _read_old(baseline) if baseline is not None and config.update_baseline else None
+        options = {name: getattr(config, name) for name in ("batch_size", "device", "run_dir", "json_file")}
+        options = {name: value for name, value in options.items() if value is not None}
+        for name in {"run_dir", "json_file"} & options.keys():
+            options[name] = here / user_path(options[name], config.flag(name))
+        options |= {"reports": [_absolute(text, here) for text in config.reports], "quiet": config.quiet}
+        code = eval.execute(EvalCommand(**{**dict(project.eval), **options}), gate=gate)
+        if config.sequential and baseline is not None and not config.quiet:
+            reason = "a sequential check does not measure every sample"
+            print(one_line(f"the report was not compared with the baseline {baseline}: {reason}"))
+        if not config.update_baseline or gate.report is None:
             return code
-        return _update(project, old, gate.report, code, quiet)
+        return _update(project, old, gate.report, code, config.quiet)
 
 
 def _absolute(text: str, here: Path) -> str:
@@ -90,104 +72,59 @@ def _gate(project: Project, update: bool, sequential: bool) -> Gate:
         return SequentialGate(
             project.required, confident=confident, false_pass=rates.false_pass, false_fail=rates.false_fail
         )
-    baseline = project.baseline
-    if baseline is None and not project.thresholds:
+    baseline = project.gate.baseline
+    if baseline is None and not project.required:
         raise GateError(f"{NAME} has neither a baseline nor [thresholds]: there is nothing to check")
     if baseline is not None and not update and not user_path(baseline, "baseline").exists():
-        raise GateError(f"there is no baseline {baseline} yet: {UPDATE_COMMAND} writes it")
+        raise GateError(f"there is no baseline {baseline}: {UPDATE_COMMAND} writes it")
     return Gate(project.required, confident=confident, baseline=None if update else baseline, rules=project.rules)
 
 
-def request_for(
-    project: Project,
-    gate: Gate,
-    *,
-    run_dir: str | None = None,
-    json: str | None = None,
-    reports: Sequence[str] = (),
-    batch_size: str | None = None,
-    device: str | None = None,
-    quiet: bool = False,
-) -> Request:
-    """The evaluation that a project describes."""
-    from freqrobust.cli.eval import Request
-
-    return Request(
-        models=project.model,
-        arch=project.arch,
-        normalize=project.normalize,
-        trust=project.trust_checkpoint,
-        data=project.data,
-        data_dir=project.data_dir,
-        split=project.split,
-        limit=project.limit,
-        first=project.first,
-        train_data=project.train_data,
-        defenses=project.defenses,
-        options={},
-        attacks=project.attacks,
-        suite=project.suite,
-        baseline=project.undefended,
-        oblivious=project.oblivious,
-        diagnose=project.diagnose,
-        batch_size=batch_size or str(project.batch_size),
-        device=device or project.device,
-        precision=project.precision,
-        seed=project.seed,
-        mce_reference=project.mce_reference,
-        run_dir=run_dir,
-        json=json,
-        reports=reports,
-        save_model=None,
-        save_adversarial=None,
-        quiet=quiet,
-        gate=gate,
-    )
-
-
-def _read_old(project: Project) -> Report | None:
-    """The baseline that is about to be replaced; one that cannot be read is not overwritten."""
+def _read_old(baseline: str) -> Report | None:
+    """The baseline that will be replaced; one that cannot be read is not overwritten."""
     from freqrobust.results.analysis_record import ReportError
     from freqrobust.results.report import Report
 
-    assert project.baseline is not None
-    if not user_path(project.baseline, "baseline").exists():
+    if not user_path(baseline, "baseline").exists():
         return None
     try:
-        return Report.from_json(project.baseline)
+        return Report.from_json(baseline)
     except ReportError as error:
-        raise GateError(f"the baseline is not overwritten, as it cannot be read ({error}); remove it first") from error
+        raise GateError(
+            f"the baseline is not overwritten, because it cannot be read ({error}); remove it first"
+        ) from error
 
 
 def _update(project: Project, old: Report | None, report: Report, code: int, quiet: bool) -> int:
     """Write the baseline and show what changed; the exit code."""
-    assert project.baseline is not None
+    assert project.gate.baseline is not None
     if report.status != "complete":
-        print_error(f"the baseline {project.baseline} is left as it was, as some cells failed")
+        print_error(f"the baseline {project.gate.baseline} is not replaced, because some cells failed")
         return code
-    report.model_copy(update={"gate": None}).to_json(project.baseline)
+    report.model_copy(update={"gate": None}).to_json(project.gate.baseline)
     if not quiet:
         _show(project, old, report)
     return code
 
 
 def _show(project: Project, old: Report | None, report: Report) -> None:
-    from freqrobust.core.text import one_line
+    """The changes from the replaced baseline, and the drops that the new one makes detectable."""
     from freqrobust.gate import regression
-    from freqrobust.gate.table import console_for, print_comparison
+    from freqrobust.results.gate_record import GateRecord
+    from freqrobust.results.rendering import GATE_ON_SCREEN, parse_outputs, write_outputs
 
-    assert project.baseline is not None
-    console, plain = console_for(sys.stdout)
-    console.print()
+    assert project.gate.baseline is not None
+    print()
     if old is not None:
         try:
-            change = regression.compare(old, report, project.rules, name=f"the old {project.baseline}")
+            change = regression.compare(old, report, project.rules, name=f"{project.gate.baseline} (replaced)")
         except GateError as error:
-            console.print(one_line(f"the old baseline: {error}"))
+            print(one_line(f"the replaced baseline: {error}"))
         else:
-            print_comparison(change, console, plain=plain)
-    console.print(one_line(f"baseline written: {project.baseline}; keep it under version control"), style="bold")
-    known = cell_reference.in_report(report)
+            compared = report.model_copy(update={"gate": GateRecord(passed=change.passed, comparison=change)})
+            write_outputs(parse_outputs([GATE_ON_SCREEN], "--report"), {"": compared})
+    print(one_line(f"baseline written: {project.gate.baseline}; keep it under version control"))
+    known = cell_reference.references_in(report)
     try:
         cells = len(regression.declared_cells(project.rules, known, report.data.shape))
         undetectable = regression.undetectable_cells(report, project.rules)
@@ -195,10 +132,10 @@ def _show(project: Project, old: Report | None, report: Report) -> None:
         return
     drop = regression.expected_drop(report.data.n, cells, project.rules.alpha)
     if drop is not None:
-        console.print(
-            f"with n = {report.data.n} and {cells} gate cells, a drop of {100 * drop:.1f} points is found with "
-            f"{regression.POWER:.0%} power (alpha {project.rules.alpha:g}/{cells}, if {regression.CHURN:.0%} of the samples "
-            "improve all the same; a retrained model changes more)"
+        print(
+            f"the minimum detectable drop is {100 * drop:.1f} points, with {report.data.n} samples and {cells} gate cells "
+            f"({regression.POWER:.0%} power at {project.rules.alpha:g}/{cells}, if {regression.CHURN:.0%} of the samples "
+            "become correct; more of them do so when a model is trained again)"
         )
     for line in undetectable:
-        console.print(one_line(line), soft_wrap=True)  # one line each, however narrow
+        print(one_line(line))

@@ -50,12 +50,12 @@ def print_failures(report: Report, unsaved: Sequence[str] = ()) -> None:
 
 def gate_lines(gate: GateRecord) -> list[str]:
     """A line for each row of a gate that failed, then one that explains the exit code; none where it passed."""
+    from freqrobust.results.gate_view import failed_rows, gate_verdict
+
     if gate.passed:
         return []
-    judged = [row for row in gate.rows if row.passed is not None]
-    failed = [row for row in judged if not row.passed]
-    lines = [f"{row.kind} failed: {row.name}: {row.text}" for row in failed]
-    return [*lines, f"exit code {GATE_FAILED}: the gate failed, {len(failed)} of {len(judged)} checks"]
+    lines = [f"{row.kind} failed: {row.name}: {row.text}" for row in failed_rows(gate)]
+    return [*lines, f"exit code {GATE_FAILED}: {gate_verdict(gate)}"]
 
 
 def print_lines(lines: Iterable[str]) -> None:

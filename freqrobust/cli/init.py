@@ -11,45 +11,46 @@ from freqrobust.gate.project import NAME, UPDATE_COMMAND
 BASELINE = "robustness-baseline.json"
 INSTALL = "python -m pip install -r requirements.txt"
 PROJECT = """\
-# What `freqrobust check` evaluates, and what it is judged by. Paths are relative to this file.
+# What `freqrobust check` evaluates, and what the result is compared with. Paths are relative to this file.
 #
-#   freqrobust check                     evaluate and judge; exit code 1 when the gate fails
-#   freqrobust check --update-baseline   write the baseline anew, and show what changed
-#   freqrobust check --sequential        thresholds only, each measured until it is decided
+#   freqrobust check                     run the evaluation; exit code 1 if the gate fails
+#   freqrobust check --update-baseline   replace the baseline by the new report, and show the differences
+#   freqrobust check --sequential        check only the thresholds, with as few samples as possible
 
+# The options of `freqrobust eval`.
+[eval]
 model = {model}
-# Pinned, so that a change of the checkpoint cannot change how its inputs are read:
+# The normalisation is fixed here, so that it cannot change together with the checkpoint:
 # a preset (imagenet, cifar10, half, ...), "none", or "m1,m2,m3/s1,s2,s3".
 normalize = {normalize}
-# arch = "resnet20"                      # where the checkpoint is not recognised; or "file.py:factory"
+# arch = "resnet20"                      # if the architecture is not recognised; or "file.py:factory"
 
 data = {data}
-# limit = 500                            # a class-stratified subset, the same for a seed
+# limit = 500                            # samples drawn with the seed, with the same share of each class
 suite = "quick"                          # or attacks = ["pgd:eps=[1/255,2/255],steps=20"]
-# defenses = ["smooth:rho=0.1"]          # the model is judged with each of them as well
+# defenses = ["smooth:rho=0.1"]          # the model is also evaluated with each of these
 seed = 0
 
-# The report that must not be fallen behind. Keep it under version control.
-baseline = "{baseline}"
-
 [gate]
-# The cells that may fail the gate; everything else is shown as information. "default" is clean accuracy, the
+# The report with which a new one is compared. Keep it under version control.
+baseline = "{baseline}"
+# The cells that can fail the gate; all others are only shown. "default" is the clean accuracy, the
 # low-frequency component at radius 12 and the worst case per threat. Others: "pgd:eps=2/255", "smooth/worst",
-# "sweep-pgd" (each sample's smallest breaking eps).
+# "sweep-pgd" (the smallest eps at which each sample is misclassified).
 cells = ["default"]
-alpha = 0.05                             # chance of a false alarm, over all gate cells together
-max-drop = 0.01                          # a smaller drop is allowed, however significant
-# confident = true                       # judge [thresholds] on the low end of the 95 % interval
+alpha = 0.05                             # probability of a false alarm, over all gate cells together
+max-drop = 0.01                          # a smaller drop is allowed, even if it is significant
+# confident = true                       # compare the lower end of the 95 % interval with [thresholds]
 
 # [gate.max-drops]
 # clean = 0.005
 
-# The accuracy that a cell has to reach, baseline or not.
+# The accuracy that a cell has to reach, with or without a baseline.
 [thresholds]
 # clean = 0.9
 # "pgd:eps=2/255" = 0.45
 
-# The chances that `--sequential` decides otherwise than all samples would.
+# The probabilities that `--sequential` decides differently than all samples would.
 [sequential]
 false-pass = 0.05
 false-fail = 0.05
@@ -71,7 +72,7 @@ jobs:
         with:
           python-version: "3.11"
           cache: pip
-      - run: {install}  # has freqrobust in it
+      - run: {install}  # the requirements include freqrobust
       - uses: actions/cache@v4  # finished cells are not measured again
         with:
           path: |
@@ -93,7 +94,7 @@ jobs:
 """
 GITLAB = """\
 # Fails when a change makes the model less robust than {baseline}.
-# Take it into .gitlab-ci.yml with:  include: ".gitlab/robustness.yml"
+# Include it in .gitlab-ci.yml with:  include: ".gitlab/robustness.yml"
 robustness:
   image: python:3.11
   rules:
@@ -106,7 +107,7 @@ robustness:
     key: freqrobust
     paths: [.freqrobust, .pip, runs]
   script:
-    - {install}  # has freqrobust in it
+    - {install}  # the requirements include freqrobust
     - freqrobust check --json robustness.json --report markdown=robustness.md --report junit=robustness.xml
   artifacts:
     when: always
@@ -135,7 +136,7 @@ def project_text(model: str, normalize: str, data: str) -> str:
 def _quoted(text: str) -> str:
     """A TOML string."""
     if any(ord(char) < 32 or ord(char) == 127 for char in text):
-        raise SpecError(f"{text!r} has control characters, and cannot go into {NAME}")
+        raise SpecError(f"{text!r} has control characters, which {NAME} cannot contain")
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
@@ -151,19 +152,19 @@ def execute(*, model: str, data: str | None, normalize: str | None, ci: str) -> 
     if ci not in (*WORKFLOWS, "none"):
         raise SpecError(f"unknown CI system {ci!r}{near_miss(ci, WORKFLOWS)} ({', '.join(WORKFLOWS)} or none)")
     if data is None and model != "demo":
-        raise SpecError("init needs --data beside --model, for example --data test.npz")
+        raise SpecError("init with --model also needs --data, for example --data test.npz")
     files = {Path(NAME): ""}
     if ci != "none":
         files[WORKFLOWS[ci][0]] = workflow(ci)
     for path in files:
         if path.exists() or path.is_symlink():
-            raise SpecError(f"{path} is there already, and init never overwrites; nothing was written")
+            raise SpecError(f"{path} already exists, and init never overwrites a file; nothing was written")
         check_writable(path)
     files[Path(NAME)] = project_text(model, normalize or _pinned(model, data), data or "digits")
     for path, text in files.items():
         write_atomically(path, text)
         print(f"written: {path}")
-    print(f"next: look through {NAME}, then run {UPDATE_COMMAND} and keep {BASELINE} under version control")
+    print(f"next: edit {NAME}, then run {UPDATE_COMMAND} and keep {BASELINE} under version control")
     for line in _undetectable():
         print(line)
     return 0
@@ -183,15 +184,15 @@ def _undetectable() -> list[str]:
             one_line(line) for line in undetectable_cells(Report.from_json(BASELINE), read_project(Path(NAME)).rules)
         ]
     except FreqRobustError as error:  # a baseline of something else: check says what is wrong with it
-        return [one_line(f"{BASELINE} is there already, but cannot be used: {error}")]
+        return [one_line(f"{BASELINE} already exists, but cannot be used: {error}")]
 
 
 def _pinned(model: str, data: str | None) -> str:
-    """The normalisation that the model is recognised to have, in words that do not depend on recognition."""
+    """The normalisation that is recognised from the model, as a value that does not depend on recognition."""
     if model == "demo":
         return "none"
-    from freqrobust.data.sources import load_data
+    from freqrobust.data.loading import load_data
     from freqrobust.models.loading import load_model
 
     assert data is not None
-    return str(load_model(model, data=load_data(data)).chosen)
+    return str(load_model(model, data=load_data(data)).normalization)

@@ -8,21 +8,23 @@ from typing import Any
 from freqrobust.core.errors import SpecError
 from freqrobust.core.text import near_miss, one_line
 from freqrobust.harness.analysis import analyses
-from freqrobust.plugins.base import Plugin
 from freqrobust.plugins.help import field_default, field_type
-from freqrobust.plugins.registry import Registry, attacks, defenses
+from freqrobust.plugins.plugin import Plugin
+from freqrobust.plugins.registry import Registry, attacks, criteria, defenses
 from freqrobust.results.reporter import reports
 
-KINDS: dict[str, Registry[Any]] = {"attacks": attacks, "defenses": defenses, "reports": reports, "analyses": analyses}
+KINDS: dict[str, Registry[Any]] = {
+    registry.plural: registry for registry in (attacks, criteria, defenses, reports, analyses)
+}
 
 
 def print_lists(what: str | None) -> None:
-    """Print what exists.
+    """Print one list, or all of them.
 
     Raises:
-        SpecError: there is no such list.
+        SpecError: the name of the list is unknown.
     """
-    names = [*KINDS, "suites", "archs", "datasets"]
+    names = [*KINDS, "suites", "models", "archs", "datasets"]
     if what is not None and what not in names:
         raise SpecError(f"unknown list {what!r}{near_miss(what, names)} ({', '.join(names)})")
     from rich.console import Console
@@ -40,8 +42,8 @@ def print_lists(what: str | None) -> None:
         console.print()
 
 
-def _print_family(console: Any, registry: Registry[Any], name: str, whole: bool) -> None:
-    """The members of a family: with their parameters, or by name only; or why there are none."""
+def _print_family(console: Any, registry: Registry[Any], name: str, complete: bool) -> None:
+    """The members of a family, with their parameters or by name only, or why they cannot be loaded."""
     from rich.padding import Padding
     from rich.text import Text
 
@@ -53,7 +55,7 @@ def _print_family(console: Any, registry: Registry[Any], name: str, whole: bool)
         return
     about = one_line(type(family).__doc__ or "")
     console.print(Padding(Text.assemble((name, "bold"), f"  {about} {name}:NAME[:parameters]"), (0, 0, 0, 2)))
-    if whole:
+    if complete:
         for member in members:
             _print_class(console, *registry.find(f"{name}:{member}"))
     else:
@@ -95,20 +97,14 @@ def _simple(name: str) -> Iterable[tuple[str, str]]:
         from freqrobust.models.architectures import ARCHITECTURES, TORCHVISION
 
         ours = [(a.name, a.about) for a in ARCHITECTURES.values()]
-        return [*ours, ("torchvision:NAME", f"matched by itself: {', '.join(TORCHVISION)}")]
-    from freqrobust.data.sources import TORCHVISION_DATASETS
+        return [*ours, ("torchvision:NAME", f"recognised automatically: {', '.join(TORCHVISION)}")]
+    if name == "models":
+        from freqrobust.models.source_table import model_sources
 
-    return [
-        ("digits", "1797 handwritten digits of scikit-learn, 8 x 8, embedded"),
-        *(
-            (dataset, f"torchvision's {cls}, {classes} classes")
-            for dataset, (cls, classes) in TORCHVISION_DATASETS.items()
-        ),
-        ("FILE.npz", "images (uint8 NHWC or NHW, or float NCHW in [0, 1]) and labels"),
-        ("folder:DIR", "DIR/CLASS/IMAGE"),
-        ("cifar10c:DIR,name=NAME,severity=S", "published CIFAR-10-C files; cifar100c and imagenetc too"),
-        ("module:callable", "returns (images, labels) or a dataset; file.py:callable too"),
-    ]
+        return model_sources.rows()
+    from freqrobust.data.source_table import data_sources
+
+    return data_sources.rows()
 
 
 def _print_pairs(console: Any, pairs: Iterable[tuple[str, str]]) -> None:

@@ -5,32 +5,62 @@ Torch, pydantic and the engine are imported inside the commands, so that help te
 
 from __future__ import annotations
 
-import inspect
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 
 from freqrobust.cli import gate
 from freqrobust.cli.options import (
-    EVAL_HELP,
     EXIT_BAD_INPUT,
     EXIT_INTERNAL,
     EXIT_INTERRUPTED,
     LONGEST_ERROR,
-    RUN,
-    _flag,
-    _parts,
-    eval_,
-    eval_command,
+    command,
     fail,
+    given_analysis,
     given_defenses,
+    parts_of,
     plugin_fields,
     spell_out_flags,
 )
 from freqrobust.core.errors import FreqRobustError
 from freqrobust.core.text import DebugOutput, describe_error, print_traceback
+
+#: The help of each command whose options are made from a class in freqrobust.core.config.
+HELP = {
+    "eval": (
+        "Measure the accuracy of a model, undefended and with defenses, under attacks and frequency filters.\n\n"
+        "Without --model, a small CNN is trained on handwritten digits as a demonstration.\n\n"
+        "With --defense NAME --help, the help also shows the parameters of that defense."
+    ),
+    "analyze": (
+        "Run one analysis of one or more models: Fourier heat map, LFC/HFC misalignment, spectra and others "
+        "(see 'freqrobust list analyses').\n\n"
+        "Several models and defenses are shown side by side on one scale.\n\n"
+        "With NAME --help, the help also shows the parameters of that analysis."
+    ),
+    "verify": (
+        "Evaluate saved adversarial examples again, on the same or on another model, also after rounding to 8 bits.\n\n"
+        "With --data, the clean images, the perturbation budgets are checked as well."
+    ),
+    "check": gate.CHECK_HELP,
+}
+#: What is printed when the user interrupts it.
+INTERRUPTED = {
+    "eval": "interrupted before the first cell; run the same command again",
+    "analyze": "interrupted; nothing was written",
+    "verify": "interrupted; nothing was written",
+    "check": "interrupted; run the same command again",
+}
+REPORT_HELP = (
+    "Show the results of earlier runs in any format, without measuring anything. Several runs are compared.\n\n"
+    "Formats: table (the default), html, markdown, junit, csv, latex, json, and those of other packages "
+    "(see 'freqrobust list reports')."
+)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -74,40 +104,48 @@ def report_error(error: Exception, debug: bool = False) -> int:
 
 
 def build(arguments: list[str]) -> tuple[Any, list[str]]:
-    """The application for these arguments: ``eval`` gets the fields of the given defenses as options."""
+    """The application for these arguments.
+
+    Only the command that is called gets its options, and ``eval`` and ``analyze`` also the parameters of the plugins
+    that are named: so the list of the commands needs neither pydantic nor the engine.
+    """
     app = typer.Typer(
         name="freqrobust",
-        help="How robust is a PyTorch image classifier, and why.",
+        help="Measure how robust a PyTorch image classifier is, and find out why.",
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    fields: dict[str, Any] = {}
-    if arguments[:1] == ["eval"]:
-        specs = given_defenses(arguments)
-        if specs:
-            fields = plugin_fields("defense", [part for spec in specs for part in _parts(spec)])
-            arguments = spell_out_flags(arguments, fields)
-    if arguments[:1] == ["analyze"]:
-        from freqrobust.cli.analyze_options import given_analysis
-
-        named = given_analysis(arguments)
-        if named is not None:
-            fields = plugin_fields("analysis", [named])
-            arguments = spell_out_flags(arguments, fields)
-    from freqrobust.cli.analyze_options import ANALYZE_HELP, analyze_command
-
-    app.command("eval", help=EVAL_HELP)(eval_command(fields if arguments[:1] == ["eval"] else {}))
-    app.command("analyze", help=ANALYZE_HELP)(analyze_command(fields if arguments[:1] == ["analyze"] else {}))
-    app.command("verify", help=VERIFY_HELP)(verify_command())
+    for name, help in HELP.items():
+        function: Callable[..., Any] = lambda: None  # noqa: E731
+        if arguments[:1] == [name]:
+            function, arguments = made(arguments)
+        app.command(name, help=help)(function)
     app.command("compare", help=gate.COMPARE_HELP)(gate.compare)
-    app.command("check", help=gate.CHECK_HELP)(gate.check)
     app.command("init", help=gate.INIT_HELP)(gate.init)
     app.command("report", help=REPORT_HELP)(report_)
     app.command("list")(list_)
     return app, arguments
+
+
+def made(arguments: list[str]) -> tuple[Callable[..., int], list[str]]:
+    """The function of the command that is called, and its arguments."""
+    from freqrobust.core.config import COMMANDS
+
+    name = arguments[0]
+    kind, specs = "defense", given_defenses(arguments) if name == "eval" else []
+    if name == "analyze":
+        named = given_analysis(arguments[1:], COMMANDS[name].switches() | {"--help", "-h"})
+        kind, specs = "analysis", [named] if named is not None else []
+    fields = plugin_fields(kind, parts_of(specs) if kind == "defense" else specs)
+
+    def run(*given: Any) -> int:
+        code: int = import_module(f"freqrobust.cli.{name}").execute(*given)
+        return code
+
+    return command(COMMANDS[name], run, fields, INTERRUPTED[name]), spell_out_flags(arguments, fields)
 
 
 def _show_version(wanted: bool) -> None:
@@ -121,94 +159,28 @@ def _show_version(wanted: bool) -> None:
 def _root(
     version: Annotated[
         bool,
-        typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version, metavar=""),
+        typer.Option(
+            "--version", help="Print the version and exit.", is_eager=True, callback=_show_version, metavar=""
+        ),
     ] = False,
 ) -> None:
     pass
 
 
-def single(flag: str, given: list[str] | None, default: str | None) -> str | None:
-    """The one value of an option that ``eval`` may be given several times."""
-    if given and len(given) > 1:
-        from freqrobust.core.errors import SpecError
-
-        raise SpecError(f"{flag} is given {len(given)} times; here it takes one value")
-    return given[0] if given else default
-
-
-VERIFY_HELP = (
-    "Evaluate saved adversarial examples again, on the same or on another model, also rounded to 8 bits.\n\n"
-    "With --data, the clean images: budgets are checked as well."
-)
-#: Options of ``eval`` that ``verify`` has too.
-VERIFIED_WITH = [
-    "model",
-    "arch",
-    "normalize",
-    "trust_checkpoint",
-    "data",
-    "data_dir",
-    "split",
-    "train_data",
-    "batch_size",
-    "device",
-    "json",
-    "quiet",
-    "debug",
-]
-
-
-def verify_command() -> Any:
-    """The function behind ``verify``: its own parameters, and some of those of ``eval``."""
-
-    def command(
-        *,
-        directory: Annotated[
-            str, typer.Argument(help="A folder written by --save-adversarial, or one of its files.", metavar="DIR")
-        ],
-        defense: Annotated[
-            str,
-            typer.Option(
-                help="saved (the defense each set was made for), none, or a spec.", rich_help_panel=RUN, metavar="SPEC"
-            ),
-        ] = "saved",
-        **values: Any,
-    ) -> int:
-        from freqrobust.cli.verify import execute
-
-        del values["debug"]
-        for name, default in (("model", None), ("arch", "auto"), ("normalize", "auto")):
-            values[name] = single(_flag(name), values[name], default)
-        return execute(directory=directory, defense=defense, json_file=values.pop("json"), **values)
-
-    own = inspect.signature(command, eval_str=True)
-    shared = inspect.signature(eval_, eval_str=True).parameters
-    parameters = [own.parameters["directory"], own.parameters["defense"], *(shared[name] for name in VERIFIED_WITH)]
-    command.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-    return command
-
-
-REPORT_HELP = (
-    "Show results again, in any form, without measuring anything. Several are compared: a leaderboard.\n\n"
-    "Forms: table (the default), html, markdown, junit, csv, latex, json, and those of other packages: "
-    "see freqrobust list reports."
-)
-
-
 def report_(
     runs: Annotated[
-        list[str], typer.Argument(help="Reports in JSON, or the folders of runs.", metavar="RUN...", show_default=False)
+        list[str], typer.Argument(help="JSON reports, or directories of runs.", metavar="RUN...", show_default=False)
     ],
     wanted: Annotated[
         list[str] | None,
         typer.Option(
             "--as",
-            help="Where it goes, after the form where the ending does not say it: out.html, markdown=-; "
-            "- is standard output.",
+            help="The format and the file: out.html, junit=out.xml or markdown=-, where - is standard output. The "
+            "format can be omitted if the name of the file ends in it. Repeat the option for several files.",
             metavar="[REPORT=]FILE",
         ),
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", metavar="", help="Show tracebacks.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", metavar="", help="Print the traceback of errors.")] = False,
 ) -> int:
     """Render reports; the exit code."""
     from freqrobust.cli.report import execute
@@ -220,11 +192,12 @@ def list_(
     what: Annotated[
         str | None,
         typer.Argument(
-            help="attacks, defenses, reports, analyses, suites, archs or datasets; default: all.", metavar="[WHAT]"
+            help="What to list: attacks, criteria, defenses, reports, analyses, suites, models, archs or datasets. Default: all of them.",
+            metavar="[WHAT]",
         ),
     ] = None,
 ) -> int:
-    """Show what there is: plugins with their parameters, ranges and defaults, suites, architectures, datasets."""
+    """List the attacks, criteria, defenses, reports and analyses with their parameters, the suites, architectures and datasets."""
     from freqrobust.cli.listing import print_lists
 
     print_lists(what)

@@ -11,10 +11,11 @@ from freqrobust.core.errors import SpecError
 from freqrobust.core.numbers import pixel_text
 from freqrobust.core.text import one_line, print_error
 from freqrobust.harness.verify import Verified, verify
+from freqrobust.models.classifier import Classifier
 from freqrobust.numerics.threat import norm_name
 
 if TYPE_CHECKING:
-    pass
+    from freqrobust.core.config import VerifyCommand
 
 
 def render(results: list[Verified], target: IO[str]) -> None:
@@ -52,58 +53,35 @@ def _budget(one: Verified) -> str:
     return f"{one.budget}: {norm_name(one.threat['norm'])} {one.largest:.6g} of {pixel_text(one.threat['eps'])}"
 
 
-def execute(
-    *,
-    directory: str,
-    model: str | None,
-    arch: str,
-    normalize: str,
-    trust_checkpoint: bool,
-    data: str | None,
-    data_dir: str | None,
-    split: str,
-    train_data: str | None,
-    defense: str,
-    batch_size: str,
-    device: str,
-    json_file: str | None,
-    quiet: bool,
-) -> int:
-    """One ``freqrobust verify``; the exit code: 1 where a budget does not hold."""
-    from freqrobust.cli.eval import parse_batch_size
+def execute(config: VerifyCommand) -> int:
+    """One ``freqrobust verify``; the exit code: 1 where a perturbation budget is exceeded."""
     from freqrobust.cli.failures import print_lines
+    from freqrobust.core.config import VerifyConfig
     from freqrobust.core.files import cache_root, check_writable, user_path, write_atomically
     from freqrobust.data.adversarial_sets import read_all
-    from freqrobust.data.sources import load_data
     from freqrobust.harness.devices import resolve_device
-    from freqrobust.models.loading import load_model
+    from freqrobust.harness.inputs import open_data, open_models, open_train_data
 
-    if model is None:
-        raise SpecError("verify needs --model: the model that the saved examples are shown to")
-    size, where = parse_batch_size(batch_size), resolve_device(device)
-    if json_file is not None:
-        check_writable(json_file, "--json")
-    read_all(user_path(directory, "DIR"))  # damaged files are said before a model is loaded
-    clean = load_data(data, data_dir=data_dir, split=split) if data is not None else None
-    training = load_data(train_data, data_dir=data_dir, split="train") if train_data is not None else None
-    network = load_model(model, arch=arch, normalize=normalize, trust=trust_checkpoint, data=clean, device=where)
-    results = verify(
-        directory,
-        network,
-        data=clean,
-        defense=defense,
-        train_data=training,
-        device=where,
-        batch_size=size,
-        cache_dir=cache_root(),
-    )
-    if json_file is not None:
-        write_atomically(json_file, json.dumps([asdict(one) for one in results], indent=1) + "\n")
-    if not quiet:
-        print(one_line(f"model: {network.arch} ({network.spec}), normalisation {network.chosen}"))
+    if len(config.model) != 1:
+        count = "is missing" if not config.model else f"is given {len(config.model)} times"
+        raise SpecError(f"verify needs --model once, but it {count}: the model that gets the saved examples")
+    device = resolve_device(config.device)
+    if config.json_file is not None:
+        check_writable(config.json_file, "--json")
+    read_all(user_path(config.directory, "DIR"))  # a damaged file is an error before a model is loaded
+    cache = user_path(config.cache_dir, "--cache-dir") if config.cache_dir is not None else cache_root()
+    clean = open_data(config.data, config) if config.data is not None else None
+    (network,) = open_models(config.model, config, clean, device, cache_dir=cache)
+    loaded = {"device": device, "cache_dir": cache, "train_data": open_train_data(config)}
+    results = verify(config.directory, network, clean, **config.settings(VerifyConfig, **loaded))
+    if config.json_file is not None:
+        write_atomically(config.json_file, json.dumps([asdict(one) for one in results], indent=1) + "\n")
+    if not config.quiet:
+        assert isinstance(network, Classifier)
+        print(one_line(f"model: {network.arch} ({network.spec}), normalisation {network.normalization}"))
         render(results, sys.stdout)
     exceeded = [one for one in results if one.budget == "exceeded"]
-    if exceeded and quiet:
+    if exceeded and config.quiet:
         print_lines(f"{one.file}: {one.attack} exceeds its perturbation budget: {_budget(one)}" for one in exceeded)
         print_error(f"exit code 1: {len(exceeded)} of {len(results)} sets of examples exceeded the perturbation budget")
     return 1 if exceeded else 0

@@ -29,20 +29,6 @@ def check_int64(name: str, value: int, lowest: int = -INT64 - 1) -> None:
         raise SpecError(f"{name} should be {bound}, but got {shown}")
 
 
-def check_batch_size(value: object) -> None:
-    """Refuse anything but ``auto`` and 1 to a million.
-
-    Raises:
-        SpecError: it is something else.
-    """
-    if value == "auto":
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise SpecError(f"batch_size should be 'auto' or at least 1, but got {value!r}")
-    if value > MOST:
-        raise SpecError(f"batch_size should be 'auto' or at most {MOST}")
-
-
 def number_text(value: float) -> str:
     """The shortest text that is read back as the same number.
 

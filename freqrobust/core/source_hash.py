@@ -18,6 +18,7 @@ from pathlib import Path
 from freqrobust.core.user_code import FILE_MODULE
 
 _PACKAGE = "freqrobust"
+_ROOT = Path(__file__).resolve().parents[1]
 #: Packages that are not followed: their versions are recorded instead.
 _LIBRARIES = {"torch", "torchvision", "numpy", "pydantic", "builtins", "abc", "typing"}
 
@@ -30,11 +31,13 @@ def code_hash(modules: Iterable[str]) -> str:
     return _digest("", files).hexdigest()[:16]
 
 
-def source_hash(cls: type) -> str:
-    """Hash of the source of a class, its bases, and the modules that these import."""
+def source_hash(cls: type, modules: Iterable[str] = ()) -> str:
+    """Hash of the source of a class, its bases, further modules, and the modules that these import."""
     files: dict[str, Path | None] = {}
     for base in cls.__mro__:
         _collect(base.__module__, files)
+    for module in modules:
+        _collect(module, files)
     digest = _digest(cls.__qualname__, files)
     if all(file is None for file in files.values()) or _file_of(cls.__module__) is None:
         digest.update(_code_of(cls))  # a notebook, or a session at the prompt
@@ -55,7 +58,7 @@ def _digest(start: str, files: dict[str, Path | None]) -> hashlib._Hash:
         file = files[name]
         digest.update(name.encode())  # of a single file the name holds the hash of what was executed
         if file is not None and not name.startswith(FILE_MODULE):
-            digest.update(_parsed(file, file.stat().st_mtime_ns)[1])
+            digest.update(_parsed(file.read_bytes())[1])
     return digest
 
 
@@ -87,6 +90,11 @@ def _collect(name: str, found: dict[str, Path | None], importer: tuple[str, Path
 
 def _file_of(name: str) -> Path | None:
     """The source file of a module, imported or not."""
+    if name.startswith(f"{_PACKAGE}."):  # without importing anything
+        path = _ROOT.joinpath(*name.split(".")[1:])
+        return next(
+            (file.resolve() for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None
+        )
     module = sys.modules.get(name)
     try:
         origin = getattr(module, "__file__", None) if module is not None else _origin(name)
@@ -97,7 +105,7 @@ def _file_of(name: str) -> Path | None:
 
 def _origin(name: str) -> str | None:
     parent = name.rpartition(".")[0]
-    if parent and parent not in sys.modules and not name.startswith(f"{_PACKAGE}."):
+    if parent and parent not in sys.modules:
         return None  # asking for it would import the parent
     spec = importlib.util.find_spec(name)
     return spec.origin if spec is not None else None
@@ -114,7 +122,7 @@ def _near(name: str, file: Path, importer: str, importer_file: Path) -> bool:
 def _imported(file: Path, package: str) -> list[str]:
     """Full names of the modules that a source file imports, also inside of functions."""
     names: list[str] = []
-    for level, module, imported in _parsed(file, file.stat().st_mtime_ns)[0]:
+    for level, module, imported in _parsed(file.read_bytes())[0]:
         parts = package.split(".")
         start = ".".join(parts[: len(parts) - level + 1]) if level else ""
         base = ".".join(part for part in (start, module) if part)
@@ -123,9 +131,8 @@ def _imported(file: Path, package: str) -> list[str]:
 
 
 @lru_cache(maxsize=1024)
-def _parsed(file: Path, changed: int) -> tuple[list[tuple[int, str, tuple[str, ...]]], bytes]:
-    """The import statements of a file, and a digest of its code; ``changed`` is its time of modification."""
-    content = file.read_bytes()
+def _parsed(content: bytes) -> tuple[list[tuple[int, str, tuple[str, ...]]], bytes]:
+    """The import statements of a file, and a digest of its code."""
     try:
         tree = ast.parse(content)
     except (SyntaxError, ValueError):
@@ -136,7 +143,7 @@ def _parsed(file: Path, changed: int) -> tuple[list[tuple[int, str, tuple[str, .
             imports += [(0, alias.name, ()) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             imports.append((node.level, node.module or "", tuple(alias.name for alias in node.names)))
-    return imports, hashlib.sha256(ast.dump(_bare(tree)).encode()).digest()
+    return imports, hashlib.sha256(_code(content, tree)).digest()
 
 
 def _running(node: ast.AST) -> Iterator[ast.AST]:
@@ -157,14 +164,23 @@ def _is_type_checking(test: ast.expr) -> bool:
     )
 
 
-def _bare(tree: ast.Module) -> ast.Module:
-    """The same code without docstrings and without what only a type checker sees."""
+def _code(content: bytes, tree: ast.Module) -> bytes:
+    """The lines of a file that are code: no docstrings, no lines of comments, nothing that only a type checker sees."""
+    dropped: set[int] = set()
+    text: set[int] = set()  # lines inside of strings, where a leading # is no comment
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if not isinstance(body, list):
-            continue
-        kept = [s for s in body if not (isinstance(s, ast.If) and _is_type_checking(s.test) and not s.orelse)]
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            kept = [s for s in kept if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
-        node.body = kept  # type: ignore[attr-defined]
-    return tree
+        if isinstance(node, ast.If) and _is_type_checking(node.test) and not node.orelse:
+            dropped.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and len(node.body) > 1:
+                dropped.update(range(first.lineno, (first.end_lineno or first.lineno) + 1))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            text.update(range(node.lineno + 1, (node.end_lineno or node.lineno) + 1))
+    lines = content.splitlines()
+    kept = [
+        line
+        for number, line in enumerate(lines, start=1)
+        if number not in dropped and line.strip() and (number in text or not line.lstrip().startswith(b"#"))
+    ]
+    return b"\n".join(kept)

@@ -75,8 +75,6 @@ def import_module(name: str, wanted_as: str, known: Iterable[str] = ()) -> Modul
     """
 
     def failed(error: BaseException) -> SpecError:
-        from freqrobust.core.text import near_miss
-
         listed = f" (known: {', '.join(known)})" if known else ""
         return SpecError(
             f"{wanted_as}: cannot import {name!r} ({describe_error(error)}){near_miss(name, known)}{listed}"
@@ -127,9 +125,35 @@ def load_file(path: str) -> ModuleType:
     return module
 
 
-def _attribute(module: ModuleType, attr: str, where: str) -> Any:
-    with running_user_code(f"{where} failed", SpecError):  # a module can have a __getattr__ of its own
+def is_code_spec(spec: str) -> bool:
+    """Whether a spec has the form ``module:attribute`` or ``file.py:attribute``."""
+    head, _, attribute = spec.rpartition(":")
+    modules = head.endswith(".py") or all(part.isidentifier() for part in head.split("."))
+    return attribute.isidentifier() and modules
+
+
+def code_object(
+    spec: str, wanted_as: str, known: Iterable[str] = (), error_class: type[FreqRobustError] = SpecError
+) -> Any:
+    """The object behind ``module:attribute`` or ``file.py:attribute``.
+
+    Args:
+        spec: the text.
+        wanted_as: what the object is, for messages.
+        known: names that the user may have meant instead.
+        error_class: the class of the error about a missing attribute.
+
+    Raises:
+        FreqRobustError: the module cannot be imported, or has no such attribute.
+    """
+    head, _, name = spec.rpartition(":")
+    module = load_file(head) if head.endswith(".py") else import_module(head, wanted_as, known)
+    return _attribute(module, name, head, error_class)
+
+
+def _attribute(module: ModuleType, attr: str, where: str, error_class: type[FreqRobustError] = SpecError) -> Any:
+    with running_user_code(f"{where} failed", error_class):  # a module can have a __getattr__ of its own
         if hasattr(module, attr):
             return getattr(module, attr)
     names = [n for n, v in vars(module).items() if inspect.isclass(v) or inspect.isfunction(v)]
-    raise SpecError(f"{where} has no {attr!r}{near_miss(attr, names)}")
+    raise error_class(f"{where} has no {attr!r}{near_miss(attr, names)}")

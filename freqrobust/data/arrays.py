@@ -1,4 +1,4 @@
-"""Arrays from ``.npz`` files of others: what a header claims is held against the file before anything is read."""
+"""Reading ``.npy`` and ``.npz`` files that are not trusted: the header of an array is checked before its data is read."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ from typing import Any
 import numpy as np
 
 from freqrobust.core.errors import DataError, FreqRobustError
-from freqrobust.core.files import reason
+from freqrobust.core.files import reason, regular_file
 from freqrobust.core.text import excerpt
 
-#: Bytes that the description of an array may take; what numpy writes takes about a hundred.
+#: Largest header of an array in bytes; NumPy writes about a hundred.
 _HEADER_BYTES = 1 << 16
-#: An archive that grows by more than this when it is unpacked, to more than so many bytes, holds no images.
+#: Largest ratio of the unpacked to the packed size of an archive, where it is larger than so many bytes.
 _GROWTH, _LARGE = 200, 1 << 30
-#: Share of the free memory that arrays may take; images are copied once when they are checked.
+#: Largest share of the free memory for arrays; images are copied once when they are checked.
 _SHARE = 0.5
 
 
 def read_npz(path: Path, names: Sequence[str], missing: str) -> dict[str, np.ndarray]:
-    """Arrays of an archive, each read only once its size is known to be true and to fit into memory.
+    """Arrays of an archive, read after their sizes were checked against the file and the free memory.
 
     Args:
         path: a regular file.
-        names: the arrays that are wanted.
-        missing: what to say where one is not there; ``{path}``, ``{found}`` and ``{missing}`` are filled in.
+        names: the arrays to read.
+        missing: the message where one is missing; ``{path}``, ``{found}`` and ``{missing}`` are filled in.
 
     Raises:
-        DataError: the file is damaged, is something else, or is too large.
+        DataError: the file is damaged, is not an archive of arrays, or is too large.
     """
     try:
         with path.open("rb") as file:
             magic = file.read(6)
             if magic == b"\x93NUMPY":
-                raise DataError(f"{path} holds one array; expected an .npz with the arrays {_listed(names)}")
+                raise DataError(f"{path} contains a single array; expected an .npz with the arrays {_listed(names)}")
             with warnings.catch_warnings(), zipfile.ZipFile(file) as archive:
                 warnings.simplefilter("ignore")
-                found = [name.removesuffix(".npy") for name in archive.namelist()]
-                lacking = [name for name in names if name not in found]
-                if lacking:
-                    listed = ", ".join(found) or "nothing"
-                    raise DataError(missing.format(path=path, found=listed, missing=", ".join(lacking)))
+                present = [name.removesuffix(".npy") for name in archive.namelist()]
+                absent = [name for name in names if name not in present]
+                if absent:
+                    listed = ", ".join(present) or "nothing"
+                    raise DataError(missing.format(path=path, found=listed, missing=", ".join(absent)))
                 members = {name: archive.getinfo(_member(archive, name)) for name in names}
                 check_growth(list(members.values()), path)
                 sizes = [_checked_size(archive, info, path) for info in members.values()]
@@ -55,15 +55,32 @@ def read_npz(path: Path, names: Sequence[str], missing: str) -> dict[str, np.nda
                 return {name: _read(archive, info) for name, info in members.items()}
     except DataError:
         raise
-    except Exception as error:  # a damaged file can break zipfile and numpy anywhere
+    except Exception as error:  # a damaged file can raise any exception in zipfile and NumPy
         text = excerpt(reason(error), 200) or type(error).__name__
         raise DataError(f"{path} cannot be read as .npz: {text}") from error
+
+
+def map_array(path: Path, dims: int) -> np.ndarray:
+    """An ``.npy`` file of images (4 dimensions, uint8) or labels (1 dimension), mapped into memory.
+
+    Raises:
+        DataError: the file is missing or damaged, or the array has another shape or type.
+    """
+    if path.exists():
+        regular_file(path, str(path), DataError)
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # a damaged header can raise any exception
+        raise DataError(f"{path} cannot be read: {reason(error)}") from error
+    if array.ndim != dims or (dims == 4 and array.dtype != np.uint8):
+        raise DataError(f"{path}: expected {dims} dimensions, images as uint8, but got {array.dtype} {array.shape}")
+    return array
 
 
 def check_growth(
     members: Sequence[zipfile.ZipInfo], path: Path, error_class: type[FreqRobustError] = DataError
 ) -> None:
-    """Refuse an archive that is small on disk and huge in memory.
+    """Refuse an archive whose unpacked size is far beyond its size on disk.
 
     Raises:
         FreqRobustError: it is.
@@ -78,10 +95,10 @@ def check_growth(
 
 
 def check_memory(size: int, what: str) -> None:
-    """Refuse what does not fit into memory.
+    """Refuse data that does not fit into memory.
 
     Raises:
-        DataError: it does not.
+        DataError: it does not fit.
     """
     free = _free_memory()
     if free is not None and size > _SHARE * free:
@@ -97,7 +114,7 @@ def in_bytes(size: float) -> str:
 
 
 def _free_memory() -> int | None:
-    """Bytes that can be used without swapping; None where the system does not say."""
+    """Bytes that can be used without swapping; None where the system does not report them."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             for line in file:
@@ -134,10 +151,10 @@ def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[tuple[int,
 
 
 def _checked_size(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> int:
-    """Bytes of an array, as its header claims, once the archive is known to hold so many.
+    """The size of an array in bytes, from its header, checked against the size in the archive.
 
     Raises:
-        DataError: it does not.
+        DataError: the sizes differ.
         ValueError: the header is damaged.
     """
     shape, dtype, header = _header(archive, info)
@@ -156,5 +173,5 @@ def _checked_size(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -
 
 def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
     with archive.open(info) as member:
-        found: np.ndarray = np.lib.format.read_array(member, allow_pickle=False)
-    return found
+        array: np.ndarray = np.lib.format.read_array(member, allow_pickle=False)
+    return array

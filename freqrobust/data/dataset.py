@@ -1,4 +1,4 @@
-"""Datasets: from any spec to uint8 or float images in memory, decoded once."""
+"""Images and labels in memory, and their checks."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class ImageData:
         images: ``(N, C, H, W)``, uint8 or float32 in [0, 1].
         labels: int64 ``(N,)``.
         classes: number of classes.
-        spec: where it came from.
-        split: which part of it.
+        spec: the data spec.
+        split: the part of the dataset.
         ids: dataset indices of the samples, int64 ``(N,)``.
         subset: whether samples were left out.
     """
@@ -50,11 +50,11 @@ class ImageData:
 
     @property
     def sha256(self) -> str:
-        """Hash of images, labels and ids; computed once, and again after a torch operation has changed one of them."""
-        versions = _versions(self)
+        """Hash of images, labels and ids; cached until a torch operation changes one of them in place."""
+        current = versions(self)
         known: tuple[Any, str] | None = vars(self).get("_hashed")
-        if known is None or known[0] != versions:
-            known = versions, self._hash()
+        if known is None or known[0] != current:
+            known = current, self._hash()
             object.__setattr__(self, "_hashed", known)
         return known[1]
 
@@ -81,19 +81,19 @@ class ImageData:
 
     def first(self, n: int) -> ImageData:
         """The first ``n`` samples."""
-        _positive("first", n)
+        check_positive("first", n)
         return self if n >= len(self) else self.take(torch.arange(n))
 
     def limit(self, n: int, seed: int = 0) -> ImageData:
-        """``n`` samples drawn with the seed, every class in proportion, in dataset order."""
-        _positive("limit", n)
+        """A class-stratified random subset of ``n`` samples, in the order of the dataset."""
+        check_positive("limit", n)
         if n >= len(self):
             return self
         return self.take(stratified(self.labels, n, seed))
 
 
 def stratified(labels: torch.Tensor, n: int, seed: int) -> torch.Tensor:
-    """Sorted positions of ``n`` of the samples, drawn with the seed, every class in proportion."""
+    """Sorted positions of a class-stratified random subset of ``n`` samples."""
     order = noise.permutation(len(labels), seed=seed, stream="limit")
     labels = labels[order]
     position = torch.empty(len(labels))  # a sample's rank within its class, as a share of the class
@@ -104,15 +104,15 @@ def stratified(labels: torch.Tensor, n: int, seed: int) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Which samples are wanted: the first so many, a stratified draw, or all."""
+class Subset:
+    """Which samples of a dataset are used: the first ones, a class-stratified random subset, or all."""
 
     limit: int | None = None
     first: int | None = None
     seed: int = 0
 
     def index(self, labels: torch.Tensor) -> torch.Tensor | None:
-        """Positions of the wanted samples; None stands for all."""
+        """Positions of the samples; None stands for all."""
         if self.first is not None and self.first < len(labels):
             return torch.arange(self.first)
         if self.limit is not None and self.limit < len(labels):
@@ -120,27 +120,29 @@ class Choice:
         return None
 
 
-def _positive(name: str, n: int) -> None:
+def check_positive(name: str, n: int) -> None:
+    """Raise a DataError unless a number of samples is at least 1."""
     if n < 1:
         raise DataError(f"{name} should be at least 1, but got {n}")
 
 
-def _versions(data: ImageData) -> tuple[object, ...]:
-    """Changes when a torch operation changes the samples in place; tensors of inference mode do not tell."""
+def versions(data: ImageData) -> tuple[object, ...]:
+    """A value that changes when a torch operation changes the samples in place; always for tensors of inference mode."""
     tensors = (data.images, data.labels, data.ids)
     return tuple(object() if tensor.is_inference() else (id(tensor), tensor._version) for tensor in tensors)
 
 
-def _as_checked(data: ImageData) -> ImageData:
-    object.__setattr__(data, "_checked", _versions(data))
+def as_checked(data: ImageData) -> ImageData:
+    """Record that the samples were checked in their present version."""
+    object.__setattr__(data, "_checked", versions(data))
     return data
 
 
-def _check_dense(tensor: object, what: str, spec: str) -> None:
-    """Refuse what only looks like an array of numbers.
+def check_dense(tensor: object, what: str, spec: str) -> None:
+    """Refuse a tensor that is not a dense array of numbers.
 
     Raises:
-        DataError: it is no tensor, or one without plain values in memory.
+        DataError: it is not a tensor, or its values are not stored as a dense array.
     """
     if not isinstance(tensor, torch.Tensor):
         raise DataError(f"{spec}: the {what} should be a tensor, but are of type {type(tensor).__name__}")
@@ -160,9 +162,13 @@ def _check_dense(tensor: object, what: str, spec: str) -> None:
 
 
 def check(images: torch.Tensor, labels: torch.Tensor, spec: str, classes: int | None = None) -> ImageData:
-    """Validate images ``(N, C, H, W)``, ``(N, H, W)`` or uint8 ``(N, H, W, C)``, and labels ``(N,)``."""
+    """Validate images ``(N, C, H, W)``, ``(N, H, W)`` or uint8 ``(N, H, W, C)``, and labels ``(N,)``.
+
+    Raises:
+        DataError: a shape, type or range is wrong, or there are no samples.
+    """
     for tensor, what in ((images, "images"), (labels, "labels")):
-        _check_dense(tensor, what, spec)
+        check_dense(tensor, what, spec)
     images, labels = images.detach().cpu(), labels.detach().cpu()
     if images.dim() == 3:
         images = images[:, None]
@@ -188,7 +194,7 @@ def check(images: torch.Tensor, labels: torch.Tensor, spec: str, classes: int | 
             raise DataError(f"{spec}: float images should be (N, C, H, W), but the shape is {tuple(images.shape)}")
         images = images.float()
         if not bool(torch.isfinite(images).all()):
-            raise DataError(f"{spec}: the images hold NaN or infinite values")
+            raise DataError(f"{spec}: the images contain NaN or infinite values")
         low, high = float(images.min()), float(images.max())
         if low < 0 or high > 1:
             hint = "; divide by 255, or give uint8" if low >= 0 and high > 2 else "; give them before normalisation"

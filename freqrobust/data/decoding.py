@@ -1,4 +1,4 @@
-"""Decoding datasets of files and objects into tensors."""
+"""Decoding map-style datasets into tensors."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ import torch
 
 from freqrobust.core.errors import DataError
 from freqrobust.core.user_code import running_user_code
-from freqrobust.data.dataset import Choice, ImageData, _check_dense, check
+from freqrobust.data.dataset import ImageData, Subset, check, check_dense
 
-#: How far behind its end a dataset is asked for a sample that cannot be there.
+#: Offset from the end of a dataset at which no sample can exist.
 _FAR = 2**40
 
 
-def _check_length(dataset: Any, spec: str) -> None:
-    """Refuse a dataset whose ``__len__`` is not the number of its samples, as far as it can be seen.
+def check_length(dataset: Any, spec: str) -> None:
+    """Refuse a dataset whose ``__len__`` is smaller than the number of its samples.
 
     Raises:
-        DataError: it is no number, or there are samples behind the last one.
+        DataError: ``len()`` fails or is 0, or there is a sample after the last one.
     """
     try:
         n = len(dataset)
-    except Exception as error:  # negative, no whole number, or whatever it raises
+    except Exception as error:  # the user's code can raise any exception
         raise DataError(f"{spec}: len() of the dataset fails: {' '.join(str(error).split())}") from error
     if n == 0:
         raise DataError(f"{spec} is empty")
-    if _has_sample(dataset, n) and not _has_sample(dataset, n + _FAR):  # one that makes samples up has no end
+    if _has_sample(dataset, n) and not _has_sample(dataset, n + _FAR):  # generated datasets can have no end
         raise DataError(
-            f"{spec}: the dataset says that it has {n} samples, but there is one at position {n} too; correct __len__, or "
+            f"{spec}: len() of the dataset is {n}, but it has a sample at position {n}; correct __len__, or "
             f"give torch.utils.data.Subset(dataset, range({n}))"
         )
 
@@ -39,13 +39,13 @@ def _check_length(dataset: Any, spec: str) -> None:
 def _has_sample(dataset: Any, position: int) -> bool:
     try:
         dataset[position]
-    except Exception:  # IndexError where the dataset is like a list; others raise what they like
+    except Exception:  # IndexError of lists; other classes can raise any exception
         return False
     return True
 
 
-def from_samples(dataset: Any, spec: str, classes: int | None = None, choice: Choice | None = None) -> ImageData:
-    """Decode a map-style dataset of (PIL image or tensor, label) pairs; only the chosen ones where it lists its labels.
+def from_samples(dataset: Any, spec: str, classes: int | None = None, subset: Subset | None = None) -> ImageData:
+    """Decode a map-style dataset of (PIL image or tensor, label) pairs; only the subset where it has ``targets``.
 
     PIL images that differ in size are resized (shorter side 256) and cropped at the centre (224 x 224), the
     usual ImageNet evaluation.
@@ -53,11 +53,13 @@ def from_samples(dataset: Any, spec: str, classes: int | None = None, choice: Ch
     images: list[torch.Tensor] = []
     labels: list[int] = []
     index = None
-    with running_user_code(spec, DataError):  # a missing file, a label that is no number, whatever a dataset raises
+    with running_user_code(
+        spec, DataError
+    ):  # a missing file, a label that is not a number, any exception of the dataset
         if len(dataset) == 0:
             raise DataError(f"{spec} is empty")
         targets = getattr(dataset, "targets", None)
-        index = choice.index(torch.as_tensor(targets)) if choice is not None and targets is not None else None
+        index = subset.index(torch.as_tensor(targets)) if subset is not None and targets is not None else None
         positions = range(len(dataset)) if index is None else index.tolist()
         crop = _mixed_sizes(dataset)
         for i in positions:
@@ -72,12 +74,12 @@ def from_samples(dataset: Any, spec: str, classes: int | None = None, choice: Ch
 
 
 def _mixed_sizes(dataset: Any) -> bool:
-    """Whether the files differ in size; all are asked, so that an image's pixels do not depend on the choice."""
+    """Whether the images differ in size; all are opened, so that the decoded pixels do not depend on the subset."""
     samples: Sequence[tuple[str, int]] | None = getattr(dataset, "samples", None)
     if samples is None or getattr(dataset, "transform", None) is not None:
         return False
     if not all(isinstance(sample, tuple) and isinstance(sample[0], str | os.PathLike) for sample in samples):
-        return False  # not those of torchvision
+        return False  # not a dataset of torchvision
     from PIL import Image
 
     sizes = set()
@@ -93,11 +95,12 @@ def _decode(image: Any, crop: bool, spec: str) -> torch.Tensor:
     from torchvision.transforms import functional
 
     if isinstance(image, torch.Tensor):
-        _check_dense(image, "images", spec)
+        check_dense(image, "images", spec)
         return image
     if crop:
         image = functional.center_crop(functional.resize(image, 256), [224, 224])
     try:
-        return functional.pil_to_tensor(image)  # type: ignore[no-any-return]
+        decoded: torch.Tensor = functional.pil_to_tensor(image)
     except TypeError as error:
         raise DataError(f"{spec}: expected PIL images or tensors, but got {type(image).__name__}") from error
+    return decoded

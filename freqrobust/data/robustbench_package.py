@@ -1,4 +1,8 @@
-"""The RobustBench package, and what it needs to be imported."""
+"""Importing the RobustBench package (Croce et al. 2021).
+
+It imports ``autoattack``, which no package index has, and ``pkg_resources``, which recent versions of setuptools do
+not contain. Both are replaced by stand-ins during the import; nothing that is used here needs them.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +11,18 @@ import importlib
 import importlib.util
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from freqrobust.core.errors import ModelError, SpecError
-from freqrobust.core.text import near_miss
+from freqrobust.core.errors import ModelError
 from freqrobust.core.user_code import running_user_code
-from freqrobust.plugins.specs import parse_params
 
 PREFIX = "robustbench:"
 
 
-class _NotHere:
-    """Takes the place of what the missing package would bring."""
+class _Missing:
+    """Stands for the classes of a package that is not installed."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         raise ModelError("RobustBench's own benchmark needs the package autoattack; use freqrobust's attacks instead")
@@ -31,27 +33,27 @@ def _resource_filename(package: str, name: str) -> str:
 
 
 def _stand_ins() -> dict[str, ModuleType]:
-    """The modules that RobustBench imports and that are missing, or warn that they will be."""
+    """Modules that RobustBench imports and that are not installed, or are deprecated and warn."""
     resources = ModuleType("pkg_resources")
     vars(resources)["resource_filename"] = _resource_filename
-    found = {"pkg_resources": resources}
+    modules = {"pkg_resources": resources}
     if importlib.util.find_spec("autoattack") is None:
         for name, attribute in (("autoattack", "AutoAttack"), ("autoattack.state", "EvaluationState")):
-            found[name] = ModuleType(name)
-            vars(found[name])[attribute] = _NotHere
-    return found
+            modules[name] = ModuleType(name)
+            vars(modules[name])[attribute] = _Missing
+    return modules
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No warnings, and what is printed goes to standard error."""
+def quiet() -> Iterator[None]:
+    """Suppress warnings, and print to standard error."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
         warnings.simplefilter("ignore")
         yield
 
 
 def package(name: str = "robustbench") -> ModuleType:
-    """The package or one of its modules, whatever its imports need.
+    """Import the package or one of its modules, with stand-ins for the packages that it does without.
 
     Raises:
         ModelError: it is not installed, or cannot be imported.
@@ -62,7 +64,7 @@ def package(name: str = "robustbench") -> ModuleType:
     before = {key: sys.modules.get(key) for key in stand_ins}
     sys.modules.update(stand_ins)
     try:
-        with running_user_code("robustbench cannot be imported", ModelError), _quiet():
+        with running_user_code("robustbench cannot be imported", ModelError), quiet():
             return importlib.import_module(name)
     finally:
         for key, module in before.items():
@@ -73,19 +75,5 @@ def package(name: str = "robustbench") -> ModuleType:
 
 
 def line(error: BaseException) -> str:
-    """What an error says, in one line."""
+    """The message of an error, on one line."""
     return " ".join(str(error).split())[:300]
-
-
-def options(text: str, spec: str, known: Iterable[str]) -> dict[str, str]:
-    """The parameters of a spec, none but the known ones."""
-    found: dict[str, str] = {}
-    for key, value in parse_params(text, spec):
-        if key not in known:
-            raise SpecError(
-                f"{spec!r}: unknown parameter {key!r}{near_miss(key, known)} (parameters: {', '.join(known)})"
-            )
-        if key in found:
-            raise SpecError(f"{spec!r}: parameter {key!r} is given twice")
-        found[key] = value
-    return found

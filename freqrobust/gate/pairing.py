@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from freqrobust.core.errors import GateError
-from freqrobust.gate.planned import Target
 from freqrobust.numerics.statistics import mcnemar, sign_flip
 from freqrobust.results import cell_reference
+from freqrobust.results.cell_reference import CellReference
 from freqrobust.results.cells import Cell, WorstCase
 from freqrobust.results.records import ModelRecord, NormalizeRecord
 from freqrobust.results.report import Report
+from freqrobust.results.summary import settings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,69 +26,70 @@ NAMED = 4
 
 
 class Side:
-    """The cells and worst cases of one report, by target."""
+    """What one report measured, by the keys of the references.
+
+    Args:
+        renumber: the new position of each model that takes part, by its position in the report.
+    """
 
     def __init__(self, report: Report, renumber: Mapping[int, int]) -> None:
-        self.cells: dict[str, tuple[Target, Cell]] = {}
-        self.worst: dict[str, tuple[Target, WorstCase]] = {}
-        for cell in report.cells:
-            if cell.model in renumber:
-                target = replace(cell_reference.of_cell(cell), model=renumber[cell.model])
-                self.cells[target.key] = (target, cell)
-        for row in report.worst_case:
-            if row.model in renumber:
-                target = replace(cell_reference.of_worst(row), model=renumber[row.model])
-                self.worst[target.key] = (target, row)
+        self.measured: dict[str, tuple[CellReference, Cell | WorstCase]] = {}
+        for reference, measured in cell_reference.referenced(report):
+            if reference.model in renumber:
+                renumbered = replace(reference, model=renumber[reference.model])
+                self.measured[renumbered.key] = (renumbered, measured)
 
-    def targets(self) -> list[Target]:
-        return [target for target, _ in (*self.cells.values(), *self.worst.values())]
+    def references(self) -> list[CellReference]:
+        return [reference for reference, _ in self.measured.values()]
 
-    def failed(self, target: Target) -> str | None:
+    def failed(self, reference: CellReference) -> str | None:
         """Why a cell failed; None if it did not."""
-        found = self.cells.get(target.key)
-        return found[1].error or "failed" if found is not None and found[1].status == "failed" else None
+        _, measured = self.measured.get(reference.key, (None, None))
+        return measured.error or "failed" if isinstance(measured, Cell) and measured.status == "failed" else None
 
-    def right(self, target: Target) -> NDArray[np.bool_]:
-        found = self.worst[target.key][1] if target.what == "worst" else self.cells[target.key][1]
-        return found.right()
+    def right(self, key: str) -> NDArray[np.bool_]:
+        return self.measured[key][1].right()
 
-    def adversarial(self, target: Target) -> set[str]:
-        """The adversarial cells of a target's model and defense."""
+    def adversarial(self, reference: CellReference) -> set[str]:
+        """The keys of the adversarial cells of a reference's model and defense."""
         return {
             key
-            for key, (other, cell) in self.cells.items()
-            if _owner(other) == _owner(target) and cell.kind == "adversarial" and cell.status == "ok"
+            for key, (other, cell) in self.measured.items()
+            if _owner(other) == _owner(reference)
+            if isinstance(cell, Cell) and cell.kind == "adversarial" and cell.status == "ok"
         }
 
-    def worst_of(self, target: Target, common: set[str]) -> NDArray[np.bool_]:
-        """Right on the clean images and under each of the common attacks inside the threat."""
-        inside = [cell.right() for key, (_, cell) in self.cells.items() if key in common and _inside(cell, target)]
-        return np.asarray(np.logical_and.reduce(inside)) if inside else np.zeros(0, dtype=bool)
+    def worst_of(self, reference: CellReference, common: set[str]) -> NDArray[np.bool_]:
+        """Right on the clean images and under each of the common attacks within the threat."""
+        right = [
+            self.right(key) for key in self.measured if key in common and _within(self.measured[key][0], reference)
+        ]
+        return np.asarray(np.logical_and.reduce(right)) if right else np.zeros(0, dtype=bool)
 
     def survived(self, keys: Sequence[str]) -> NDArray[np.int64]:
-        """How many eps of a sweep, upwards, each sample survives before it breaks."""
-        levels = np.stack([self.cells[key][1].right() for key in keys])
+        """How many eps of a sweep, from the smallest upwards, each sample survives until it is misclassified."""
+        levels = np.stack([self.right(key) for key in keys])
         return np.asarray(np.cumprod(levels, axis=0).sum(axis=0))
 
 
-def _owner(target: Target) -> tuple[int, str, str]:
-    return target.model, target.defense, str(sorted(target.defense_params.items()))
+def _owner(reference: CellReference) -> tuple[int, str, str]:
+    return reference.model, reference.defense, str(sorted(reference.defense_params.items()))
 
 
-def _inside(cell: Cell, target: Target) -> bool:
-    assert target.threat is not None
-    norm, eps = target.threat
-    return cell.threat is not None and cell.threat.norm == norm and cell.threat.eps <= eps * (1 + 1e-9)
+def _within(cell: CellReference, worst_case: CellReference) -> bool:
+    assert worst_case.threat is not None
+    limit = worst_case.threat
+    return cell.threat is not None and cell.threat.norm == limit.norm and cell.threat.eps <= limit.eps * (1 + 1e-9)
 
 
 def described(model: ModelRecord) -> str:
-    """A model, in words."""
+    """The architecture and the spec of a model."""
     return f"{model.arch} ({model.spec})"
 
 
 @dataclass(frozen=True)
 class ModelPair:
-    """Two models that are compared, by their places in the reports, and why these two."""
+    """Two models that are compared, by their positions in the reports, and by what they were paired."""
 
     baseline: int
     new: int
@@ -142,36 +144,35 @@ def unpaired(old: Sequence[ModelRecord], new: Sequence[ModelRecord], pairs: Sequ
     ]
 
 
-def shared_targets(old: Side, now: Side) -> tuple[list[Target], list[str]]:
-    """Targets of both, failed ones too, and what is missing or new."""
-    before, after = ({t.key: t for t in side.targets()} for side in (old, now))
+def shared_references(old: Side, now: Side) -> tuple[list[CellReference], list[str]]:
+    """References to what both reports contain, failed cells too, and lines that list the others."""
+    before, after = ({r.key: r for r in side.references()} for side in (old, now))
     notes = []
-    for names, text in ((before.keys() - after, "missing in the new report"), (after.keys() - before, "not in it")):
-        listed = [t.name for key, t in {**before, **after}.items() if key in names]
-        if listed:
-            more = f" and {len(listed) - NAMED} more" if len(listed) > NAMED else ""
-            notes.append(f"cells {text}: {', '.join(listed[:NAMED])}{more}")
-    return [t for key, t in after.items() if key in before], notes
+    for keys, missing in ((before.keys() - after, "the new report"), (after.keys() - before, "the baseline")):
+        names = [r.name for key, r in {**before, **after}.items() if key in keys]
+        if names:
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            notes.append(f"cells missing in {missing}: {', '.join(names[:NAMED])}{more}")
+    return [r for key, r in after.items() if key in before], notes
 
 
 def conditions(old: Report, new: Report, partners: Mapping[int, int]) -> list[str]:
-    """Conditions of measuring that are not the same."""
-    found = {
-        "seed": (old.seed, new.seed),
-        "freqrobust": (old.freqrobust_version, new.freqrobust_version),
-        "torch": (old.environment.torch, new.environment.torch),
-        "device": (old.environment.device, new.environment.device),
-        "precision": (old.environment.precision, new.environment.precision),
-    }
-    if {d.depth for d in old.diagnostics} != {d.depth for d in new.diagnostics}:  # what it breaks is in the worst case
-        found["diagnosis"] = (_depth(old), _depth(new))
-    if len(old.models) != len(new.models):
-        found["number of models"] = (len(old.models), len(new.models))
+    """A line for each setting that differs."""
+    before, after = settings(old), settings(new)
+    if {d.depth for d in old.diagnostics} != {d.depth for d in new.diagnostics}:  # the worst case includes its attacks
+        before["diagnosis"], after["diagnosis"] = _depth(old), _depth(new)
+    before["number of models"], after["number of models"] = str(len(old.models)), str(len(new.models))
+    lines = [_differs(what, before[what], after[what]) for what in before if before[what] != after[what]]
     for n, b in partners.items():
-        before, after = old.models[b].normalize, new.models[n].normalize
-        if (before.mean, before.std) != (after.mean, after.std):
-            found["normalisation"] = (_normalization(before), _normalization(after))
-    return [f"{what}: {before} before, {after} now" for what, (before, after) in found.items() if before != after]
+        normalizations = [(r.mean, r.std) for r in (old.models[b].normalize, new.models[n].normalize)]
+        if normalizations[0] != normalizations[1]:
+            texts = [_normalization(r) for r in (old.models[b].normalize, new.models[n].normalize)]
+            lines.append(_differs(f"normalisation of {described(new.models[n])}", *texts))
+    return lines
+
+
+def _differs(what: str, before: str, after: str) -> str:
+    return f"{what}: {before} in the baseline, {after} in the new report"
 
 
 def _depth(report: Report) -> str:
@@ -185,100 +186,104 @@ def _normalization(record: NormalizeRecord) -> str:
 
 @dataclass(frozen=True)
 class Change:
-    """What happened to the samples of one target.
+    """What happened to the samples of one reference.
 
     Attributes:
         p_of_zero: the p-value if every sample that was right in the baseline were wrong now: the smallest there can be.
     """
 
-    target: Target
+    reference: CellReference
     test: Literal["mcnemar", "sign-flip"]
     p_value: float
     n: int
     baseline: float
     new: float
     drop: float
-    lost: int
-    gained: int
+    newly_misclassified: int
+    newly_correct: int
     p_of_zero: float
 
 
 def changes_of(
-    old: Side, now: Side, shared: Sequence[Target], judged: Collection[str], named: Collection[str]
+    old: Side, now: Side, shared: Sequence[CellReference], judged: Collection[str], named: Collection[str]
 ) -> tuple[list[Change], list[str]]:
-    """The changes of all targets that both sides measured, and what has to be said of the others.
+    """The changes of everything that both sides measured, and a line for each reference that is not compared as it is.
 
     Args:
         judged: keys of the gate cells.
-        named: keys of those that were asked for by name.
+        named: keys of those that a rule names.
 
     Raises:
-        GateError: a gate cell failed, or one that was asked for cannot be compared.
+        GateError: a gate cell failed, or one that a rule names cannot be compared.
     """
     changes: list[Change] = []
     notes: dict[str, None] = {}
-    for target in shared:
-        failed = {"the new report": now.failed(target), "the baseline": old.failed(target)}
-        where = next((side for side, reason in failed.items() if reason is not None), None)
+    for reference in shared:
+        failures = {"the new report": now.failed(reference), "the baseline": old.failed(reference)}
+        where = next((side for side, reason in failures.items() if reason is not None), None)
         if where is not None:
-            if target.key in judged:
-                raise GateError(f"cannot compare: the gate cell {target.name} failed in {where}: {failed[where]}")
-            notes[f"{target.name} failed in {where}"] = None
+            if reference.key in judged:
+                raise GateError(f"cannot compare: the gate cell {reference.name} failed in {where}: {failures[where]}")
+            notes[f"{reference.name} failed in {where}"] = None
             continue
-        change, note = _changed(target, shared, old, now)
+        change, note = _changed(reference, shared, old, now)
         if note:
             notes[note] = None
         if change is not None:
             changes.append(change)
-        elif target.key in named:
-            raise GateError(f"cannot compare: {note or target.name}")
+        elif reference.key in named:
+            raise GateError(f"cannot compare: {note or reference.name}")
     return changes, list(notes)
 
 
-def _changed(target: Target, shared: Sequence[Target], old: Side, now: Side) -> tuple[Change | None, str]:
-    """The change of one target, and what has to be said of it."""
-    if target.what == "cell":
-        return _change(target, old.right(target), now.right(target)), ""
-    if target.what == "sweep":
-        levels = _levels(shared, target, old, now)
+def _changed(
+    reference: CellReference, shared: Sequence[CellReference], old: Side, now: Side
+) -> tuple[Change | None, str]:
+    """The change of one reference, and a note on how it was compared or why it was not."""
+    name, key = reference.name, reference.key
+    if reference.what == "sweep":
+        levels = _levels(shared, reference, old, now)
         if len(levels) < 2:
-            return None, f"{target.name} has fewer than two eps that both reports have"
-        return _sweep_change(target, old.survived(levels), now.survived(levels), len(levels)), ""
-    both = old.adversarial(target), now.adversarial(target)
-    if both[0] == both[1]:
-        return _change(target, old.right(target), now.right(target)), ""
-    before, after = (side.worst_of(target, both[0] & both[1]) for side in (old, now))
+            return None, f"{name} is not compared: the two reports have fewer than two of its eps in common"
+        return _tested("sign-flip", reference, old.survived(levels), now.survived(levels), len(levels)), ""
+    attacks = old.adversarial(reference), now.adversarial(reference)
+    if reference.what == "cell" or attacks[0] == attacks[1]:
+        return _tested("mcnemar", reference, old.right(key), now.right(key)), ""
+    before, after = (side.worst_of(reference, attacks[0] & attacks[1]) for side in (old, now))
     if len(before):
-        return _change(target, before, after), f"{target.name} is over the attacks that both reports have"
-    return None, f"{target.name} is over other attacks in each report, and is not compared"
+        return _tested(
+            "mcnemar", reference, before, after
+        ), f"{name} is compared over the attacks that both reports contain"
+    return None, f"{name} is not compared: the two reports have no attack in common"
 
 
-def _levels(shared: Sequence[Target], sweep: Target, old: Side, now: Side) -> list[str]:
-    """The cells of a sweep that both sides measured, by eps."""
+def _levels(shared: Sequence[CellReference], sweep: CellReference, old: Side, now: Side) -> list[str]:
+    """The keys of the cells of a sweep that both sides measured, by eps."""
     cells = {
-        t.threat[1]: t.key
-        for t in shared
-        if t.what == "cell" and t.threat is not None and cell_reference.sweep_of(t).key == sweep.key
-        if not old.failed(t) and not now.failed(t)
+        r.threat.eps: r.key
+        for r in shared
+        if r.what == "cell" and r.threat is not None and cell_reference.reference_to_sweep(r).key == sweep.key
+        if not old.failed(r) and not now.failed(r)
     }
     return [cells[eps] for eps in sorted(cells)]
 
 
-def _change(target: Target, before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Change:
-    lost, gained, n = int((before & ~after).sum()), int((~before & after).sum()), len(before)
-    was, now = float(before.mean()), float(after.mean())
-    p_of_zero = mcnemar(int(before.sum()), 0)
-    return Change(target, "mcnemar", mcnemar(lost, gained), n, was, now, (lost - gained) / n, lost, gained, p_of_zero)
-
-
-def _sweep_change(target: Target, before: NDArray[np.int64], after: NDArray[np.int64], levels: int) -> Change:
-    """The test on each sample's smallest breaking eps, counted in levels of the sweep."""
-    difference = before - after
-    was, now = float(before.mean()) / levels, float(after.mean()) / levels
-    lost, gained = int((difference > 0).sum()), int((difference < 0).sum())
-    drop = float(difference.sum()) / (levels * len(before))
-    p_value, p_of_zero = sign_flip(_tally(difference)), sign_flip(_tally(before))
-    return Change(target, "sign-flip", p_value, len(before), was, now, drop, lost, gained, p_of_zero)
+def _tested(
+    test: Literal["mcnemar", "sign-flip"],
+    reference: CellReference,
+    before: NDArray[Any],
+    after: NDArray[Any],
+    levels: int = 1,
+) -> Change:
+    """The paired test on how many of ``levels`` eps each sample survives; of a single cell, whether it is right."""
+    difference = before.astype(np.int64) - after
+    worse, better, n = int((difference > 0).sum()), int((difference < 0).sum()), len(before)
+    if test == "mcnemar":
+        p_value, p_of_zero = mcnemar(worse, better), mcnemar(int(before.sum()), 0)
+    else:
+        p_value, p_of_zero = sign_flip(_tally(difference)), sign_flip(_tally(before))
+    was, now, drop = (float(values.sum()) / (levels * n) for values in (before, after, difference))
+    return Change(reference, test, p_value, n, was, now, drop, worse, better, p_of_zero)
 
 
 def _tally(values: NDArray[np.int64]) -> dict[int, int]:

@@ -1,4 +1,4 @@
-"""What a run will measure, as targets that a gate can judge, before it is measured."""
+"""References to what a run will measure, so that a gate can be checked before anything is measured."""
 
 from __future__ import annotations
 
@@ -6,52 +6,39 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from freqrobust.plugins.base import Attack
-from freqrobust.results.cell_reference import Target, find, in_report, of_cell, of_worst, sweep_of, sweeps
+from freqrobust.results.cell_reference import CellReference
 
 if TYPE_CHECKING:
+    from freqrobust.plugins.base import Attack
     from freqrobust.plugins.specs import DefenseChain, PluginSpec
 
-__all__ = [
-    "Target",
-    "find",
-    "in_report",
-    "is_adversarial",
-    "of_cell",
-    "of_pair",
-    "of_worst",
-    "planned",
-    "sweep_of",
-    "sweeps",
-]
 
-
-def of_pair(chain: DefenseChain, attack: PluginSpec[Attack] | None) -> Target:
-    """The target that an attack on a defense is; without an attack, the clean images."""
-    clean = Target("cell", chain.name, chain.spec, "clean", "clean", chain.params)
+def reference_to_pair(chain: DefenseChain, attack: PluginSpec[Attack] | None) -> CellReference:
+    """The reference to the cell of an attack on a defense; without an attack, to the clean images."""
+    clean = CellReference("cell", chain.name, chain.spec, "clean", "clean", chain.params)
     if attack is None:
         return clean
-    assert isinstance(attack.plugin, Attack)
     threat = attack.plugin.threat()
-    named = None if threat is None else (threat.norm, threat.eps)
-    return replace(clean, attack=attack.name, attack_spec=attack.spec, attack_params=attack.params, threat=named)
+    return replace(clean, attack=attack.name, attack_spec=attack.spec, attack_params=attack.params, threat=threat)
 
 
 def is_adversarial(attack: PluginSpec[Attack]) -> bool:
-    """Whether an attack is one, and not a shift."""
-    return isinstance(attack.plugin, Attack) and attack.plugin.kind == "adversarial"
+    """Whether an attack searches for adversarial examples, rather than applying a shift."""
+    return attack.plugin.kind == "adversarial"
 
 
-def planned(chains: Iterable[DefenseChain], attacks: Sequence[PluginSpec[Attack]], oblivious: bool) -> list[Target]:
-    """Everything that a run will measure, before it is measured. Sweeps are left out: no threshold is on them."""
-    found: list[Target] = []
+def planned(
+    chains: Iterable[DefenseChain], attacks: Sequence[PluginSpec[Attack]], oblivious: bool
+) -> list[CellReference]:
+    """References to everything that a run will measure, without sweeps: no threshold applies to them."""
+    references: list[CellReference] = []
     for chain in chains:
-        clean = of_pair(chain, None)
-        cells = [of_pair(chain, one) for one in attacks]
-        found += [clean, *cells]
+        clean = reference_to_pair(chain, None)
+        cells = [reference_to_pair(chain, attack) for attack in attacks]
+        references += [clean, *cells]
         if oblivious and chain.parts:
-            adversarial = [t for t, one in zip(cells, attacks, strict=True) if is_adversarial(one)]
-            found += [replace(target, knowledge="oblivious") for target in adversarial]
-        threats = dict.fromkeys(target.threat for target in cells if target.threat is not None)
-        found += [replace(clean, what="worst", attack="", attack_spec="", threat=threat) for threat in threats]
-    return found
+            adversarial = [cell for cell, attack in zip(cells, attacks, strict=True) if is_adversarial(attack)]
+            references += [replace(cell, knowledge="oblivious") for cell in adversarial]
+        threats = dict.fromkeys(cell.threat for cell in cells if cell.threat is not None)
+        references += [replace(clean, what="worst", attack="", attack_spec="", threat=threat) for threat in threats]
+    return references

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-
+from freqrobust.core.config import EvalConfig
 from freqrobust.core.errors import FreqRobustError
-from freqrobust.core.numbers import Number
-from freqrobust.core.text import near_miss
+from freqrobust.core.numbers import Number, fraction
+from freqrobust.core.options import Names, OptionError, Options, option
+from freqrobust.core.text import excerpt, near_miss
 from freqrobust.gate.regression import DEFAULT, Rules
 from freqrobust.gate.sequential import ERROR_RATE
 from freqrobust.gate.thresholds import Threshold
@@ -31,81 +32,42 @@ class ProjectError(FreqRobustError):
     """A project file cannot be found, read or understood."""
 
 
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+class GateTable(Options):
+    """``[gate]``: the baseline, what counts as a regression, and how thresholds are judged."""
+
+    baseline: str | None = option(None, "The report with which a new one is compared.")
+    cells: Names = option([DEFAULT], "The cells that can fail the gate.")
+    alpha: float = option(0.05, "Probability of a false alarm, over all gate cells together.")
+    max_drop: Number = option(0.01, "Allowed drop of an accuracy.")
+    max_drops: dict[str, Number] = option({}, "Allowed drop of an accuracy, by cell.")
+    strict: bool = option(False, "Fail if seeds, versions or cells differ.")
+    confident: bool = option(False, "Compare the lower end of the confidence interval with the thresholds.")
 
 
-Texts = Annotated[list[str], BeforeValidator(_as_list)]
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
-        frozen=True,
-        allow_inf_nan=False,
-        alias_generator=lambda name: name.replace("_", "-"),
-        protected_namespaces=(),
-    )
-
-
-class GateTable(_Table):
-    """``[gate]``: what counts as a regression, and how thresholds are judged."""
-
-    cells: Texts = [DEFAULT]
-    alpha: float = 0.05
-    max_drop: Number = 0.01
-    max_drops: dict[str, Number] = {}
-    strict: bool = False
-    confident: bool = False
-
-
-class SequentialTable(_Table):
+class SequentialTable(Options):
     """``[sequential]``: the error rates of ``check --sequential``."""
 
-    false_pass: float = ERROR_RATE
-    false_fail: float = ERROR_RATE
+    false_pass: float = option(ERROR_RATE, "Probability of passing a cell that all samples would fail.")
+    false_fail: float = option(ERROR_RATE, "Probability of failing a cell that all samples would pass.")
 
 
-class Project(_Table):
+#: The tables whose keys are options.
+TABLES: dict[str, type[Options]] = {"eval": EvalConfig, "gate": GateTable, "sequential": SequentialTable}
+
+
+@dataclass(frozen=True)
+class Project:
     """The whole file. What is not in it is as in ``freqrobust eval``."""
 
-    model: Texts = []
-    arch: Texts = []
-    normalize: Texts = []
-    trust_checkpoint: bool = False
-    data: str | None = None
-    data_dir: str | None = None
-    split: str = "test"
-    limit: int | None = Field(None, ge=1)
-    first: int | None = Field(None, ge=1)
-    train_data: str | None = None
-    suite: str | None = None
-    attacks: Texts | None = None
-    defenses: Texts = []
-    undefended: bool = Field(True, description="evaluate the undefended model as well")
-    oblivious: bool = True
-    diagnose: bool = Field(
-        False, description="run other attacks to see whether the robust accuracies are to be believed"
-    )
-    batch_size: int | str = "auto"
-    device: str = "auto"
-    precision: str = "fp32"
-    seed: int = 0
-    mce_reference: str | None = Field(None, description="the report that corruption errors are divided by, or alexnet")
-    baseline: str | None = Field(None, description="the report that must not be fallen behind")
-    gate: GateTable = GateTable()
-    thresholds: dict[str, Number] = Field({}, description="the accuracy that each cell has to reach")
-    sequential: SequentialTable = SequentialTable()
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    gate: GateTable = field(default_factory=GateTable)
+    sequential: SequentialTable = field(default_factory=SequentialTable)
+    required: tuple[Threshold, ...] = ()
 
     @property
     def rules(self) -> Rules:
         gate = self.gate
         return Rules(tuple(gate.cells), gate.alpha, gate.max_drop, tuple(gate.max_drops.items()), gate.strict)
-
-    @property
-    def required(self) -> list[Threshold]:
-        return [Threshold(cell, share) for cell, share in self.thresholds.items()]
 
 
 def find_project(start: Path | None = None) -> Path:
@@ -134,42 +96,80 @@ def read_project(path: Path) -> Project:
         raise ProjectError(f"{path}: {error.strerror or error}") from error
     except ValueError as error:
         raise ProjectError(f"{path.name} is not TOML: {error}") from error
+    known = [*TABLES, "thresholds"]
+    for key, value in values.items():
+        if key not in known or not isinstance(value, dict):
+            raise ProjectError(f"{_place(path.name, text, (key,))}: {_misplaced(key, known)}")
+    tables: dict[str, Any] = {
+        name: _table(path.name, text, name, cls, values.get(name, {})) for name, cls in TABLES.items()
+    }
+    required = _thresholds(path.name, text, values.get("thresholds", {}))
+    project = Project(**tables, required=required)
     try:
-        project = Project.model_validate(values)
-        _ = project.rules, project.required
-    except ValidationError as error:
-        raise ProjectError(_explain(path.name, text, error)) from None
+        _ = project.rules
     except FreqRobustError as error:
         raise ProjectError(f"{path.name}: {error}") from error
-    if project.suite is not None and project.attacks is not None:
-        raise ProjectError(f"{_place(path.name, text, ('attacks',))}: give either attacks or a suite, not both")
-    if project.limit is not None and project.first is not None:
-        raise ProjectError(f"{_place(path.name, text, ('limit',))}: give either limit or first, not both")
     return project
 
 
-def _explain(name: str, text: str, error: ValidationError) -> str:
-    """The first problem, an unknown key before any other, with the line it is on."""
-    problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    first = problems[0]
-    path = tuple(str(part) for part in first["loc"])
-    place, key = _place(name, text, path), ".".join(path)
-    if first["type"] == "extra_forbidden":
-        tables: dict[tuple[str, ...], type[_Table]] = {
-            (): Project,
-            ("gate",): GateTable,
-            ("sequential",): SequentialTable,
-        }
-        known = _keys(tables.get(path[:-1], Project))
-        where = f"[{'.'.join(path[:-1])}] " if path[:-1] else ""
-        moved = next((f"; it belongs into [{t[0]}]" for t, m in tables.items() if t and path[-1] in _keys(m)), "")
-        return f"{place}: unknown key {key!r}{near_miss(path[-1], known) or moved} ({where}keys: {', '.join(known)})"
-    message = str(first["msg"]).removeprefix("Value error, ").removeprefix("Input ")
-    return f"{place}: {key} {message}, but got {first['input']!r}"
+def _misplaced(key: str, known: list[str]) -> str:
+    """Why a key at the top of the file is wrong."""
+    if key in known:
+        return f"{key!r} should be a table: write [{key}]"
+    tables = {name: list(map(_key, cls.model_fields)) for name, cls in TABLES.items()}
+    home = next((name for name, keys in tables.items() if key in keys), None)
+    if home is not None:
+        return f"{key!r} belongs into the table [{home}]: move it below the line [{home}]"
+    hint = near_miss(key, [*known, *(key for keys in tables.values() for key in keys)])
+    return f"unknown key {key!r}{hint} (tables: {', '.join(known)})"
 
 
-def _keys(table: type[_Table]) -> list[str]:
-    return [field.alias or name for name, field in table.model_fields.items()]
+def _key(name: str) -> str:
+    """An option as the file spells it."""
+    return name.replace("_", "-")
+
+
+def _table(file: str, text: str, table: str, cls: type[Options], values: Mapping[str, Any]) -> Any:
+    """The options of a table.
+
+    Raises:
+        ProjectError: one is unknown or wrong; the message names its line.
+    """
+    keys = {_key(name): name for name in cls.model_fields}
+    for key in values:
+        if key not in keys:
+            moved = next(
+                (f"; it belongs into [{t}]" for t, c in TABLES.items() if key in map(_key, c.model_fields)), ""
+            )
+            raise ProjectError(
+                f"{_place(file, text, (table, key))}: unknown key {f'{table}.{key}'!r}{near_miss(key, keys) or moved} "
+                f"([{table}] keys: {', '.join(keys)})"
+            )
+    try:
+        return cls(**{keys[key]: value for key, value in values.items()})
+    except OptionError as error:
+        place = _place(file, text, (table, *([_key(error.key)] if error.key else [])))
+        spelled = error.spelled(lambda name, off: f"{table}.{_key(name)}{' = false' if off else ''}")
+        raise ProjectError(f"{place}: {spelled}") from None
+
+
+def _thresholds(file: str, text: str, values: Mapping[str, Any]) -> tuple[Threshold, ...]:
+    """The accuracy that each cell has to reach.
+
+    Raises:
+        ProjectError: one is no share.
+    """
+    thresholds = []
+    for cell, given in values.items():
+        place = _place(file, text, ("thresholds", cell))
+        try:
+            share = fraction(given)
+            if isinstance(share, bool) or not isinstance(share, int | float):
+                raise ProjectError(f"thresholds.{cell} should be a number, but got {excerpt(repr(given))}")
+            thresholds.append(Threshold(cell, share))
+        except (FreqRobustError, ValueError) as error:
+            raise ProjectError(f"{place}: {error}") from None
+    return tuple(thresholds)
 
 
 def _place(name: str, text: str, path: tuple[str, ...]) -> str:

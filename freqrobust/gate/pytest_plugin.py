@@ -36,13 +36,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Say which baselines were written."""
+    """List the baselines that were written."""
     for path in config.stash.get(_WRITTEN, []):
         terminalreporter.write_line(f"freqrobust: baseline written: {path}")
 
 
 class Evaluated:
-    """A report with assertions. Failing ones show the table.
+    """A report with assertions, which show the table of the gate when they fail.
 
     Attributes:
         report: the :class:`freqrobust.Report`.
@@ -56,12 +56,12 @@ class Evaluated:
         return f"<freqrobust report of {len(self.report.cells)} cells, n = {self.report.data.n}>"
 
     def assert_accuracy(self, cell: str, *, at_least: float, confident: bool = False) -> None:
-        """Fail where an accuracy is lower.
+        """Fail where an accuracy is lower than required.
 
         Args:
-            cell: ``[DEFENSE/]CELL``, such as ``clean``, ``pgd:eps=8/255`` or ``smooth/worst``; every cell that it
-                names has to reach the threshold.
-            at_least: the share of right samples required.
+            cell: ``[DEFENSE/]CELL``, such as ``clean``, ``pgd:eps=8/255`` or ``smooth/worst``; every cell that the
+                name stands for has to reach the threshold.
+            at_least: the required accuracy, as a share.
             confident: judge on the low end of the 95 % interval.
         """
         __tracebackhide__ = True
@@ -81,7 +81,7 @@ class Evaluated:
         max_drops: Mapping[str, float] | None = None,
         strict: bool = False,
     ) -> None:
-        """Fail where a gate cell is worse than in the baseline, beyond chance and beyond ``max_drop``.
+        """Fail where the accuracy of a gate cell dropped significantly from the baseline, by more than ``max_drop``.
 
         ``pytest --freqrobust-update-baselines`` writes the baseline instead. The arguments are those of
         ``freqrobust compare``.
@@ -98,7 +98,10 @@ class Evaluated:
             self._config.stash.setdefault(_WRITTEN, []).append(str(path))
             return
         if not path.exists():
-            pytest.fail(f"there is no baseline {path} yet: run pytest {UPDATE} once and keep the file", pytrace=False)
+            pytest.fail(
+                f"there is no baseline {path}: run pytest {UPDATE} once to write it, and keep it under version control",
+                pytrace=False,
+            )
         rules = Rules(tuple(cells), alpha, max_drop, tuple((max_drops or {}).items()), strict)
         comparison = compare(Report.from_json(path), self.report, rules, name=str(path))
         self._fail_unless(GateRecord(passed=comparison.passed, comparison=comparison))
@@ -106,9 +109,11 @@ class Evaluated:
     def _fail_unless(self, record: GateRecord) -> None:
         __tracebackhide__ = True
         if not record.passed:
-            from freqrobust.gate.table import gate_text
+            from freqrobust.results.rendering import parse_outputs, rendered
 
-            pytest.fail(gate_text(record, width=100), pytrace=False)
+            (output,) = parse_outputs(["table:show=gate,width=100=-"], "report")
+            judged = self.report.model_copy(update={"gate": record})
+            pytest.fail(rendered(output, {"": judged}), pytrace=False)
 
 
 @pytest.fixture(scope="session")
@@ -136,7 +141,7 @@ def _identified(model: Any, data: Any, options: Mapping[str, Any]) -> tuple[Any,
     from torch import nn
 
     from freqrobust.core.files import identity
-    from freqrobust.data.sources import as_data
+    from freqrobust.data.loading import as_data
     from freqrobust.models.fingerprint import fingerprint
     from freqrobust.models.loading import load_model
 

@@ -1,4 +1,4 @@
-"""A report against its baseline: which accuracies dropped, beyond chance and beyond what is allowed.
+"""A report compared with its baseline: which accuracies dropped significantly, and by more than is allowed.
 
 Both were measured on the same samples, so every test is paired. The tests are in :mod:`freqrobust.numerics.statistics`, and
 derived in ``docs/statistics.md``.
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from freqrobust.core.errors import GateError, SpecError
+from freqrobust.core.percent import points
 from freqrobust.gate.pairing import (
     Change,
     Side,
@@ -17,23 +18,24 @@ from freqrobust.gate.pairing import (
     conditions,
     described,
     model_pairs,
-    shared_targets,
+    shared_references,
     unpaired,
 )
-from freqrobust.gate.planned import Target
 from freqrobust.numerics.statistics import detectable_drop, holm
 from freqrobust.plugins.suites import HEADLINE_RADIUS, scaled_radius
 from freqrobust.results import cell_reference
+from freqrobust.results.cell_reference import CellReference
 from freqrobust.results.gate_record import Comparison, RegressionRow
+from freqrobust.results.gate_view import p_text, regression_result
 from freqrobust.results.records import DataRecord
 from freqrobust.results.report import Report
-from freqrobust.results.summary import model_labels
+from freqrobust.results.summary import model_prefixes
 
-#: The power that ``detectable`` is stated for.
+#: The power that the minimum detectable drop is stated for.
 POWER = 0.8
-#: Share of samples assumed to improve by chance when the detectable drop is stated; more where more did.
+#: Share of samples that are assumed to become correct when the minimum detectable drop is stated; more where more did.
 CHURN = 0.01
-#: The name of the default gate cells: clean, LFC at the headline's radius, the worst case per threat.
+#: What stands for the default gate cells: clean, LFC at the headline's radius, the worst case per threat.
 DEFAULT = "default"
 
 
@@ -42,11 +44,11 @@ class Rules:
     """What counts as a regression.
 
     Attributes:
-        cells: the declared gate cells, by the names of :mod:`freqrobust.gate.planned`; ``default`` is the default ones.
-        alpha: the chance of a false alarm, over all gate cells together.
-        max_drop: drops up to this share are allowed.
-        max_drops: the same by the name of a cell, which is a gate cell then; later ones win.
-        strict: other seeds, versions, devices or cells are errors.
+        cells: the gate cells, by the names of :mod:`freqrobust.results.cell_reference`; ``default`` is the default ones.
+        alpha: the probability of a false alarm, over all gate cells together.
+        max_drop: the allowed drop, as a share.
+        max_drops: the allowed drop of a cell by its name, which makes it a gate cell; the last one that fits counts.
+        strict: different seeds, versions, devices or cells are errors.
     """
 
     cells: Sequence[str] = (DEFAULT,)
@@ -61,7 +63,7 @@ class Rules:
         for name, drop in [("max-drop", self.max_drop), *self.max_drops]:
             if not 0 <= drop <= 1:
                 hint = f"; did you mean {drop / 100:g}?" if 1 < drop <= 100 else ""
-                raise SpecError(f"the largest drop of {name} should be a share in [0, 1], but got {drop:g}{hint}")
+                raise SpecError(f"the allowed drop {name} should be a share in [0, 1], but got {drop:g}{hint}")
 
 
 def compare(baseline: Report, new: Report, rules: Rules | None = None, *, name: str = "baseline") -> Comparison:
@@ -72,27 +74,31 @@ def compare(baseline: Report, new: Report, rules: Rules | None = None, *, name: 
         name: what the baseline is called in the result and in messages.
 
     Raises:
-        GateError: other data, a gate cell that failed, nothing in common; with ``strict`` any other difference.
+        GateError: the reports are of different data, a gate cell failed, or they have no gate cell in common; with
+            ``strict``, they differ in anything else.
         SpecError: a rule names no cell.
     """
     rules = rules or Rules()
     check_same_data(baseline.data, new.data, name)
     for report, called in ((baseline, name), (new, "the new report")):
         if any(cell.n != report.data.n for cell in report.cells):
-            raise GateError(f"cannot compare with {name}: {called} is of a sequential check, which leaves samples out")
+            raise GateError(
+                f"cannot compare with {name}: {called} comes from a sequential check, which does not measure every sample"
+            )
     pairs = model_pairs(baseline.models, new.models)
     partners = {pair.new: pair.baseline for pair in pairs}
     old, now = Side(baseline, {b: n for n, b in partners.items()}), Side(new, {n: n for n in partners})
-    shared, notes = shared_targets(old, now)
+    shared, notes = shared_references(old, now)
     notes = [*conditions(baseline, new, partners), *unpaired(baseline.models, new.models, pairs), *notes]
-    declared = _declared(rules, [*shared, *cell_reference.sweeps(shared)], new.data.shape)
-    changes, more = changes_of(old, now, [*shared, *cell_reference.sweeps(shared)], declared.cells, declared.named)
-    notes += more
+    shared += cell_reference.sweep_references(shared)
+    gate_cells = _gate_cells(rules, shared, new.data.shape)
+    changes, remarks = changes_of(old, now, shared, gate_cells.cells, gate_cells.named)
+    notes += remarks
     if rules.strict and notes:
         raise GateError(f"strict: {name} and the new report differ: {'; '.join(notes)}")
-    labels = model_labels(new) if len(new.models) > 1 else []
-    rows = _rows(changes, declared, rules, labels)
-    notes += _undetectable(changes, declared, rules, labels)  # no difference of the two: strict allows it
+    prefixes = model_prefixes(new)
+    rows = _rows(changes, gate_cells, rules, prefixes)
+    notes += _undetectable(changes, gate_cells, rules, prefixes)  # these are not differences, and strict allows them
     return Comparison(
         baseline=name,
         models=[
@@ -120,30 +126,30 @@ def check_same_data(old: DataRecord, now: DataRecord, name: str = "baseline") ->
         raise GateError(f"cannot compare with {name}: it was made on other data ({same})")
 
 
-def check_rules(rules: Rules, baseline: Report, planned: Sequence[Target]) -> None:
-    """Refuse rules that name no cell of both the baseline and a run that is still to come.
+def check_rules(rules: Rules, baseline: Report, planned: Sequence[CellReference]) -> None:
+    """Refuse rules that name no cell of both the baseline and a planned run.
 
     Raises:
-        GateError: nothing in common.
+        GateError: they have no gate cell in common.
         SpecError: a rule names no cell.
     """
-    known = {target.key for target in cell_reference.in_report(baseline)}
-    shared = [target for target in planned if target.key in known]
-    _declared(rules, [*shared, *cell_reference.sweeps(shared)], baseline.data.shape)
+    known = {reference.key for reference in cell_reference.references_in(baseline)}
+    shared = [reference for reference in planned if reference.key in known]
+    _gate_cells(rules, [*shared, *cell_reference.sweep_references(shared)], baseline.data.shape)
 
 
-def declared_cells(rules: Rules, known: Sequence[Target], shape: Sequence[int]) -> list[Target]:
+def declared_cells(rules: Rules, known: Sequence[CellReference], shape: Sequence[int]) -> list[CellReference]:
     """The gate cells among those that are known.
 
     Raises:
         GateError: there are none.
         SpecError: a rule names no cell.
     """
-    return list(_declared(rules, known, shape).cells.values())
+    return list(_gate_cells(rules, known, shape).cells.values())
 
 
 def expected_drop(n: int, cells: int, alpha: float) -> float | None:
-    """The smallest drop that ``cells`` gate cells on ``n`` samples will find, before anything is compared."""
+    """The minimum detectable drop with ``cells`` gate cells on ``n`` samples, before anything is compared."""
     return detectable_drop(n, alpha / max(cells, 1), CHURN, POWER)
 
 
@@ -155,124 +161,118 @@ def undetectable_cells(report: Report, rules: Rules) -> list[str]:
         SpecError: a rule names no cell.
     """
     side = Side(report, {number: number for number in range(len(report.models))})
-    known = side.targets()
-    known += cell_reference.sweeps(known)
-    declared = _declared(rules, known, report.data.shape)
+    known = side.references()
+    known += cell_reference.sweep_references(known)
     changes, _ = changes_of(side, side, known, (), ())
-    return _undetectable(changes, declared, rules, model_labels(report) if len(report.models) > 1 else [])
+    return _undetectable(changes, _gate_cells(rules, known, report.data.shape), rules, model_prefixes(report))
 
 
-def _undetectable(changes: Sequence[Change], declared: _Declared, rules: Rules, labels: Sequence[str]) -> list[str]:
+def _undetectable(
+    changes: Sequence[Change], gate_cells: _GateCells, rules: Rules, prefixes: Sequence[str]
+) -> list[str]:
     """A line for each gate cell where even a drop to zero would pass, at the level of Holm's first step."""
-    judged = [change for change in changes if change.target.key in declared.cells]
+    judged = [change for change in changes if change.reference.key in gate_cells.cells]
     lines = []
     for change in judged:
-        required = declared.limit(change.target, rules)
-        accuracy = f"{change.baseline:.1%}"
+        allowed = gate_cells.allowed_drop(change.reference, rules)
         if change.baseline == 0:
-            reason = f"the accuracy in the baseline is {accuracy}, and cannot drop"
-        elif change.baseline <= required + 1e-12:
-            reason = (
-                f"the accuracy in the baseline is {accuracy}, and drops of up to {100 * required:g} points are allowed"
-            )
+            reason = "which cannot drop"
+        elif change.baseline <= allowed + 1e-12:
+            reason = f"and drops of up to {100 * allowed:g} points are allowed"
         elif change.p_of_zero * len(judged) > rules.alpha:
-            reason = f"the accuracy in the baseline is {accuracy}, and a drop to 0% of this cell alone would not be significant"
+            reason = "and a drop to 0% of this cell alone would not be significant"
         else:
             continue
-        lines.append(f"no regression can be detected in {_named(change.target, labels)}: {reason}")
+        name = prefixes[change.reference.model] + change.reference.name
+        lines.append(
+            f"no regression can be detected in {name}: the accuracy in the baseline is {change.baseline:.1%}, {reason}"
+        )
     return lines
 
 
-def default_cells(known: Iterable[Target], shape: Sequence[int]) -> list[Target]:
-    """The gate cells where none are named: clean, LFC at the headline's radius, the worst case per threat."""
+def default_cells(known: Iterable[CellReference], shape: Sequence[int]) -> list[CellReference]:
+    """The default gate cells: clean, LFC at the headline's radius, the worst case per threat."""
     radius = scaled_radius(HEADLINE_RADIUS, tuple(shape))
-    return [t for t in known if t.knowledge == "adaptive" and (t.what == "worst" or _is_headline(t, radius))]
+    return [r for r in known if r.knowledge == "adaptive" and (r.what == "worst" or _is_headline(r, radius))]
 
 
-def _is_headline(target: Target, radius: float) -> bool:
-    params = target.attack_params
-    low = target.attack == "lfc" and abs(params.get("radius", -1) - radius) < 1e-9
-    return target.what == "cell" and (
-        target.attack == "clean" or (low and params.get("shape") == "circle" and not params.get("clip"))
+def _is_headline(reference: CellReference, radius: float) -> bool:
+    params = reference.attack_params
+    low = reference.attack == "lfc" and abs(params.get("radius", -1) - radius) < 1e-9
+    return reference.what == "cell" and (
+        reference.attack == "clean" or (low and params.get("shape") == "circle" and not params.get("clip"))
     )
 
 
 @dataclass(frozen=True)
-class _Declared:
-    """The gate cells.
+class _GateCells:
+    """The cells that a comparison judges.
 
     Attributes:
         cells: all of them, by key.
-        named: those that a rule names, and not only ``default``.
-        limits: drops that are allowed for some of them; later ones win.
+        named: the keys of those that a rule names, other than by ``default``.
+        limits: sets of keys with the drop that is allowed for each; the last one that fits counts.
     """
 
-    cells: dict[str, Target]
+    cells: dict[str, CellReference]
     named: set[str]
     limits: list[tuple[set[str], float]]
 
-    def limit(self, target: Target, rules: Rules) -> float:
-        """The largest drop that is allowed."""
-        return next((drop for keys, drop in reversed(self.limits) if target.key in keys), rules.max_drop)
+    def allowed_drop(self, reference: CellReference, rules: Rules) -> float:
+        return next((drop for keys, drop in reversed(self.limits) if reference.key in keys), rules.max_drop)
 
 
-def _declared(rules: Rules, shared: Sequence[Target], shape: Sequence[int]) -> _Declared:
-    cells: dict[str, Target] = {}
-    named: set[str] = set()
-    limits = []
+def _gate_cells(rules: Rules, known: Sequence[CellReference], shape: Sequence[int]) -> _GateCells:
+    def by_key(text: str, kind: str) -> dict[str, CellReference]:
+        return {r.key: r for r in cell_reference.find(text, known, kind)}
+
+    named: dict[str, CellReference] = {}
     for text in rules.cells:
-        if text == DEFAULT:
-            cells |= {t.key: t for t in default_cells(shared, shape)}
-        else:
-            found = {t.key: t for t in cell_reference.find(text, shared, "gate cell")}
-            cells, named = cells | found, named | found.keys()
-    for text, drop in rules.max_drops:
-        found = {t.key: t for t in cell_reference.find(text, shared, "max-drop")}
-        cells, named = cells | found, named | found.keys()
-        limits.append((set(found), drop))
-    if not cells:
+        named |= by_key(text, "gate cell") if text != DEFAULT else {}
+    limits = [(by_key(text, "max-drop"), drop) for text, drop in rules.max_drops]
+    for references, _ in limits:
+        named |= references
+    default = {r.key: r for r in default_cells(known, shape)} if DEFAULT in rules.cells else {}
+    if not default and not named:
         raise GateError("cannot compare: the two reports have no gate cell in common")
-    return _Declared(cells, named, limits)
+    return _GateCells(default | named, set(named), [(set(references), drop) for references, drop in limits])
 
 
-def _rows(changes: Sequence[Change], declared: _Declared, rules: Rules, labels: Sequence[str]) -> list[RegressionRow]:
-    """Judged rows, worst first, then the others; ``labels`` names the models where there are several."""
-    judged = [change for change in changes if change.target.key in declared.cells]
+def _rows(
+    changes: Sequence[Change], gate_cells: _GateCells, rules: Rules, prefixes: Sequence[str]
+) -> list[RegressionRow]:
+    """Judged rows, worst first, then the others."""
+    judged = [change for change in changes if change.reference.key in gate_cells.cells]
     if not judged:
         raise GateError("cannot compare: the two reports have no gate cell in common")
-    adjusted = dict(zip((c.target.key for c in judged), holm([c.p_value for c in judged]), strict=True))
+    adjusted = dict(zip((c.reference.key for c in judged), holm([c.p_value for c in judged]), strict=True))
     rows = []
     for change in changes:
-        key = change.target.key
-        p = adjusted.get(key)
-        required = declared.limit(change.target, rules)
-        churn = max(min(change.lost, change.gained) / change.n, CHURN)
-        mcnemars = p is not None and change.test == "mcnemar"
-        rows.append(
-            RegressionRow(
-                name=_named(change.target, labels),
-                model=change.target.model,
-                passed=None if p is None else not (p <= rules.alpha and change.drop > required + 1e-12),
-                measured=change.drop,
-                required=required if p is not None else None,
-                p_value=change.p_value,
-                p_adjusted=p,
-                test=change.test,
-                n=change.n,
-                baseline=change.baseline,
-                new=change.new,
-                lost=change.lost,
-                gained=change.gained,
-                detectable=detectable_drop(change.n, rules.alpha / len(judged), churn, POWER) if mcnemars else None,
-                churn=churn if mcnemars else None,
-                text=_text(change, p, required, rules.alpha),
-            )
+        p = adjusted.get(change.reference.key)
+        allowed = gate_cells.allowed_drop(change.reference, rules)
+        row = RegressionRow(
+            name=prefixes[change.reference.model] + change.reference.name,
+            model=change.reference.model,
+            measured=change.drop,
+            p_value=change.p_value,
+            p_adjusted=p,
+            test=change.test,
+            n=change.n,
+            baseline=change.baseline,
+            new=change.new,
+            newly_misclassified=change.newly_misclassified,
+            newly_correct=change.newly_correct,
+            text="",
         )
+        if p is not None:
+            row.required = allowed
+            row.passed = not (p <= rules.alpha and change.drop > allowed + 1e-12)
+            if change.test == "mcnemar":
+                row.churn = max(min(row.newly_misclassified, row.newly_correct) / row.n, CHURN)
+                row.minimum_detectable_drop = detectable_drop(row.n, rules.alpha / len(judged), row.churn, POWER)
+        row.text = _text(row, rules.alpha)
+        rows.append(row)
     return sorted(rows, key=_badness)
-
-
-def _named(target: Target, labels: Sequence[str]) -> str:
-    return f"{labels[target.model]}: {target.name}" if labels else target.name
 
 
 def _badness(row: RegressionRow) -> tuple[bool, bool, float, float]:
@@ -280,25 +280,16 @@ def _badness(row: RegressionRow) -> tuple[bool, bool, float, float]:
     return row.passed is None, row.passed is not False, p if p is not None else 1.0, -(row.measured or 0.0)
 
 
-def points(share: float) -> str:
-    """A change of a share in points, signed, and without a negative zero.
-
-    Example:
-        >>> points(-0.0004), points(-0.012)
-        ('+0.0', '-1.2')
-    """
-    return f"{100 * share:+.1f}".replace("-0.0", "+0.0")
-
-
-def _text(change: Change, p: float | None, required: float, alpha: float) -> str:
-    what = "mean accuracy over the eps " if change.test == "sign-flip" else ""
-    moved = f"{what}{change.baseline:.1%} -> {change.new:.1%} ({points(-change.drop)} points)"
-    counts = f"{change.lost} samples lost, {change.gained} gained"
-    if p is None:
-        return f"{moved}; {counts}; p = {change.p_value:.2g}, not judged"
-    chance = f"p = {change.p_value:.2g}, corrected {p:.2g}"
-    if p > alpha:
-        verdict = "within chance" if change.drop > 0 else "no drop"
-    else:
-        verdict = f"a regression: more than {100 * required:g} points" if change.drop > required + 1e-12 else "allowed"
-    return f"{moved}; {counts}; {chance}: {verdict}"
+def _text(row: RegressionRow, alpha: float) -> str:
+    """The change and its conclusion, as one sentence."""
+    what = "mean accuracy over the eps" if row.test == "sign-flip" else "accuracy"
+    before, after, drop = row.baseline or 0.0, row.new or 0.0, row.measured or 0.0
+    result, limit, corrected = "not judged (information only)", "", ""
+    if row.required is not None:
+        result = regression_result(row, alpha)
+        limit = f"; allowed drop: {100 * row.required:g}"
+        corrected = f", corrected p = {p_text(row.p_adjusted)}"
+    return (
+        f"{result}: the {what} changed from {before:.1%} to {after:.1%} ({points(-drop)} points{limit}), with "
+        f"{row.newly_misclassified} samples newly misclassified and {row.newly_correct} newly correct (p = {p_text(row.p_value)}{corrected})"
+    )

@@ -1,7 +1,7 @@
-"""Judging thresholds early: samples in random order, cells left as soon as their threshold is decided.
+"""Sequential checks: samples in random order, and a cell is measured only until its threshold is decided.
 
-Each look measures the next samples of a keyed permutation through the ordinary :func:`freqrobust.evaluate`; the
-decision is that of :mod:`freqrobust.numerics.sequential_test`.
+Each look measures the next samples of a seeded permutation with :func:`freqrobust.evaluate`; the decision is that of
+:mod:`freqrobust.numerics.sequential_test`.
 """
 
 from __future__ import annotations
@@ -10,31 +10,28 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from freqrobust.core.errors import SpecError
 from freqrobust.gate import planned
-from freqrobust.gate.thresholds import Gate, Threshold, least_right, required_of
+from freqrobust.gate.thresholds import Gate, Threshold, least_right, required_of, unmeasured
 from freqrobust.numerics import noise
 from freqrobust.numerics.sequential_test import Plan, looks_for, plan
 from freqrobust.numerics.statistics import wilson
 from freqrobust.plugins.selection import parse_attacks
 from freqrobust.results import cell_reference
-from freqrobust.results.cells import Cell, WorstCase
+from freqrobust.results.cells import Cell, WorstCase, joined
 from freqrobust.results.gate_record import GateRecord, SequentialRecord, ThresholdRow
-from freqrobust.results.outcomes import pack
-from freqrobust.results.records import PerturbationRecord, Warned
+from freqrobust.results.records import Warned
 from freqrobust.results.report import Report
-from freqrobust.results.summary import model_labels
+from freqrobust.results.summary import model_prefixes
 
 if TYPE_CHECKING:
     from freqrobust.core.progress import Progress
     from freqrobust.data.dataset import ImageData
-    from freqrobust.gate.planned import Target
     from freqrobust.plugins.base import Attack
     from freqrobust.plugins.specs import DefenseChain, PluginSpec
+    from freqrobust.results.cell_reference import CellReference
 
-#: The default chances of deciding otherwise than all samples would.
+#: The default probability of a decision that differs from that on all samples.
 ERROR_RATE = 0.05
 
 
@@ -42,7 +39,7 @@ ERROR_RATE = 0.05
 class _Open:
     """One threshold on one cell, and what is known so far."""
 
-    target: Target
+    reference: CellReference
     required: float
     plan: Plan
     confident: bool
@@ -54,47 +51,41 @@ class _Open:
     failure: str | None = None
 
     def take(self, part: Report) -> None:
-        """One more look."""
-        found = {cell_reference.of_cell(c).key: c for c in part.cells} | {
-            cell_reference.of_worst(w).key: w for w in part.worst_case
-        }
-        one = found.get(self.key)
-        if one is None or one.outcomes is None:
+        """Count one more look, and decide if that is possible."""
+        measured = {reference.key: cell for reference, cell in cell_reference.referenced(part)}.get(self.key)
+        if measured is None or measured.outcomes is None:
             self.verdict = False
-            failed = [cell.error for cell in part.cells if cell.error]
-            self.failure = getattr(one, "error", None) or (failed[0] if failed else "it was not measured")
+            errors = [cell.error for cell in part.cells if cell.error]
+            self.failure = getattr(measured, "error", None) or (errors[0] if errors else "it was not measured")
             return
-        self.right += one.correct
-        self.seen += one.n
+        self.right += measured.correct
+        self.seen += measured.n
         self.passes += sum(cell.forwards + cell.backwards for cell in part.cells if self._needs(cell))
         self.verdict = self.plan.decide(self.looks, self.right)
         self.looks += 1
 
     def _needs(self, cell: Cell) -> bool:
-        if self.target.what == "worst":
+        if self.reference.what == "worst":
             return cell.kind == "adversarial"
-        return cell_reference.of_cell(cell).key == self.key
+        return cell_reference.reference_to_cell(cell).key == self.key
 
     @property
     def key(self) -> str:
-        """The key of the target in a report of its model alone."""
-        return replace(self.target, model=0).key
+        """The key of the cell in a report of its model alone."""
+        return replace(self.reference, model=0).key
 
-    def row(self, n: int, rates: tuple[float, float], label: str) -> ThresholdRow:
-        name = f"{label}: {self.target.name}" if label else self.target.name
+    def row(self, n: int, rates: tuple[float, float], prefix: str) -> ThresholdRow:
         if self.failure is not None:
-            text = f"could not be measured: {self.failure}"
-            return ThresholdRow(name=name, passed=False, required=self.required, text=text, n=self.seen)
+            return unmeasured(self.reference, self.required, self.seen, self.failure, prefix)
         accuracy = self.right / self.seen
-        reached = "reached" if self.verdict else "not reached"
-        surely = "" if self.seen == n else f" (wrong in at most {100 * rates[0 if self.verdict else 1]:g} % of orders)"
+        samples = "" if self.seen == n else f" on {self.seen} of {n} samples"
         return ThresholdRow(
-            name=name,
-            model=self.target.model,
+            name=prefix + self.reference.name,
+            model=self.reference.model,
             passed=self.verdict,
             measured=accuracy,
             required=self.required,
-            text=f"{accuracy:.1%} of {self.seen} samples; required {self.required:.1%} of {n}: {reached}{surely}",
+            text=f"the accuracy is {accuracy:.1%}{samples}, and at least {self.required:.1%} is required of all",
             n=self.seen,
             accuracy=accuracy,
             ci95=wilson(self.right, self.seen),
@@ -113,7 +104,7 @@ class _Open:
 
 @dataclass
 class _Merged:
-    """The cells and worst cases of all looks, by target."""
+    """The cells and worst cases of all looks, by the keys of their references."""
 
     cells: dict[str, Cell] = field(default_factory=dict)
     worst: dict[str, WorstCase] = field(default_factory=dict)
@@ -122,73 +113,35 @@ class _Merged:
     def add(self, part: Report, model: int, judged: Sequence[_Open]) -> None:
         """Take in one look. A worst case counts while it is judged: all of its attacks are measured then."""
         self.parts.append(part)
-        worst = {one.target.key for one in judged if one.target.what == "worst"}
+        worst = {one.reference.key for one in judged if one.reference.what == "worst"}
         for cell in part.cells:
             cell.model = model
-            key = cell_reference.of_cell(cell).key
-            self.cells[key] = _joined(self.cells[key], cell) if key in self.cells else _plain(cell)
+            key = cell_reference.reference_to_cell(cell).key
+            self.cells[key] = joined(self.cells[key], cell) if key in self.cells else cell
         for row in part.worst_case:
             row.model = model
-            key = cell_reference.of_worst(row).key
+            key = cell_reference.reference_to_worst_case(row).key
             if key in worst:
-                self.worst[key] = _counted(self.worst[key], row) if key in self.worst else row
-
-
-def _plain(cell: Cell) -> Cell:
-    """A cell without what cannot be joined."""
-    return cell.model_copy(update={"by_chance": None, "agreement": None, "difference": None})
-
-
-def _counted(first: Any, second: Any) -> Any:
-    """Both of them, counted together."""
-    right = np.concatenate([first.right(), second.right()])
-    counts = {"n": len(right), "correct": int(right.sum()), "outcomes": pack(right)}
-    if isinstance(first, WorstCase):
-        counts["by_checks"] = first.by_checks + second.by_checks
-    return first.model_copy(update=counts)
-
-
-def _joined(first: Cell, second: Cell) -> Cell:
-    if first.status == "failed" or second.status == "failed":
-        return first if first.status == "failed" else _plain(second)
-    sums = {
-        key: getattr(first, key) + getattr(second, key) for key in ("inherited", "seconds", "forwards", "backwards")
-    }
-    tallies = [first.breakdown or {}, second.breakdown or {}]
-    breakdown = {part: sum(tally.get(part, 0) for tally in tallies) for part in {**tallies[0], **tallies[1]}}
-    notes = list(dict.fromkeys([*(first.notes or []), *(second.notes or [])]))
-    joined: Cell = _counted(first, second)
-    perturbation = _perturbation(first.perturbation, second.perturbation)
-    return joined.model_copy(
-        update={**sums, "breakdown": breakdown or None, "notes": notes or None, "perturbation": perturbation}
-    )
-
-
-def _perturbation(first: PerturbationRecord | None, second: PerturbationRecord | None) -> PerturbationRecord | None:
-    if first is None or second is None or not (first.successes and second.successes):
-        return second if first is None or not first.successes else first
-    total = first.successes + second.successes
-    mean = (first.l2_mean * first.successes + second.l2_mean * second.successes) / total
-    return PerturbationRecord(successes=total, linf_max=max(first.linf_max, second.linf_max), l2_mean=mean)
+                self.worst[key] = joined(self.worst[key], row) if key in self.worst else row
 
 
 def _warnings(merged: _Merged, n: int) -> list[Warned]:
-    """What was warned of at any look, and what was saved; looks at few samples are often near chance."""
-    found = {}
+    """The warnings of all looks, and how many passes were saved. A look at few samples is often near chance."""
+    warnings = {}
     for part in merged.parts:
-        for one in part.warnings:
-            if one.code != "near-chance-accuracy":
-                one.model = part.cells[0].model
-                found[one.code, one.message, one.model, one.defense] = one
+        for warning in part.warnings:
+            if warning.code != "near-chance-accuracy":
+                warning.model = part.cells[0].model
+                warnings[warning.code, warning.message, warning.model, warning.defense] = warning
     spent = sum(cell.forwards + cell.backwards for cell in merged.cells.values())
-    whole = sum((cell.forwards + cell.backwards) * n / cell.n for cell in merged.cells.values())
-    share = spent / whole if whole else 1.0
+    total = sum((cell.forwards + cell.backwards) * n / cell.n for cell in merged.cells.values())
+    share = spent / total if total else 1.0
     seen = [cell.n for cell in merged.cells.values()]
     message = (
-        f"cells were left when their threshold was decided, after {min(seen)} to {max(seen)} of {n} samples: {spent} "
-        f"forward and backward passes instead of about {whole:.0f} ({1 - share:.0%} saved)"
+        f"measuring a cell stopped when its threshold was decided, after {min(seen)} to {max(seen)} of {n} samples: "
+        f"{spent} forward and backward passes instead of about {total:.0f} ({1 - share:.0%} saved)"
     )
-    return [*found.values(), Warned(code="sequential", message=message)]
+    return [*warnings.values(), Warned(code="sequential", message=message)]
 
 
 class SequentialGate(Gate):
@@ -196,12 +149,12 @@ class SequentialGate(Gate):
 
     Args:
         thresholds: accuracies that have to be reached.
-        confident: the low end of the interval that all samples would have has to reach them.
-        false_pass: chance, at most, of passing a cell that all samples would fail.
-        false_fail: chance, at most, of failing a cell that all samples would pass.
+        confident: the low end of the 95 % interval on all samples has to reach them.
+        false_pass: the largest probability of passing a cell that fails on all samples.
+        false_fail: the largest probability of failing a cell that passes on all samples.
 
     Raises:
-        SpecError: no thresholds, or chances out of range.
+        SpecError: there are no thresholds, or a probability is out of range.
     """
 
     early: ClassVar[bool] = True
@@ -216,7 +169,7 @@ class SequentialGate(Gate):
     ) -> None:
         super().__init__(thresholds, confident=confident)
         if not self.thresholds:
-            raise SpecError("a sequential check decides thresholds, and there are none")
+            raise SpecError("a sequential check needs thresholds, but there are none")
         for name, rate in (("false-pass", false_pass), ("false-fail", false_fail)):
             if not 0 < rate < 0.5:
                 raise SpecError(f"{name} should be between 0 and 0.5, but got {rate:g}")
@@ -224,26 +177,29 @@ class SequentialGate(Gate):
         self.rows: list[ThresholdRow] = []
 
     def measure(self, model: Any, data: Any, **options: Any) -> Report:
-        """A report of what was measured until everything was decided."""
+        """A report of what was measured until every threshold was decided."""
         from freqrobust.harness.provenance import data_record
-        from freqrobust.plugins.selection import with_baseline
+        from freqrobust.plugins.selection import with_undefended
 
-        chains: Sequence[DefenseChain] = with_baseline(options.pop("defenses"), options.pop("baseline"))
+        chains: Sequence[DefenseChain] = with_undefended(options.pop("defenses"), options.pop("undefended"))
         attacks: Sequence[PluginSpec[Attack]] = parse_attacks(options.pop("attacks"))
         oblivious: bool = options.pop("oblivious")
-        watch: Progress = options.pop("progress")
+        progress: Progress = options.pop("progress")
         options["mce_reference"] = None  # means over corruptions need all samples
-        options["diagnose"] = None  # a check of a part would say little of the whole
+        options["diagnose"] = None  # checks of a part of the samples would say little about all
         known = planned.planned(chains, attacks, oblivious)
         required = required_of(self.thresholds, known)
         merged, judged = _Merged(), []
         models = list(model) if isinstance(model, list | tuple) else [model]
         for number, network in enumerate(models):
             for chain in chains:
-                mine = [t for t in known if t.key in required and t.defense_spec == chain.spec]
-                opened = [self._open(t, required[t.key], len(data), number) for t in mine]
-                one = _Chain(chain, attacks, oblivious and bool(chain.parts), opened)
-                for part, open_ in one.parts(network, data, watch, options):
+                opened = [
+                    self._open(reference, required[reference.key], len(data), number)
+                    for reference in known
+                    if reference.key in required and reference.defense_spec == chain.spec
+                ]
+                looks = _Chain(chain, attacks, oblivious and bool(chain.parts), opened)
+                for part, open_ in looks.parts(network, data, progress, options):
                     merged.add(part, number, open_)
                 judged += opened
         report = merged.parts[-1].model_copy(
@@ -258,13 +214,13 @@ class SequentialGate(Gate):
                 "warnings": _warnings(merged, len(data)),
             }
         )
-        labels = model_labels(report) if len(models) > 1 else [""]
-        self.rows = [one.row(len(data), self.rates, labels[one.target.model]) for one in judged]
+        prefixes = model_prefixes(report)
+        self.rows = [one.row(len(data), self.rates, prefixes[one.reference.model]) for one in judged]
         return report
 
-    def _open(self, target: Target, required: float, n: int, model: int) -> _Open:
+    def _open(self, reference: CellReference, required: float, n: int, model: int) -> _Open:
         need = least_right(required, n, self.confident)
-        return _Open(replace(target, model=model), required, plan(n, need, *self.rates), self.confident)
+        return _Open(replace(reference, model=model), required, plan(n, need, *self.rates), self.confident)
 
     def judge(self, report: Report) -> GateRecord:
         """The verdicts reached while measuring."""
@@ -284,7 +240,7 @@ class _Chain:
     opened: list[_Open]
 
     def parts(
-        self, network: Any, data: ImageData, watch: Progress, options: dict[str, Any]
+        self, network: Any, data: ImageData, progress: Progress, options: dict[str, Any]
     ) -> Iterator[tuple[Report, list[_Open]]]:
         """Reports on the next samples of a random order, each with the thresholds that were open before it."""
         from freqrobust.harness.evaluate import evaluate
@@ -293,7 +249,7 @@ class _Chain:
             return
         order = noise.permutation(len(data), seed=options["seed"], stream="sequential")
         done = 0
-        watch.begin(f"{self.chain.spec}, in random order", len(data))
+        progress.begin(f"{self.chain.spec}, in random order", len(data))
         for look in looks_for(len(data)):
             open_ = [one for one in self.opened if one.verdict is None]
             part = evaluate(
@@ -301,46 +257,49 @@ class _Chain:
                 data.take(order[done:look].sort().values),
                 attacks=self.needed(open_) or ["clean"],
                 defenses=[self.chain],
-                baseline=False,
-                oblivious=self.unaware(open_),
+                undefended=False,
+                oblivious=self.needs_oblivious(open_),
                 **options,
             )
-            watch.advance(look - done)
+            progress.advance(look - done)
             done = look
             for one in open_:
                 one.take(part)
             yield part, open_
             if all(one.verdict is not None for one in self.opened):
                 break
-        watch.end(f"{self.chain.spec}: decided after {done} of {len(data)} samples")
+        progress.end(f"{self.chain.spec}: decided after {done} of {len(data)} samples")
 
     def needed(self, opened: Sequence[_Open]) -> list[PluginSpec[Attack]]:
-        """The attacks whose outcomes the open thresholds are about, each with the smaller eps of its sweep."""
-        names = [planned.of_pair(self.chain, one) for one in self.attacks]
+        """The attacks that the open thresholds are about, each with the smaller eps of its sweep."""
+        references = [planned.reference_to_pair(self.chain, attack) for attack in self.attacks]
         wanted: set[int] = set()
         for one in opened:
-            for index, name in enumerate(names):
-                if one.target.what == "worst":
+            adaptive = replace(one.reference, model=0, knowledge="adaptive").key
+            for index, reference in enumerate(references):
+                if one.reference.what == "worst":
                     if planned.is_adversarial(self.attacks[index]):
                         wanted.add(index)
-                elif name.key == replace(one.target, model=0, knowledge="adaptive").key:
-                    wanted |= {index, *_smaller(names, index)}
+                elif reference.key == adaptive:
+                    wanted |= {index, *_smaller(references, index)}
         return [self.attacks[index] for index in sorted(wanted)]
 
-    def unaware(self, opened: Sequence[_Open]) -> bool:
+    def needs_oblivious(self, opened: Sequence[_Open]) -> bool:
         """Whether an open threshold is also about examples made on the undefended model."""
-        asked = [one.target for one in opened]
-        return any(t.knowledge == "oblivious" or (t.what == "worst" and self.oblivious) for t in asked)
+        asked = [one.reference for one in opened]
+        return any(r.knowledge == "oblivious" or (r.what == "worst" and self.oblivious) for r in asked)
 
 
-def _smaller(names: Sequence[Target], index: int) -> list[int]:
-    """The smaller eps of the sweep that an attack belongs to: what they break is handed over to it."""
-    mine = names[index]
-    if mine.threat is None:
+def _smaller(references: Sequence[CellReference], index: int) -> list[int]:
+    """The smaller eps of the sweep that an attack belongs to: it inherits their adversarial examples."""
+    own = references[index].threat
+    if own is None:
         return []
-    sweep = cell_reference.sweep_of(mine).key
+    sweep = cell_reference.reference_to_sweep(references[index]).key
     return [
         i
-        for i, other in enumerate(names)
-        if other.threat is not None and other.threat[1] < mine.threat[1] and cell_reference.sweep_of(other).key == sweep
+        for i, other in enumerate(references)
+        if other.threat is not None
+        and other.threat.eps < own.eps
+        and cell_reference.reference_to_sweep(other).key == sweep
     ]

@@ -1,4 +1,4 @@
-"""What a run is judged by: accuracies that have to be reached, and a baseline that must not be fallen behind."""
+"""Gates: thresholds that accuracies have to reach, and a baseline that a report is compared with."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from freqrobust.numerics.statistics import wilson
 from freqrobust.results import cell_reference
 from freqrobust.results.gate_record import GateRecord, ThresholdRow
 from freqrobust.results.report import Report
-from freqrobust.results.summary import model_labels
+from freqrobust.results.summary import model_prefixes
 
 if TYPE_CHECKING:
-    from freqrobust.gate.planned import Target
+    from freqrobust.results.cell_reference import CellReference
     from freqrobust.results.cells import Cell, WorstCase
     from freqrobust.results.records import DataRecord
 
@@ -27,18 +27,18 @@ EXAMPLE = "for example 'pgd:eps=8/255>=0.45' or 'smooth/worst>=0.3'"
 
 @dataclass(frozen=True)
 class Threshold:
-    """``TARGET>=SHARE``: each cell that the target names has to reach that accuracy.
+    """``CELL>=SHARE``: every cell that the name stands for has to reach that accuracy.
 
     Raises:
         SpecError: the accuracy is no share.
     """
 
-    target: str
+    cell: str
     required: float
 
     @property
     def text(self) -> str:
-        return f"{self.target}>={self.required:g}"
+        return f"{self.cell}>={self.required:g}"
 
     def __post_init__(self) -> None:
         if not 0 <= self.required <= 1:
@@ -47,7 +47,7 @@ class Threshold:
 
 
 def parse_threshold(text: str) -> Threshold:
-    """Read ``pgd>=0.45``; the names are those of :mod:`freqrobust.gate.planned`.
+    """Read ``pgd>=0.45``; the names are those of :mod:`freqrobust.results.cell_reference`.
 
     Raises:
         SpecError: it is written differently, or asks for more than 1.
@@ -55,13 +55,13 @@ def parse_threshold(text: str) -> Threshold:
     # the last comparison counts: specs have equal signs of their own, as in pgd:eps=8/255>=0.45
     at = text.rfind(">=")
     if at < 1:
-        raise SpecError(f"threshold {text!r}: expected TARGET>=SHARE, {EXAMPLE}")
-    target, number = text[:at].strip(), text[at + 2 :].strip()
+        raise SpecError(f"threshold {text!r}: expected CELL>=SHARE, {EXAMPLE}")
+    cell, number = text[:at].strip(), text[at + 2 :].strip()
     try:
         required = float(fraction(number))
     except ValueError:
         raise SpecError(f"threshold {text!r}: expected a number after >=, but got {number!r}, {EXAMPLE}") from None
-    return Threshold(target, required)
+    return Threshold(cell, required)
 
 
 def least_right(required: float, n: int, confident: bool) -> int:
@@ -81,44 +81,47 @@ def least_right(required: float, n: int, confident: bool) -> int:
     return low
 
 
-def judged_threshold(
-    target: Target, found: Cell | WorstCase, required: float, confident: bool, label: str = ""
+def threshold_row(
+    reference: CellReference, measured: Cell | WorstCase, required: float, confident: bool, prefix: str = ""
 ) -> ThresholdRow:
-    """One row of the gate; ``label`` names the model where there are several. A cell that failed was not reached."""
-    accuracy, ci95 = found.accuracy, found.ci95
-    name = f"{label}: {target.name}" if label else target.name
-    if accuracy is None or ci95 is None:
-        reason = getattr(found, "error", None) or "it failed"
-        text = f"could not be measured: {reason}"
-        return ThresholdRow(name=name, model=target.model, passed=False, required=required, text=text, n=found.n)
-    passed = found.correct >= least_right(required, found.n, confident)
-    measured = ci95[0] if confident else accuracy
-    what = f"{accuracy:.1%}, at least {ci95[0]:.1%} with confidence" if confident else f"{accuracy:.1%}"
+    """One row of the gate; ``prefix`` names the model where there are several. A cell that failed has not passed."""
+    if measured.accuracy is None or measured.ci95 is None:
+        return unmeasured(reference, required, measured.n, getattr(measured, "error", None) or "it failed", prefix)
+    low = measured.ci95[0]
+    accuracy = f"the accuracy is {measured.accuracy:.1%}"
+    if confident:
+        accuracy = f"the low end of the 95% interval is {low:.1%} ({accuracy})"
     return ThresholdRow(
-        name=name,
-        model=target.model,
-        passed=passed,
-        measured=measured,
+        name=prefix + reference.name,
+        model=reference.model,
+        passed=measured.correct >= least_right(required, measured.n, confident),
+        measured=low if confident else measured.accuracy,
         required=required,
-        text=f"{what}; required {required:.1%}: {'reached' if passed else 'not reached'}",
-        n=found.n,
-        accuracy=accuracy,
-        ci95=ci95,
+        text=f"{accuracy}, and at least {required:.1%} is required",
+        n=measured.n,
+        accuracy=measured.accuracy,
+        ci95=measured.ci95,
         confident=confident,
     )
+
+
+def unmeasured(reference: CellReference, required: float, n: int, reason: str, prefix: str) -> ThresholdRow:
+    """The row of a cell that could not be measured, which has not passed."""
+    name, text = prefix + reference.name, f"could not be measured: {reason}"
+    return ThresholdRow(name=name, model=reference.model, passed=False, required=required, text=text, n=n)
 
 
 class Gate:
     """Thresholds, a baseline, or both.
 
     Attributes:
-        early: measuring stops before all samples, where it can.
+        early: measuring a cell may stop before all samples.
 
     Args:
         thresholds: accuracies that have to be reached.
         confident: judge thresholds on the low end of the 95 % interval.
-        baseline: the report that must not be fallen behind; read at once.
-        rules: what counts as falling behind.
+        baseline: the report to compare with, which is read at once.
+        rules: what counts as a regression.
 
     Raises:
         ReportError: the baseline cannot be read.
@@ -139,25 +142,25 @@ class Gate:
         self.rules = rules or Rules()
         self.name = str(baseline)
         self.baseline = Report.from_json(baseline) if baseline is not None else None
-        self.planned: Sequence[Target] = ()
+        self.planned: Sequence[CellReference] = ()
         self.report: Report | None = None
 
-    def prepare(self, planned: Sequence[Target], data: DataRecord) -> None:
+    def prepare(self, planned: Sequence[CellReference], data: DataRecord) -> None:
         """Refuse, before anything is measured, what could not be judged afterwards.
 
         Raises:
-            GateError: the baseline is of other data.
+            GateError: the baseline is of different data.
             SpecError: a threshold or a rule names no cell of the run.
         """
         self.planned = planned
         for threshold in self.thresholds:
-            cell_reference.find(threshold.target, planned, "threshold")
+            cell_reference.find(threshold.cell, planned, "threshold")
         if self.baseline is not None:
             check_same_data(self.baseline.data, data, self.name)
             check_rules(self.rules, self.baseline, planned)
 
     def measure(self, model: Any, data: Any, **options: Any) -> Report:
-        """What is judged: everything, by :func:`freqrobust.evaluate`."""
+        """The report to judge: everything, measured by :func:`freqrobust.evaluate`."""
         from freqrobust.harness.evaluate import evaluate
 
         return evaluate(model, data, **options)
@@ -176,50 +179,42 @@ class Gate:
 
 
 def threshold_rows(
-    report: Report, thresholds: Iterable[Threshold], confident: bool, planned: Sequence[Target] = ()
+    report: Report, thresholds: Iterable[Threshold], confident: bool, planned: Sequence[CellReference] = ()
 ) -> list[ThresholdRow]:
     """A row for each cell that a threshold names; of several thresholds on one cell the highest counts.
 
     Args:
-        planned: what was to be measured of each model. What is not in the report failed, and is not reached.
+        planned: what was to be measured of each model. What is not in the report could not be measured.
     """
-    cells: list[tuple[Target, Cell | WorstCase]] = [(cell_reference.of_cell(cell), cell) for cell in report.cells]
-    cells += [(cell_reference.of_worst(row), row) for row in report.worst_case]
-    measured = {target.key: found for target, found in cells}
-    known = {target.key: target for target, _ in cells}
+    measured = {reference.key: (reference, cell) for reference, cell in cell_reference.referenced(report)}
+    known = {key: reference for key, (reference, _) in measured.items()}
     for number in range(len(report.models)):
-        for target in (replace(one, model=number) for one in planned):
-            known.setdefault(target.key, target)
-    labels = model_labels(report) if len(report.models) > 1 else [""]
+        for reference in (replace(one, model=number) for one in planned):
+            known.setdefault(reference.key, reference)
+    prefixes = model_prefixes(report)
     rows = []
     for key, share in required_of(thresholds, list(known.values())).items():
-        target, found = known[key], measured.get(key)
-        label = labels[target.model]
-        if found is None:
-            rows.append(unmeasured(target, share, report, label))
-        else:
-            rows.append(judged_threshold(target, found, share, confident, label))
+        reference = known[key]
+        prefix = prefixes[reference.model]
+        if key in measured:
+            rows.append(threshold_row(reference, measured[key][1], share, confident, prefix))
+        else:  # the defense, or all of its attacks, failed
+            errors = [c.error for c in report.cells if c.error and c.defense_spec == reference.defense_spec]
+            reason = errors[0] if errors else "it is not in the report"
+            rows.append(unmeasured(reference, share, report.data.n, reason, prefix))
     return rows
 
 
-def unmeasured(target: Target, required: float, report: Report, label: str) -> ThresholdRow:
-    """The row of a target that is not in the report: the defense or all of its attacks failed."""
-    reasons = [c.error for c in report.cells if c.error and c.defense_spec == target.defense_spec]
-    text = f"could not be measured: {reasons[0] if reasons else 'it is not in the report'}"
-    name = f"{label}: {target.name}" if label else target.name
-    return ThresholdRow(name=name, model=target.model, passed=False, required=required, text=text, n=report.data.n)
-
-
-def required_of(thresholds: Iterable[Threshold], known: Sequence[Target]) -> dict[str, float]:
-    """The accuracy that each target, by its key, has to reach.
+def required_of(thresholds: Iterable[Threshold], known: Sequence[CellReference]) -> dict[str, float]:
+    """The accuracy that each cell, by its key, has to reach.
 
     Raises:
         SpecError: a threshold names none of them.
     """
     required: dict[str, float] = {}
     for threshold in thresholds:
-        for target in cell_reference.find(threshold.target, known, "threshold"):
-            required[target.key] = max(required.get(target.key, 0.0), threshold.required)
+        for reference in cell_reference.find(threshold.cell, known, "threshold"):
+            required[reference.key] = max(required.get(reference.key, 0.0), threshold.required)
     return required
 
 

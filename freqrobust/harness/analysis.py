@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from freqrobust.core.errors import PluginError
-from freqrobust.plugins.base import Plugin
+from freqrobust.plugins.plugin import Plugin
 from freqrobust.plugins.registry import Registry
 
 if TYPE_CHECKING:
@@ -17,37 +17,6 @@ if TYPE_CHECKING:
     from freqrobust.harness.analysis_context import AnalysisContext
     from freqrobust.results.analysis import AnalysisResult, AnalysisTable
 
-#: Options of `freqrobust analyze` itself; an analysis may not have a field of that name.
-ANALYZE_OPTIONS = frozenset(
-    [
-        "analysis",
-        "model",
-        "label",
-        "arch",
-        "normalize",
-        "trust_checkpoint",
-        "data",
-        "data_dir",
-        "split",
-        "limit",
-        "first",
-        "train_data",
-        "defense",
-        "baseline",
-        "no_baseline",
-        "batch_size",
-        "device",
-        "precision",
-        "seed",
-        "out",
-        "json",
-        "into",
-        "quiet",
-        "debug",
-        "help",
-    ]
-)
-
 
 class Analysis(Plugin):
     """Something other than an accuracy that a model and images tell. Subclasses implement :meth:`run`.
@@ -57,8 +26,7 @@ class Analysis(Plugin):
 
     #: :meth:`run` looks at images; one that looks at weights alone runs without any
     needs_data: ClassVar[bool] = True
-    reserved_fields: ClassVar[frozenset[str]] = ANALYZE_OPTIONS
-    command: ClassVar[str] = "analyze"
+    command: ClassVar[str | None] = "analyze"
 
     def run(self, model: nn.Module, data: ImageData, context: AnalysisContext) -> AnalysisResult:
         """What was found, in a subclass of ``AnalysisResult`` with fields of its own.

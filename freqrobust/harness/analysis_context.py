@@ -1,4 +1,4 @@
-"""What an analysis is handed beside the model and the images: passes, attacks, gradients, layers, a reference."""
+"""What an analysis gets beside the model and the images: passes, attacks, gradients, layers, a reference."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from freqrobust.data.dataset import ImageData
 from freqrobust.harness.batches import Batches
 from freqrobust.harness.cell import EOT, run_attack
 from freqrobust.harness.preparation import prepared
-from freqrobust.harness.target_model import TargetModel
+from freqrobust.harness.target_model import Prediction, TargetModel
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.context import AttackContext
 from freqrobust.plugins.specs import PluginSpec
@@ -55,7 +55,7 @@ class Laboratory(Protocol):
 
 @dataclass
 class AnalysisContext:
-    """One model under one defense, ready to be looked at.
+    """One model under one defense, ready to be analysed.
 
     Attributes:
         label: names the model and its defense.
@@ -82,10 +82,10 @@ class AnalysisContext:
     def each(self, what: str, total: int, work: Callable[[torch.Tensor], None]) -> None:
         """Call ``work`` with positions of ``range(total)``, int64, in batches that fit the memory.
 
-        The positions are handed out in blocks, so that millions of them take no memory. A batch during which
-        memory runs out is repeated in halves: ``work`` adds to its results last.
+        The positions are made in blocks, so that millions of them take no memory. A batch that is out of memory is
+        repeated in halves: ``work`` adds to its results last.
         """
-        self.batches.watch.begin(f"{self.label}: {what}", total)
+        self.batches.progress.begin(f"{self.label}: {what}", total)
         for start in range(0, total, 64 * self.batches.batch_size):
             self.batches.each(torch.arange(start, min(start + 64 * self.batches.batch_size, total)), work)
 
@@ -95,27 +95,31 @@ class AnalysisContext:
         """Call ``work(images, labels, ids, positions)`` for all samples; ``positions`` are on the CPU."""
         self.each(what, len(self.data), lambda chunk: work(*self.data.batch(chunk, self.device), chunk))
 
+    def predict(self, images: torch.Tensor, ids: torch.Tensor) -> Prediction:
+        """Predicted classes and logits, and which predictions are correct."""
+        return self.target_model.predict(images, ids)
+
     def classes(self, images: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """Predicted classes ``(N,)``: the majority of the votes where the defense is random."""
-        return self.target_model.predict(images, ids)[0]
+        return self.predict(images, ids).classes
 
     def logits(self, images: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Predicted classes ``(N,)`` and the logits ``(N, K)`` of the first vote."""
-        return self.target_model.predict(images, ids)
+        prediction = self.predict(images, ids)
+        return prediction.classes, prediction.logits
 
     def attacker(
         self, attack: PluginSpec[Attack]
     ) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
         """``(images, labels, ids) -> images`` after an attack, of the highest loss it finds, or after a shift."""
         plugin = attack.plugin
-        assert isinstance(plugin, Attack)
         plugin.check_data(self.data)
         everyone = torch.arange(len(self.data))
-        whole = AttackContext(everyone, self.seed, "maximize", eot=EOT if self.target_model.stochastic else 1)
-        whole = prepared(plugin, attack.spec, self.target_model, self.batches, everyone, whole)
+        context = AttackContext(everyone, self.seed, "maximize", eot=EOT if self.target_model.stochastic else 1)
+        context = prepared(plugin, attack.spec, self.target_model, self.batches, everyone, context)
 
         def changed(images: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-            return run_attack(attack, plugin, self.target_model, images, labels, whole.batch(ids))
+            return run_attack(attack, plugin, self.target_model, images, labels, context.batch(ids))
 
         return changed
 
@@ -129,16 +133,17 @@ class AnalysisContext:
                 x = images.clone().requires_grad_(True)
                 with torch.enable_grad():
                     loss = F.cross_entropy(view(x), labels, reduction="sum")
-                    (found,) = torch.autograd.grad(loss, x)
-                total += found
+                    (gradient,) = torch.autograd.grad(loss, x)
+                total += gradient
         return total / draws
 
     def once(self, key: str, make: Callable[[], T]) -> T:
-        """``make()``, done by the first subject and remembered for the others."""
+        """``make()``, called by the first subject and remembered for the others."""
         memory = self.laboratory.memory
         if key not in memory:
             memory[key] = make()
-        return memory[key]  # type: ignore[no-any-return]
+        value: T = memory[key]
+        return value
 
     def layer(self, name: str) -> nn.Module:
         """A layer of the defended model by its name in the network, such as ``conv1`` or ``layer3.0.bn2``.
@@ -185,15 +190,15 @@ def output_of(layer: nn.Module) -> Iterator[list[torch.Tensor]]:
     Raises:
         SpecError: the layer's output is no tensor.
     """
-    found: list[torch.Tensor] = []
+    outputs: list[torch.Tensor] = []
 
     def keep(module: nn.Module, inputs: object, output: object) -> None:
         if not isinstance(output, torch.Tensor) or output.dim() < 2:
             raise SpecError(f"the layer's output is no tensor of features, but a {type(output).__name__}")
-        found.append(output.detach().flatten(1).float())
+        outputs.append(output.detach().flatten(1).float())
 
     handle = layer.register_forward_hook(keep)
     try:
-        yield found
+        yield outputs
     finally:
         handle.remove()

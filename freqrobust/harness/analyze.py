@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
+from freqrobust.core.config import AnalyzeConfig
 from freqrobust.core.errors import DataError, PluginError, SpecError
 from freqrobust.core.files import user_path
-from freqrobust.core.numbers import check_int64
+from freqrobust.core.options import takes
 from freqrobust.core.progress import Progress, watching
 from freqrobust.core.user_code import running_user_code
 from freqrobust.core.version import __version__
 from freqrobust.data.dataset import ImageData
-from freqrobust.data.sources import as_data
 from freqrobust.harness.analysis import Analysis, analyses
 from freqrobust.harness.analysis_context import AnalysisContext
 from freqrobust.harness.defend import copy_of, defend
-from freqrobust.harness.multi_model import as_network
+from freqrobust.harness.inputs import Model, open_data, open_models, open_train_data, recorded
+from freqrobust.harness.multi_model import Models
 from freqrobust.harness.opening import Settings, about_model, check_settings, open_run, prepared_model
 from freqrobust.harness.provenance import data_record, environment_record, now
 from freqrobust.harness.run import DefenseRun, Run
@@ -31,7 +31,6 @@ from freqrobust.harness.target_model import TargetModel
 from freqrobust.models.classifier import Classifier, set_eval
 from freqrobust.models.fingerprint import fingerprint, record
 from freqrobust.models.loading import load_model
-from freqrobust.plugins.base import Defense
 from freqrobust.plugins.context import DefenseContext
 from freqrobust.plugins.selection import parse_chains
 from freqrobust.plugins.specs import DefenseChain, PluginSpec
@@ -41,76 +40,71 @@ from freqrobust.results.figures import encode, require, styled
 from freqrobust.results.records import DataRecord, ModelRecord, Warned
 from freqrobust.results.report import Report
 
-Model = nn.Module | str | os.PathLike[str]
 
-
+@takes(AnalyzeConfig, "model", "data")
 def analyze(
-    model: Model | Sequence[Model] | Mapping[str, Model],
+    model: Models,
     data: Any,
     analysis: str | Analysis | PluginSpec[Analysis],
+    config: AnalyzeConfig | None = None,
     *,
-    defenses: Iterable[str | Defense | DefenseChain | Sequence[Defense]] | None = (),
-    baseline: bool = True,
-    train_data: Any = None,
     picture: Literal["png", "svg"] | None = None,
-    batch_size: int | Literal["auto"] = "auto",
-    device: str | torch.device = "auto",
-    seed: int = 0,
-    cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress | bool | None = None,
+    **options: Any,
 ) -> AnalysisRecord:
-    """Look at one or more models in one way, side by side. Prints nothing and writes nothing.
+    """Run one analysis of one or more models, side by side. Prints nothing and writes nothing.
 
     Example:
-        >>> found = analyze("demo", "digits", "heatmap:norm=1")  # doctest: +SKIP
-        >>> found.results[0].error[4][4]  # of an 8 x 8 image the zero frequency  # doctest: +SKIP
+        >>> record = analyze("demo", "digits", "heatmap:norm=1")  # doctest: +SKIP
+        >>> record.results[0].error[4][4]  # of an 8 x 8 image the zero frequency  # doctest: +SKIP
 
     Args:
         model: a module from images in [0, 1] to logits, or a model spec; several in a list, or by label.
         data: ``(images, labels)``, a map-style dataset, an :class:`ImageData` or a data spec; None for an analysis of
             the weights alone, such as ``kernels``.
         analysis: a spec such as ``heatmap:norm=4``, or an object.
-        defenses: each is looked at around each model; see :func:`freqrobust.evaluate`.
-        baseline: look at the undefended models too.
-        train_data: what training-time defenses learn from.
+        config: the options; ``options`` replace some of them.
         picture: also draw the results, in this format.
-        batch_size: images per batch; results do not depend on it.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        seed: all randomness is keyed by it.
-        cache_dir: where trained defenses are kept.
         progress: as in :func:`freqrobust.evaluate`.
+        options: fields of :class:`freqrobust.AnalyzeConfig`, which documents them.
 
     Raises:
-        FreqRobustError: the models, the data or a spec are wrong; one line that says what would work.
+        FreqRobustError: the models, the data, an option or a spec is wrong; one line that says what would work.
     """
+    config = AnalyzeConfig.of(config, options)
     chosen = select(analysis)
     plugin = chosen.plugin
     assert isinstance(plugin, Analysis)
     if picture is not None:
         require()
-    settings = check_settings(device, batch_size=batch_size)
-    check_int64("seed", seed)
-    where = settings.device
+    settings = check_settings(config)
+    where, seed = settings.device, config.seed
     if data is None and plugin.needs_data:
-        raise DataError(f"{chosen.name} looks at images: give data (on the command line: --data)")
-    images = as_data(data) if data is not None else None
-    training = as_data(train_data, "train data") if train_data is not None else None
-    chains = parse_chains(defenses, baseline, training is not None)
+        raise DataError(f"{chosen.name} needs images: give data (on the command line: --data)")
+    images = open_data(data, config) if data is not None else None
+    training = open_train_data(config)
+    chains = parse_chains(config.defenses, config.undefended, training is not None)
+    cache = user_path(config.cache_dir, "cache_dir") if config.cache_dir is not None else None
+    pairs = labelled(model)
     with ExitStack() as stack:
         watch = stack.enter_context(watching(progress))
+        networks = [
+            (label, network)
+            for (label, _), network in zip(
+                pairs,
+                open_models([one for _, one in pairs], config, images, where, cache_dir=cache, progress=watch),
+                strict=True,
+            )
+        ]
         if images is None:
             context = DefenseContext(
                 device=where,
                 seed=seed,
-                batch_size=DefenseContext.batch_size if batch_size == "auto" else batch_size,
+                batch_size=DefenseContext.batch_size if settings.batch_size == "auto" else settings.batch_size,
                 train_data=training,
-                cache_dir=user_path(cache_dir, "cache_dir") if cache_dir is not None else None,
+                cache_dir=cache,
                 progress=watch,
             )
-            networks = [
-                (label, one if isinstance(one, nn.Module) else load_model(one, device=where))
-                for label, one in labelled(model)
-            ]
             stuck = [stack.enter_context(prepared_model(network, where)) for _, network in networks]
             results = _look_at_weights(plugin, networks, chains, context)
             records = [record(network, fingerprint(network)) for _, network in networks]
@@ -118,9 +112,9 @@ def analyze(
                 w for (_, network), names in zip(networks, stuck, strict=True) for w in about_model(network, names)
             ]
         else:
-            batches = _Laboratory(stack, images, training, settings, seed, cache_dir, watch)
-            for label, one in labelled(model):
-                batches.add(label, one)
+            batches = _Laboratory(stack, images, training, settings, seed, cache, watch)
+            for label, network in networks:
+                batches.add(label, network)
             batches.subjects = len(batches.runs) * len(chains)
             results = [
                 _look(plugin, batches, position, chain) for position in range(len(batches.runs)) for chain in chains
@@ -134,6 +128,7 @@ def analyze(
         freqrobust_version=__version__,
         created=now(),
         seed=seed,
+        config=recorded(config, [one for _, one in pairs], data),
         name=chosen.name,
         spec=chosen.spec,
         params=chosen.params,
@@ -173,7 +168,7 @@ def draw(plugin: Analysis, results: Sequence[AnalysisResult], format: Literal["p
         return encode(figure, format, f"{alt} {', '.join(result.label for result in results)}")
 
 
-def labelled(model: Model | Sequence[Model] | Mapping[str, Model]) -> list[tuple[str, Model]]:
+def labelled(model: Models) -> list[tuple[str, Model]]:
     """Models with labels that tell them apart."""
     if isinstance(model, Mapping):
         return list(model.items())
@@ -279,12 +274,12 @@ class _Laboratory:
         training: ImageData | None,
         settings: Settings,
         seed: int,
-        cache_dir: str | os.PathLike[str] | None,
+        cache_dir: Path | None,
         watch: Progress,
     ) -> None:
         self.stack, self.data, self.training, self.settings = stack, data, training, settings
         self.seed, self.watch = seed, watch
-        self.cache_dir = user_path(cache_dir, "cache_dir") if cache_dir is not None else None
+        self.cache_dir = cache_dir
         self.labels: list[str] = []
         self.runs: list[Run] = []
         self.warnings: list[Warned] = []
@@ -292,13 +287,12 @@ class _Laboratory:
         self.subjects = 0
         self.references: dict[str | None, tuple[str, TargetModel]] = {}
 
-    def add(self, label: str, model: Model) -> None:
+    def add(self, label: str, model: nn.Module) -> None:
         """Take a model in; it has to fit the data."""
         self.runs.append(self._open(model))
         self.labels.append(label)
 
-    def _open(self, model: Model) -> Run:
-        network = as_network(model, self.data, self.settings.device)
+    def _open(self, network: nn.Module) -> Run:
         run = self.stack.enter_context(
             open_run(
                 network,
@@ -313,6 +307,9 @@ class _Laboratory:
         self.warnings += run.warnings
         return run
 
+    def _load(self, spec: str) -> nn.Module:
+        return load_model(spec, data=self.data, device=self.settings.device)
+
     def label(self, position: int, chain: DefenseChain) -> str:
         """See :func:`subject_label`."""
         return subject_label(self.labels[position], chain, len(self.runs))
@@ -324,7 +321,7 @@ class _Laboratory:
     def reference(self, spec: str | None) -> tuple[str, TargetModel]:
         """Label and target_model of the reference; see :class:`freqrobust.harness.analysis_context.Laboratory`."""
         if spec not in self.references:
-            run = self.runs[0] if spec is None else self._open(spec)
+            run = self.runs[0] if spec is None else self._open(self._load(spec))
             label = self.labels[0] if spec is None else _label(spec)
             self.references[spec] = label, DefenseRun(run, DefenseChain()).target_model()
         return self.references[spec]

@@ -16,19 +16,21 @@ from freqrobust.harness.target_model import TargetModel
 
 
 class Batches:
-    """The samples, and how they are cut into batches."""
+    """The samples, and the size of their batches."""
 
-    def __init__(self, data: ImageData, device: torch.device, batch_size: int, adaptive: bool, watch: Progress) -> None:
+    def __init__(
+        self, data: ImageData, device: torch.device, batch_size: int, adaptive: bool, progress: Progress
+    ) -> None:
         self.data = data
         self.device = device
         self.batch_size = batch_size
-        self.adaptive = adaptive  # halve the batch when memory runs out
-        self.watch = watch
+        self.adaptive = adaptive  # halve the batch when out of memory
+        self.progress = progress
 
     def each(self, positions: torch.Tensor, work: Callable[[torch.Tensor], None], quiet: bool = False) -> None:
-        """Call ``work`` with the positions of each batch, smaller ones from where memory runs out.
+        """Call ``work`` with the positions of each batch; when out of memory, that batch is retried with half the size.
 
-        With ``quiet`` this is not counted as progress.
+        With ``quiet`` this is not reported as progress.
         """
         done = 0
         while done < len(positions):
@@ -40,30 +42,33 @@ class Batches:
                     raise
                 if not self.adaptive or self.batch_size == 1:
                     raise PluginError(
-                        f"memory ran out with batches of {self.batch_size}; give a smaller --batch-size, or auto"
+                        f"out of memory with batch size {self.batch_size}; give a smaller --batch-size, or auto"
                     ) from error
                 self.batch_size //= 2
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
-                self.watch.say(f"memory ran out; going on with batches of {self.batch_size}")
+                self.progress.say(f"out of memory; retrying with batch size {self.batch_size}")
                 continue
             done += len(chunk)
             if not quiet:
-                self.watch.advance(len(chunk))
+                self.progress.advance(len(chunk))
 
 
 class Timer:
-    """Seconds and passes spent on a cell."""
+    """Seconds and passes spent on a cell, and the batch size that they took."""
 
-    def __init__(self, target_model: TargetModel) -> None:
+    def __init__(self, target_model: TargetModel, batches: Batches) -> None:
         self.target_model = target_model
+        self.batches = batches
         target_model.view.reset()
         target_model.forwards = target_model.non_finite = 0
         self.start = time.perf_counter()
 
     def close(self, outcome: Outcome) -> Outcome:
-        view = self.target_model.view
-        outcome.seconds = round(time.perf_counter() - self.start, 4)
-        outcome.forwards = self.target_model.forwards + view.forwards
-        outcome.backwards = view.backwards
+        """Record them in the outcome's numbers."""
+        numbers, view = outcome.numbers, self.target_model.view
+        numbers.seconds = round(time.perf_counter() - self.start, 4)
+        numbers.forwards = self.target_model.forwards + view.forwards
+        numbers.backwards = view.backwards
+        numbers.batch_size = self.batches.batch_size
         return outcome

@@ -1,10 +1,10 @@
-"""Measuring one cell: run one attack against one defended model, check what it returns, count what it broke."""
+"""Measuring one cell: run one attack on one target model, check the images it returns, and predict them."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -15,37 +15,32 @@ from freqrobust.core.errors import PluginError
 from freqrobust.harness.batches import Batches, Timer
 from freqrobust.harness.outcome import NORMS, Outcome
 from freqrobust.harness.preparation import prepared
-from freqrobust.harness.target_model import TargetModel
+from freqrobust.harness.target_model import Prediction, TargetModel
 from freqrobust.numerics.norms import TOLERANCE, allowance, norms
 from freqrobust.numerics.threat import norm_name
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.context import AttackContext
 from freqrobust.plugins.specs import PluginSpec
+from freqrobust.results.cell_numbers import CellNumbers
 
 #: Share of gradients that may be exactly zero before a warning.
 ZERO_GRADIENT_SHARE = 0.05
 #: Draws over which gradients are averaged when the defense is stochastic.
 EOT = 10
-#: Bytes that the signs of one cell's perturbations may take; above, a sweep hands over only what is broken.
+#: Largest size in bytes of the signs of one cell's perturbations; above it the next eps is not initialised from them.
 SIGN_BYTES = 64 * 2**20
 
 
 def measure_clean(target_model: TargetModel, batches: Batches) -> Outcome:
-    """The clean pass, once a defense."""
-    timer = Timer(target_model)
-    n = len(batches.data)
-    predictions = np.zeros(n, dtype=np.int32)
+    """The clean pass, once for each defense."""
     softmax_like = True
 
-    def work(chunk: torch.Tensor) -> None:
+    def look(prediction: Prediction) -> None:
         nonlocal softmax_like
-        images, _, ids = batches.data.batch(chunk, batches.device)
-        classes, logits = target_model.predict(images, ids)
-        predictions[chunk.numpy()] = classes.cpu().numpy()
+        logits = prediction.logits
         softmax_like &= bool(((logits >= 0).all(dim=1) & ((logits.sum(dim=1) - 1).abs() < 1e-4)).all())
 
-    batches.each(torch.arange(n), work)
-    outcome = timer.close(Outcome(predictions == batches.data.labels.numpy(), predictions))
+    outcome = _correct_predictions(Timer(target_model, batches), batches, lambda images, labels, ids: images, look)
     if softmax_like:
         outcome.warnings.append(
             ("softmax-outputs", "the outputs are probabilities, not logits: gradients may vanish; remove the softmax")
@@ -54,10 +49,57 @@ def measure_clean(target_model: TargetModel, batches: Batches) -> Outcome:
     return outcome
 
 
+def _correct_predictions(
+    timer: Timer,
+    batches: Batches,
+    change: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
+    look: Callable[[Prediction], None] = lambda prediction: None,
+) -> Outcome:
+    """Which samples are predicted correctly after ``change(images, labels, ids)``; ``look`` sees the predictions."""
+    n = len(batches.data)
+    outcome = Outcome(np.zeros(n, dtype=bool), np.zeros(n, dtype=np.int32))
+
+    def work(chunk: torch.Tensor) -> None:
+        images, labels, ids = batches.data.batch(chunk, batches.device)
+        prediction = timer.target_model.predict(change(images, labels, ids), ids)
+        outcome.right[chunk.numpy()] = prediction.is_correct(labels).cpu().numpy()
+        outcome.predictions[chunk.numpy()] = prediction.classes.cpu().numpy()
+        look(prediction)
+
+    batches.each(torch.arange(n), work)
+    return timer.close(outcome)
+
+
+def unattacked(clean: Outcome) -> Outcome:
+    """The outcome of an attack that has found no adversarial example yet."""
+    nowhere = {norm: np.full(len(clean.right), np.inf, dtype=np.float32) for norm in NORMS}
+    return Outcome(clean.right.copy(), clean.predictions.copy(), nowhere)
+
+
+def add_examples(
+    outcome: Outcome,
+    clean: Outcome,
+    where: np.ndarray,
+    prediction: Prediction,
+    labels: torch.Tensor,
+    perturbations: torch.Tensor,
+) -> None:
+    """Record what an attack reached on the samples at the positions ``where``.
+
+    Adversarial samples are not robust; the perturbations of those that are correct on the clean image are measured.
+    """
+    adversarial = prediction.is_adversarial(labels).cpu().numpy()
+    outcome.predictions[where] = prediction.classes.cpu().numpy()
+    outcome.right[where] &= ~adversarial
+    success = adversarial & clean.right[where]
+    for norm in NORMS:
+        outcome.examples[norm][where[success]] = norms(perturbations, norm).cpu().numpy()[success]
+
+
 def _warn_non_finite(outcome: Outcome, target_model: TargetModel, what: str) -> None:
     count = target_model.non_finite + target_model.view.non_finite
     if count:
-        message = f"{what}: {count} predictions were not finite; NaN counts as wrong"
+        message = f"{what}: {count} predictions were not finite; NaN counts as misclassified"
         outcome.warnings.append(("non-finite-logits", message))
 
 
@@ -71,58 +113,46 @@ def measure(
     sweeping: bool = False,
     among: np.ndarray | None = None,
 ) -> Outcome:
-    """One attack against one defended model.
+    """One attack on one target model.
 
     Args:
         plugin_spec: the attack.
         target_model: the defended model.
         batches: the samples.
         clean: the clean pass of this defense.
-        lower: the same attack at the next smaller eps of its sweep, whose broken samples are handed over.
+        lower: the same attack at the next smaller eps of its sweep; samples that are adversarial there are inherited.
         seed: the seed of the run.
-        sweeping: a larger eps follows, which wants to know where this one ended.
-        among: the samples that an adversarial attack may try, ``(n,)``; the others stay as they are.
+        sweeping: keep the signs of the perturbations, from which the next larger eps is initialised.
+        among: the samples that an adversarial attack may change, ``(n,)``; the others stay as they are.
 
     Raises:
         PluginError: the attack broke its contract.
     """
-    attack = plugin_spec.plugin
-    if attack.kind == "shift":
-        return _shift(plugin_spec, attack, target_model, batches, seed)
-    return _adversarial(plugin_spec, attack, target_model, batches, clean, lower, seed, sweeping, among)
+    if plugin_spec.plugin.kind == "shift":
+        return _shift(plugin_spec, target_model, batches, seed)
+    return _adversarial(plugin_spec, target_model, batches, clean, lower, seed, sweeping, among)
 
 
-def _shift(
-    plugin_spec: PluginSpec[Attack], attack: Attack, target_model: TargetModel, batches: Batches, seed: int
-) -> Outcome:
-    timer = Timer(target_model)
-    n = len(batches.data)
-    predictions = np.zeros(n, dtype=np.int32)
-    everyone = torch.arange(n)
-    heard: list[tuple[str, str]] = []
-    with recorded(plugin_spec.spec, heard):
-        whole = prepared(
-            attack, plugin_spec.spec, target_model, batches, everyone, AttackContext(everyone, seed, "decide")
-        )
+def _shift(plugin_spec: PluginSpec[Attack], target_model: TargetModel, batches: Batches, seed: int) -> Outcome:
+    timer = Timer(target_model, batches)
+    everyone = torch.arange(len(batches.data))
+    messages: list[tuple[str, str]] = []
+    context = AttackContext(everyone, seed, "decide")
+    with recorded(plugin_spec.spec, messages):
+        context = prepared(plugin_spec.plugin, plugin_spec.spec, target_model, batches, everyone, context)
 
-    def work(chunk: torch.Tensor) -> None:
-        images, labels, ids = batches.data.batch(chunk, batches.device)
-        with recorded(plugin_spec.spec, heard):
-            changed = run_attack(plugin_spec, attack, target_model, images, labels, whole.batch(ids))
-        classes, _ = target_model.predict(changed, ids)
-        predictions[chunk.numpy()] = classes.cpu().numpy()
+    def change(images: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        with recorded(plugin_spec.spec, messages):
+            return run_attack(plugin_spec, plugin_spec.plugin, target_model, images, labels, context.batch(ids))
 
-    batches.each(everyone, work)
-    outcome = timer.close(
-        Outcome(predictions == batches.data.labels.numpy(), predictions, warnings=heard, notes=whole.notes)
-    )
+    outcome = _correct_predictions(timer, batches, change)
+    outcome.warnings, outcome.numbers.notes = messages, context.notes
     _warn_non_finite(outcome, target_model, plugin_spec.spec)
     return outcome
 
 
 def _adversarial(
     plugin_spec: PluginSpec[Attack],
-    attack: Attack,
     target_model: TargetModel,
     batches: Batches,
     clean: Outcome,
@@ -131,48 +161,42 @@ def _adversarial(
     sweeping: bool,
     among: np.ndarray | None,
 ) -> Outcome:
-    timer = Timer(target_model)
-    n = len(batches.data)
-    predictions = clean.predictions.copy()
-    examples = {norm: np.full(n, np.inf, dtype=np.float32) for norm in NORMS}
-    handed_over = np.zeros(n, dtype=bool)
+    timer, attack = Timer(target_model, batches), plugin_spec.plugin
+    outcome = unattacked(clean)
+    inherited = np.zeros(len(batches.data), dtype=bool)
     if lower is not None:
-        handed_over = clean.right & ~lower.right
-        predictions[handed_over] = lower.predictions[handed_over]
+        inherited = clean.right & ~lower.right
+        outcome.right &= ~inherited
+        outcome.predictions[inherited] = lower.predictions[inherited]
         for norm in NORMS:
-            examples[norm][handed_over] = lower.examples[norm][handed_over]
-    # randomness may break a sample that is right by majority only just, so there every sample is attacked
-    tried = np.ones(n, dtype=bool) if target_model.stochastic else clean.right & ~handed_over
-    tried &= among if among is not None else True
+            outcome.examples[norm][inherited] = lower.examples[norm][inherited]
+    # of a stochastic defense every sample is attacked: one that is correct by a narrow majority may change by chance
+    attacked = np.full(len(inherited), True) if target_model.stochastic else clean.right & ~inherited
+    attacked &= among if among is not None else True
+    positions = torch.from_numpy(np.flatnonzero(attacked))
     goal: Literal["decide", "maximize"] = "maximize" if target_model.stochastic else "decide"
-    right = clean.right & ~handed_over
-    some = torch.from_numpy(np.flatnonzero(tried))
-    whole = AttackContext(some, seed, goal, eot=EOT if target_model.stochastic else 1, slack=target_model.slack)
-    heard: list[tuple[str, str]] = []
-    with recorded(plugin_spec.spec, heard):
-        whole = prepared(attack, plugin_spec.spec, target_model, batches, some, whole)
-    signs = _room_for_signs(attack, batches) if sweeping else None
+    eot = EOT if target_model.stochastic else 1
+    context = AttackContext(positions, seed, goal, eot=eot, slack=target_model.slack)
+    messages: list[tuple[str, str]] = []
+    with recorded(plugin_spec.spec, messages):
+        context = prepared(attack, plugin_spec.spec, target_model, batches, positions, context)
+    signs = _empty_signs(attack, batches) if sweeping else None
 
     def work(chunk: torch.Tensor) -> None:
         images, labels, ids = batches.data.batch(chunk, batches.device)
         where = chunk.numpy()
-        hint = _unpack_signs(lower.signs[where], images) if lower is not None and lower.signs is not None else None
-        with recorded(plugin_spec.spec, heard):
-            changed = run_attack(plugin_spec, attack, target_model, images, labels, whole.batch(ids, hint))
-        classes, _ = target_model.predict(changed, ids)
-        broken = (classes != labels).cpu().numpy()
+        initial = _unpack_signs(lower.signs[where], images) if lower is not None and lower.signs is not None else None
+        with recorded(plugin_spec.spec, messages):
+            changed = run_attack(plugin_spec, attack, target_model, images, labels, context.batch(ids, initial))
+        prediction = target_model.predict(changed, ids)
         if signs is not None:
             signs[where] = np.packbits(_upwards(changed, images).flatten(1).cpu().numpy(), axis=1)
-        predictions[where] = classes.cpu().numpy()
-        right[where] &= ~broken
-        broken &= clean.right[where]
-        for norm in NORMS:
-            examples[norm][where[broken]] = norms(changed - images, norm).cpu().numpy()[broken]
+        add_examples(outcome, clean, where, prediction, labels, changed - images)
 
-    batches.each(some, work)
-    outcome = Outcome(right, predictions, examples, inherited=int(handed_over.sum()), signs=signs)
-    outcome.breakdown, outcome.notes, outcome.warnings = whole.tally, whole.notes, heard
-    outcome = timer.close(outcome)
+    batches.each(positions, work)
+    outcome.signs, outcome.warnings = signs, messages
+    outcome.numbers = CellNumbers(inherited=int(inherited.sum()), breakdown=context.tally, notes=context.notes)
+    timer.close(outcome)
     view = target_model.view
     if attack.needs_gradient and view.zero_gradients > ZERO_GRADIENT_SHARE * view.first_gradients:
         share = view.zero_gradients / view.first_gradients
@@ -182,7 +206,7 @@ def _adversarial(
                 f"{plugin_spec.spec}: {share:.0%} of the first gradients were exactly zero; the attack is weakened",
             )
         )
-    if attack.needs_gradient and tried.any() and view.backwards == 0:
+    if attack.needs_gradient and attacked.any() and view.backwards == 0:
         outcome.warnings.append(("no-gradients", f"{plugin_spec.spec}: no gradient reached the images"))
     _warn_non_finite(outcome, target_model, plugin_spec.spec)
     return outcome
@@ -196,10 +220,10 @@ def measure_transfer(
     seed: int,
     among: np.ndarray | None = None,
 ) -> list[Outcome]:
-    """Examples made on one model (``maximize``, whether it gets the sample right or not), shown to others.
+    """Examples made on one model (``maximize``, whether its predictions are correct or not), predicted by others.
 
-    They are made for every sample that one of the others gets right, as no example changes anything for the rest;
-    for all samples where examples depend on what else is in their batch.
+    They are made for every sample that one of the others predicts correctly, as no example changes anything for the
+    rest; for all samples where examples depend on what else is in their batch.
 
     Args:
         plugin_spec: the attack.
@@ -207,59 +231,47 @@ def measure_transfer(
         batches: the samples.
         targets: the models that predict them, each with its own clean pass.
         seed: the seed of the run.
-        among: the samples that may be tried, ``(n,)``; the others stay as they are.
+        among: the samples that may be attacked, ``(n,)``; the others stay as they are.
 
     Returns:
-        One outcome a target. Each counts its own predictions and the passes that made the examples.
+        One outcome for each target. Each counts its own predictions and the passes that made the examples.
 
     Raises:
         PluginError: the attack broke its contract.
     """
     attack = plugin_spec.plugin
-    made, timers = Timer(source), [Timer(target_model) for target_model, _ in targets]
-    n = len(batches.data)
-    outcomes = [
-        Outcome(
-            clean.right.copy(), clean.predictions.copy(), {norm: np.full(n, np.inf, dtype=np.float32) for norm in NORMS}
-        )
-        for _, clean in targets
-    ]
-    everyone = torch.arange(n)
-    whole = AttackContext(everyone, seed, "maximize", eot=EOT if source.stochastic else 1)
-    heard: list[tuple[str, str]] = []
-    with recorded(plugin_spec.spec, heard):
-        whole = prepared(attack, plugin_spec.spec, source, batches, everyone, whole)
+    made, timers = Timer(source, batches), [Timer(target_model, batches) for target_model, _ in targets]
+    outcomes = [unattacked(clean) for _, clean in targets]
+    everyone = torch.arange(len(batches.data))
+    context = AttackContext(everyone, seed, "maximize", eot=EOT if source.stochastic else 1)
+    messages: list[tuple[str, str]] = []
+    with recorded(plugin_spec.spec, messages):
+        context = prepared(attack, plugin_spec.spec, source, batches, everyone, context)
 
     def work(chunk: torch.Tensor) -> None:
         images, labels, ids = batches.data.batch(chunk, batches.device)
-        with recorded(plugin_spec.spec, heard):
-            changed = run_attack(plugin_spec, attack, source, images, labels, whole.batch(ids))
-        where = chunk.numpy()
-        lengths = {norm: norms(changed - images, norm).cpu().numpy() for norm in NORMS}
+        with recorded(plugin_spec.spec, messages):
+            changed = run_attack(plugin_spec, attack, source, images, labels, context.batch(ids))
         for (target_model, clean), outcome in zip(targets, outcomes, strict=True):
-            classes, _ = target_model.predict(changed, ids)
-            broken = (classes != labels).cpu().numpy() & clean.right[where]
-            outcome.predictions[where] = classes.cpu().numpy()
-            outcome.right[where] &= ~broken
-            for norm in NORMS:
-                outcome.examples[norm][where[broken]] = lengths[norm][broken]
+            prediction = target_model.predict(changed, ids)
+            add_examples(outcome, clean, chunk.numpy(), prediction, labels, changed - images)
 
-    tried = np.any([clean.right for _, clean in targets], axis=0) | (not attack.batch_invariant)
-    tried &= among if among is not None else True
-    batches.each(torch.from_numpy(np.flatnonzero(tried)), work)
+    attacked = np.any([clean.right for _, clean in targets], axis=0) | (not attack.batch_invariant)
+    attacked &= among if among is not None else True
+    batches.each(torch.from_numpy(np.flatnonzero(attacked)), work)
     crafted = made.close(Outcome(outcomes[0].right, outcomes[0].predictions))
     for timer, outcome in zip(timers, outcomes, strict=True):
         timer.close(outcome)
-        outcome.warnings += heard
+        outcome.warnings += messages
         _warn_non_finite(outcome, timer.target_model, f"{plugin_spec.spec}, made on another model")
-        outcome.notes = whole.notes
-        outcome.forwards += crafted.forwards
-        outcome.backwards += crafted.backwards
+        outcome.numbers.notes = context.notes
+        outcome.numbers.forwards += crafted.numbers.forwards
+        outcome.numbers.backwards += crafted.numbers.backwards
     return outcomes
 
 
-def _room_for_signs(attack: Attack, batches: Batches) -> np.ndarray | None:
-    """Packed bits for the sign of every pixel's perturbation, for Linf attacks, where they do not take too much."""
+def _empty_signs(attack: Attack, batches: Batches) -> np.ndarray | None:
+    """Packed bits for the sign of every pixel's perturbation, for Linf attacks, where they are not too large."""
     threat = attack.threat()
     per_sample = (math.prod(batches.data.shape) + 7) // 8
     if threat is None or threat.norm != "linf" or len(batches.data) * per_sample > SIGN_BYTES:
@@ -268,7 +280,7 @@ def _room_for_signs(attack: Attack, batches: Batches) -> np.ndarray | None:
 
 
 def _upwards(changed: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """Where a perturbation points up; a pixel that the box has stopped points at its wall."""
+    """Pixels whose perturbation is positive; of those that are unchanged, the bright ones, that may be clipped at 1."""
     return (changed > images) | ((changed == images) & (images > 0.5))
 
 
@@ -279,14 +291,14 @@ def _unpack_signs(packed: np.ndarray, images: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def recorded(spec: str, heard: list[tuple[str, str]]) -> Iterator[None]:
+def recorded(spec: str, messages: list[tuple[str, str]]) -> Iterator[None]:
     """Adds the Python warnings of an attack to the warnings of its cell, each once, instead of printing them."""
     with warnings.catch_warnings(record=True) as caught:
         yield
-    for one in caught:
-        warning = ("attack-warning", f"{spec}: {one.category.__name__}: {' '.join(str(one.message).split())}")
-        if warning not in heard:
-            heard.append(warning)
+    for entry in caught:
+        warning = ("attack-warning", f"{spec}: {entry.category.__name__}: {' '.join(str(entry.message).split())}")
+        if warning not in messages:
+            messages.append(warning)
 
 
 def run_attack(

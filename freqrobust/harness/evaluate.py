@@ -3,54 +3,42 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
-
-from freqrobust.core.errors import FreqRobustError, SpecError
+from freqrobust.core.config import EvalConfig
+from freqrobust.core.errors import FreqRobustError
 from freqrobust.core.files import user_path
-from freqrobust.core.numbers import check_int64
+from freqrobust.core.options import takes
 from freqrobust.core.progress import Progress, watching
 from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code
 from freqrobust.data.dataset import ImageData
-from freqrobust.data.sources import as_data
 from freqrobust.harness.diagnosis.examine import Depth, Examined, examine
-from freqrobust.harness.multi_model import Models, as_network, join, named
+from freqrobust.harness.inputs import open_data, open_models, open_train_data, recorded
+from freqrobust.harness.multi_model import Models, join, named
 from freqrobust.harness.opening import check_settings, open_run, try_out
 from freqrobust.harness.provenance import data_record
 from freqrobust.harness.report_builder import assemble
 from freqrobust.harness.run import DefenseRun, Measured, Run
 from freqrobust.plugins import corruption_names, suites
-from freqrobust.plugins.base import Attack, Defense
-from freqrobust.plugins.selection import parse_chains, parse_selections
+from freqrobust.plugins.base import Attack
+from freqrobust.plugins.selection import parse_chains, parse_criterion, parse_selections
 from freqrobust.plugins.specs import DefenseChain, PluginSpec
 from freqrobust.results import corruption_summary
-from freqrobust.results.records import Precision, Warned
+from freqrobust.results.records import Warned
 from freqrobust.results.report import Report
 
 
+@takes(EvalConfig, "model", "data")
 def evaluate(
     model: Models,
     data: Any,
+    config: EvalConfig | None = None,
     *,
-    attacks: Iterable[str | Attack | PluginSpec[Attack]] | None = None,
-    suite: str | None = None,
-    defenses: Iterable[str | Defense | DefenseChain | Sequence[Defense]] | None = (),
-    baseline: bool = True,
-    oblivious: bool = True,
-    diagnose: Depth | None = "quick",
-    train_data: Any = None,
-    batch_size: int | Literal["auto"] = "auto",
-    device: str | torch.device = "auto",
-    precision: Precision = "fp32",
-    seed: int = 0,
-    mce_reference: str | os.PathLike[str] | Report | None = None,
-    run_dir: str | os.PathLike[str] | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress | bool | None = None,
+    **options: Any,
 ) -> Report:
     """Measure a classifier, undefended and with each defense, under each attack.
 
@@ -60,53 +48,42 @@ def evaluate(
         model: an ``nn.Module`` from images in [0, 1] ``(N, C, H, W)`` to logits ``(N, K)``, or a model spec; or
             several of them in a sequence, or in a mapping from names: one report, all on the same samples.
         data: ``(images, labels)``, a map-style dataset, an :class:`ImageData` or a data spec.
-        attacks: attack specs or objects, instead of ``suite``; ``["clean"]`` measures the clean accuracy alone.
-        suite: a suite's name or file; ``standard`` when ``attacks`` is not given either.
-        defenses: defense specs or objects; a sequence of objects is a composition, left first.
-        baseline: measure the undefended model too.
-        oblivious: also show each defended model the examples made on the undefended one, for every adversarial
-            attack: how robust the defense looks to an attack that does not know of it.
-        diagnose: check whether the robust accuracies are to be believed: ``"quick"`` takes three forward passes and
-            one backward pass of 200 samples, ``"full"`` runs other attacks on them as well; None: not at all.
-        train_data: what training-time defenses learn from, in any form that ``data`` takes.
-        batch_size: images per batch; results do not depend on it.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        precision: of the attacks' passes; predictions are always made in fp32.
-        seed: all randomness is keyed by it.
-        mce_reference: the report, or its file, of the model that corruption errors are divided by; ``alexnet`` for
-            the published errors, which are also the default where the complete ImageNet-C files are evaluated.
-        run_dir: journal of finished cells; the same call resumes from it.
-        cache_dir: where trained defenses are kept; by default the ``run_dir``.
+        config: the options; ``options`` replace some of them.
         progress: ``True`` shows progress on standard error; an object with the methods of
-            :class:`freqrobust.Progress` is told what happens; by default nothing is shown.
+            :class:`freqrobust.Progress` is told about the progress; by default nothing is shown.
+        options: fields of :class:`freqrobust.EvalConfig`, which documents them. ``attacks`` and ``defenses`` take specs
+            and plugin objects, and a sequence of defense objects is a composition, applied from left to right;
+            ``attacks=["clean"]`` measures only the clean accuracy; ``train_data`` takes what ``data`` takes;
+            ``mce_reference`` also takes a report; ``diagnose=None`` runs no checks.
 
     Returns:
-        The report; cells that failed say why.
+        The report; cells that failed have the reason.
 
     Raises:
-        FreqRobustError: the model, the data or a spec is wrong; one line that says what would work.
+        FreqRobustError: the model, the data, an option or a spec is wrong; one line that says what would work.
     """
-    if attacks is not None and suite is not None:
-        raise SpecError("give either attacks or a suite, not both")
-    settings = check_settings(device, precision, batch_size)
-    check_int64("seed", seed)
+    config = EvalConfig.of(config, options)
+    settings = check_settings(config)
     pairs = named(model)
-    images = as_data(data)
-    training = as_data(train_data, "train data") if train_data is not None else None
-    chains = parse_chains(defenses, baseline, training is not None)
+    images = open_data(data, config)
+    training = open_train_data(config)
+    chains = parse_chains(config.defenses, config.undefended, training is not None)
+    attacks = config.attacks
     if attacks is None:
-        attacks = suites.resolve("standard" if suite is None else suite, images.shape)
+        attacks = suites.resolve("standard" if config.suite is None else config.suite, images.shape)
     chosen = parse_selections(attacks)
     for plugin_spec in chosen:
-        if isinstance(plugin_spec.plugin, Attack):
-            with running_user_code(f"{plugin_spec.spec} failed"):
-                plugin_spec.plugin.check_data(images)
-    reference = _reference(mce_reference, images, chosen)
-    networks = [as_network(one, images, settings.device) for _, one in pairs]
-    # several: what is wrong with one of them is said before the first is measured
-    fits = [try_out(network, images) for network in networks] if len(networks) > 1 else [None]
-    reports = []
+        with running_user_code(f"{plugin_spec.spec} failed"):
+            plugin_spec.plugin.check_data(images)
+    reference = _reference(config.mce_reference, images, chosen)
+    cache = _first_path(config.cache_dir, config.run_dir)
     with watching(progress) as watch:
+        networks = open_models(
+            [one for _, one in pairs], config, images, settings.device, cache_dir=cache, progress=watch
+        )
+        # several: a model that does not fit is refused before the first is measured
+        fits = [try_out(network, images) for network in networks] if len(networks) > 1 else [None]
+        reports = []
         for (name, _), network, fit in zip(pairs, networks, fits, strict=True):
             if len(pairs) > 1:
                 watch.say(f"measuring {name or getattr(network, 'spec', type(network).__name__)}")
@@ -116,20 +93,23 @@ def evaluate(
                 settings,
                 training=training,
                 chosen=chosen,
-                seed=seed,
-                run_dir=_first_path(run_dir),
-                cache_dir=_first_path(cache_dir, run_dir),
+                seed=config.seed,
+                run_dir=_first_path(config.run_dir),
+                cache_dir=cache,
                 watch=watch,
                 fit=fit,
+                criterion=parse_criterion(config.criterion),
             )
             with opened as run:
-                measured, examined = _measure(run, chains, oblivious, diagnose)
-            warnings = [*run.warnings, *_warnings(run, examined, diagnose)]
+                measured, examined = _measure(run, chains, config.oblivious, config.diagnose)
+            warnings = [*run.warnings, *_warnings(run, examined, config.diagnose)]
             report = assemble(run, measured, examined, warnings, reference)
             if name is not None:
                 report.models[0].name = name
             reports.append(report)
-    return reports[0] if len(reports) == 1 else join(reports)
+    report = reports[0] if len(reports) == 1 else join(reports)
+    report.config = recorded(config, [one for _, one in pairs], data)
+    return report
 
 
 def _measure(
@@ -149,7 +129,7 @@ def _measure(
     if not several_models:
         return measured, examined
     targets = [(r, m) for r, m in zip(runs, measured, strict=True) if r.chain.parts and m.error is None]
-    for plugin_spec in run.chosen if oblivious else []:
+    for plugin_spec in run.attacks if oblivious else []:
         attack = plugin_spec.plugin
         if isinstance(attack, Attack) and attack.kind == "adversarial" and targets:
             run.transfer(plugin_spec, source, targets)

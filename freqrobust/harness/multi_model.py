@@ -6,25 +6,22 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-import torch
 from torch import nn
 
 from freqrobust.core.errors import ModelError
-from freqrobust.data.dataset import ImageData
-from freqrobust.models.loading import load_model
+from freqrobust.harness.inputs import Model
 from freqrobust.results.report import Report
 
-OneModel: TypeAlias = nn.Module | str | os.PathLike[str]
-Models: TypeAlias = OneModel | Sequence[OneModel] | Mapping[str, OneModel]
+Models: TypeAlias = Model | Sequence[Model] | Mapping[str, Model]
 
 
-def named(models: Models) -> list[tuple[str | None, OneModel]]:
+def named(models: Models) -> list[tuple[str | None, Model]]:
     """Models with their names: of a mapping its keys, else None.
 
     Raises:
         ModelError: the collection is empty, or something in it is no model.
     """
-    pairs: list[tuple[str | None, OneModel]]
+    pairs: list[tuple[str | None, Model]]
     if isinstance(models, nn.Module | str | os.PathLike):
         return [(None, models)]
     if isinstance(models, Mapping):
@@ -39,13 +36,6 @@ def named(models: Models) -> list[tuple[str | None, OneModel]]:
         if not isinstance(model, nn.Module | str | os.PathLike):
             raise ModelError(f"expected a model or a model spec, but got {type(model).__name__} for {name or 'one'}")
     return pairs
-
-
-def as_network(model: OneModel, data: ImageData, device: torch.device) -> nn.Module:
-    """The network itself, loaded where a spec was given."""
-    if isinstance(model, nn.Module):
-        return model
-    return load_model(model, data=data, device=device)
 
 
 #: The parts of a report that are about one of its models.

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import nn
 
-from freqrobust.core.errors import DataError, ModelError, SpecError
-from freqrobust.core.numbers import check_batch_size
+from freqrobust.core.config import DeviceOptions, SaveConfig
+from freqrobust.core.errors import DataError, ModelError
 from freqrobust.core.progress import Progress, Silent
 from freqrobust.core.user_code import running_user_code
 from freqrobust.data.dataset import ImageData
@@ -24,6 +24,8 @@ from freqrobust.models.loading import misfit
 from freqrobust.models.logits import check_logits
 from freqrobust.numerics.precision import full_precision
 from freqrobust.plugins.base import Attack
+from freqrobust.plugins.criterion import Criterion
+from freqrobust.plugins.selection import check_criterion, parse_criterion
 from freqrobust.plugins.specs import PluginSpec
 from freqrobust.results.records import Precision, Warned
 
@@ -45,18 +47,14 @@ class Settings:
     batch_size: BatchSize
 
 
-def check_settings(
-    device: str | torch.device, precision: Precision = "fp32", batch_size: BatchSize = "auto"
-) -> Settings:
-    """Check what can be checked before anything is loaded.
+def check_settings(config: DeviceOptions) -> Settings:
+    """How a model is run, by the options.
 
     Raises:
-        SpecError: the device, the precision or the batch size is wrong.
+        SpecError: there is no such device.
     """
-    check_batch_size(batch_size)
-    if precision not in get_args(Precision):
-        raise SpecError(f"precision should be fp32 or bf16, but got {precision!r}")
-    return Settings(resolve_device(device), precision, batch_size)
+    precision = config.precision if isinstance(config, SaveConfig) else "fp32"
+    return Settings(resolve_device(config.device), precision, config.batch_size)
 
 
 @dataclass(frozen=True)
@@ -64,9 +62,11 @@ class Fit:
     """The model was tried on the first samples, and fits the data.
 
     Attributes:
+        classes: of the model.
         warnings: what these passes showed.
     """
 
+    classes: int
     warnings: list[Warned] = field(default_factory=list)
 
 
@@ -94,6 +94,7 @@ def open_run(
     cache_dir: Path | None = None,
     watch: Progress | None = None,
     fit: Fit | None = None,
+    criterion: PluginSpec[Criterion] | None = None,
 ) -> Iterator[Run]:
     """A run of one model on one dataset. Inside, the model is frozen in eval mode on its device, and fp32 is exact.
 
@@ -110,6 +111,7 @@ def open_run(
         cache_dir: where trained defenses are kept.
         watch: is told what happens.
         fit: of this model and this data, where they were tried before.
+        criterion: what counts as adversarial; by default misclassification.
 
     Yields:
         The run; its ``warnings`` are those about the model.
@@ -118,14 +120,17 @@ def open_run(
         FreqRobustError: the model does not fit the data.
     """
     device, batch_size = settings.device, settings.batch_size
+    criterion = criterion or parse_criterion("misclassification")
+    check_criterion(criterion, chosen)
     with prepared_model(network, device) as stuck:
         if fit is None:
             fit = check_fit(network, data, device)
+        criterion.plugin.check_classes(fit.classes)
         yield Run(
             network=network,
             data=data,
             training=training,
-            chosen=list(chosen),
+            attacks=list(chosen),
             device=device,
             precision=settings.precision,
             seed=seed,
@@ -135,6 +140,7 @@ def open_run(
             checked=Journal(run_dir, "checks"),
             cache_dir=cache_dir,
             watch=watch or Silent(),
+            criterion=criterion,
             warnings=[*about_model(network, stuck), *fit.warnings],
         )
 
@@ -168,8 +174,8 @@ def about_model(network: nn.Module, stuck: list[str]) -> list[Warned]:
         warnings.append(Warned(code="train-mode-layers", message=f"{len(stuck)} layers stay in train mode: {shown}"))
     if isinstance(network, Classifier) and network.note:
         warnings.append(Warned(code="several-networks", message=network.note))
-    if isinstance(network, Classifier) and network.chosen.warning:
-        warnings.append(Warned(code="normalization", message=network.chosen.warning))
+    if isinstance(network, Classifier) and network.normalization.warning:
+        warnings.append(Warned(code="normalization", message=network.normalization.warning))
     return warnings
 
 
@@ -192,6 +198,6 @@ def check_fit(network: nn.Module, data: ImageData, device: torch.device) -> Fit:
     if highest >= classes:
         raise DataError(f"{data.spec} has labels up to {highest}, but the model has {classes} classes")
     if float((logits - again).abs().max()) <= 1e-4 * float(logits.abs().max()):
-        return Fit()
+        return Fit(classes)
     message = "the model's outputs change from one call to the next; robust accuracies of random models need stochastic = True"
-    return Fit([Warned(code="changing-outputs", message=message)])
+    return Fit(classes, [Warned(code="changing-outputs", message=message)])

@@ -1,4 +1,4 @@
-"""What one cell measured, per sample."""
+"""What one cell measured: arrays per sample, and the numbers that the report records."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from freqrobust.numerics.norms import allowance
 from freqrobust.numerics.threat import Norm, Threat
+from freqrobust.results.cell_numbers import CellNumbers
 from freqrobust.results.outcomes import pack, unpack
 
 NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
@@ -18,31 +19,25 @@ NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
 
 @dataclass
 class Outcome:
-    """What one cell found, per sample.
+    """What one cell measured.
 
     Attributes:
         right: the sample counts as right, ``(n,)``.
         predictions: predicted class, ``(n,)``; of the clean image where no example was tried.
         examples: by norm, how far the successful example of a sample is, ``(n,)``; infinite without one.
-        inherited: samples handed over as broken by a smaller eps.
-        breakdown: samples broken by each part of the attack, where it counts them.
-        signs: of the last perturbation of every sample that held, as packed bits; for the next eps of a sweep.
-        notes: what the attack says about itself.
+        signs: of the last perturbation of every sample that stayed robust, as packed bits; for the next eps of a sweep.
+        warnings: code and message of what is reported about the cell.
+        numbers: all else that is recorded of the cell.
     """
 
     right: np.ndarray
     predictions: np.ndarray
     examples: dict[Norm, np.ndarray] = field(default_factory=dict)
-    inherited: int = 0
-    seconds: float = 0.0
-    forwards: int = 0
-    backwards: int = 0
-    warnings: list[tuple[str, str]] = field(default_factory=list)
-    breakdown: dict[str, int] = field(default_factory=dict)
     signs: np.ndarray | None = None
-    notes: list[str] = field(default_factory=list)
+    warnings: list[tuple[str, str]] = field(default_factory=list)
+    numbers: CellNumbers = field(default_factory=CellNumbers)
 
-    def fits(self, threat: Threat) -> np.ndarray:
+    def adversarial_within(self, threat: Threat) -> np.ndarray:
         """Samples with a successful example inside the threat, ``(n,)``."""
         if threat.norm not in self.examples:
             return np.zeros(len(self.right), dtype=bool)
@@ -55,14 +50,9 @@ class Outcome:
             "right": pack(self.right),
             "predictions": _encode(self.predictions.astype("<i4")),
             "examples": {norm: _encode(values.astype("<f4")) for norm, values in self.examples.items()},
-            "inherited": self.inherited,
-            "seconds": self.seconds,
-            "forwards": self.forwards,
-            "backwards": self.backwards,
-            "warnings": self.warnings,
-            "breakdown": self.breakdown,
             "signs": _encode(self.signs) if self.signs is not None else None,
-            "notes": self.notes,
+            "warnings": self.warnings,
+            "numbers": self.numbers.model_dump(mode="json"),
         }
 
     @classmethod
@@ -72,22 +62,17 @@ class Outcome:
             right=unpack(piece["right"], piece["n"]),
             predictions=_decode(piece["predictions"], "<i4"),
             examples={norm: _decode(text, "<f4") for norm, text in piece["examples"].items()},
-            inherited=piece["inherited"],
-            seconds=piece["seconds"],
-            forwards=piece["forwards"],
-            backwards=piece["backwards"],
-            warnings=[(code, message) for code, message in piece["warnings"]],
-            breakdown=piece["breakdown"],
             signs=_decode(piece["signs"], "u1").reshape(piece["n"], -1) if piece["signs"] is not None else None,
-            notes=piece["notes"],
+            warnings=[(code, message) for code, message in piece["warnings"]],
+            numbers=CellNumbers.model_validate(piece["numbers"]),
         )
 
 
 def holds(clean: Outcome, outcomes: Iterable[Outcome], threat: Threat) -> np.ndarray:
-    """Samples that are right and that no example inside the threat breaks, ``(n,)``."""
+    """Samples that are right and have no adversarial example within the threat, ``(n,)``."""
     right = clean.right.copy()
     for outcome in outcomes:
-        right &= ~outcome.fits(threat)
+        right &= ~outcome.adversarial_within(threat)
     return right
 
 

@@ -1,4 +1,4 @@
-"""What an attack sees of the samples before it perturbs any: for perturbations that many samples share."""
+"""Attacks that look at all samples before they perturb any: for perturbations that many samples share."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ if TYPE_CHECKING:
 Work = Callable[[nn.Module, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-class BenchSamples:
-    """Some of a batches's samples, shown to an attack through the model that it attacks.
+class AttackedSamples:
+    """The samples that an attack is run on, for its ``prepare``.
 
     Args:
-        batches: the samples, and how they are cut into batches.
-        target_model: the model; passes are counted, and stochastic modules draw keyed noise.
+        batches: all samples, in batches.
+        target_model: the model; passes are counted, and stochastic modules draw seeded noise.
         positions: which samples, int64 ``(n,)``.
         stream: names the use of the noise.
     """
 
     def __init__(self, batches: Batches, target_model: TargetModel, positions: torch.Tensor, stream: str) -> None:
-        self._bench, self._victim, self._positions, self._stream = batches, target_model, positions, stream
+        self._batches, self._target_model, self._positions, self._stream = batches, target_model, positions, stream
         self.ids = batches.data.ids[positions]
         self.shape = batches.data.shape
 
     def gather(self, rows: torch.Tensor, work: Work) -> torch.Tensor:
         """See :meth:`freqrobust.plugins.context.Samples.gather`."""
-        found: list[torch.Tensor] = []
+        results: list[torch.Tensor] = []
 
         def batch(which: torch.Tensor) -> None:
-            images, labels, ids = self._bench.data.batch(self._positions[rows[which]], self._bench.device)
-            with self._victim.attacked(ids, self._stream) as view:
-                found.append(work(view, images, labels, which.to(images.device)))
+            images, labels, ids = self._batches.data.batch(self._positions[rows[which]], self._batches.device)
+            with self._target_model.attacked(ids, self._stream) as view:
+                results.append(work(view, images, labels, which.to(images.device)))
 
-        self._bench.each(torch.arange(len(rows)), batch, quiet=True)
-        return torch.cat(found) if found else torch.empty(0)
+        self._batches.each(torch.arange(len(rows)), batch, quiet=True)
+        return torch.cat(results) if results else torch.empty(0)
 
 
 def prepared(
@@ -55,13 +55,13 @@ def prepared(
     positions: torch.Tensor,
     context: AttackContext,
 ) -> AttackContext:
-    """The context of all samples at these positions, once the attack has seen them.
+    """The context of all samples at these positions, with what the attack's ``prepare`` returned.
 
-    The batches of the attack take their contexts from it, by :meth:`AttackContext.batch`.
+    The contexts of the batches are made from it by :meth:`AttackContext.batch`.
     """
-    context = replace(context, ids=batches.data.ids[positions].to(batches.device))
+    context = replace(context, criterion=target_model.criterion, ids=batches.data.ids[positions].to(batches.device))
     if type(attack).prepare is Attack.prepare or len(positions) == 0:
         return context
-    samples = BenchSamples(batches, target_model, positions, f"{spec} prepares")
+    samples = AttackedSamples(batches, target_model, positions, f"{spec} prepares")
     with torch.set_grad_enabled(attack.needs_gradient):
         return replace(context, prepared=attack.prepare(samples, context))

@@ -18,14 +18,17 @@ from freqrobust.models.fingerprint import record
 from freqrobust.numerics.statistics import by_chance, paired_difference, wilson
 from freqrobust.numerics.threat import Threat
 from freqrobust.plugins.base import Attack
-from freqrobust.plugins.specs import PluginSpec
+from freqrobust.plugins.specs import DefenseChain, PluginSpec
+from freqrobust.results.cell_numbers import CellNumbers, PerturbationRecord
 from freqrobust.results.cells import Cell, WorstCase
 from freqrobust.results.corruption_summary import Reference, summaries
 from freqrobust.results.diagnosis import Diagnosis
 from freqrobust.results.outcomes import pack
-from freqrobust.results.records import Difference, PerturbationRecord, ThreatRecord, Warned
+from freqrobust.results.records import Difference, ThreatRecord, Warned
 from freqrobust.results.report import Report
 
+#: An attack, or the clean pass; what it measured, or why it failed; and what the attack knows of the defense.
+_Measurement = tuple[PluginSpec[Attack] | None, Outcome | str, Literal["adaptive", "oblivious"]]
 #: Share of the predictions of one class from which on they count as constant.
 CONSTANT = 0.99
 
@@ -49,28 +52,29 @@ def assemble(
     cells: list[Cell] = []
     worst: list[WorstCase] = []
     diagnostics: list[Diagnosis] = []
-    threats = _threats(run.chosen)
+    threats = _threats(run.attacks)
     reference = next((m for m in measured if not m.chain.parts), None)
     base: dict[str, np.ndarray] = {}
-    for one, checked in zip(measured, examined, strict=True):
-        against = base if reference is not None and one is not reference else None
-        for cell in _cells(run, one, against):
+    for defended, checked in zip(measured, examined, strict=True):
+        against = base if reference is not None and defended is not reference else None
+        for cell in _cells(run, defended, against):
             cells.append(cell)
-            if one is reference and cell.status == "ok":
+            if defended is reference and cell.status == "ok":
                 base[_cell_key(cell)] = cell.right()
-        if one.error is None:
-            for row in _worst(one, checked, threats, against):
+        if defended.error is None:
+            for row in _worst(defended, checked, threats, against):
                 worst.append(row)
-                if one is reference:
+                if defended is reference:
                     base[f"worst {row.threat}"] = row.right()
-        warnings.extend(_warnings(run, one))
+        warnings.extend(_warnings(run, defended))
         if checked is not None:
-            diagnostics.append(_diagnosis(run, one, checked))
+            diagnostics.append(_diagnosis(run, defended, checked))
     failed = any(cell.status == "failed" for cell in cells)
     report = Report(
         freqrobust_version=__version__,
         created=now(),
         seed=run.seed,
+        criterion=run.criterion.spec,
         status="partial" if failed else "complete",
         models=[record(run.network, run.model_print)],
         data=data_record(run.data),
@@ -88,68 +92,58 @@ def _cell_key(cell: Cell) -> str:
     return f"{cell.attack} {sorted(cell.attack_params.items())}"
 
 
-def _threats(chosen: list[PluginSpec[Attack]]) -> list[Threat]:
-    found = [s.plugin.threat() for s in chosen if isinstance(s.plugin, Attack)]
+def _threats(attacks: list[PluginSpec[Attack]]) -> list[Threat]:
+    found = [s.plugin.threat() for s in attacks]
     return sorted({threat for threat in found if threat is not None}, key=lambda t: (t.norm, t.eps))
 
 
-def _cells(run: Run, one: Measured, base: dict[str, np.ndarray] | None) -> list[Cell]:
-    labels = run.data.labels.numpy()
-    made = []
-    entries: list[tuple[PluginSpec[Attack] | None, Outcome | str, Literal["adaptive", "oblivious"]]] = [
-        (None, one.error or one.clean, "adaptive"),
-        *((plugin_spec, outcome, "adaptive") for plugin_spec, outcome in one.cells),
-        *((plugin_spec, outcome, "oblivious") for plugin_spec, outcome in one.oblivious),
-    ]
+def _cells(run: Run, measured: Measured, base: dict[str, np.ndarray] | None) -> list[Cell]:
+    chain, entries = measured.chain, list[_Measurement]()
+    entries.append((None, measured.error or measured.clean, "adaptive"))
+    entries += [(plugin_spec, outcome, "adaptive") for plugin_spec, outcome in measured.cells]
+    entries += [(plugin_spec, outcome, "oblivious") for plugin_spec, outcome in measured.oblivious]
+    cells = []
     for plugin_spec, outcome, knowledge in entries:
         attack = plugin_spec.plugin if plugin_spec is not None else None
-        threat = attack.threat() if isinstance(attack, Attack) else None
-        cell: dict[str, Any] = {
-            "defense": one.chain.name,
-            "defense_spec": one.chain.spec,
-            "defense_params": one.chain.params,
+        threat = attack.threat() if attack is not None else None
+        values: dict[str, Any] = {
+            **_defense(chain),
             "attack": plugin_spec.name if plugin_spec is not None else CLEAN,
             "attack_spec": plugin_spec.spec if plugin_spec is not None else CLEAN,
             "attack_params": plugin_spec.params if plugin_spec is not None else {},
-            "kind": attack.kind if isinstance(attack, Attack) else "shift",
+            "kind": attack.kind if attack is not None else "shift",
             "threat": ThreatRecord(norm=threat.norm, eps=threat.eps) if threat is not None else None,
             "knowledge": knowledge,
-            "gradients": one.chain.gradients
-            if knowledge == "adaptive" and isinstance(attack, Attack) and attack.needs_gradient
-            else None,
-            "votes": VOTES if one.chain.stochastic else None,
-            "eot": attack.eot_used(EOT)
-            if isinstance(attack, Attack)
-            and attack.kind == "adversarial"
-            and one.chain.stochastic
-            and knowledge == "adaptive"
-            else None,
-            "n": len(labels),
+            "n": len(run.data),
         }
+        numbers = CellNumbers() if isinstance(outcome, str) else outcome.numbers.model_copy()
+        if chain.stochastic:
+            numbers.votes = VOTES
+        if knowledge == "adaptive" and attack is not None:
+            numbers.gradients = chain.gradients if attack.needs_gradient else None
+            numbers.eot = attack.eot_used(EOT) if attack.kind == "adversarial" and chain.stochastic else None
         if isinstance(outcome, str):
-            made.append(Cell(**cell, status="failed", error=outcome, correct=0, outcomes=None))
-            continue
-        cell |= {
-            "correct": int(outcome.right.sum()),
-            "outcomes": pack(outcome.right),
-            "inherited": outcome.inherited,
-            "breakdown": outcome.breakdown or None,
-            "notes": outcome.notes or None,
-            "seconds": outcome.seconds,
-            "forwards": outcome.forwards,
-            "backwards": outcome.backwards,
-        }
-        if cell["kind"] == "shift":
-            cell["by_chance"] = chance_of(outcome.predictions, labels)
-            if plugin_spec is not None:
-                cell["agreement"] = float((outcome.predictions == one.clean.predictions).mean())
+            values |= {"status": "failed", "error": outcome, "correct": 0, "outcomes": None}
         else:
-            cell["perturbation"] = _perturbation(outcome)
-        finished = Cell(**cell)
-        if base is not None and knowledge == "adaptive":
-            finished.difference = _difference(outcome.right, base.get(_cell_key(finished)))
-        made.append(finished)
-    return made
+            values |= {"correct": int(outcome.right.sum()), "outcomes": pack(outcome.right)}
+            if values["kind"] == "adversarial":
+                numbers.perturbation = _perturbation(outcome)
+            else:
+                if run.criterion.plugin.correct_is_largest:
+                    numbers.chance_accuracy = chance_of(outcome.predictions, run.data.labels.numpy())
+                if attack is not None:
+                    agreeing = outcome.predictions == measured.clean.predictions
+                    numbers.clean_agreement = float(agreeing.mean())
+        cell = Cell(**values, **dict(numbers))
+        if base is not None and knowledge == "adaptive" and cell.status == "ok":
+            cell.difference = _difference(cell.right(), base.get(_cell_key(cell)))
+        cells.append(cell)
+    return cells
+
+
+def _defense(chain: DefenseChain) -> dict[str, Any]:
+    """How every part of a report names a defense."""
+    return {"defense": chain.name, "defense_spec": chain.spec, "defense_params": chain.params}
 
 
 def chance_of(predictions: np.ndarray, labels: np.ndarray) -> float:
@@ -183,28 +177,24 @@ def _difference(right: np.ndarray, reference: np.ndarray | None) -> Difference |
 
 
 def _worst(
-    one: Measured, examined: Examined | None, threats: list[Threat], base: dict[str, np.ndarray] | None
+    defended: Measured, examined: Examined | None, threats: list[Threat], base: dict[str, np.ndarray] | None
 ) -> list[WorstCase]:
     rows = []
     adversarial = [
         (plugin_spec.plugin.threat(), outcome)
-        for plugin_spec, outcome in [*one.cells, *one.oblivious]
-        if isinstance(outcome, Outcome)
-        and isinstance(plugin_spec.plugin, Attack)
-        and plugin_spec.plugin.kind == "adversarial"
+        for plugin_spec, outcome in [*defended.cells, *defended.oblivious]
+        if isinstance(outcome, Outcome) and plugin_spec.plugin.kind == "adversarial"
     ]
     found = examined.found if examined is not None else []
     for threat in threats:
         if not any(t is not None and t.norm == threat.norm and t.eps <= threat.eps for t, _ in adversarial):
             continue  # no attack was measured inside this threat: nothing is known about it
-        reported = holds(one.clean, [outcome for _, outcome in adversarial], threat)
-        right = reported & holds(one.clean, found, threat)
+        reported = holds(defended.clean, [outcome for _, outcome in adversarial], threat)
+        right = reported & holds(defended.clean, found, threat)
         named = ThreatRecord(norm=threat.norm, eps=threat.eps)
         rows.append(
             WorstCase(
-                defense=one.chain.name,
-                defense_spec=one.chain.spec,
-                defense_params=one.chain.params,
+                **_defense(defended.chain),
                 threat=named,
                 n=len(right),
                 correct=int(right.sum()),
@@ -216,12 +206,12 @@ def _worst(
     return rows
 
 
-def _warnings(run: Run, one: Measured) -> list[Warned]:
-    name = one.chain.spec
-    if one.error is not None:
-        return [Warned(code="defense-failed", message=one.error, defense=name)]
-    found = [Warned(code=code, message=message, defense=name) for code, message in one.clean.warnings]
-    for plugin_spec, outcome in [*one.cells, *one.oblivious]:
+def _warnings(run: Run, defended: Measured) -> list[Warned]:
+    name = defended.chain.spec
+    if defended.error is not None:
+        return [Warned(code="defense-failed", message=defended.error, defense=name)]
+    found = [Warned(code=code, message=message, defense=name) for code, message in defended.clean.warnings]
+    for plugin_spec, outcome in [*defended.cells, *defended.oblivious]:
         if isinstance(outcome, str):
             attack = plugin_spec.plugin
             counted = isinstance(attack, Attack) and attack.kind == "adversarial"
@@ -239,7 +229,7 @@ def _warnings(run: Run, one: Measured) -> list[Warned]:
                 Warned(code=code, message=message, defense=name, attack=plugin_spec.spec)
                 for code, message in outcome.warnings
             ]
-    near = _near_chance(run, one)
+    near = _near_chance(run, defended)
     if near is not None:
         found.append(
             Warned(code="near-chance-accuracy", message=f"{near}; robust accuracies mean nothing", defense=name)
@@ -247,39 +237,37 @@ def _warnings(run: Run, one: Measured) -> list[Warned]:
     return found
 
 
-def _near_chance(run: Run, one: Measured) -> str | None:
+def _near_chance(run: Run, defended: Measured) -> str | None:
     """Why the clean accuracy says that the model predicts nothing, when it does."""
-    if len(run.data.labels.unique()) == 1:
+    if len(run.data.labels.unique()) == 1 or not run.criterion.plugin.correct_is_largest:
         return None  # of one class alone, constant predictions may well be right
-    chance = chance_of(one.clean.predictions, run.data.labels.numpy())
-    low, _ = wilson(int(one.clean.right.sum()), len(run.data))
+    chance = chance_of(defended.clean.predictions, run.data.labels.numpy())
+    low, _ = wilson(int(defended.clean.right.sum()), len(run.data))
     if low > chance:
         return None
-    return f"clean accuracy {one.clean.right.mean():.1%} is no better than chance ({chance:.1%})"
+    return f"clean accuracy {defended.clean.right.mean():.1%} is no better than chance ({chance:.1%})"
 
 
-def _constant(one: Measured) -> str | None:
+def _constant(defended: Measured) -> str | None:
     """Why predictions do not depend on the images, when they do not."""
-    classes, counts = np.unique(one.clean.predictions, return_counts=True)
+    classes, counts = np.unique(defended.clean.predictions, return_counts=True)
     share = counts.max() / counts.sum()
     return f"{share:.1%} of the predictions are class {classes[counts.argmax()]}" if share >= CONSTANT else None
 
 
-def _diagnosis(run: Run, one: Measured, examined: Examined) -> Diagnosis:
+def _diagnosis(run: Run, defended: Measured, examined: Examined) -> Diagnosis:
     labels = run.data.labels
     several = len(labels.unique()) > 1  # of one class alone, constant predictions may well be right
-    name, sentence = verdict(examined, _near_chance(run, one) or (_constant(one) if several else None))
+    name, sentence = verdict(examined, _near_chance(run, defended) or (_constant(defended) if several else None))
     return Diagnosis(
-        defense=one.chain.name,
-        defense_spec=one.chain.spec,
-        defense_params=one.chain.params,
+        **_defense(defended.chain),
         verdict=name,
         sentence=sentence,
         depth=examined.depth,
         threat=ThreatRecord(norm=examined.threat.norm, eps=examined.threat.eps) if examined.threat else None,
         n=examined.n,
-        seconds=round(sum(outcome.seconds for outcome in examined.found), 4),
-        forwards=sum(outcome.forwards for outcome in examined.found),
-        backwards=sum(outcome.backwards for outcome in examined.found),
+        seconds=round(sum(outcome.numbers.seconds for outcome in examined.found), 4),
+        forwards=sum(outcome.numbers.forwards for outcome in examined.found),
+        backwards=sum(outcome.numbers.backwards for outcome in examined.found),
         checks=examined.checks,
     )

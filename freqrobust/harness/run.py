@@ -28,6 +28,7 @@ from freqrobust.models.classifier import set_eval
 from freqrobust.models.fingerprint import fingerprint
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.context import DefenseContext
+from freqrobust.plugins.criterion import Criterion
 from freqrobust.plugins.specs import DefenseChain, PluginSpec
 from freqrobust.results.records import Precision, Warned
 
@@ -63,7 +64,7 @@ class Run:
     network: nn.Module
     data: ImageData
     training: ImageData | None
-    chosen: list[PluginSpec[Attack]]
+    attacks: list[PluginSpec[Attack]]
     device: torch.device
     precision: Precision
     seed: int
@@ -73,6 +74,7 @@ class Run:
     checked: Journal  # what a diagnosis found
     cache_dir: Path | None
     watch: Progress
+    criterion: PluginSpec[Criterion]
     warnings: list[Warned] = field(default_factory=list)  # about the model
 
     def __post_init__(self) -> None:
@@ -100,6 +102,7 @@ class Run:
                 "attack": [plugin_spec.name, plugin_spec.params, plugin_spec.code]
                 if plugin_spec is not None
                 else CLEAN,
+                "criterion": [self.criterion.name, self.criterion.params, self.criterion.code],
                 "lower_eps": lower,
                 "purpose": purpose,
                 "seed": self.seed,
@@ -171,7 +174,7 @@ class DefenseRun:
     def __init__(self, run: Run, chain: DefenseChain) -> None:
         self.run = run
         self.chain = chain
-        self._victim: TargetModel | None = None
+        self._target_model: TargetModel | None = None
         self.batches = Batches(run.data, run.device, run.batch_size, run.adaptive, run.watch)
 
     def measure(self) -> Measured:
@@ -184,34 +187,40 @@ class DefenseRun:
             nothing = Outcome(np.zeros(n, dtype=bool), np.zeros(n, dtype=np.int32))
             reason = one_line(error)
             run.watch.say(f"{self.chain.spec}: failed: {reason}")
-            return Measured(self.chain, nothing, [(s, reason) for s in run.chosen], reason)
+            return Measured(self.chain, nothing, [(s, reason) for s in run.attacks], reason)
         found: dict[int, Outcome | str] = {}
         for group in self.sweeps():
             lower: Outcome | None = None
             # also at the last eps: a cell does not depend on what follows it
-            handed: list[float] | None = [] if len(group) > 1 else None
+            lower_eps: list[float] | None = [] if len(group) > 1 else None
             for index in group:
-                plugin_spec = run.chosen[index]
-                found[index] = outcome = self.attacked(plugin_spec, clean, lower, handed)
-                if handed is not None and isinstance(outcome, Outcome):
+                plugin_spec = run.attacks[index]
+                found[index] = outcome = self.attacked(plugin_spec, clean, lower, lower_eps)
+                if lower_eps is not None and isinstance(outcome, Outcome):
                     lower = outcome
-                    handed.append(_eps(plugin_spec))
-        return Measured(self.chain, clean, [(s, found[i]) for i, s in enumerate(run.chosen)])
+                    lower_eps.append(_eps(plugin_spec))
+        return Measured(self.chain, clean, [(s, found[i]) for i, s in enumerate(run.attacks)])
 
     def forget(self) -> None:
-        """Let go of the model."""
-        self._victim = None
+        """Release the model."""
+        self._target_model = None
 
     def attacked(
-        self, plugin_spec: PluginSpec[Attack], clean: Outcome, lower: Outcome | None, handed: list[float] | None
+        self, plugin_spec: PluginSpec[Attack], clean: Outcome, lower: Outcome | None, lower_eps: list[float] | None
     ) -> Outcome | str:
         try:
             with running_user_code(plugin_spec.name):
                 return self.cell(
                     plugin_spec,
-                    handed,
+                    lower_eps,
                     lambda: measure(
-                        plugin_spec, self.target_model(), self.batches, clean, lower, self.run.seed, handed is not None
+                        plugin_spec,
+                        self.target_model(),
+                        self.batches,
+                        clean,
+                        lower,
+                        self.run.seed,
+                        lower_eps is not None,
                     ),
                 )
         except FreqRobustError as error:  # whatever a plugin does, the other cells are kept
@@ -219,10 +228,10 @@ class DefenseRun:
             self.run.watch.end(f"{self.chain.spec} / {plugin_spec.spec}: failed: {reason}")
             return reason
 
-    def cell(self, plugin_spec: PluginSpec[Attack] | None, handed: list[float] | None, work: Any) -> Outcome:
+    def cell(self, plugin_spec: PluginSpec[Attack] | None, lower_eps: list[float] | None, work: Any) -> Outcome:
         """From the journal, or measured and put there."""
         run = self.run
-        key = run.key(self.chain, plugin_spec, handed)
+        key = run.key(self.chain, plugin_spec, lower_eps)
         label = f"{self.chain.spec} / {plugin_spec.spec if plugin_spec is not None else CLEAN}"
         piece = run.journal.load(key)
         if piece is not None:
@@ -239,7 +248,7 @@ class DefenseRun:
     def sweeps(self) -> list[list[int]]:
         """Positions of the attacks, those that differ only in eps together and upwards."""
         groups: dict[str, list[int]] = {}
-        for index, plugin_spec in enumerate(self.run.chosen):
+        for index, plugin_spec in enumerate(self.run.attacks):
             attack = plugin_spec.plugin
             threat = attack.threat()
             key = f"{index}"
@@ -248,12 +257,12 @@ class DefenseRun:
                 given = {k: v for k, v in attack.model_dump().items() if k in plugin_spec.given and k != "eps"}
                 key = f"{plugin_spec.name} {plugin_spec.code} {threat.norm} {sorted(given.items())}"
             groups.setdefault(key, []).append(index)
-        return [sorted(group, key=lambda i: _eps(self.run.chosen[i])) for group in groups.values()]
+        return [sorted(group, key=lambda i: _eps(self.run.attacks[i])) for group in groups.values()]
 
     def target_model(self) -> TargetModel:
         """The defended model; made once."""
-        if self._victim is not None:
-            return self._victim
+        if self._target_model is not None:
+            return self._target_model
         run = self.run
         context = DefenseContext(
             device=run.device,
@@ -269,7 +278,7 @@ class DefenseRun:
             for parameter in module.parameters():
                 parameter.requires_grad_(False)
         probe, _, ids = run.data.batch(torch.arange(min(4, len(run.data))), run.device)
-        self._victim = TargetModel(
+        self._target_model = TargetModel(
             exact,
             attackable,
             probe,
@@ -277,12 +286,13 @@ class DefenseRun:
             precision=run.precision,
             votes=VOTES if self.chain.stochastic else 1,
             seed=run.seed,
+            criterion=run.criterion.plugin,
         )
         if not self.chain.parts:  # tried when the run was opened
-            return self._victim
+            return self._target_model
         with running_user_code(f"{self.chain.spec}: the defended model fails"):
-            self._victim.predict(probe, ids)
-        return self._victim
+            self._target_model.predict(probe, ids)
+        return self._target_model
 
 
 def _eps(plugin_spec: PluginSpec[Attack]) -> float:
@@ -292,4 +302,4 @@ def _eps(plugin_spec: PluginSpec[Attack]) -> float:
 
 
 def _percent(outcome: Outcome) -> str:
-    return f"{outcome.right.mean():.1%} in {outcome.seconds:.1f} s"
+    return f"{outcome.right.mean():.1%} in {outcome.numbers.seconds:.1f} s"

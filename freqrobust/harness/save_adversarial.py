@@ -7,33 +7,33 @@ The arrays are ``images`` (float32, ``(N, C, H, W)`` in [0, 1]), ``ids``, ``labe
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import nn
 
+from freqrobust.core.config import SaveConfig
 from freqrobust.core.errors import FreqRobustError, SpecError
 from freqrobust.core.files import user_path
+from freqrobust.core.options import takes
 from freqrobust.core.progress import Progress, watching
 from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code
 from freqrobust.core.version import __version__
 from freqrobust.data.adversarial_sets import Meta, SavedSet
-from freqrobust.data.sources import as_data
 from freqrobust.harness.cell import EOT, run_attack
-from freqrobust.harness.multi_model import as_network
+from freqrobust.harness.inputs import Model, open_data, open_models, open_train_data
 from freqrobust.harness.opening import check_settings, open_run
 from freqrobust.harness.preparation import prepared
 from freqrobust.harness.run import DefenseRun
 from freqrobust.models.fingerprint import record
-from freqrobust.plugins.base import Attack, Defense
+from freqrobust.plugins.base import Attack
 from freqrobust.plugins.context import AttackContext
-from freqrobust.plugins.selection import parse_chains, parse_selections
-from freqrobust.plugins.specs import DefenseChain, PluginSpec
-from freqrobust.results.records import DataRecord, Precision, ThreatRecord
+from freqrobust.plugins.selection import parse_chains, parse_selections, source_spec
+from freqrobust.plugins.specs import PluginSpec
+from freqrobust.results.records import DataRecord, ThreatRecord
 
 
 @dataclass(frozen=True)
@@ -44,41 +44,41 @@ class Saving:
     failed: list[str]
 
 
+@takes(SaveConfig, "model", "data")
 def save_adversarial(
-    model: nn.Module | str | os.PathLike[str],
+    model: Model,
     data: Any,
-    *,
-    attacks: Iterable[str | Attack | PluginSpec[Attack]],
-    defenses: Iterable[str | Defense | DefenseChain | Sequence[Defense]] | None = (),
     directory: str | os.PathLike[str],
-    baseline: bool = True,
-    train_data: Any = None,
-    batch_size: int | Literal["auto"] = "auto",
-    device: str | torch.device = "auto",
-    precision: Precision = "fp32",
-    seed: int = 0,
-    cache_dir: str | os.PathLike[str] | None = None,
+    config: SaveConfig | None = None,
+    *,
     progress: Progress | bool | None = None,
+    **options: Any,
 ) -> Saving:
     """Make and save adversarial examples of every sample, for each defense and each adversarial attack.
 
-    The arguments are those of :func:`freqrobust.evaluate`; ``directory`` is made when missing, and a file of
-    the same cell is replaced.
+    Args:
+        model: as in :func:`freqrobust.evaluate`.
+        data: as in :func:`freqrobust.evaluate`.
+        directory: it is made if it does not exist, and the file of the same cell is replaced.
+        config: the options.
+        progress: as in :func:`freqrobust.evaluate`.
+        options: fields of :class:`freqrobust.core.config.SaveConfig`.
 
     Raises:
-        FreqRobustError: the model, the data or a spec is wrong, or the folder cannot be written.
+        FreqRobustError: the model, the data or a spec is wrong, or the directory cannot be written.
     """
-    settings, folder = check_settings(device, precision, batch_size), user_path(directory, "directory")
-    chosen = adversarial(parse_selections(attacks))
-    images = as_data(data)
-    training = as_data(train_data, "train data") if train_data is not None else None
-    chains = parse_chains(defenses, baseline, training is not None)
-    network = as_network(model, images, settings.device)
-    cache = Path(cache_dir) if cache_dir is not None else None
+    config = SaveConfig.of(config, options)
+    settings, folder = check_settings(config), user_path(directory, "directory")
+    chosen = adversarial(parse_selections(config.attacks))
+    images = open_data(data, config)
+    training = open_train_data(config)
+    chains = parse_chains(config.defenses, config.undefended, training is not None)
+    cache = user_path(config.cache_dir, "cache_dir") if config.cache_dir is not None else None
+    (network,) = open_models([model], config, images, settings.device, cache_dir=cache)
     saving = Saving([], [])
     with (
         watching(progress) as watch,
-        open_run(network, images, settings, training=training, seed=seed, cache_dir=cache, watch=watch) as run,
+        open_run(network, images, settings, training=training, seed=config.seed, cache_dir=cache, watch=watch) as run,
     ):
         for chain in chains:
             made = DefenseRun(run, chain)
@@ -98,9 +98,9 @@ def adversarial(plugin_specs: Iterable[PluginSpec[Attack]]) -> list[PluginSpec[A
     Raises:
         SpecError: there is none.
     """
-    found = [s for s in plugin_specs if isinstance(s.plugin, Attack) and s.plugin.kind == "adversarial"]
+    found = [s for s in plugin_specs if s.plugin.kind == "adversarial"]
     if not found:
-        raise SpecError("none of the attacks is adversarial: there would be nothing to save")
+        raise SpecError("none of the attacks is adversarial: there is nothing to save")
     return found
 
 
@@ -109,6 +109,7 @@ def _examples(made: DefenseRun, plugin_spec: PluginSpec[Attack]) -> SavedSet:
     data = run.data
     images = torch.empty(data.images.shape)
     predictions = torch.empty(len(data), dtype=torch.int64)
+    adversarial = torch.zeros(len(data), dtype=torch.bool)
     everyone = torch.arange(len(data))
     whole = AttackContext(everyone, run.seed, "maximize", eot=EOT if target_model.stochastic else 1)
 
@@ -116,13 +117,15 @@ def _examples(made: DefenseRun, plugin_spec: PluginSpec[Attack]) -> SavedSet:
         clean, labels, ids = data.batch(chunk, run.device)
         changed = run_attack(plugin_spec, attack, target_model, clean, labels, whole.batch(ids))
         images[chunk] = changed.cpu()
-        predictions[chunk] = target_model.predict(changed, ids)[0].cpu()
+        prediction = target_model.predict(changed, ids)
+        predictions[chunk] = prediction.classes.cpu()
+        adversarial[chunk] = prediction.is_adversarial(labels).cpu()
 
     label = f"saving {made.chain.spec} / {plugin_spec.spec}"
     run.watch.begin(label, len(data))
     whole = prepared(attack, plugin_spec.spec, target_model, made.batches, everyone, whole)
     made.batches.each(everyone, work)
-    run.watch.end(f"{label}: {int((predictions != data.labels).sum())} of {len(data)} misclassified")
+    run.watch.end(f"{label}: {int(adversarial.sum())} of {len(data)} misclassified")
     threat = attack.threat()
     meta = Meta(
         freqrobust_version=__version__,
@@ -130,7 +133,7 @@ def _examples(made: DefenseRun, plugin_spec: PluginSpec[Attack]) -> SavedSet:
         attack_params=plugin_spec.params,
         threat=ThreatRecord(norm=threat.norm, eps=threat.eps) if threat is not None else None,
         defense=made.chain.spec,
-        defense_source="+".join(_source(part) for part in made.chain.parts) or "none",
+        defense_source=source_spec(made.chain),
         defense_params=made.chain.params,
         seed=run.seed,
         precision=run.precision,
@@ -146,8 +149,3 @@ def _examples(made: DefenseRun, plugin_spec: PluginSpec[Attack]) -> SavedSet:
         ),
     )
     return SavedSet(images, data.ids, data.labels, predictions, meta)
-
-
-def _source(part: PluginSpec[Defense]) -> str:
-    """A spec that can be read again: one from a file is shown by its class alone."""
-    return f"{part.origin}:{part.spec}" if part.origin.endswith(".py") else part.spec

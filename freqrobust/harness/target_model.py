@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -11,22 +12,23 @@ from torch import nn
 from freqrobust.models.batch_norm_folding import fold_batch_norm
 from freqrobust.models.logits import check_logits
 from freqrobust.numerics import noise
+from freqrobust.plugins.criterion import Criterion, Misclassification
 from freqrobust.results.records import Precision
 
-#: How far the logits that attacks see may be from those that judge, as a share of the largest logit.
+#: How far the logits that attacks see may be from those of the predictions, as a share of the largest logit.
 SLACK: dict[Precision, float] = {"fp32": 1e-5, "bf16": 0.03}
 
 
 class GradientModel(nn.Module):
-    """The model as attacks see it: passes are counted, and zero gradients noticed.
+    """The model as attacks see it: passes and zero gradients are counted.
 
     Attributes:
         draws: of a random model, over which each pass is averaged.
-        forwards: images that went forward.
-        backwards: images whose gradient came back.
-        first_gradients: images whose first gradient of a batch was looked at.
-        zero_gradients: those of them whose gradient was exactly zero.
-        non_finite: images whose logits were not finite.
+        forwards: images in forward passes.
+        backwards: images in backward passes.
+        first_gradients: images in the first backward pass of each batch.
+        zero_gradients: those of them whose gradient is exactly zero.
+        non_finite: images whose logits are not finite.
     """
 
     def __init__(self, model: nn.Module, device: torch.device, precision: Precision) -> None:
@@ -37,11 +39,11 @@ class GradientModel(nn.Module):
         self.reset()
 
     def train(self, mode: bool = True) -> GradientModel:
-        """Stay in eval mode, whatever an attack asks for: batch norm would learn from its images."""
+        """Stay in eval mode, whatever an attack sets: batch norm would learn from its images."""
         return super().train(False)
 
     def reset(self) -> None:
-        """Start counting again."""
+        """Set all counts to zero."""
         self.forwards = self.backwards = self.first_gradients = 0
         self.look = True
         self.draws = 1
@@ -64,13 +66,13 @@ class GradientModel(nn.Module):
             x.register_hook(self._gradient)
         reduced = torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
         with reduced:
-            logits = self.model(x).float()
+            logits: torch.Tensor = self.model(x).float()
             for _ in range(1, self.draws):
                 logits = logits + self.model(x).float()
         if self.draws > 1:
             logits = logits / self.draws
         self._non_finite += (~torch.isfinite(logits.detach()).all(dim=1)).sum()
-        return logits  # type: ignore[no-any-return]
+        return logits
 
     def _gradient(self, gradient: torch.Tensor) -> None:
         self.backwards += self.draws * len(gradient)
@@ -80,8 +82,33 @@ class GradientModel(nn.Module):
             self._zero += (gradient.flatten(1).abs().amax(dim=1) == 0).sum()
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """What a target model predicts for some images, and what the criterion says of it.
+
+    Attributes:
+        classes: int64 ``(N,)``, by majority where there are several votes; -1 where the logits are NaN.
+        logits: ``(N, K)`` of the first vote.
+        scores: what the criterion decides with, ``(N, K)``: the logits or, of several votes, their numbers.
+        criterion: decides.
+    """
+
+    classes: torch.Tensor
+    logits: torch.Tensor
+    scores: torch.Tensor
+    criterion: Criterion
+
+    def is_correct(self, labels: torch.Tensor) -> torch.Tensor:
+        """Samples that count in the clean accuracy, ``(N,)``; never those with NaN."""
+        return (self.classes >= 0) & self.criterion.is_correct(self.scores, labels)
+
+    def is_adversarial(self, labels: torch.Tensor) -> torch.Tensor:
+        """Samples on which an attack has succeeded, ``(N,)``; always those with NaN."""
+        return (self.classes < 0) | self.criterion.is_adversarial(self.scores, labels)
+
+
 class TargetModel:
-    """What one defense made of the model.
+    """The model under attack: the defended model, how it predicts, and how its predictions are judged.
 
     Args:
         exact: the defended model; all predictions come from it, in fp32.
@@ -91,6 +118,7 @@ class TargetModel:
         precision: of the attacks' passes.
         votes: draws per prediction; more than one for stochastic defenses.
         seed: the seed of the run.
+        criterion: what counts as adversarial.
     """
 
     def __init__(
@@ -103,10 +131,12 @@ class TargetModel:
         precision: Precision = "fp32",
         votes: int = 1,
         seed: int = 0,
+        criterion: Criterion | None = None,
     ) -> None:
         self.exact = exact
         self.votes = votes
         self.seed = seed
+        self.criterion = criterion or Misclassification()
         self.stochastic = votes > 1
         self.forwards = 0
         self.non_finite = 0
@@ -122,42 +152,40 @@ class TargetModel:
             ModelError: the result is not logits.
         """
         with torch.no_grad():
-            found = self.exact(images)
+            logits: torch.Tensor = self.exact(images)
         self.forwards += len(images)
-        check_logits(found, images)
-        found = found.float()
-        self.non_finite += int((~torch.isfinite(found).all(dim=1)).sum())
-        return found  # type: ignore[no-any-return]
+        check_logits(logits, images)
+        logits = logits.float()
+        self.non_finite += int((~torch.isfinite(logits).all(dim=1)).sum())
+        return logits
 
-    def predict(self, images: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Predicted classes ``(N,)`` (the majority of the votes where there are several) and the first logits.
+    def predict(self, images: torch.Tensor, ids: torch.Tensor) -> Prediction:
+        """Predicted classes (the majority of the votes where there are several), and what decides about success.
 
-        A sample's votes are the same draws for every image shown in its place, and none of those an attack sees: so
-        that what breaks it is the image, and not another draw.
+        The votes of a sample use the same draws for every image of it, and none that an attack uses: so the image
+        makes the difference, and not another draw.
         """
         if not self.stochastic:
             logits = self.logits(images)
-            return _classes(logits), logits
-        first = None
-        counts = None
+            return Prediction(_classes(logits), logits, logits, self.criterion)
+        votes = []
         for vote in range(self.votes):
             with noise.sample_scope(ids, seed=self.seed, stream=f"vote {vote}"):
-                logits = self.logits(images)
-            if first is None or counts is None:
-                first, counts = logits, torch.zeros_like(logits, dtype=torch.int64)
+                votes.append(self.logits(images))
+        counts = torch.zeros_like(votes[0])
+        for logits in votes:
             classes = _classes(logits)[:, None]
             counts.scatter_add_(1, classes.clamp_min(0), (classes >= 0).to(counts.dtype))  # NaN is no vote
-        assert first is not None
-        assert counts is not None
-        return torch.where(counts.sum(dim=1) > 0, counts.argmax(dim=1), -1), first
+        majority = torch.where(counts.sum(dim=1) > 0, counts.argmax(dim=1), -1)
+        return Prediction(majority, votes[0], counts, self.criterion)
 
     def drawing(self, ids: torch.Tensor, stream: str) -> AbstractContextManager[None]:
-        """Where stochastic modules draw what an attack of that stream sees."""
+        """Inside, stochastic modules draw noise of that attack's stream."""
         return noise.sample_scope(ids, seed=self.seed, stream=f"{stream} attack")
 
     @contextmanager
     def attacked(self, ids: torch.Tensor, stream: str, draws: int = 1) -> Iterator[GradientModel]:
-        """The view for one batch of an attack; stochastic modules draw keyed noise for these samples."""
+        """The model for one batch of an attack; stochastic modules draw seeded noise for these samples."""
         with self.drawing(ids, stream):
             self.view.look = True
             self.view.draws = draws
@@ -168,5 +196,5 @@ class TargetModel:
 
 
 def _classes(logits: torch.Tensor) -> torch.Tensor:
-    """Predicted classes; -1, which is never right, where the logits are not numbers."""
+    """Predicted classes; -1 where the logits are NaN."""
     return torch.where(torch.isnan(logits).any(dim=1), -1, logits.argmax(dim=1))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from freqrobust.core.config import VerifyConfig
 from freqrobust.core.errors import DataError, SpecError
+from freqrobust.core.options import FilePath, takes
 
 if TYPE_CHECKING:
     import torch
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from freqrobust.data.adversarial_sets import SavedSet
     from freqrobust.data.dataset import ImageData
+    from freqrobust.harness.inputs import Model
     from freqrobust.harness.opening import Settings
     from freqrobust.plugins.specs import DefenseChain
 
@@ -51,43 +53,42 @@ class Verified:
     largest: float | None
 
 
+@takes(VerifyConfig, "model", "data")
 def verify(
-    where: str | os.PathLike[str],
-    model: nn.Module,
-    *,
+    where: FilePath,
+    model: Model,
     data: Any = None,
-    defense: str = "saved",
-    train_data: Any = None,
-    device: str | torch.device = "auto",
-    batch_size: int | Literal["auto"] = "auto",
-    cache_dir: str | os.PathLike[str] | None = None,
+    config: VerifyConfig | None = None,
+    **options: Any,
 ) -> list[Verified]:
     """Evaluate saved adversarial examples again.
 
     Args:
-        where: a folder written by ``save_adversarial``, or one of its files.
-        model: images in [0, 1] to logits.
-        data: the clean images, to check budgets; more samples than were attacked do no harm.
-        defense: ``saved`` puts the defense that each set was made for around the model; ``none``, or a spec.
-        train_data: what training-time defenses learn from.
+        where: a directory written by ``save_adversarial``, or one of its files.
+        model: images in [0, 1] to logits, or a model spec.
+        data: the clean images, to check the perturbation budgets; it may contain more samples than were attacked.
+        config: the options; ``options`` replace some of them.
+        options: fields of :class:`freqrobust.core.config.VerifyConfig`.
 
     Raises:
         FreqRobustError: a set is damaged or made for other data, or the model does not fit its images.
     """
     from freqrobust.core.files import user_path
     from freqrobust.data.adversarial_sets import read_all
-    from freqrobust.data.sources import as_data
+    from freqrobust.harness.inputs import open_data, open_models, open_train_data
     from freqrobust.harness.opening import check_settings
 
-    settings = check_settings(device, batch_size=batch_size)
-    clean = as_data(data) if data is not None else None
-    training = as_data(train_data, "train data") if train_data is not None else None
+    config = VerifyConfig.of(config, options)
+    settings = check_settings(config)
+    clean = open_data(data, config) if data is not None else None
+    training = open_train_data(config)
     sets = read_all(user_path(where, "the folder of saved examples"))
     counterparts = [_counterpart(one, clean) if clean is not None else None for one in sets]
-    chains = [_chain(one, defense) for one in sets]
-    cache = Path(cache_dir) if cache_dir is not None else None
+    chains = [_chain(one, config.defense) for one in sets]
+    cache = user_path(config.cache_dir, "cache_dir") if config.cache_dir is not None else None
+    (network,) = open_models([model], config, clean, settings.device, cache_dir=cache)
     return [
-        _verified(one, model, chain, images, training, settings, cache)
+        _verified(one, network, chain, images, training, settings, cache)
         for one, chain, images in zip(sets, chains, counterparts, strict=True)
     ]
 
@@ -124,7 +125,7 @@ def _chain(saved: SavedSet, defense: str) -> DefenseChain:
         return parse_defenses([saved.meta.defense_source])[0]
     except FreqRobustError as error:
         raise SpecError(
-            f"{saved.path} was made for the defense {saved.meta.defense}: {error}; give --defense none, or its spec"
+            f"{saved.path} was made for the defense {saved.meta.defense}: {error}; give --defense undefended, or its spec"
         ) from error
 
 
@@ -147,19 +148,23 @@ def _verified(
     meta, data, n = saved.meta, saved.data, len(saved.ids)
     for part in chain.defenses:
         if part.needs_train_data and training is None:
-            raise SpecError(f"the defense {chain.spec} needs training data: give --train-data, or --defense none")
-    found = {name: torch.zeros(n, dtype=torch.int64) for name in ("exact", "rounded", "clean")}
+            raise SpecError(f"the defense {chain.spec} needs training data: give --train-data, or --defense undefended")
+    classes = torch.zeros(n, dtype=torch.int64)
+    wrong, rounded_wrong, clean_correct = torch.zeros((3, n), dtype=torch.bool)
     with open_run(model, data, settings, training=training, seed=meta.seed, cache_dir=cache_dir) as run:
         one = DefenseRun(run, chain)
         target_model = one.target_model()
 
         def work(chunk: torch.Tensor) -> None:
-            images, _, ids = data.batch(chunk, run.device)
-            found["exact"][chunk] = target_model.predict(images, ids)[0].cpu()
+            images, labels, ids = data.batch(chunk, run.device)
+            prediction = target_model.predict(images, ids)
+            classes[chunk] = prediction.classes.cpu()
+            wrong[chunk] = prediction.is_adversarial(labels).cpu()
             rounded = (images * _LEVELS).round() / _LEVELS
-            found["rounded"][chunk] = target_model.predict(rounded, ids)[0].cpu()
+            rounded_wrong[chunk] = target_model.predict(rounded, ids).is_adversarial(labels).cpu()
             if clean is not None:
-                found["clean"][chunk] = target_model.predict(clean.batch(chunk, run.device)[0], ids)[0].cpu()
+                original = target_model.predict(clean.batch(chunk, run.device)[0], ids)
+                clean_correct[chunk] = original.is_correct(labels).cpu()
 
         one.batches.each(torch.arange(n), work)
         now = record(run.network, run.model_print)
@@ -168,11 +173,10 @@ def _verified(
         meta.model.normalize.mean,
         meta.model.normalize.std,
     ) and chain.spec == meta.defense
-    wrong = found["exact"] != saved.labels
     threat, largest = meta.threat, None
     if clean is not None and threat is not None:
         delta = saved.images - clean.batch(torch.arange(n), torch.device("cpu"))[0]
-        largest = float(norms(delta, threat.norm).max())  # type: ignore[arg-type]
+        largest = float(norms(delta, threat.norm).max())
     return Verified(
         file=saved.path.name,
         attack=meta.attack,
@@ -182,9 +186,9 @@ def _verified(
         same_model=same_model,
         misclassified=int(wrong.sum()),
         misclassified_when_saved=int((saved.predictions != saved.labels).sum()),
-        same_predictions=int((found["exact"] == saved.predictions).sum()),
-        survive_rounding=int((wrong & (found["rounded"] != saved.labels)).sum()),
-        robust=int((~wrong & (found["clean"] == saved.labels)).sum()) if clean is not None else None,
+        same_predictions=int((classes == saved.predictions).sum()),
+        survive_rounding=int((wrong & rounded_wrong).sum()),
+        robust=int((~wrong & clean_correct).sum()) if clean is not None else None,
         budget=(
             "none"
             if threat is None

@@ -1,4 +1,4 @@
-"""A network with its normalisation in front."""
+"""A network with its normalisation as the first layer."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from freqrobust.models import normalization
+from freqrobust.models.normalization import NormalizationChoice
 from freqrobust.results.records import PublishedRecord
 
 
 class Classifier(nn.Module):
-    """A network with its normalisation in front, and where both came from."""
+    """A network with its normalisation as the first layer, and how both were determined."""
 
     def __init__(
-        self, network: nn.Module, normalize: normalization.Chosen, spec: str, arch: str, sha256: str | None
+        self, network: nn.Module, normalization: NormalizationChoice, spec: str, arch: str, sha256: str | None
     ) -> None:
         super().__init__()
-        self.normalize = normalize.layer()
+        self.normalize = normalization.layer()
         self.network = network
-        self.chosen = normalize
+        self.normalization = normalization
         self.spec = spec
         self.arch = arch
         self.sha256 = sha256
@@ -29,7 +29,8 @@ class Classifier(nn.Module):
         self.published: PublishedRecord | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.network(self.normalize(x))  # type: ignore[no-any-return]
+        logits: torch.Tensor = self.network(self.normalize(x))
+        return logits
 
 
 @contextmanager

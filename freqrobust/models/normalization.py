@@ -1,4 +1,4 @@
-"""Normalisation as a layer of the model, and how it is chosen."""
+"""Normalisation as a layer of the model, and its selection."""
 
 from __future__ import annotations
 
@@ -51,14 +51,23 @@ class Normalize(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.identity:
             return x
-        if self.mean.shape[1] not in (1, x.shape[1]):  # broadcasting would make up channels
+        if self.mean.shape[1] not in (1, x.shape[1]):  # broadcasting would add channels
             raise ValueError(f"the normalisation has {self.mean.shape[1]} channels, but the images have {x.shape[1]}")
         return (x - self.mean) / self.std
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """A normalisation and where it came from."""
+class NormalizationChoice:
+    """A normalisation and how it was determined.
+
+    Attributes:
+        mean: by channel, for pixels in [0, 1].
+        std: by channel.
+        source: given by the user, saved in the checkpoint, that of the architecture, found by trial, or none.
+        preset: its name in :data:`PRESETS`.
+        scores: the accuracy with each preset on the samples of the trial.
+        warning: a sentence where another preset is clearly better.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -81,16 +90,16 @@ class Chosen:
         return ",".join(f"{m:g}" for m in self.mean) + "/" + ",".join(f"{s:g}" for s in self.std)
 
 
-def preset(name: str, source: Source) -> Chosen:
+def preset(name: str, source: Source) -> NormalizationChoice:
     mean, std = PRESETS[name]
-    return Chosen(mean, std, source, name)
+    return NormalizationChoice(mean, std, source, name)
 
 
-def parse(text: str) -> Chosen:
+def parse(text: str) -> NormalizationChoice:
     """Read ``none``, a preset's name, or ``m1,m2,m3/s1,s2,s3``.
 
     Raises:
-        SpecError: it is none of these.
+        SpecError: the text has another form.
     """
     if text in PRESETS:
         return preset(text, "given")
@@ -105,71 +114,71 @@ def parse(text: str) -> Chosen:
             f"unknown normalisation {text!r}{near_miss(text, PRESETS)} "
             f"(auto, {', '.join(PRESETS)}, or m1,m2,m3/s1,s2,s3 with positive s)"
         )
-    return Chosen(mean, std, "given")
+    return NormalizationChoice(mean, std, "given")
 
 
-def check_channels(chosen: Chosen, channels: int) -> None:
+def check_channels(choice: NormalizationChoice, channels: int) -> None:
     """Refuse a normalisation for another number of channels."""
-    if len(chosen.mean) not in (1, channels):
-        raise ModelError(f"the normalisation {chosen} has {len(chosen.mean)} channels, but the images have {channels}")
+    if len(choice.mean) not in (1, channels):
+        raise ModelError(f"the normalisation {choice} has {len(choice.mean)} channels, but the images have {channels}")
 
 
 def trial(
-    network: nn.Module, images: torch.Tensor, labels: torch.Tensor, also: Chosen | None = None
+    network: nn.Module, images: torch.Tensor, labels: torch.Tensor, also: NormalizationChoice | None = None
 ) -> dict[str, torch.Tensor]:
-    """Which samples each preset gets right: ``{name: bool (N,)}``; ``also`` joins under the name ``taken``."""
+    """Which samples are classified correctly with each preset, ``{name: bool (N,)}``, and with ``also`` as ``taken``."""
     names = _TRIALS.get(images.shape[1], ["none", "half"])
     layers = {name: Normalize(*PRESETS[name]) for name in names}
     if also is not None and also.preset not in layers:
         layers["taken"] = also.layer()
-    right = {}
+    correct = {}
     size = len(images) if images.is_cuda else CPU_BATCH
     with torch.no_grad():
         for name, layer in layers.items():
             layer = layer.to(images.device)
-            found = []
+            predictions = []
             for part in images.split(size):
                 logits = network(layer(part))
                 check_logits(logits, part)
-                found.append(logits.argmax(dim=1))
-            right[name] = torch.cat(found) == labels
-    return right
+                predictions.append(logits.argmax(dim=1))
+            correct[name] = torch.cat(predictions) == labels
+    return correct
 
 
 def clearly_better(a: torch.Tensor, b: torch.Tensor, comparisons: int = 1) -> bool:
-    """Whether ``a`` beats ``b`` beyond chance, on the same samples."""
+    """Whether the accuracy of ``a`` is significantly higher than that of ``b``, on the same samples."""
     return mcnemar(int((a & ~b).sum()), int((b & ~a).sum())) < CLEARLY / comparisons
 
 
 def choose(
-    network: nn.Module, known: Chosen | None, images: torch.Tensor | None, labels: torch.Tensor | None
-) -> Chosen:
-    """The normalisation to use: ``known`` if there is one, checked against the presets, else the best preset.
+    network: nn.Module, known: NormalizationChoice | None, images: torch.Tensor | None, labels: torch.Tensor | None
+) -> NormalizationChoice:
+    """The normalisation of a network: ``known`` if given, compared with the presets, else the best preset.
 
     Raises:
-        ModelError: nothing is known, and no preset is clearly the best.
+        ModelError: none is known, and no preset is clearly the best.
     """
-    right = trial(network, images, labels, known) if images is not None and labels is not None else {}
-    scores = {name: float(hits.float().mean()) for name, hits in right.items()}
-    ranked = sorted(right, key=lambda name: -scores[name])
+    correct = trial(network, images, labels, known) if images is not None and labels is not None else {}
+    scores = {name: float(hits.float().mean()) for name, hits in correct.items()}
+    ranked = sorted(correct, key=lambda name: -scores[name])
     if known is not None:
         warning = None
-        taken = right.get(known.preset or "taken")
-        if taken is not None and clearly_better(right[ranked[0]], taken, max(len(right) - 1, 1)):
+        taken = correct.get(known.preset or "taken")
+        if taken is not None and clearly_better(correct[ranked[0]], taken, max(len(correct) - 1, 1)):
             warning = (
                 f"normalisation {known} (from: {known.source}) gets {float(taken.float().mean()):.1%} of {len(taken)} samples "
                 f"right, but {ranked[0]} gets {scores[ranked[0]]:.1%}; consider --normalize {ranked[0]}"
             )
-        return Chosen(known.mean, known.std, known.source, known.preset, scores, warning)
+        return NormalizationChoice(known.mean, known.std, known.source, known.preset, scores, warning)
     ask = "give --normalize none, a preset (" + ", ".join(list(PRESETS)[1:]) + ") or m1,m2,m3/s1,s2,s3"
     if not ranked:
         raise ModelError(f"the normalisation of this model is not known; {ask}")
     best = ranked[0]
     for other in ranked[1:]:
-        if not clearly_better(right[best], right[other]):
+        if not clearly_better(correct[best], correct[other]):
             tried = ", ".join(f"{name} {scores[name]:.1%}" for name in ranked)
             raise ModelError(
-                f"the normalisation of this model is not clear from {len(right[best])} samples ({tried}); {ask}"
+                f"the normalisation of this model is not clear from {len(correct[best])} samples ({tried}); {ask}"
             )
     mean, std = PRESETS[best]
-    return Chosen(mean, std, "trial", best, scores)
+    return NormalizationChoice(mean, std, "trial", best, scores)

@@ -1,4 +1,4 @@
-"""Losses that attacks increase: one value a sample, so that gradients do not depend on the batch.
+"""Losses that attacks maximise: one value per sample, so that gradients do not depend on the batch.
 
 ``logits (N, K)``, ``labels (N,)``, optional ``targets (N,)``; the result is ``(N,)``. With targets the
 loss grows as the prediction moves towards the target.
@@ -6,7 +6,8 @@ loss grows as the prediction moves towards the target.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from freqrobust.core.errors import SpecError
 
 Loss = Literal["ce", "dlr", "margin"]
+LossFunction: TypeAlias = Callable[[torch.Tensor, torch.Tensor, "torch.Tensor | None"], torch.Tensor]
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, targets: torch.Tensor | None = None) -> torch.Tensor:
@@ -24,16 +26,16 @@ def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, targets: torch.Ten
 
 
 def margin(logits: torch.Tensor, labels: torch.Tensor, targets: torch.Tensor | None = None) -> torch.Tensor:
-    """Best other logit (or the target's) minus the label's; positive when the sample is broken."""
-    right = logits.gather(1, labels[:, None])[:, 0]
+    """Largest other logit (or the target's) minus the label's; positive where the sample is misclassified."""
+    own = logits.gather(1, labels[:, None])[:, 0]
     if targets is not None:
-        return logits.gather(1, targets[:, None])[:, 0] - right
+        return logits.gather(1, targets[:, None])[:, 0] - own
     others = logits.scatter(1, labels[:, None], float("-inf"))
-    return others.max(dim=1).values - right
+    return others.max(dim=1).values - own
 
 
 def dlr(logits: torch.Tensor, labels: torch.Tensor, targets: torch.Tensor | None = None) -> torch.Tensor:
-    """Difference of logits ratio (Croce and Hein 2020, eqs. 6 and 7): the margin, free of the logits' scale.
+    """Difference of logits ratio (Croce and Hein 2020, eqs. 6 and 7): the margin, independent of the scale of the logits.
 
     Raises:
         SpecError: fewer than 3 classes, or fewer than 4 with targets.
@@ -48,6 +50,7 @@ def dlr(logits: torch.Tensor, labels: torch.Tensor, targets: torch.Tensor | None
     return margin(logits, labels, targets) / (spread + 1e-12)
 
 
-def loss_function(name: Loss) -> object:
+def loss_function(name: Loss) -> LossFunction:
     """The loss of that name."""
-    return {"ce": cross_entropy, "dlr": dlr, "margin": margin}[name]
+    functions: dict[str, LossFunction] = {"ce": cross_entropy, "dlr": dlr, "margin": margin}
+    return functions[name]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -129,7 +129,7 @@ def scoped_normal(images: torch.Tensor) -> torch.Tensor:
     return _scoped(images, normal)
 
 
-def _scoped(images: torch.Tensor, draw: object) -> torch.Tensor:
+def _scoped(images: torch.Tensor, draw: Callable[..., torch.Tensor]) -> torch.Tensor:
     scope = _SCOPE.get()
     if scope is None:
         raise PluginError("noise seeded by sample was requested outside of freqrobust.noise.sample_scope(ids)")
@@ -137,4 +137,4 @@ def _scoped(images: torch.Tensor, draw: object) -> torch.Tensor:
         raise PluginError(f"noise was requested for {len(images)} images in a scope of {len(scope.ids)} sample ids")
     scope.calls += 1
     ids = scope.ids.to(images.device)
-    return draw(ids, images.shape[1:], seed=scope.seed, stream=f"{scope.stream}/{scope.calls}")  # type: ignore[operator,no-any-return]
+    return draw(ids, images.shape[1:], seed=scope.seed, stream=f"{scope.stream}/{scope.calls}")

@@ -24,7 +24,8 @@ class _Replace(torch.autograd.Function):
 
 def replace_gradient(exact: torch.Tensor, stand_in: torch.Tensor) -> torch.Tensor:
     """``exact`` going forward, the gradient of ``stand_in`` (same shape) going backward."""
-    return _Replace.apply(stand_in, exact.detach())  # type: ignore[no-any-return]
+    replaced: torch.Tensor = _Replace.apply(stand_in, exact.detach())
+    return replaced
 
 
 class Transform(Protocol):
@@ -48,12 +49,14 @@ class TransformedInput(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.defense.differentiable:
-            return self.model(self._checked(self.defense.transform(x), x))  # type: ignore[no-any-return]
-        with torch.no_grad():
-            changed = self._checked(self.defense.transform(x.detach()), x)
-        if torch.is_grad_enabled() and x.requires_grad:
-            changed = replace_gradient(changed, self.defense.surrogate(x))
-        return self.model(changed)  # type: ignore[no-any-return]
+            changed = self._checked(self.defense.transform(x), x)
+        else:
+            with torch.no_grad():
+                changed = self._checked(self.defense.transform(x.detach()), x)
+            if torch.is_grad_enabled() and x.requires_grad:
+                changed = replace_gradient(changed, self.defense.surrogate(x))
+        logits: torch.Tensor = self.model(changed)
+        return logits
 
     def _checked(self, changed: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         if not isinstance(changed, torch.Tensor) or changed.shape[:1] != x.shape[:1] or changed.dim() != 4:
@@ -74,7 +77,7 @@ class WithSurrogate(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            exact = self.exact(x.detach())
+            exact: torch.Tensor = self.exact(x.detach())
         if torch.is_grad_enabled() and x.requires_grad:
             return replace_gradient(exact, self.surrogate(x))
-        return exact  # type: ignore[no-any-return]
+        return exact

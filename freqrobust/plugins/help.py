@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from freqrobust.core.numbers import pixel_text
 from freqrobust.core.text import one_line
-from freqrobust.plugins.base import Plugin
+from freqrobust.plugins.plugin import Plugin
 
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 

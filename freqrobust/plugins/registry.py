@@ -11,18 +11,22 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from importlib.metadata import EntryPoint, entry_points, version
+from importlib.metadata import EntryPoint, version
 from types import ModuleType
 from typing import Any, Generic, TypeVar, get_args
 
+from freqrobust.core.config import reserved_names
+from freqrobust.core.entry_points import declared
 from freqrobust.core.errors import PluginError, SpecError
 from freqrobust.core.text import near_miss
 from freqrobust.core.user_code import _attribute, import_module, load_file, running_user_code
 from freqrobust.numerics.threat import Norm
-from freqrobust.plugins.base import Attack, AttackFamily, Defense, InputDefense, Plugin, takes_list, value_text
-from freqrobust.plugins.specs import PluginSpec, _list_text, _typed, list_items, parse_params
+from freqrobust.plugins.base import Attack, AttackFamily, Defense, InputDefense
+from freqrobust.plugins.criterion import Criterion
+from freqrobust.plugins.plugin import Plugin, takes_list, value_text
+from freqrobust.plugins.specs import UNDEFENDED_NAMES, PluginSpec, _list_text, _typed, list_items, parse_params
 
-RESERVED_NAMES = {"attack": {"clean"}, "defense": {"none"}}
+RESERVED_NAMES = {"attack": {"clean"}, "defense": set(UNDEFENDED_NAMES)}
 _FILE = re.compile(r"^(?P<where>.+?\.py):(?P<attr>[A-Za-z_]\w*)(?::(?P<params>.*))?$", re.DOTALL)
 _MODULE = re.compile(r"^(?P<where>[A-Za-z_][\w.]*):(?P<attr>[A-Za-z_]\w*)(?::(?P<params>.*))?$", re.DOTALL)
 
@@ -75,17 +79,9 @@ class Registry(Generic[PluginT]):
         return families
 
     def _declared(self, group: str) -> dict[str, EntryPoint]:
-        entries: dict[str, EntryPoint] = {}
-        for entry in entry_points(group=group):
-            known = entries.get(entry.name)
-            if known is not None and known.value != entry.value:
-                raise PluginError(
-                    f"two {self.kind} plugins are named {entry.name!r}: {known.value} and {entry.value}; "
-                    f"uninstall one of the packages that bring them"
-                )
-            if entry.name in RESERVED_NAMES.get(self.kind, ()):
-                raise PluginError(f"{entry.value}: the {self.kind} name {entry.name!r} is reserved")
-            entries[entry.name] = entry
+        entries = declared(group, f"{self.kind} plugins")
+        for name in RESERVED_NAMES.get(self.kind, set()) & entries.keys():
+            raise PluginError(f"{entries[name].value}: the {self.kind} name {name!r} is reserved")
         return entries
 
     def names(self) -> list[str]:
@@ -161,10 +157,11 @@ class Registry(Generic[PluginT]):
         """``found`` itself, once it is known to be a usable plugin class of this kind."""
         if not (inspect.isclass(found) and issubclass(found, self.base)):
             raise PluginError(f"{where} is not a plugin: expected a subclass of freqrobust.{self.base.__name__}")
-        clash = sorted(found.reserved_fields & set(found.model_fields))
+        reserved = found.reserved_fields | (reserved_names(found.command) if found.command else set())
+        clash = sorted(reserved & set(found.model_fields))
         if clash:
             raise PluginError(
-                f"{where}: the parameter {clash[0]!r} has the name of an option of freqrobust {found.command}; rename it"
+                f"{where}: the parameter {clash[0]!r} has the name of an option of freqrobust {found.command or 'eval'}; rename it"
             )
         method = "transform" if issubclass(found, InputDefense) else self.method
         if getattr(found, method) is getattr(InputDefense if method == "transform" else self.base, method):
@@ -261,3 +258,4 @@ class Registry(Generic[PluginT]):
 
 attacks = Registry("attack", "freqrobust.attacks", Attack, "perturb")
 defenses = Registry("defense", "freqrobust.defenses", Defense, "apply")
+criteria = Registry("criterion", "freqrobust.criteria", Criterion, "is_adversarial")

@@ -7,9 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from freqrobust.core.errors import SpecError
-from freqrobust.plugins.base import Attack, Defense, Plugin
-from freqrobust.plugins.registry import attacks, defenses
-from freqrobust.plugins.specs import DefenseChain, PluginSpec, split_chain
+from freqrobust.core.source_hash import source_hash
+from freqrobust.plugins.base import Attack, Defense
+from freqrobust.plugins.criterion import Criterion, Misclassification
+from freqrobust.plugins.plugin import Plugin
+from freqrobust.plugins.registry import attacks, criteria, defenses
+from freqrobust.plugins.specs import UNDEFENDED, UNDEFENDED_NAMES, DefenseChain, PluginSpec, split_chain
 
 
 def parse_attacks(specs: Iterable[str | Attack | PluginSpec[Attack]]) -> list[PluginSpec[Attack]]:
@@ -32,14 +35,17 @@ def parse_defenses(
     specs: Iterable[str | Defense | DefenseChain | Sequence[Defense]],
     options: Mapping[str, Sequence[str]] | None = None,
 ) -> list[DefenseChain]:
-    """Chains of all defense specs, sweeps expanded; ``none`` is the empty chain.
+    """Chains of all defense specs, sweeps expanded; ``undefended`` or ``none`` is the empty chain.
 
     ``options`` are parameters given apart from the specs, as on the command line.
     """
     chains: dict[str, DefenseChain] = {}
     for spec in specs:
         if isinstance(spec, str):
-            parts_of = [[] if part.strip() == "none" else [defenses.parse(part, options)] for part in split_chain(spec)]
+            parts_of = [
+                [] if part.strip() in UNDEFENDED_NAMES else [defenses.parse(part, options)]
+                for part in split_chain(spec)
+            ]
             found = [DefenseChain(tuple(parts)) for parts in itertools.product(*itertools.chain(*parts_of))]
         elif isinstance(spec, DefenseChain):
             found = [spec]
@@ -57,10 +63,17 @@ def _refuse_same_names(plugin_specs: Iterable[PluginSpec[Any]]) -> None:
     codes: dict[str, PluginSpec[Any]] = {}
     for one in plugin_specs:
         known = codes.setdefault(one.name, one)
-        if (known.code, type(known.plugin).__qualname__) != (one.code, type(one.plugin).__qualname__):
+        classes = type(known.plugin), type(one.plugin)
+        if len({(source_hash(cls), cls.__qualname__) for cls in classes}) > 1:
             raise SpecError(
                 f"two different plugins are named {one.name!r} ({known.origin} and {one.origin}); rename one"
             )
+
+
+def source_spec(chain: DefenseChain) -> str:
+    """A spec of a defense that can be read again: of a plugin from a file with the file."""
+    parts = [f"{p.origin}:{p.spec}" if p.origin.endswith(".py") else p.spec for p in chain.parts]
+    return "+".join(parts) or UNDEFENDED
 
 
 def listed(given: Any, what: str, base: type[Plugin]) -> list[Any]:
@@ -110,7 +123,7 @@ def parse_selections(attacks: Any) -> list[PluginSpec[Attack]]:
 
 def parse_chains(
     defenses: Iterable[str | Defense | DefenseChain | Sequence[Defense]] | None,
-    baseline: bool,
+    undefended: bool,
     has_train_data: bool,
 ) -> list[DefenseChain]:
     """The chains of defense specs or objects, the undefended model first.
@@ -118,9 +131,9 @@ def parse_chains(
     Raises:
         SpecError: a spec is wrong, nothing is left, or training data is missing.
     """
-    chains = with_baseline(parse_defenses(listed(defenses, "defenses", Defense)), baseline)
+    chains = with_undefended(parse_defenses(listed(defenses, "defenses", Defense)), undefended)
     if not chains:
-        raise SpecError("without the baseline there has to be a defense")
+        raise SpecError("without the undefended model there has to be a defense")
     for chain in chains:
         for part in chain.parts:
             if part.plugin.needs_train_data and not has_train_data:
@@ -128,9 +141,43 @@ def parse_chains(
     return chains
 
 
-def with_baseline(chains: Sequence[DefenseChain], baseline: bool) -> list[DefenseChain]:
+def parse_criterion(criterion: str | Criterion | PluginSpec[Criterion]) -> PluginSpec[Criterion]:
+    """The criterion of a spec or an object.
+
+    Raises:
+        SpecError: the spec is wrong, or a sweep.
+    """
+    if isinstance(criterion, PluginSpec):
+        return criterion
+    if isinstance(criterion, Criterion):
+        return criteria.select(criterion)
+    if not isinstance(criterion, str):
+        raise SpecError(f"criterion should be a spec or a Criterion object, but got {_shown(criterion)}")
+    plugin_specs = criteria.parse(criterion)
+    if len(plugin_specs) > 1:
+        raise SpecError(f"expected one criterion, but {criterion!r} is a sweep of {len(plugin_specs)}")
+    return plugin_specs[0]
+
+
+def check_criterion(criterion: PluginSpec[Criterion], attacks: Iterable[PluginSpec[Attack]]) -> None:
+    """Refuse attacks that would stop too early, or pursue another goal, under this criterion.
+
+    Raises:
+        SpecError: an adversarial attack supports misclassification only.
+    """
+    if isinstance(criterion.plugin, Misclassification):
+        return
+    for plugin_spec in attacks:
+        if plugin_spec.plugin.kind == "adversarial" and not plugin_spec.plugin.any_criterion:
+            raise SpecError(
+                f"{plugin_spec.spec} supports only the criterion misclassification, not {criterion.spec}; "
+                f"attacks such as pgd support every criterion"
+            )
+
+
+def with_undefended(chains: Sequence[DefenseChain], undefended: bool) -> list[DefenseChain]:
     """What is measured: the undefended model first, where it is wanted, and the rest as given."""
     chains = list(chains)
-    if baseline and all(chain.parts for chain in chains):
+    if undefended and all(chain.parts for chain in chains):
         chains.insert(0, DefenseChain())
     return sorted(chains, key=lambda chain: len(chain.parts) > 0)

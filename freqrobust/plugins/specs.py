@@ -10,9 +10,14 @@ from typing import Any, Generic, Literal, TypeVar, get_args
 
 from freqrobust.core.errors import SpecError
 from freqrobust.core.source_hash import source_hash
+from freqrobust.core.text import near_miss
 from freqrobust.core.user_code import running_user_code
-from freqrobust.plugins.base import Defense, InputDefense, Plugin
+from freqrobust.plugins.base import Defense, InputDefense
+from freqrobust.plugins.plugin import Plugin
 
+#: The name of the empty chain; the older name is still accepted where a defense is given.
+UNDEFENDED = "undefended"
+UNDEFENDED_NAMES = (UNDEFENDED, "none")
 _KEY = re.compile(r"^[A-Za-z_]\w*$")
 
 
@@ -42,7 +47,7 @@ class PluginSpec(Generic[PluginT_co]):
     @cached_property
     def code(self) -> str:
         """Hash of the plugin's source, so that an edited file is never served from a journal."""
-        return source_hash(type(self.plugin))
+        return source_hash(type(self.plugin), self.plugin.code_modules())
 
 
 def resolved(plugin: Plugin) -> dict[str, Any]:
@@ -62,11 +67,11 @@ class DefenseChain:
 
     @property
     def name(self) -> str:
-        return "+".join(part.name for part in self.parts) or "none"
+        return "+".join(part.name for part in self.parts) or UNDEFENDED
 
     @property
     def spec(self) -> str:
-        return "+".join(part.spec for part in self.parts) or "none"
+        return "+".join(part.spec for part in self.parts) or UNDEFENDED
 
     @property
     def defenses(self) -> list[Defense]:
@@ -124,6 +129,24 @@ def parse_params(
             raise SpecError(f"{spec!r}: expected key=value, but got {item.strip()!r}")
         pairs.append((key, value))
     return pairs
+
+
+def spec_options(text: str, spec: str, known: Sequence[str]) -> dict[str, str]:
+    """The parameters ``"key=value,..."`` of a data spec or a model spec.
+
+    Raises:
+        SpecError: one is unknown, or is given twice.
+    """
+    options: dict[str, str] = {}
+    for key, value in parse_params(text, spec):
+        if key not in known:
+            raise SpecError(
+                f"{spec!r}: unknown parameter {key!r}{near_miss(key, known)} (parameters: {', '.join(known) or 'none'})"
+            )
+        if key in options:
+            raise SpecError(f"{spec!r}: parameter {key!r} is given twice")
+        options[key] = value
+    return options
 
 
 def list_items(text: str) -> list[str] | None:

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from freqrobust.plugins.specs import UNDEFENDED
+
 
 class AnalysisTable(BaseModel):
     """Numbers as they are to be read."""
@@ -34,8 +36,8 @@ class AnalysisResult(BaseModel):
 
     model: int = Field(0, description="position among the models of the analysis")
     label: str = ""
-    defense: str = "none"
-    defense_spec: str = "none"
+    defense: str = UNDEFENDED
+    defense_spec: str = UNDEFENDED
     defense_params: dict[str, Any] = {}
     reading: Literal["low", "high", "both", "neither"] | None = Field(
         None, description="the frequencies that this analysis finds the model to depend on"

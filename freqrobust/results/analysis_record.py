@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, SerializeAsAny, ValidationError
 
 from freqrobust.core.errors import FreqRobustError
 from freqrobust.results.analysis import AnalysisResult, AnalysisTable, PictureRecord
+from freqrobust.results.migrations import migrated
 from freqrobust.results.records import SCHEMA_VERSION, DataRecord, EnvironmentRecord, ModelRecord, Warned, _Part
-
-if TYPE_CHECKING:
-    pass
 
 _Read = TypeVar("_Read", bound=BaseModel)
 
@@ -26,10 +23,11 @@ class ReportError(FreqRobustError):
 class AnalysisRecord(_Part):
     """One analysis of one or more models, side by side."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     freqrobust_version: str
     created: str
     seed: int
+    config: dict[str, Any] = Field({}, description="the options of the analysis, with specs for plugins")
     name: str
     spec: str
     params: dict[str, Any]
@@ -46,7 +44,7 @@ class AnalysisRecord(_Part):
         return json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
-        """Write the record; the file appears whole or not at all."""
+        """Write the record; a failure leaves no incomplete file."""
         from freqrobust.core.files import write_atomically
 
         write_atomically(path, self.dumps())
@@ -71,31 +69,11 @@ def _read(cls: type[_Read], path: str | os.PathLike[str]) -> _Read:
         raise ReportError(f"{path}: {reason(error)}") from error
     except (ValueError, RecursionError) as error:
         raise ReportError(f"{path} is not JSON: {error}") from error
-    values = _current(values, path)
     try:
-        return cls.model_validate(values)
+        return cls.model_validate(migrated(values))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ReportError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from error
-
-
-#: What turns a report of a version into one of the next. There has been one version so far.
-_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-
-
-def _current(values: Any, path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A report of the current schema version, from that or an older one.
-
-    Raises:
-        ReportError: it has no version, or a newer one.
-    """
-    version = values.get("schema_version") if isinstance(values, dict) else None
-    if not isinstance(version, int) or isinstance(version, bool) or version > SCHEMA_VERSION:
-        newer = "; it was written by a newer freqrobust: upgrade to read it" if isinstance(version, int) else ""
-        raise ReportError(f"{path}: expected a report of schema version {SCHEMA_VERSION}, but got {version!r}{newer}")
-    for step in range(version, SCHEMA_VERSION):
-        if step not in _MIGRATIONS:
-            raise ReportError(f"{path}: expected a report of schema version {SCHEMA_VERSION}, but got {version!r}")
-        values = {**_MIGRATIONS[step](values), "schema_version": step + 1}
-    return dict(values)
+    except ValueError as error:
+        raise ReportError(f"{path}: {error}") from error

@@ -4,7 +4,7 @@ A name is ``[DEFENSE/]WHAT[@oblivious]``::
 
     WHAT     clean | ATTACK | worst[-NORM[-EPS]] | sweep[-ATTACK]
     ATTACK   pgd | pgd:eps=8/255 (these parameters; the others may be anything) | a whole spec
-    DEFENSE  smooth | smooth:rho=0.5 | none | * (every defense)
+    DEFENSE  smooth | smooth:rho=0.5 | undefended (or none) | * (every defense)
 
 It stands for all that it fits: ``pgd`` for each eps of a sweep. Without a defense it is the undefended model where
 that is measured, else every defense.
@@ -13,15 +13,16 @@ that is measured, else every defense.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from freqrobust.core.errors import SpecError
 from freqrobust.core.numbers import fraction
 from freqrobust.core.text import near_miss
-from freqrobust.numerics.threat import Norm, Threat
-from freqrobust.plugins.specs import list_items, parse_params
+from freqrobust.numerics.threat import Threat
+from freqrobust.plugins.specs import UNDEFENDED, UNDEFENDED_NAMES, list_items, parse_params
 
 if TYPE_CHECKING:
     from freqrobust.results.cells import Cell, WorstCase
@@ -32,8 +33,8 @@ LISTED = 16
 
 
 @dataclass(frozen=True)
-class Target:
-    """One thing that can be judged.
+class CellReference:
+    """What a name such as ``smooth/pgd`` stands for: a cell, a worst case or a sweep.
 
     Attributes:
         attack: its name; of a sweep, that of its attack; empty for a worst case.
@@ -49,7 +50,7 @@ class Target:
     defense_params: dict[str, Any] = field(default_factory=dict, hash=False)
     attack_params: dict[str, Any] = field(default_factory=dict, hash=False)
     given: str = ""
-    threat: tuple[str, float] | None = None
+    threat: Threat | None = None
     knowledge: str = "adaptive"
     model: int = 0
 
@@ -57,7 +58,7 @@ class Target:
     def key(self) -> str:
         """What makes it the same in two reports: model, defense, attack, all parameters, knowledge, threat."""
         params = [self.defense_params, self.attack_params if self.what == "cell" else self.given]
-        threat = [self.threat[0], f"{self.threat[1]:.9g}"] if self.threat is not None else None
+        threat = [self.threat.norm, f"{self.threat.eps:.9g}"] if self.threat is not None else None
         what = [self.what, self.model, self.defense, self.attack, self.knowledge]
         return json.dumps([*what, threat, _rounded(params)], sort_keys=True, default=str)
 
@@ -67,8 +68,7 @@ class Target:
         mark = OBLIVIOUS if self.knowledge == "oblivious" else ""
         if self.what == "worst":
             assert self.threat is not None
-            norm, eps = self.threat
-            return f"worst-{norm}-{Threat(cast(Norm, norm), eps).eps_text}"
+            return f"worst-{self.threat.norm}-{self.threat.eps_text}"
         if self.what == "sweep":
             return f"sweep-{self.attack}{':' if self.given else ''}{self.given}{mark}"
         return f"{self.attack_spec}{mark}"
@@ -84,14 +84,14 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, float):
         return f"{value:.9g}"
     if isinstance(value, dict):
-        return {key: _rounded(one) for key, one in value.items()}
-    return [_rounded(one) for one in value] if isinstance(value, list | tuple) else value
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def of_cell(cell: Cell) -> Target:
-    """The target that a cell is."""
-    threat = (cell.threat.norm, cell.threat.eps) if cell.threat is not None else None
-    return Target(
+def reference_to_cell(cell: Cell) -> CellReference:
+    """The reference to a cell."""
+    threat = Threat(cell.threat.norm, cell.threat.eps) if cell.threat is not None else None
+    return CellReference(
         "cell",
         cell.defense,
         cell.defense_spec,
@@ -105,10 +105,10 @@ def of_cell(cell: Cell) -> Target:
     )
 
 
-def of_worst(row: WorstCase) -> Target:
-    """The target that a worst case is."""
-    threat = (row.threat.norm, row.threat.eps)
-    return Target(
+def reference_to_worst_case(row: WorstCase) -> CellReference:
+    """The reference to a worst case."""
+    threat = Threat(row.threat.norm, row.threat.eps)
+    return CellReference(
         "worst", row.defense, row.defense_spec, defense_params=row.defense_params, threat=threat, model=row.model
     )
 
@@ -123,33 +123,39 @@ class HasCells(Protocol):
     def worst_case(self) -> Sequence[WorstCase]: ...
 
 
-def in_report(report: HasCells) -> list[Target]:
-    """Everything that a report can be judged by: its cells, worst cases and sweeps, failed ones too."""
-    cells = [of_cell(cell) for cell in report.cells]
-    return [*cells, *(of_worst(row) for row in report.worst_case), *sweeps(cells)]
+def references_in(report: HasCells) -> list[CellReference]:
+    """The references to all cells, worst cases and sweeps of a report, failed ones too."""
+    references = [reference for reference, _ in referenced(report)]
+    return [*references, *sweep_references(references)]
 
 
-def sweeps(cells: Iterable[Target]) -> list[Target]:
-    """One target for each group of cells that differ only in eps."""
-    groups: dict[str, list[Target]] = {}
+def referenced(report: HasCells) -> list[tuple[CellReference, Cell | WorstCase]]:
+    """Every cell and worst case of a report, failed ones too, with its reference."""
+    cells: list[tuple[CellReference, Cell | WorstCase]] = [(reference_to_cell(cell), cell) for cell in report.cells]
+    return cells + [(reference_to_worst_case(row), row) for row in report.worst_case]
+
+
+def sweep_references(cells: Iterable[CellReference]) -> list[CellReference]:
+    """A reference for each group of cells that differ only in eps."""
+    groups: dict[str, list[CellReference]] = {}
     for cell in cells:
         if cell.what == "cell" and cell.threat is not None:
-            groups.setdefault(sweep_of(cell).key, []).append(cell)
-    return [sweep_of(group[0]) for group in groups.values() if len({c.threat for c in group}) > 1]
+            groups.setdefault(reference_to_sweep(cell).key, []).append(cell)
+    return [reference_to_sweep(group[0]) for group in groups.values() if len({c.threat for c in group}) > 1]
 
 
-def sweep_of(cell: Target) -> Target:
+def reference_to_sweep(cell: CellReference) -> CellReference:
     """The sweep that a cell with a threat would belong to."""
     assert cell.threat is not None
     given = sorted(pair for pair in _given(cell.attack, cell.attack_spec) if pair[0] != "eps")
-    return Target(
+    return CellReference(
         "sweep",
         cell.defense,
         cell.defense_spec,
         cell.attack,
         defense_params=cell.defense_params,
         given=",".join("=".join(pair) for pair in given),
-        threat=(cell.threat[0], 0.0),
+        threat=Threat(cell.threat.norm, 0.0),
         knowledge=cell.knowledge,
         model=cell.model,
     )
@@ -159,8 +165,8 @@ def _given(name: str, spec: str) -> list[tuple[str, str]]:
     return parse_params(spec.removeprefix(name).removeprefix(":"), spec)
 
 
-def find(text: str, targets: Sequence[Target], kind: str) -> list[Target]:
-    """The targets that a name stands for, in their order.
+def find(text: str, references: Sequence[CellReference], kind: str) -> list[CellReference]:
+    """The references that a name stands for, in their order.
 
     Args:
         kind: what the name was given as, for the message.
@@ -171,14 +177,14 @@ def find(text: str, targets: Sequence[Target], kind: str) -> list[Target]:
     name = text.strip()
     knowledge = "oblivious" if name.endswith(OBLIVIOUS) else "adaptive"
     name = name.removesuffix(OBLIVIOUS)
-    known = [t for t in targets if t.knowledge == knowledge]
-    specs = {t.defense_spec for t in known}
-    default = "none" if "none" in specs else "*"
+    known = [r for r in references if r.knowledge == knowledge]
+    specs = {r.defense_spec for r in known}
+    default = UNDEFENDED if UNDEFENDED in specs else "*"
     splits = [(default, name), *((name[:i], name[i + 1 :]) for i, char in enumerate(name) if char == "/")]
     for defense, what in splits:
-        found = [t for t in known if _is_defense(defense, t) and _is_what(what.strip(), t)]
-        if found:
-            return found
+        matching = [r for r in known if _is_defense(defense, r) and _is_what(what.strip(), r)]
+        if matching:
+            return matching
     raise SpecError(f"{kind} {text!r} names no cell{_hint(name, known)}")
 
 
@@ -195,46 +201,53 @@ def pick(report: HasCells, text: str, defense: str | None, knowledge: str, model
     Raises:
         SpecError: none or several.
     """
-    pairs: list[tuple[Target, Cell | WorstCase]] = [(of_cell(cell), cell) for cell in report.cells]
-    pairs += [(of_worst(row), row) for row in report.worst_case if knowledge == "adaptive"]
-    pairs = [(t, one) for t, one in pairs if t.model == model and (defense is None or _is_defense(defense, t))]
-    name = text.strip()
+    defense = UNDEFENDED if defense in UNDEFENDED_NAMES else defense
+    pairs = [
+        (reference, measured)
+        for reference, measured in referenced(report)
+        if reference.model == model and (defense is None or _is_defense(defense, reference))
+    ]
+    name = re.sub(rf"^({'|'.join(UNDEFENDED_NAMES)})\s*/", f"{UNDEFENDED}/", text.strip())
     if knowledge == "oblivious" and not name.endswith(OBLIVIOUS):
         name += OBLIVIOUS
-    found = find(name, [target for target, _ in pairs], "reference")
-    whole = [t for t in found if name in (t.label, f"{t.defense_spec}/{t.label}") and defense in (None, t.defense_spec)]
-    exact = whole or found
-    if len(exact) != 1:
-        listed = ", ".join(target.name for target in exact[:LISTED])
-        raise SpecError(f"{text!r} names {len(exact)} cells, name one of them: {listed}")
-    return next(one for target, one in pairs if target is exact[0])
+    matching = find(name, [reference for reference, _ in pairs], "reference")
+    exact = [
+        r for r in matching if name in (r.label, f"{r.defense_spec}/{r.label}") and defense in (None, r.defense_spec)
+    ]
+    matching = exact or matching
+    if len(matching) != 1:
+        listed = ", ".join(reference.name for reference in matching[:LISTED])
+        raise SpecError(f"{text!r} names {len(matching)} cells, name one of them: {listed}")
+    return next(measured for reference, measured in pairs if reference is matching[0])
 
 
-def _hint(name: str, known: list[Target]) -> str:
-    plain = list(dict.fromkeys(t.label for t in known))
+def _hint(name: str, known: list[CellReference]) -> str:
+    plain = list(dict.fromkeys(r.label for r in known))
     written = list(plain)
-    for target in known:
-        word = target.attack if target.what == "cell" else target.what
-        written += [word, f"{target.defense}/{word}", f"{target.defense}/{target.label}"]
+    for reference in known:
+        word = reference.attack if reference.what == "cell" else reference.what
+        written += [word, f"{reference.defense}/{word}", f"{reference.defense}/{reference.label}"]
     listed = ", ".join(plain[:LISTED]) + (", ..." if len(plain) > LISTED else "")
-    defenses = ", ".join(dict.fromkeys(t.defense_spec for t in known))
+    defenses = ", ".join(dict.fromkeys(r.defense_spec for r in known))
     return f"{near_miss(name, written)} (cells: {listed}; defenses: {defenses})"
 
 
-def _is_defense(text: str, target: Target) -> bool:
-    return text == "*" or _fits(text.strip(), target.defense, target.defense_spec, target.defense_params)
+def _is_defense(text: str, reference: CellReference) -> bool:
+    if text.strip() in UNDEFENDED_NAMES:
+        return reference.defense == UNDEFENDED
+    return text == "*" or _fits(text.strip(), reference.defense, reference.defense_spec, reference.defense_params)
 
 
-def _is_what(text: str, target: Target) -> bool:
+def _is_what(text: str, reference: CellReference) -> bool:
     head, _, rest = text.partition("-")
-    if target.what == "worst":
-        assert target.threat is not None
+    if reference.what == "worst":
+        assert reference.threat is not None
         norm, _, eps = rest.partition("-")
-        return head == "worst" and norm in ("", target.threat[0]) and (not eps or _same(eps, target.threat[1]))
-    if target.what == "sweep":
-        spec = target.label.removeprefix("sweep-").removesuffix(OBLIVIOUS)
-        return head == "sweep" and rest in ("", target.attack, spec)
-    return _fits(text, target.attack, target.attack_spec, target.attack_params)
+        return head == "worst" and norm in ("", reference.threat.norm) and (not eps or _same(eps, reference.threat.eps))
+    if reference.what == "sweep":
+        spec = reference.label.removeprefix("sweep-").removesuffix(OBLIVIOUS)
+        return head == "sweep" and rest in ("", reference.attack, spec)
+    return _fits(text, reference.attack, reference.attack_spec, reference.attack_params)
 
 
 def _fits(text: str, name: str, spec: str, params: dict[str, Any]) -> bool:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import Field, computed_field, model_validator
 
 from freqrobust.numerics.statistics import wilson
-from freqrobust.results.outcomes import unpack
-from freqrobust.results.records import Difference, Interval, PerturbationRecord, ThreatRecord, _Part
+from freqrobust.results.cell_numbers import CellNumbers, Value, merged
+from freqrobust.results.outcomes import pack, unpack
+from freqrobust.results.records import Difference, Interval, ThreatRecord, _Part
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,9 +29,14 @@ def _close(given: Sequence[Any], expected: Sequence[float]) -> bool:
 class _Counted(_Part):
     """``correct`` of ``n``, per sample in ``outcomes``; the rates are derived, and checked on the way in."""
 
+    model: int = 0
+    defense: str
+    defense_spec: str
+    defense_params: dict[str, Any]
     n: int
     correct: int
     outcomes: str | None = Field(description="base64 of numpy.packbits(bitorder='little'), sample order")
+    difference: Difference | None = Field(None, description="paired difference from the undefended model")
 
     @model_validator(mode="before")
     @classmethod
@@ -51,7 +58,7 @@ class _Counted(_Part):
         if self.outcomes is not None:
             right = int(unpack(self.outcomes, self.n).sum())
             if right != self.correct:
-                raise ValueError(f"the outcomes hold {right} right samples, but correct is {self.correct}")
+                raise ValueError(f"the outcomes count {right} correct samples, but correct is {self.correct}")
         return self
 
     @computed_field  # type: ignore[prop-decorator]
@@ -71,45 +78,36 @@ class _Counted(_Part):
         return unpack(self.outcomes, self.n) if self.outcomes is not None else np.zeros(self.n, dtype=bool)
 
 
-class Cell(_Counted):
+class Cell(CellNumbers, _Counted):
     """One (defense, attack) pair on one dataset."""
 
-    model: int = 0
-    defense: str
-    defense_spec: str
-    defense_params: dict[str, Any]
     attack: str
     attack_spec: str
     attack_params: dict[str, Any]
     kind: Literal["adversarial", "shift"]
     threat: ThreatRecord | None = None
     knowledge: Literal["adaptive", "oblivious"] = "adaptive"
-    gradients: Literal["exact", "straight-through", "surrogate"] | None = Field(
-        None, description="how an adaptive attack differentiates the defense; for oblivious cells it did not"
-    )
     status: Literal["ok", "failed"] = "ok"
     error: str | None = None
-    votes: int | None = Field(None, description="majority votes per sample, for stochastic defenses")
-    eot: int | None = Field(None, description="draws of a stochastic defense that the harness had the attack average")
-    inherited: int = 0
-    breakdown: dict[str, int] | None = Field(None, description="samples misclassified by each part of the attack")
-    notes: list[str] | None = Field(None, description="what the attack reports about itself")
-    difference: Difference | None = None
-    by_chance: float | None = None
-    agreement: float | None = Field(None, description="share predicted as on the clean image")
-    perturbation: PerturbationRecord | None = None
-    seconds: float = 0.0
-    forwards: int = 0
-    backwards: int = 0
 
 
 class WorstCase(_Counted):
-    """Right under every adversarial example that fits the threat."""
+    """Correct under every adversarial example whose perturbation is within the threat."""
 
-    model: int = 0
-    defense: str
-    defense_spec: str
-    defense_params: dict[str, Any]
     threat: ThreatRecord
-    by_checks: int = Field(0, description="samples that only the checks of the diagnosis misclassified")
-    difference: Difference | None = None
+    by_checks: Annotated[int, Value("samples misclassified only by the diagnostic checks", operator.add, "note")] = (
+        Field(0, description="samples that only the checks of the diagnosis misclassified")
+    )
+
+
+CountedT = TypeVar("CountedT", Cell, WorstCase)
+
+
+def joined(one: CountedT, other: CountedT) -> CountedT:
+    """The same cell or worst case measured on other samples, counted together; a failed part is kept alone."""
+    for part in (one, other):
+        if isinstance(part, Cell) and part.status == "failed":
+            return part
+    right = np.concatenate([one.right(), other.right()])
+    counts = {"n": len(right), "correct": int(right.sum()), "outcomes": pack(right), "difference": None}
+    return one.model_copy(update={**counts, **merged(one, other)})

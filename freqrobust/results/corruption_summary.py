@@ -1,4 +1,4 @@
-"""The common corruptions by name, and what a report says about them: means, mCE, relative mCE.
+"""Summaries of the accuracies on corruptions: means, mCE, relative mCE.
 
 D. Hendrycks and T. Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations",
 ICLR 2019. The corruption error of corruption ``c`` is ``CE_c = sum over s of E_sc / sum over s of R_sc`` with the
@@ -15,7 +15,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from freqrobust.core.errors import DataError, SpecError
-from freqrobust.plugins.corruption_names import ATTACK, COMMON, EXTRA, SEVERITIES, constant_set
+from freqrobust.plugins.corruption_names import ATTACK, COMMON, EXTRA, SEVERITIES, constant_set, part_of
+from freqrobust.plugins.specs import UNDEFENDED
 
 if TYPE_CHECKING:
     from freqrobust.results.cells import Cell
@@ -36,20 +37,20 @@ ALEXNET = dict(
     )
 )
 ALEXNET_CLEAN = 0.435
-#: What stands for them where a reference report may be named.
+#: The name of this reference, in place of the file of a report.
 ALEXNET_NAME = "alexnet"
 _IMAGENET = 50_000
 
 
 @dataclass
 class Reference:
-    """What a model's corruption errors are divided by.
+    """Errors of the reference model, by which corruption errors are divided.
 
     Attributes:
         name: ``alexnet`` or the file of a report.
         clean: the clean error.
-        means: by corruption, the error over all severities.
-        errors: by the parameters of a corruption, where single ones are known.
+        means: mean error over all severities, by corruption.
+        errors: error of a single cell, by the parameters of its corruption.
     """
 
     name: str
@@ -58,7 +59,7 @@ class Reference:
     errors: dict[str, float] = field(default_factory=dict)
 
     def mean_error(self, cells: Sequence[Cell]) -> float | None:
-        """Mean error over these cells of one corruption; None where one is not known."""
+        """Mean error over these cells of one corruption; None where the error of a cell is unknown."""
         name = cells[0].attack_params["name"]
         if name in self.means:
             return self.means[name] if len(cells) == len(SEVERITIES) else None
@@ -78,12 +79,12 @@ def read_reference(
     """``alexnet``, a report or its file, as the reference for corruptions of these images.
 
     Args:
-        given: what was named.
+        given: the reference, or its name.
         data: the images of this run.
         wanted: the parameters of its corruptions.
 
     Raises:
-        SpecError: there is nothing to compare, or AlexNet's errors do not apply.
+        SpecError: there are no corruptions, or AlexNet's errors do not apply.
         DataError: the reference was measured on other images, or lacks corruptions.
         ReportError: the file is not a report.
     """
@@ -105,7 +106,7 @@ def read_reference(
             f"{name} was measured on other images ({report.data.spec}, n = {report.data.n}) than this run "
             f"({data.spec}, n = {data.n})"
         )
-    cells = [cell for cell in report.cells if cell.defense_spec == "none" and cell.accuracy is not None]
+    cells = [cell for cell in report.cells if cell.defense_spec == UNDEFENDED and cell.accuracy is not None]
     clean = [1 - cell.accuracy for cell in cells if cell.attack == "clean" and cell.accuracy is not None]
     errors = {_key(c.attack_params): 1 - c.accuracy for c in cells if c.attack == ATTACK and c.accuracy is not None}
     missing = [params for params in wanted if _key(params) not in errors]
@@ -121,10 +122,10 @@ def _key(params: Mapping[str, Any]) -> str:
 
 
 def applies_alexnet(data: DataRecord, wanted: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether these are the complete ImageNet-C files, the one case that AlexNet's errors are known for."""
+    """Whether these are the complete ImageNet-C files, for which AlexNet's errors are published."""
     found = {(params["name"], params["severity"]) for params in wanted if params.get("source") == "files"}
-    whole = data.n == _IMAGENET and data.classes == 1000 and tuple(data.shape) == (3, 224, 224)
-    return whole and {(name, severity) for name in COMMON for severity in SEVERITIES} <= found
+    complete = data.n == _IMAGENET and data.classes == 1000 and tuple(data.shape) == (3, 224, 224)
+    return complete and {(name, severity) for name in COMMON for severity in SEVERITIES} <= found
 
 
 def _corrupted(cells: Iterable[Cell]) -> list[Cell]:
@@ -132,10 +133,10 @@ def _corrupted(cells: Iterable[Cell]) -> list[Cell]:
 
 
 def summaries(report: Report, reference: Reference | None) -> list[CorruptionSummary]:
-    """One summary for each defense and each way of making the corruptions, of the 15 and of the four apart."""
+    """One summary for each defense, each part of the benchmark and each source of the corrupted images."""
     groups: dict[tuple[str, ...], list[Cell]] = {}
     for cell in _corrupted(report.cells):
-        part = "common" if cell.attack_params["name"] in COMMON else "extra"
+        part = part_of(cell.attack_params["name"])
         made = sorted((k, v) for k, v in cell.attack_params.items() if k not in ("name", "severity", "sha256"))
         groups.setdefault((cell.defense_spec, part, str(made)), []).append(cell)
     clean = {cell.defense_spec: cell.accuracy for cell in report.cells if cell.attack == "clean"}
@@ -146,8 +147,10 @@ def _summary(cells: list[Cell], report: Report, clean: float | None, reference: 
     from freqrobust.results.corruptions import CorruptionSummary
 
     first = cells[0]
-    names = [name for name in (*COMMON, *EXTRA) if any(cell.attack_params["name"] == name for cell in cells)]
-    part: Literal["common", "extra"] = "common" if names[0] in COMMON else "extra"
+    part = part_of(first.attack_params["name"])
+    benchmark = {"common": COMMON, "extra": EXTRA, "other": ()}[part]
+    measured = {cell.attack_params["name"] for cell in cells}
+    names = [name for name in benchmark if name in measured] or sorted(measured)
     rows = [_row(name, [c for c in cells if c.attack_params["name"] == name], clean, reference) for name in names]
     means = [row.accuracy for row in rows if row.accuracy is not None]
     params: dict[str, Any] = first.attack_params
@@ -165,7 +168,7 @@ def _summary(cells: list[Cell], report: Report, clean: float | None, reference: 
         source=source,
         constants=constants if source == "generated" else None,
         eight_bit=bool(params.get("eight_bit", True)),
-        complete=complete and len(names) == len(COMMON if part == "common" else EXTRA),
+        complete=complete and set(benchmark) <= measured,
         n=first.n,
         rows=rows,
         mean_accuracy=fmean(means) if len(means) == len(rows) else None,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
+from freqrobust.plugins.corruption_names import Part
 from freqrobust.results.records import _Part
-
-if TYPE_CHECKING:
-    pass
 
 
 class CorruptionRow(_Part):
@@ -29,7 +27,7 @@ class CorruptionSummary(_Part):
     defense: str
     defense_spec: str
     defense_params: dict[str, Any]
-    part: Literal["common", "extra"] = Field(description="of the 15 of the benchmark, or of the 4 for validation")
+    part: Part = Field(description="the 15 of the benchmark, its 4 for validation, or others")
     source: Literal["generated", "files"] = Field(description="made on the fly, or read from the published files")
     constants: Literal["cifar", "imagenet"] | None = Field(None, description="of generated ones")
     eight_bit: bool = True

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from freqrobust.results.records import ThreatRecord, _Part
 
-if TYPE_CHECKING:
-    pass
-
 #: What the checks say about the robust accuracy of a defense.
 Verdict = Literal["no problem found", "inconclusive", "overestimated", "not meaningful", "nothing to check"]
-#: Verdicts that older reports hold, and what they are called now.
-RENAMED_VERDICTS = {"believable": "no problem found", "doubtful": "inconclusive"}
 
 
 class Check(_Part):
@@ -29,7 +24,7 @@ class Check(_Part):
     threat: ThreatRecord | None = None
     attack: str | None = Field(None, description="the spec of the attack that was tried")
     transferred: bool = Field(False, description="that attack was run on the undefended model")
-    beyond: int | None = Field(None, description="samples that it misclassified and that are robust in the report")
+    additional: int | None = Field(None, description="samples that it misclassified and that are robust in the report")
     reason: str | None = Field(None, description="what was found, or why the check is not applicable")
     source: str
 
@@ -50,16 +45,3 @@ class Diagnosis(_Part):
     forwards: int = 0
     backwards: int = 0
     checks: list[Check]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _rename_verdict(cls, values: Any) -> Any:
-        """Read the verdicts of older reports; their sentences begin with the same word."""
-        if not isinstance(values, dict) or values.get("verdict") not in RENAMED_VERDICTS:
-            return values
-        old = values["verdict"]
-        values = {**values, "verdict": RENAMED_VERDICTS[old]}
-        sentence = values.get("sentence")
-        if isinstance(sentence, str) and sentence.startswith(old):
-            values["sentence"] = RENAMED_VERDICTS[old] + sentence.removeprefix(old)
-        return values

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from freqrobust.results.records import Interval, _Part
-
-if TYPE_CHECKING:
-    pass
 
 
 class SequentialRecord(_Part):
@@ -45,10 +42,19 @@ class RegressionRow(_Judged):
     n: int
     baseline: float | None = Field(None, description="accuracy of the baseline; of a sweep, the mean over its eps")
     new: float | None = Field(None, description="accuracy now; of a sweep, the mean over its eps")
-    lost: int = Field(0, description="samples right before and wrong now; of a sweep, those that break earlier")
-    gained: int = Field(0, description="samples wrong before and right now; of a sweep, those that break later")
-    detectable: float | None = Field(None, description="smallest drop that is found with the comparison's power")
-    churn: float | None = Field(None, description="share of samples assumed to improve all the same, for detectable")
+    newly_misclassified: int = Field(
+        0,
+        description="samples right before and wrong now; of a sweep, those misclassified at a smaller eps than before",
+    )
+    newly_correct: int = Field(
+        0, description="samples wrong before and right now; of a sweep, those misclassified at a larger eps than before"
+    )
+    minimum_detectable_drop: float | None = Field(
+        None, description="smallest drop that is detected with the comparison's power"
+    )
+    churn: float | None = Field(
+        None, description="share of samples assumed to improve, for the minimum detectable drop"
+    )
 
 
 class ThresholdRow(_Judged):

@@ -19,14 +19,16 @@ from freqrobust.results.summary import (
     Measure,
     distinct,
     entries,
-    footnotes,
     headline,
     level,
+    settings,
     short_name,
     statements,
     verdict_label,
     warning_text,
+    with_defense,
 )
+from freqrobust.results.view import footnotes
 
 #: Chance that any of the ranks of a board is wrong, at most.
 ALPHA = 0.05
@@ -130,7 +132,7 @@ def _standings(reports: Mapping[str, Report]) -> list[Standing]:
             model, diagnosis = names[name, entry.model], diagnoses.get(entry)
             found.append(
                 Standing(
-                    name=model if entry.defense == "none" else f"{model} + {entry.defense}",
+                    name=with_defense(model, entry.defense),
                     report=name,
                     entry=entry,
                     measures={m.label: m.found[entry] for m in measures if entry in m.found},
@@ -243,7 +245,7 @@ def _rank_notes(ranked: list[Standing], reports: Mapping[str, Report], chosen: M
 
 
 def _attacks(report: Report, entry: Entry, threat: ThreatRecord) -> tuple[str, ...]:
-    """Specs, in order, of the attacks that were aware of the defense and that count under a threat."""
+    """Specs, in order, of the adaptive attacks that count under a threat."""
     found = {
         cell.attack_spec
         for cell in report.cells
@@ -267,16 +269,11 @@ def differences(reports: Mapping[str, Report]) -> list[str]:
             for key, r in ((k, reports[k]) for k in (name, *apart))
         )
         found.append(f"not measured on the same samples, so these are compared as independent samples: {shown}")
-    settings: dict[str, dict[str, str]] = {
-        "seeds": {key: str(r.seed) for key, r in reports.items()},
-        "precisions": {key: r.environment.precision for key, r in reports.items()},
-        "versions of freqrobust": {key: r.freqrobust_version for key, r in reports.items()},
-        "versions of torch": {key: r.environment.torch for key, r in reports.items()},
-        "devices": {key: r.environment.device for key, r in reports.items()},
-    }
-    for what, values in settings.items():
+    by_report = {key: settings(report) for key, report in reports.items()}
+    for what in settings(first):
+        values = {key: used[what] for key, used in by_report.items()}
         if len(set(values.values())) > 1:
-            found.append(f"different {what}: {'; '.join(f'{key}: {value}' for key, value in values.items())}")
+            found.append(f"different {what}s: {'; '.join(f'{key}: {value}' for key, value in values.items())}")
     found += _different_thresholds(reports)
     for key, report in reports.items():
         failed = sum(cell.status == "failed" for cell in report.cells)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-if TYPE_CHECKING:
-    pass
+from freqrobust.numerics.threat import Norm
+from freqrobust.plugins.specs import UNDEFENDED
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 Interval = tuple[float, float]
 
 
@@ -65,20 +65,14 @@ class EnvironmentRecord(_Part):
 
 
 class ThreatRecord(_Part):
-    norm: str
+    norm: Norm
     eps: float
 
 
 class Difference(_Part):
-    against: str = "none"
+    against: str = UNDEFENDED
     points: float
     ci95: Interval
-
-
-class PerturbationRecord(_Part):
-    successes: int
-    linf_max: float
-    l2_mean: float
 
 
 class Warned(_Part):

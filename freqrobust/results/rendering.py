@@ -21,6 +21,8 @@ from freqrobust.results.summary import distinct
 
 #: The target that stands for standard output.
 STDOUT = "-"
+#: What a gate alone is shown by in a terminal.
+GATE_ON_SCREEN = f"table:show=gate={STDOUT}"
 #: The form of a file, by its ending.
 FORMS = {
     "html": "html",
@@ -49,7 +51,6 @@ class Output:
 
     @property
     def reporter(self) -> Reporter:
-        assert isinstance(self.plugin_spec.plugin, Reporter)
         return self.plugin_spec.plugin
 
 
@@ -133,8 +134,8 @@ def check_outputs(
             check_writable(output.target, flag)
 
 
-def _shows_several(cls: type[object]) -> bool:
-    return issubclass(cls, Reporter) and cls.render_many is not Reporter.render_many
+def _shows_several(cls: type[Reporter]) -> bool:
+    return cls.render_many is not Reporter.render_many
 
 
 def write_outputs(outputs: Sequence[Output], found: Mapping[str, Report], all_or_none: bool = False) -> list[str]:

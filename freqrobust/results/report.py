@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
+
+from pydantic import Field
 
 from freqrobust.core.errors import SpecError
 from freqrobust.results.analysis_record import AnalysisRecord, _read
@@ -15,18 +17,17 @@ from freqrobust.results.diagnosis import Diagnosis
 from freqrobust.results.gate_record import GateRecord
 from freqrobust.results.records import SCHEMA_VERSION, DataRecord, EnvironmentRecord, ModelRecord, Warned, _Part
 
-if TYPE_CHECKING:
-    pass
-
 
 class Report(_Part):
-    """Everything one evaluation found, and under which conditions."""
+    """Everything that one evaluation measured, and under which conditions."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     freqrobust_version: str
     created: str
     seed: int
+    criterion: str = "misclassification"
     status: Literal["complete", "partial"]
+    config: dict[str, Any] = Field({}, description="the options of the evaluation, with specs for plugins")
     models: list[ModelRecord]
     data: DataRecord
     environment: EnvironmentRecord
@@ -69,7 +70,7 @@ class Report(_Part):
         return json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
-        """Write the report; the file appears whole or not at all."""
+        """Write the report; a failure leaves no incomplete file."""
         from freqrobust.core.files import write_atomically
 
         write_atomically(path, self.dumps())

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from freqrobust.core.errors import PluginError
-from freqrobust.plugins.base import Plugin
+from freqrobust.plugins.plugin import Plugin
 from freqrobust.plugins.registry import Registry
 
 if TYPE_CHECKING:

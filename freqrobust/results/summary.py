@@ -7,9 +7,12 @@ from pathlib import PurePath
 from typing import Literal, NamedTuple
 
 from freqrobust.numerics.threat import Threat
+from freqrobust.plugins.specs import UNDEFENDED
 from freqrobust.plugins.suites import HEADLINE_RADIUS, scaled_radius
 from freqrobust.results.cells import Cell, WorstCase
+from freqrobust.results.corruptions import CorruptionSummary
 from freqrobust.results.diagnosis import Diagnosis, Verdict
+from freqrobust.results.gate_view import failed_rows, gate_verdict
 from freqrobust.results.records import ModelRecord, ThreatRecord, Warned
 from freqrobust.results.report import Report
 
@@ -47,6 +50,23 @@ def model_labels(report: Report) -> list[str]:
     )
 
 
+def model_prefixes(report: Report) -> list[str]:
+    """What names of cells begin with, for each model: nothing for a single model, else its label."""
+    return [f"{label}: " for label in model_labels(report)] if len(report.models) > 1 else [""]
+
+
+def settings(report: Report) -> dict[str, str]:
+    """What results of the same model on the same data may depend on, by its name."""
+    environment = report.environment
+    return {
+        "seed": str(report.seed),
+        "freqrobust version": report.freqrobust_version,
+        "torch version": environment.torch,
+        "device": environment.device,
+        "precision": environment.precision,
+    }
+
+
 def short_name(record: ModelRecord) -> str:
     if record.name:
         return record.name
@@ -77,58 +97,64 @@ def entry_labels(report: Report) -> dict[Entry, str]:
     if len(report.models) == 1:
         return {entry: entry.defense for entry in entries(report)}
     models = model_labels(report)
-    return {e: models[e.model] if e.defense == "none" else f"{models[e.model]} + {e.defense}" for e in entries(report)}
+    return {entry: with_defense(models[entry.model], entry.defense) for entry in entries(report)}
+
+
+def with_defense(model: str, defense: str) -> str:
+    """The name of a model under a defense."""
+    return model if defense == UNDEFENDED else f"{model} + {defense}"
 
 
 def headline(report: Report) -> list[Measure]:
     """Clean accuracy, LFC at the headline's radius, and the worst case under each threat."""
-    found = [Measure("clean", {_entry(c): c for c in report.cells if c.attack == "clean"})]
+    found = [Measure("clean", {entry_of(c): c for c in report.cells if c.attack == "clean"})]
     radius = headline_radius(report)
-    low: dict[Entry, Cell | WorstCase] = {_entry(c): c for c in report.cells if _is_lfc(c, radius)}
+    low: dict[Entry, Cell | WorstCase] = {entry_of(c): c for c in report.cells if _is_lfc(c, radius)}
     if low:
         found.append(Measure(f"LFC, radius {radius:g}", low))
     for threat in threats(report):
-        rows: dict[Entry, Cell | WorstCase] = {_entry(w): w for w in report.worst_case if w.threat == threat}
+        rows: dict[Entry, Cell | WorstCase] = {entry_of(w): w for w in report.worst_case if w.threat == threat}
         found.append(Measure(f"worst case {threat_text(threat)}", rows, threat))
     return found
 
 
 def attacks(report: Report) -> list[Measure]:
-    """Every attack with what each entry has against it, as the attack that knows the defense."""
+    """Every attack with the accuracy of each entry under it, adaptive attacks only."""
     found: dict[str, dict[Entry, Cell | WorstCase]] = {}
     for cell in report.cells:
         if cell.knowledge == "adaptive":
-            found.setdefault(cell.attack_spec, {})[_entry(cell)] = cell
+            found.setdefault(cell.attack_spec, {})[entry_of(cell)] = cell
     return [Measure(spec, cells) for spec, cells in found.items()]
 
 
-class Unaware(NamedTuple):
-    """One attack on one entry, by an attacker that knows the defense and by one that does not."""
+class Oblivious(NamedTuple):
+    """One attack on one entry: adaptive, and with adversarial examples crafted on the undefended model."""
 
     entry: Entry
     adaptive: Cell
     oblivious: Cell
 
     @property
-    def gap(self) -> float | None:
-        """How much more robust the defense looks to the one that does not know it, as a share."""
+    def overstated_by(self) -> float | None:
+        """How much more robust the defense looks under the oblivious attack, as a share."""
         if self.adaptive.accuracy is None or self.oblivious.accuracy is None:
             return None
         return self.oblivious.accuracy - self.adaptive.accuracy
 
 
-def false_security(report: Report) -> list[Unaware]:
+def oblivious_attacks(report: Report) -> list[Oblivious]:
     """Every pair of an adaptive and an oblivious cell of the same attack and entry."""
-    adaptive = {(_entry(c), c.attack_spec): c for c in report.cells if c.knowledge == "adaptive"}
+    adaptive = {(entry_of(c), c.attack_spec): c for c in report.cells if c.knowledge == "adaptive"}
     return [
-        Unaware(_entry(cell), adaptive[_entry(cell), cell.attack_spec], cell)
+        Oblivious(entry_of(cell), adaptive[entry_of(cell), cell.attack_spec], cell)
         for cell in report.cells
-        if cell.knowledge == "oblivious" and (_entry(cell), cell.attack_spec) in adaptive
+        if cell.knowledge == "oblivious" and (entry_of(cell), cell.attack_spec) in adaptive
     ]
 
 
-def _entry(one: Cell | WorstCase) -> Entry:
-    return Entry(one.model, one.defense_spec)
+def entry_of(record: Cell | WorstCase | CorruptionSummary | Diagnosis) -> Entry:
+    """The entry that a part of a report is about."""
+    return Entry(record.model, record.defense_spec)
 
 
 def threats(report: Report) -> list[ThreatRecord]:
@@ -142,12 +168,12 @@ def threats(report: Report) -> list[ThreatRecord]:
 
 def threat_text(threat: ThreatRecord) -> str:
     """``Linf 8/255``."""
-    return str(Threat(threat.norm, threat.eps))  # type: ignore[arg-type]
+    return str(Threat(threat.norm, threat.eps))
 
 
 def eps_text(threat: ThreatRecord) -> str:
     """The eps in the shorter spelling: ``8/255``, ``0.1``."""
-    return Threat(threat.norm, threat.eps).eps_text  # type: ignore[arg-type]
+    return Threat(threat.norm, threat.eps).eps_text
 
 
 def headline_radius(report: Report) -> float:
@@ -165,10 +191,10 @@ def _is_lfc(cell: Cell, radius: float) -> bool:
     )
 
 
-def at_chance(one: Cell | WorstCase) -> bool:
-    """Whether a shift accuracy is no better than independent predictions and labels would give."""
-    chance = one.by_chance if isinstance(one, Cell) else None
-    return chance is not None and one.ci95 is not None and one.ci95[0] <= chance
+def at_chance(record: Cell | WorstCase) -> bool:
+    """Whether an accuracy under shift is no better than independent predictions and labels would give."""
+    chance = record.chance_accuracy if isinstance(record, Cell) else None
+    return chance is not None and record.ci95 is not None and record.ci95[0] <= chance
 
 
 def where(report: Report, warning: Warned) -> str:
@@ -176,47 +202,6 @@ def where(report: Report, warning: Warned) -> str:
     parts = [model_labels(report)[warning.model]] if len(report.models) > 1 else []
     parts += [warning.defense] if warning.defense else []
     return f"{', '.join(parts)}: " if parts else ""
-
-
-class Footnote(NamedTuple):
-    """Something that a reader has to know about one number.
-
-    Attributes:
-        entry: the label of the model and defense.
-        about: the spec of the attack, or which worst case.
-        text: what there is to know.
-        worst_case: whether it is about a worst case, which is in the headline.
-    """
-
-    entry: str
-    about: str
-    text: str
-    worst_case: bool
-
-    def __str__(self) -> str:
-        return f"{self.entry} / {self.about}: {self.text}"
-
-
-def remarks(one: Cell | WorstCase) -> list[str]:
-    """What an attack reports about itself, the counts of its parts, and what the worst case owes to the checks."""
-    if isinstance(one, WorstCase):
-        some = f"{one.by_checks} of {one.n} samples are misclassified only by the diagnostic checks"
-        return [some] if one.by_checks else []
-    parts = ", ".join(f"{part} {count}" for part, count in (one.breakdown or {}).items())
-    return [*(one.notes or []), *([f"samples misclassified by each part: {parts}"] if parts else [])]
-
-
-def footnotes(report: Report) -> list[Footnote]:
-    """The footnotes of all worst cases, then of all cells, as every report shows them."""
-    labels = entry_labels(report)
-    found = []
-    for row in report.worst_case:
-        label = labels.get(_entry(row), row.defense_spec)
-        found += [Footnote(label, f"worst case {threat_text(row.threat)}", text, True) for text in remarks(row)]
-    for cell in report.cells:
-        about = cell.attack_spec + (" (oblivious)" if cell.knowledge == "oblivious" else "")
-        found += [Footnote(labels[_entry(cell)], about, text, False) for text in remarks(cell)]
-    return found
 
 
 def warning_text(report: Report, warning: Warned) -> str:
@@ -259,27 +244,21 @@ def statements(report: Report) -> list[Statement]:
     """The verdicts: of the gate, on what failed, and of the diagnostics on each robust accuracy."""
     found = []
     if report.gate is not None:
-        judged = [row for row in report.gate.rows if row.passed is not None]
-        failed = [row for row in judged if not row.passed]
-        if failed:
-            found.append(Statement("bad", f"gate failed: {len(failed)} of {len(judged)} checks"))
-            found += [Statement("bad", f"{row.name}: {row.text}") for row in failed]
-        else:
-            found.append(Statement("good", f"gate passed: {len(judged)} of {len(judged)} checks"))
-    broken = sum(cell.status == "failed" for cell in report.cells)
-    if broken:
-        found.append(Statement("bad", f"{broken} of {len(report.cells)} cells failed and are in no worst case"))
-    for one in report.diagnostics:
-        found.append(Statement(level(one), verdict_text(report, one)))
+        found.append(Statement("good" if report.gate.passed else "bad", gate_verdict(report.gate)))
+        found += [Statement("bad", f"{row.name}: {row.text}") for row in failed_rows(report.gate)]
+    failures = sum(cell.status == "failed" for cell in report.cells)
+    if failures:
+        found.append(Statement("bad", f"{failures} of {len(report.cells)} cells failed and are in no worst case"))
+    found += [Statement(level(diagnosis), verdict_text(report, diagnosis)) for diagnosis in report.diagnostics]
     return found
 
 
-def verdict_text(report: Report, one: Diagnosis) -> str:
+def verdict_text(report: Report, diagnosis: Diagnosis) -> str:
     """The sentence of a diagnosis, with the entry that it is about and beginning with the verdict."""
-    said = one.sentence if one.sentence.startswith(one.verdict) else f"{one.verdict}: {one.sentence}"
-    return f"{diagnosed(report, one)}: {said}"
+    verdict, sentence = diagnosis.verdict, diagnosis.sentence
+    return f"{diagnosed(report, diagnosis)}: {sentence if sentence.startswith(verdict) else f'{verdict}: {sentence}'}"
 
 
-def diagnosed(report: Report, one: Diagnosis) -> str:
+def diagnosed(report: Report, diagnosis: Diagnosis) -> str:
     """The label of the entry that a diagnosis is about."""
-    return entry_labels(report).get(Entry(one.model, one.defense_spec), one.defense_spec)
+    return entry_labels(report).get(entry_of(diagnosis), diagnosis.defense_spec)

@@ -1,4 +1,4 @@
-"""The embedded demo: a small CNN trained on the spot on scikit-learn's digits."""
+"""``demo``: a small CNN that is trained on scikit-learn's digits when it is first used."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ from freqrobust.core.errors import FreqRobustError, JournalError
 from freqrobust.core.files import identity
 from freqrobust.core.progress import Progress
 from freqrobust.core.source_hash import code_hash
-from freqrobust.data.sources import load_data
+from freqrobust.data.source_table import DataRequest
+from freqrobust.data.sources import digits
 from freqrobust.models import normalization
 from freqrobust.models.architectures import SmallCNN
 from freqrobust.models.classifier import Classifier
 from freqrobust.models.files import save_model
 from freqrobust.models.loading import load_model
-from freqrobust.models.sources import Loaded, ModelRequest
+from freqrobust.models.source_table import LoadedModel, ModelRequest, ModelSource
 from freqrobust.training.fit import Recipe, fit
 
 RECIPE = Recipe(epochs=12, learning_rate=0.1, batch=64)
 
 
-def load(request: ModelRequest) -> Loaded:
-    """The demo classifier, about 97 % right on the test split; trained in seconds, then taken from the cache."""
+def load(request: ModelRequest) -> LoadedModel:
+    """The demo classifier, with about 97 % accuracy on the test split; trained within seconds, then cached."""
     network = _cached(request.cache_dir, request.progress)
-    return Loaded(network, "small_cnn", normalization.preset("none", "none"))
+    return LoadedModel(network, "small_cnn", normalization.preset("none", "none"))
 
 
 def _cached(cache_dir: Path | None, progress: Progress) -> torch.nn.Module:
     key = identity(["demo", RECIPE.__dict__, code_hash([__name__]), torch.__version__])
     path = cache_dir / "models" / f"demo-{key}.pt" if cache_dir is not None else None
     if path is not None and path.exists():
-        with contextlib.suppress(FreqRobustError):  # a damaged file is made again
+        with contextlib.suppress(FreqRobustError):  # a damaged file is replaced
             return load_model(path).network
     network = _trained(progress)
     if path is not None:
@@ -45,14 +46,17 @@ def _cached(cache_dir: Path | None, progress: Progress) -> torch.nn.Module:
 
 
 def _trained(progress: Progress) -> torch.nn.Module:
-    data = load_data("digits", split="train")
+    data = digits.load(DataRequest("digits", split="train"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = SmallCNN(num_classes=10, in_channels=1)
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # layers this small lose more by waiting for each other
+    torch.set_num_threads(1)  # with layers this small, several threads are slower than one
     try:
         fit(network, data, RECIPE, device=torch.device("cpu"), progress=progress, label="demo model")
     finally:
         torch.set_num_threads(threads)
     return network
+
+
+SOURCE = ModelSource("demo", "a small CNN, trained on digits when first used", load)

@@ -24,7 +24,10 @@
       var value = cell.getAttribute("data-v");
       return value === "" ? null : Number(value);
     }
-    return cell.textContent.trim();
+    var text = cell.textContent.trim();
+    if (!cell.classList.contains("num")) { return text; }
+    var number = parseFloat(text);
+    return isNaN(number) ? null : number;
   }
 
   function compare(a, b) {

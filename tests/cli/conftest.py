@@ -17,15 +17,13 @@ import pytest
 import torch
 from torch import nn
 
-from freqrobust.data.sources import load_data
+from freqrobust.data.loading import load_data
 from freqrobust.models.architectures import SmallCNN
 from freqrobust.models.files import save_model
 from support.command import Result
 
 #: What `-c` gives a Python of its own to be the command; a terminal's Ctrl-C handler even where the parent ignores it.
-ENTRY = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from freqrobust.cli import main; main()"
-)
+ENTRY = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from freqrobust.cli.main import main; main()"
 
 
 @contextmanager

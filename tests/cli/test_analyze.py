@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import inspect
 import json
 import sys
 from collections.abc import Callable
@@ -12,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from freqrobust.cli.analyze_options import analyze_command
-from freqrobust.harness.analysis import ANALYZE_OPTIONS, analyses
+from freqrobust.core.config import AnalyzeCommand, reserved_names
+from freqrobust.harness.analysis import analyses
 from freqrobust.results.report import Report
 
 Rejected = Callable[..., str]
@@ -39,7 +38,7 @@ def test_table_json_and_picture(look: list[str], command: Callable[..., Any]) ->
     assert found["params"] == {"norm": 1.0, "layer": None, "clip": False}
     assert found["data"]["n"] == 10
     (one,) = found["results"]
-    assert (one["label"], one["defense"], one["directions"]) == ("digits", "none", 34)
+    assert (one["label"], one["defense"], one["directions"]) == ("digits", "undefended", 34)
     assert len(one["error"]) == 8
     assert all(len(row) == 8 for row in one["error"])
 
@@ -58,9 +57,9 @@ def test_models_and_defenses_side_by_side(look: list[str], trained: Path, comman
     found = json.loads(Path("both.json").read_text(encoding="utf-8"))
     labels = [(one["model"], one["label"], one["defense_spec"]) for one in found["results"]]
     assert labels == [
-        (0, "one", "none"),
+        (0, "one", "undefended"),
         (0, "one + smooth:rho=1", "smooth:rho=1"),
-        (1, "two", "none"),
+        (1, "two", "undefended"),
         (1, "two + smooth:rho=1", "smooth:rho=1"),
     ]
     assert found["results"][0]["error"] == found["results"][2]["error"]
@@ -116,10 +115,13 @@ def test_into_a_report(picture: str | None, look: list[str], base: list[str], co
         ("--json folder", "cannot write"),
         ("--into missing.json", "missing.json: No such file"),
         ("--into broken.json", "broken.json is not JSON"),
-        ("--no-baseline", "--no-baseline needs a --defense"),
+        ("--no-baseline", "--no-undefended needs --defense"),
         ("--defense smoth", "unknown defense 'smoth'; did you mean 'smooth'?"),
-        ("--arch auto --arch auto", "--arch is given 2 times for 1 models; give one for all, or one each"),
-        ("--label a --label b", "--label is given 2 times for 1 models; give one each"),
+        (
+            "--arch auto --arch auto",
+            "--arch should be given once for all models, or once for each model, but it is given 2 times",
+        ),
+        ("--label a --label b", "--label should be given once for each model, but it is given 2 times for 1 model"),
         ("--rho 1", "no such option: --rho"),
         ("surplus", "unexpected extra argument"),
         ("--batch-size 0", "--batch-size should be auto or at least 1"),
@@ -314,9 +316,10 @@ def test_bad_plugin(
 
 
 def test_core_options_cannot_be_fields(look: list[str], rejected: Rejected, write: Callable[[str, str], str]) -> None:
-    names = set(inspect.signature(analyze_command({})).parameters)
-    assert {"out", "into", "model", "seed"} <= names <= ANALYZE_OPTIONS
-    for name in sorted(names - {"json"}):
+    names = reserved_names("analyze")
+    assert {"out", "into", "model", "seed", "label", "labels", "no_undefended", "json"} <= names
+    assert set(AnalyzeCommand.model_fields) <= names
+    for name in sorted(names - {"json"}):  # pydantic itself warns of that one
         write("mine.py", MINE.replace("times", name).replace("BODY", ""))
         message = rejected("analyze", "mine.py:Mine", *look[2:])
         assert f"the parameter {name!r} has the name of an option of freqrobust analyze" in message

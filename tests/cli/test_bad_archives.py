@@ -20,7 +20,7 @@ from PIL import Image
 from freqrobust.core.errors import DataError, ModelError
 from freqrobust.data import arrays, image_folders
 from freqrobust.data.adversarial_sets import read_all
-from freqrobust.data.sources import load_data
+from freqrobust.data.loading import load_data
 from freqrobust.models.architectures import SmallCNN
 from freqrobust.models.checkpoints import check_storage
 
@@ -209,7 +209,7 @@ def test_pipes_among_images(kind: str, trained: Path, rejected: Rejected) -> Non
         else:
             path.symlink_to("/dev/zero")
         message = rejected("eval", "--model", trained, "--data", "folder:images")
-    assert "images/a/x.png is named like an image, but is no file" in message
+    assert "images/a/x.png is named like an image, but is not a file" in message
 
 
 def test_folders_that_lead_round_in_a_circle() -> None:

@@ -134,7 +134,7 @@ def test_given_architecture_does_not_fit(untrained: SmallCNN, digits: Path, reje
     [
         ("smal_cnn", "unknown architecture 'smal_cnn'; did you mean 'small_cnn'?"),
         ("torchvision:resnet19", "unknown architecture 'torchvision:resnet19'"),
-        ("nets.py:missing", "nets.py has no callable 'missing'"),
+        ("nets.py:missing", "nets.py has no 'missing'"),
         ("nets.py:number", "should return an nn.Module, but returned int"),
         ("nets.py:broken", "boom"),
         ("absent.py:make", "absent.py does not exist"),
@@ -152,7 +152,7 @@ def test_bad_arch(
 @pytest.mark.parametrize(
     ("spec", "expected"),
     [
-        ("nets.py:missing", "nets.py has no callable 'missing'"),
+        ("nets.py:missing", "nets.py has no 'missing'"),
         ("nets.py:number", "should return an nn.Module, but returned int"),
         ("nets.py:broken", "boom"),
         ("nets.py:needs_more", "width"),

@@ -43,17 +43,18 @@ def worse(trained: Path, workspace: Path) -> Path:
 
 @pytest.fixture
 def project(trained: Path, digits: Path, workspace: Path) -> Callable[..., Path]:
-    """Write a project file; given lines come first, tables last."""
+    """Write a project file, with more lines in [eval] and more tables."""
 
-    def write(top: str = "", tables: str = "", model: Path = trained) -> Path:
+    def write(top: str = "", tables: str = "", model: Path = trained, baseline: str = "baseline.json") -> Path:
+        gate = f'[gate]\nbaseline = "{baseline}"' if baseline else "[gate]"
         lines = [
+            "[eval]",
             f'model = "{model}"',
             'normalize = "none"',
             f'data = "{digits}"',
             f'attacks = ["{ATTACKS}"]',
-            'baseline = "baseline.json"',
             top,
-            tables,
+            tables.replace("[gate]", gate) if "[gate]" in tables else f"{gate}\n{tables}",
         ]
         path = workspace / "freqrobust.toml"
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -69,16 +70,16 @@ def test_thresholds_decide_the_exit_code(base: list[str], command: Command, work
     run = [*base, "--attack", ATTACKS, "--json", "r.json"]
     good = command(*run, "--fail-under", "clean>=0.8", "--fail-under", "pgd:eps=4/255>=0.5")
     assert good.code == 0, good.err
-    assert "gate: passed" in good.out
+    assert "gate passed: " in good.out
     bad = command(*run, "--fail-under", "clean>=0.8", "--fail-under", "worst>=0.99")
     assert bad.code == 1, bad.err
-    assert "gate: FAILED: 2 of 3" in bad.out
+    assert "gate failed: 2 of 3 checks failed" in bad.out
     record = Report.from_json(workspace / "r.json").gate
     assert record is not None
     assert {row.name: row.passed for row in record.thresholds} == {
-        "none / clean": True,
-        "none / worst-linf-4/255": False,
-        "none / worst-linf-16/255": False,
+        "undefended / clean": True,
+        "undefended / worst-linf-4/255": False,
+        "undefended / worst-linf-16/255": False,
     }
     assert all(row.kind == "threshold" and row.required in (0.8, 0.99) for row in record.thresholds)
 
@@ -118,15 +119,15 @@ def test_a_defense_that_failed_reaches_nothing(
         "mine.py",
         "from freqrobust import Defense\nclass Broken(Defense):\n    def apply(self, *all): raise OSError('no')\n",
     )
-    path = project('defenses = ["mine.py:Broken"]', '[thresholds]\nclean = 0.1\n"Broken/worst" = 0\n"Broken/clean" = 0')
-    path.write_text(path.read_text().replace('baseline = "baseline.json"\n', ""))
+    thresholds = '[thresholds]\nclean = 0.1\n"Broken/worst" = 0\n"Broken/clean" = 0'
+    project('defenses = ["mine.py:Broken"]', thresholds, baseline="")
     result = command("check", "--json", "r.json", *(["--sequential"] if sequential else []))
     assert result.code == 1, result.err
     gate = Report.from_json("r.json").gate
     assert gate is not None
     verdicts = {row.name: row.passed for row in gate.thresholds}
     assert verdicts == {
-        "none / clean": True,
+        "undefended / clean": True,
         "Broken / worst-linf-4/255": False,
         "Broken / worst-linf-16/255": False,
         "Broken / clean": False,
@@ -139,8 +140,8 @@ def test_a_defense_that_failed_reaches_nothing(
     [
         (["pdg>=0.5"], "threshold 'pdg' names no cell; did you mean 'pgd'?"),
         (["smooth/pgd>=0.5"], "names no cell"),
-        (["clean=0.5"], "expected TARGET>=SHARE"),
-        ([">=0.5"], "expected TARGET>=SHARE"),
+        (["clean=0.5"], "expected CELL>=SHARE"),
+        ([">=0.5"], "expected CELL>=SHARE"),
         (["clean>=much"], "expected a number after >=, but got 'much'"),
         (["clean>=90"], "did you mean 0.9?"),
         (["clean>=-0.1"], "a share in [0, 1]"),
@@ -156,7 +157,7 @@ def test_bad_thresholds_are_said_before_anything_is_measured(
 
 
 def test_confident_alone_is_refused(base: list[str], rejected: Callable[..., str]) -> None:
-    assert "--confident needs a --fail-under" in rejected(*base, "--confident")
+    assert "--confident needs --fail-under" in rejected(*base, "--confident")
 
 
 # compare
@@ -177,7 +178,7 @@ def test_compare(two: tuple[Path, Path], command: Command, monkeypatch: pytest.M
     monkeypatch.setenv("COLUMNS", "80")
     worse = command("compare", old, new, "--json", "verdict.json")
     assert worse.code == 1, worse.out
-    assert "gate: FAILED" in worse.out
+    assert "gate failed: " in worse.out
     assert worse.err == ""
     assert max(map(len, worse.out.splitlines())) <= 80
     judged = Report.from_json("verdict.json")
@@ -185,12 +186,45 @@ def test_compare(two: tuple[Path, Path], command: Command, monkeypatch: pytest.M
     assert judged.gate.comparison is not None
     assert judged.gate.comparison.baseline == str(old)
     names = [row.name for row in judged.gate.comparison.rows if row.passed is not None]
-    assert sorted(names) == ["none / clean", "none / worst-linf-16/255", "none / worst-linf-4/255"]
+    assert sorted(names) == ["undefended / clean", "undefended / worst-linf-16/255", "undefended / worst-linf-4/255"]
     better = command("compare", new, old)
     assert better.code == 0
-    assert "gate: passed" in better.out
+    assert "gate passed: " in better.out
     same = command("compare", old, old, "--strict", "--quiet")
     assert (same.code, same.out) == (0, "")
+
+
+def test_compare_writes_every_report(two: tuple[Path, Path], command: Command, workspace: Path) -> None:
+    """The new report with the gate in it, by whatever reporter; the terminal shows only the gate."""
+    files = ["gate.html", "pr.md", "gate.tex", "gate.csv", "gate.xml", "gate.json", "gate.txt"]
+    result = command("compare", *two, *(part for name in files for part in ("--report", name)))
+    assert result.code == 1, result.err
+    assert result.err.splitlines() == [f"written: {name}" for name in files]
+    assert "Changes from the baseline" in result.out
+    assert "Headline" not in result.out
+    for name in files:
+        text = (workspace / name).read_text(encoding="utf-8")
+        assert "regression" in text, name
+        assert "worst-linf-16/255" in text, name
+    assert "Headline" in (workspace / "gate.txt").read_text(encoding="utf-8")
+    printed = command("compare", *two, "--report", "markdown=-", "--quiet")
+    assert (printed.code, printed.out) == (1, (workspace / "pr.md").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("out.docx", "no form of report is written to files ending in .docx"),
+        ("json=old.json", "old.json is already taken"),
+        ("html=.", "cannot write .: it is a directory"),
+    ],
+)
+def test_compare_refuses_reports_early(
+    two: tuple[Path, Path], rejected: Callable[..., str], target: str, said: str
+) -> None:
+    before = two[0].read_bytes()
+    assert said in rejected("compare", *two, "--report", target)
+    assert two[0].read_bytes() == before
 
 
 def test_compare_with_limits(two: tuple[Path, Path], command: Command) -> None:
@@ -201,7 +235,7 @@ def test_compare_with_limits(two: tuple[Path, Path], command: Command) -> None:
         "compare", *two, "--gate", "sweep", "--gate", "clean", "--max-drop", "1", "--max-drop", "sweep-pgd=0.01"
     )
     assert only.code == 1
-    assert "FAILED: 1 of 2" in only.out
+    assert "gate failed: 1 of 2" in only.out
 
 
 def test_comparing_needs_no_torch() -> None:
@@ -209,9 +243,7 @@ def test_comparing_needs_no_torch() -> None:
     import subprocess
     import sys
 
-    code = (
-        "import sys, freqrobust.gate.regression, freqrobust.gate, freqrobust.gate.table; print('torch' in sys.modules)"
-    )
+    code = "import sys, freqrobust.cli.gate, freqrobust.gate.thresholds, freqrobust.reports.table; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "False\n"
 
@@ -245,16 +277,16 @@ def test_init_check_update(command: Command, workspace: Path) -> None:
     ]
     missing = command("check")
     assert missing.code == 2
-    assert "no baseline robustness-baseline.json yet: freqrobust check --update-baseline writes it" in missing.err
+    assert "no baseline robustness-baseline.json: freqrobust check --update-baseline writes it" in missing.err
     written = command("check", "--update-baseline")
     assert written.code == 0, written.err
     assert "baseline written: robustness-baseline.json" in written.out
-    assert "points is found with 80% power" in written.out
+    assert "the minimum detectable drop is " in written.out
     baseline = Report.from_json("robustness-baseline.json")
     assert baseline.gate is None
     passed = command("check", "--json", "r.json")
     assert passed.code == 0, passed.err
-    assert "gate: passed" in passed.out
+    assert "gate passed: " in passed.out
     gate = Report.from_json("r.json").gate
     assert gate is not None
     assert gate.passed
@@ -268,7 +300,7 @@ def test_gate_cells_that_cannot_fail_are_said_when_the_baseline_is_written(
     written = command("check", "--update-baseline")
     assert written.code == 0, written.err
     assert Report.from_json("baseline.json").worst_case[0].correct == 0  # any image is within that eps
-    line = "no regression can be detected in none / worst-linf-1: the accuracy in the baseline is 0.0%, and cannot drop"
+    line = "no regression can be detected in undefended / worst-linf-1: the accuracy in the baseline is 0.0%, which cannot drop"
     assert [x for x in written.out.splitlines() if x.startswith("no regression")] == [line]
     checked = command("check", "--json", "r.json")
     assert checked.code == 0, checked.err
@@ -291,7 +323,7 @@ def test_init_beside_a_broken_baseline(command: Command, workspace: Path) -> Non
     Path(init.BASELINE).write_text("{", encoding="utf-8")
     found = command("init", "--ci", "none")
     assert found.code == 0, found.err
-    assert f"{init.BASELINE} is there already, but cannot be used: " in found.out
+    assert f"{init.BASELINE} already exists, but cannot be used: " in found.out
     assert Path(init.BASELINE).read_text(encoding="utf-8") == "{"
 
 
@@ -302,12 +334,12 @@ def test_check_fails_when_the_model_gets_worse(project: Callable[..., Path], wor
     project(model=worse)
     failed = command("check")
     assert failed.code == 1, failed.err
-    assert "gate: FAILED" in failed.out
+    assert "gate failed: " in failed.out
     before = Path("baseline.json").read_bytes()
     shown = command("check", "--update-baseline")
     assert shown.code == 0
-    assert "Against the old baseline.json" in shown.out
-    assert "FAIL" in shown.out
+    assert "Changes from the baseline baseline.json (replaced)" in shown.out
+    assert "regression" in shown.out
     assert Path("baseline.json").read_bytes() != before
     assert command("check").code == 0
 
@@ -358,7 +390,7 @@ def test_a_sequential_check_says_what_it_saved(base: list[str], project: Callabl
     assert any(one is not None and one.seen < 60 for one in seen.values())
     assert sum(c.forwards + c.backwards for c in part.cells) < sum(c.forwards + c.backwards for c in whole.cells)
     assert "saved) (sequential)" in " ".join(early.out.split())
-    assert "the baseline baseline.json was not compared with" in early.out
+    assert "the report was not compared with the baseline baseline.json" in early.out
     # what was measured is what the full check measured of the same samples
     for row in part.gate.thresholds:
         assert row.sequential is not None
@@ -380,7 +412,7 @@ def test_update_keeps_the_baseline_where_cells_failed(
     path.write_text(path.read_text().replace(ATTACKS, "mine.py:Broken"))
     result = command("check", "--update-baseline")
     assert result.code == 3
-    assert "is left as it was, as some cells failed" in result.err
+    assert "is not replaced, because some cells failed" in result.err
     assert not Path("baseline.json").exists()
 
 
@@ -428,32 +460,35 @@ def test_a_broken_baseline(
     update = command("check", "--update-baseline")
     if how == "other data":  # readable: replaced, and that they cannot be compared is said
         assert update.code == 0
-        assert "the old baseline: cannot compare" in update.out
+        assert "the replaced baseline: cannot compare" in update.out
     else:
         assert update.code == 2
-        assert "is not overwritten, as it cannot be read" in update.err
+        assert "is not overwritten, because it cannot be read" in update.err
         assert path.read_bytes() == broken
 
 
 BAD_PROJECTS = {
-    "an unknown key": ("modle = 1", "", "line 6: unknown key 'modle'; did you mean 'model'?"),
+    "an unknown key": ("modle = 1", "", "line 6: unknown key 'eval.modle'; did you mean 'model'?"),
     "a key of eval with an underscore": (
         "batch_size = 1",
         "",
-        "line 6: unknown key 'batch_size'; did you mean 'batch-size'?",
+        "line 6: unknown key 'eval.batch_size'; did you mean 'batch-size'?",
     ),
-    "a key in the wrong table": ("alpha = 0.1", "", "line 6: unknown key 'alpha'; it belongs into [gate]"),
+    "a key in the wrong table": ("alpha = 0.1", "", "line 6: unknown key 'eval.alpha'; it belongs into [gate]"),
     "an unknown key of a table": (
         "",
         "[gate]\nmax_drop = 0.1",
-        "line 8: unknown key 'gate.max_drop'; did you mean 'max-drop'?",
+        "line 9: unknown key 'gate.max_drop'; did you mean 'max-drop'?",
     ),
-    "an unknown table": ("", "[treshold]\nclean = 0.1", "line 7: unknown key 'treshold'; did you mean 'thresholds'?"),
-    "a wrong type": ('seed = "x"', "", "line 6: seed should be a valid integer, but got 'x'"),
-    "a wrong type in a table": ("", '\n[gate]\n\nalpha = "x"', "line 10: gate.alpha should be a valid number"),
+    "an unknown table": ("", "[treshold]\nclean = 0.1", "line 9: unknown key 'treshold'; did you mean 'thresholds'?"),
+    "a wrong type": ('seed = "x"', "", "line 6: eval.seed should be a whole number, but got 'x'"),
+    "a wrong type in a table": ("", '[gate]\n\nalpha = "x"', "line 10: gate.alpha should be a valid number"),
+    "a threshold that is no number": ("", '[thresholds]\nclean = "x"', "line 10: thresholds.clean should be a number"),
+    "two attacks": ('suite = "quick"', "", "line 1: give either eval.attacks or eval.suite, not both"),
+    "nothing to evaluate": ("undefended = false", "", "eval.undefended = false needs eval.defenses"),
     "no TOML": ("x = = 1", "", "is not TOML"),
-    "a limit of nothing": ("limit = 0", "", "line 6: limit should be greater than or equal to 1"),
-    "two choices": ('suite = "quick"', "", "give either attacks or a suite, not both"),
+    "a limit of nothing": ("limit = 0", "", "line 6: eval.limit should be at least 1"),
+    "two choices": ("limit = 5\nfirst = 5", "", "give either eval.limit or eval.first, not both"),
     "a threshold out of range": (
         "",
         "[thresholds]\nclean = 90",
@@ -492,15 +527,33 @@ def test_without_a_project(rejected: Callable[..., str]) -> None:
     [
         ([], "", "has neither a baseline nor [thresholds]: there is nothing to check"),
         (["--update-baseline"], "", "names no baseline to update"),
-        (["--sequential"], "", "a sequential check decides thresholds, and there are none"),
-        (["--update-baseline", "--sequential"], 'baseline = "b.json"', "--update-baseline needs every sample"),
+        (["--sequential"], "", "a sequential check needs thresholds, but there are none"),
+        (["--update-baseline", "--sequential"], '[gate]\nbaseline = "b.json"', "--update-baseline needs every sample"),
     ],
 )
 def test_nothing_to_check(
     options: list[str], top: str, said: str, workspace: Path, rejected: Callable[..., str]
 ) -> None:
-    (workspace / "freqrobust.toml").write_text(f'model = "demo"\ndata = "digits"\n{top}\n')
+    (workspace / "freqrobust.toml").write_text(f'[eval]\nmodel = "demo"\ndata = "digits"\n{top}\n')
     assert said in rejected("check", *options)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('model = "demo"', "line 1: 'model' belongs into the table [eval]: move it below the line [eval]"),
+        ("batch-size = 5", "line 1: 'batch-size' belongs into the table [eval]"),
+        ('baseline = "b.json"', "line 1: 'baseline' belongs into the table [gate]"),
+        ("eval = 3", "line 1: 'eval' should be a table: write [eval]"),
+        (
+            "modle = 1",
+            "line 1: unknown key 'modle'; did you mean 'model'? (tables: eval, gate, sequential, thresholds)",
+        ),
+    ],
+)
+def test_keys_outside_of_the_tables(line: str, said: str, workspace: Path, rejected: Callable[..., str]) -> None:
+    (workspace / "freqrobust.toml").write_text(f"{line}\n")
+    assert said in rejected("check")
 
 
 # init
@@ -510,8 +563,8 @@ def test_nothing_to_check(
 def test_init_writes_what_can_be_read(ci: str, command: Command, workspace: Path) -> None:
     assert command("init", "--ci", ci).code == 0
     project = read_project(workspace / "freqrobust.toml")
-    assert (project.model, project.data, project.normalize) == (["demo"], "digits", ["none"])
-    assert project.gate == type(project.gate)()  # the file shows the defaults
+    assert (project.eval.model, project.eval.data, project.eval.normalize) == (["demo"], "digits", ["none"])
+    assert project.gate == type(project.gate)(baseline=init.BASELINE)  # the file shows the defaults
     assert project.sequential == type(project.sequential)()
     files = {str(path.relative_to(workspace)) for path in workspace.rglob("*") if path.is_file()}
     expected = {"freqrobust.toml"} | ({str(init.WORKFLOWS[ci][0])} if ci != "none" else set())
@@ -523,14 +576,14 @@ def test_init_writes_what_can_be_read(ci: str, command: Command, workspace: Path
 def test_init_pins_what_it_recognises(command: Command, trained: Path, digits: Path, workspace: Path) -> None:
     assert command("init", "--model", trained, "--data", digits, "--ci", "none").code == 0
     project = read_project(workspace / "freqrobust.toml")
-    assert project.model == [str(trained)]
-    assert project.normalize == ["none"]
+    assert project.eval.model == [str(trained)]
+    assert project.eval.normalize == ["none"]
 
 
 def test_init_quotes(command: Command, workspace: Path) -> None:
     odd = 'a "b" \\ c.pt'
     assert command("init", "--model", odd, "--normalize", "half", "--data", "x.npz", "--ci", "none").code == 0
-    assert read_project(workspace / "freqrobust.toml").model == [odd]
+    assert read_project(workspace / "freqrobust.toml").eval.model == [odd]
 
 
 @pytest.mark.parametrize("there", ["freqrobust.toml", ".github/workflows/robustness.yml"])
@@ -538,14 +591,14 @@ def test_init_never_overwrites(there: str, workspace: Path, rejected: Callable[.
     path = workspace / there
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("mine")
-    assert f"{there} is there already, and init never overwrites; nothing was written" in rejected("init")
+    assert f"{there} already exists, and init never overwrites a file; nothing was written" in rejected("init")
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (["--ci", "githib"], "did you mean 'github'?"),
-        (["--model", "net.pt"], "init needs --data"),
+        (["--model", "net.pt"], "init with --model also needs --data"),
         (["--model", "none.pt", "--data", "digits"], "does not exist"),
         (["--model", "a\nb", "--data", "digits", "--normalize", "none"], "control characters"),
     ],
@@ -554,7 +607,7 @@ def test_bad_init(options: list[str], said: str, rejected: Callable[..., str]) -
     assert said in rejected("init", *options)
 
 
-@pytest.mark.parametrize("name", ["compare", "check", "init"])
+@pytest.mark.parametrize("name", ["compare", "init"])
 def test_help_of_the_gate(name: str, command: Command) -> None:
     result = command(name, "--help")
     assert result.code == 0

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from freqrobust.data.sources import load_data
+from freqrobust.data.loading import load_data
 from freqrobust.results.report import Report
 
 Command = Callable[..., Any]
@@ -35,8 +35,11 @@ Rejected = Callable[..., str]
         ),
         ("--suite corruptions-extra", "saturate takes images of 3 channels"),
         ("--suite corruptions:files=nowhere", "corruption: nowhere is not a folder"),
-        ("--suite corruptions:files=empty", "empty holds neither gaussian_noise.npy nor gaussian_noise/1/CLASS/IMAGE"),
-        ("--suite corruptions:files=short", "short: gaussian_noise.npy holds 7 images, but labels.npy 60 labels"),
+        (
+            "--suite corruptions:files=empty",
+            "empty contains neither gaussian_noise.npy nor gaussian_noise/1/CLASS/IMAGE",
+        ),
+        ("--suite corruptions:files=short", "short: gaussian_noise.npy has 7 images, but labels.npy has 60 labels"),
         ("--suite corruptions:file=short", "corruption: unknown parameter 'file'"),
         ("--attack corruption:name=frost,severity=1,frost=empty", "frost=empty contains no pictures"),
         ("--attack corruption:name=frost,severity=1,frost=small", "after scaling by 0.2, but the images have 8 x 8"),
@@ -70,8 +73,8 @@ def test_bad_request(arguments: str, expected: str, base: list[str], rejected: R
         ("cifar10c:nowhere,name=fog,severity=3", "nowhere is not a folder; expected cifar10c:DIR,name=fog,severity=3"),
         ("cifar10c:.,name=fog,severity=3", "fog.npy cannot be read: No such file or directory"),
         ("cifar10c:.,name=fog,severity=0", "name a corruption and a severity of 1 to 5"),
-        ("imagenetc:.,name=fog,severity=3", "holds neither fog.npy nor fog/3/CLASS/IMAGE"),
-        ("cifar10c", "did you mean 'cifar10'?"),
+        ("imagenetc:.,name=fog,severity=3", "contains neither fog.npy nor fog/3/CLASS/IMAGE"),
+        ("cifar10c", "data 'cifar10c': expected cifar10c:DIR,name=NAME,severity=S"),
     ],
 )
 def test_bad_data(data: str, expected: str, trained: Path, rejected: Rejected) -> None:
@@ -81,7 +84,7 @@ def test_bad_data(data: str, expected: str, trained: Path, rejected: Rejected) -
 def test_reference_that_is_no_report(base: list[str], rejected: Rejected, write: Callable[[str, str], str]) -> None:
     write("other.json", "{}")
     message = rejected(*base, "--attack", "corruption:name=fog,severity=1", "--mce-reference", "other.json")
-    assert "other.json: expected a report of schema version 1" in message
+    assert "other.json: expected a report of schema version 2" in message
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +131,7 @@ def test_other_attacks_stay_in_every_cell(base: list[str], command: Command) -> 
     every, _, corruptions = result.out.partition("Every cell")[2].partition("Corruptions (generated, cifar constants)")
     assert "lfc:radius=2" in every
     assert "corruption:" not in every
-    assert "defense none" in corruptions
+    assert "defense undefended" in corruptions
     assert "defense lowpass:radius=3" in corruptions
 
 
@@ -166,8 +169,8 @@ def test_files_beside_generated_ones(base: list[str], digits: Path, command: Com
     assert clean.outcomes == first.outcomes == second.outcomes
     assert {cell.attack_params["source"] for cell in generated} == {"generated"}
     assert [summary.source for summary in report.corruptions] == ["files", "generated"]
-    assert "Corruptions (published files), defense none" in result.out
-    assert "Corruptions (generated, cifar constants), defense none" in result.out
+    assert "Corruptions (published files), defense undefended" in result.out
+    assert "Corruptions (generated, cifar constants), defense undefended" in result.out
 
 
 def test_frost_from_a_folder(base: list[str], report: Callable[..., dict[str, Any]]) -> None:

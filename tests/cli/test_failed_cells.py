@@ -100,7 +100,7 @@ def test_failing_attack(
     assert failed.outcomes is None
     assert {cell.status for cell in by_name.values()} == {"ok"}
     assert list(by_name) == ["clean", "fgsm", "lfc"]
-    assert f"failed: none / {name}" in result.out
+    assert f"failed: undefended / {name}" in result.out
     if name != "SlightlyOver":  # an attack that failed does not weaken the worst case, or strengthen it
         (worst,) = [row for row in report.worst_case if row.threat.norm == "linf"]
         assert worst.correct == by_name["fgsm"].correct
@@ -138,7 +138,7 @@ class Flaky(Attack):
     Path("ready").touch()
     again = command(*arguments)
     assert again.code == 0
-    assert "none / lfc:radius=2" in again.err
+    assert "undefended / lfc:radius=2" in again.err
     assert json.loads(Path("run/report.json").read_text(encoding="utf-8"))["status"] == "complete"
 
 
@@ -169,5 +169,5 @@ def test_failing_defense(
             assert name in str(cell.error)
             assert expected in str(cell.error)
     for attack in ("clean", "fgsm"):  # smoothing with rho=0 is the identity: the model is as it was
-        assert report.cell(attack, "smooth").outcomes == report.cell(attack, "none").outcomes
-    assert {row.defense for row in report.worst_case} == {"none", "smooth"}
+        assert report.cell(attack, "smooth").outcomes == report.cell(attack, "undefended").outcomes
+    assert {row.defense for row in report.worst_case} == {"undefended", "smooth"}

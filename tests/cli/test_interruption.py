@@ -73,7 +73,7 @@ def test_killed_at_random_moments(
     kept: set[str] = set()
     for _ in range(2):
         process = start(*base, *ATTACKS, "--run-dir", "killed")
-        wait_for(process, "none / clean")
+        wait_for(process, "undefended / clean")
         time.sleep(moments.uniform(0, 0.4))
         process.kill()
         assert process.wait(timeout=30) == -signal.SIGKILL
@@ -91,7 +91,7 @@ def test_killed_at_random_moments(
 @pytest.mark.slow
 def test_interrupted(base: list[str], command: Command, start: Start, undisturbed: list[dict[str, Any]]) -> None:
     process = start(*base, *ATTACKS)
-    wait_for(process, "none / Slow:eps=0.1,shift=1")
+    wait_for(process, "undefended / Slow:eps=0.1,shift=1")
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130

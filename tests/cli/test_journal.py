@@ -18,8 +18,8 @@ Command = Callable[..., Any]
 Write = Callable[[str, str], str]
 
 CELLS = [
-    "none / clean",
-    "none / pgd:eps=0.1,steps=2",
+    "undefended / clean",
+    "undefended / pgd:eps=0.1,steps=2",
     "smooth:rho=0.05 / clean",
     "smooth:rho=0.05 / pgd:eps=0.1,steps=2",
 ]
@@ -69,7 +69,11 @@ def test_another_folder_another_run(base: list[str], command: Command) -> None:
 def test_a_larger_run_takes_what_is_there(base: list[str], command: Command) -> None:
     command(*base, *WHAT, "--run-dir", "run")
     more = command(*base, *WHAT, "--attack", "lfc:radius=2", "--run-dir", "run")
-    expected = {**dict.fromkeys(CELLS, True), "none / lfc:radius=2": False, "smooth:rho=0.05 / lfc:radius=2": False}
+    expected = {
+        **dict.fromkeys(CELLS, True),
+        "undefended / lfc:radius=2": False,
+        "smooth:rho=0.05 / lfc:radius=2": False,
+    }
     assert lines(more.err) == expected
 
 
@@ -113,13 +117,13 @@ def test_other_parameters(base: list[str], command: Command) -> None:
     rho = command(*base, *WHAT[:2], "--defense", "smooth:rho=0.06", "--run-dir", "run")
     served = lines(rho.err)
     assert served == {
-        "none / clean": True,
-        "none / pgd:eps=0.1,steps=2": True,
+        "undefended / clean": True,
+        "undefended / pgd:eps=0.1,steps=2": True,
         "smooth:rho=0.06 / clean": False,
         "smooth:rho=0.06 / pgd:eps=0.1,steps=2": False,
     }
     steps = command(*base, "--attack", "pgd:eps=0.1,steps=3", "--run-dir", "run")
-    assert lines(steps.err) == {"none / clean": True, "none / pgd:eps=0.1,steps=3": False}
+    assert lines(steps.err) == {"undefended / clean": True, "undefended / pgd:eps=0.1,steps=3": False}
 
 
 def test_the_spelling_does_not_matter(base: list[str], command: Command) -> None:
@@ -134,7 +138,7 @@ def test_a_sweep_is_part_of_the_identity(base: list[str], command: Command) -> N
     """With a smaller eps before it a cell starts from what that one broke: another way to count."""
     command(*base, "--attack", "pgd:eps=0.2,steps=2", "--run-dir", "run")
     sweep = command(*base, "--attack", "pgd:eps=[0.1,0.2],steps=2", "--run-dir", "run")
-    assert lines(sweep.err)["none / pgd:eps=0.2,steps=2"] is False
+    assert lines(sweep.err)["undefended / pgd:eps=0.2,steps=2"] is False
 
 
 SHIFT = """
@@ -169,15 +173,15 @@ def test_an_edited_attack(
     write("shade.py", "SHADE = 1.0\ndef dark(): return SHADE\n")
     write("darken.py", SHIFT.replace("IMPORT", how).replace("FACTOR", factor))
     arguments = [*base, "--attack", "darken.py:Darken", "--run-dir", "run"]
-    assert lines(command(*arguments).err)["none / Darken"] is False
+    assert lines(command(*arguments).err)["undefended / Darken"] is False
     forget_modules()
-    assert lines(command(*arguments).err) == {"none / clean": True, "none / Darken": True}
+    assert lines(command(*arguments).err) == {"undefended / clean": True, "undefended / Darken": True}
     cells = reported("run")["cells"]
     assert cells[1]["correct"] == cells[0]["correct"]
     write(edited, Path(edited).read_text(encoding="utf-8").replace("SHADE = 1.0", "SHADE = 0.0"))
     forget_modules()
     again = command(*arguments)
-    assert lines(again.err) == {"none / clean": True, "none / Darken": False}
+    assert lines(again.err) == {"undefended / clean": True, "undefended / Darken": False}
     assert reported("run")["cells"][1]["correct"] < cells[1]["correct"]
 
 
@@ -193,8 +197,8 @@ def test_an_edited_defense(base: list[str], command: Command, write: Write) -> N
     write("fade.py", code.replace("1.0", "0.0"))
     served = lines(command(*arguments).err)
     assert served == {
-        "none / clean": True,
-        "none / lfc:radius=2": True,
+        "undefended / clean": True,
+        "undefended / lfc:radius=2": True,
         "Fade / clean": False,
         "Fade / lfc:radius=2": False,
     }

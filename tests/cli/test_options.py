@@ -25,7 +25,7 @@ def chosen(report: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 def test_options_of_a_defense_multiply(base: list[str], report: Reported) -> None:
     options = "--defense smooth --rho 0.5 --rho 1.0 --layers first --layers all --attack lfc:radius=3"
     found = chosen(report(*base, *options.split()))
-    assert found[0] == ("none", {})
+    assert found[0] == ("undefended", {})
     assert [(p["rho"], p["layers"]) for _, p in found[1:]] == [
         (0.5, "first"),
         (0.5, "all"),
@@ -50,7 +50,7 @@ def test_every_parameter_is_reported(base: list[str], report: Reported) -> None:
         "smooth:rho=0.5",
         {"rho": 0.5, "layers": "first", "boundary": "zero", "rescale": False, "recalibrate_bn": False},
     )
-    (cell,) = [c for c in found["cells"] if c["attack"] == "pgd" and c["defense"] == "none"]
+    (cell,) = [c for c in found["cells"] if c["attack"] == "pgd" and c["defense"] == "undefended"]
     assert cell["attack_spec"] == "pgd:eps=4/255,steps=5"
     assert cell["attack_params"]["eps"] == 4 / 255
     assert cell["attack_params"]["step_size"] == pytest.approx(2 / 255)
@@ -77,7 +77,7 @@ def test_composition(base: list[str], report: Reported) -> None:
     found = report(*base, "--defense", "smooth:rho=0.5+lowpass:radius=3", "--attack", "fgsm:eps=0.1")
     spec, params = chosen(found)[1]
     assert spec == "smooth:rho=0.5+lowpass:radius=3"
-    assert {cell["defense"] for cell in found["cells"]} == {"none", "smooth+lowpass"}
+    assert {cell["defense"] for cell in found["cells"]} == {"undefended", "smooth+lowpass"}
     assert params == {
         "smooth.rho": 0.5,
         "smooth.layers": "first",
@@ -104,8 +104,9 @@ def test_options_reach_the_parts_of_a_composition(base: list[str], report: Repor
     assert [(p["smooth.rho"], p["lowpass.radius"]) for _, p in chosen(found)[1:]] == [(0.5, 2.0), (0.5, 3.0)]
 
 
-def test_no_baseline(base: list[str], report: Reported) -> None:
-    found = report(*base, "--defense", "smooth:rho=0.5", "--no-baseline", "--attack", "fgsm")
+@pytest.mark.parametrize("flag", ["--no-undefended", "--no-baseline"])
+def test_without_the_undefended_model(flag: str, base: list[str], report: Reported) -> None:
+    found = report(*base, "--defense", "smooth:rho=0.5", flag, "--attack", "fgsm")
     assert [spec for spec, _ in chosen(found)] == ["smooth:rho=0.5"]
     assert all(cell["difference"] is None for cell in found["cells"])
 
@@ -192,7 +193,7 @@ def test_the_demo(command: Callable[..., Any], tmp_path: Path, monkeypatch: pyte
     for trained in (True, False):
         result = command("eval", "--attack", "lfc:radius=2", "--json", "out.json")
         assert result.code == 0
-        assert "no --model given: this is the embedded demo" in result.err
+        assert "no --model given: using the demo" in result.err
         assert ("demo model: epoch 12/12" in result.err) == trained
         found.append(Report.from_json("out.json"))
         (kept,) = Path("runs").iterdir()
@@ -212,4 +213,4 @@ def test_a_saved_defense_is_the_defense(base: list[str], digits: Path, report: R
     loaded = report("eval", "--model", "saved.pt", "--data", digits, "--attack", "fgsm:eps=0.1")
     ours = [cell["outcomes"] for cell in defended["cells"] if cell["defense"] == "smooth"]
     assert ours == [cell["outcomes"] for cell in loaded["cells"]]
-    assert ours != [cell["outcomes"] for cell in defended["cells"] if cell["defense"] == "none"]
+    assert ours != [cell["outcomes"] for cell in defended["cells"] if cell["defense"] == "undefended"]

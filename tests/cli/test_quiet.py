@@ -30,16 +30,16 @@ def test_thresholds_that_are_not_reached(base: list[str], command: Command) -> N
     result = command(*base, *FGSM, "--fail-under", "clean>=0.5", "--fail-under", "fgsm>=0.99")
     assert (result.code, result.out) == (1, "")
     row, last = result.err.splitlines()
-    assert row.startswith("freqrobust: threshold failed: none / fgsm:eps=0.1: ")
-    assert "; required 99.0%: not reached" in row
-    assert last == "freqrobust: exit code 1: the gate failed, 1 of 2 checks"
+    assert row.startswith("freqrobust: threshold failed: undefended / fgsm:eps=0.1: ")
+    assert "and at least 99.0% is required" in row
+    assert last == "freqrobust: exit code 1: gate failed: 1 of 2 checks failed"
 
 
 def test_cells_that_failed(base: list[str], command: Command, write: Callable[[str, str], str]) -> None:
     result = command(*base, *FGSM, "--attack", f"{write('broken.py', BROKEN)}:Broken")
     assert (result.code, result.out) == (3, "")
     assert result.err.splitlines() == [
-        "freqrobust: none / Broken failed: Broken: RuntimeError: no kernel",
+        "freqrobust: undefended / Broken failed: Broken: RuntimeError: no kernel",
         "freqrobust: exit code 3: 1 of 3 cells failed",
     ]
 
@@ -48,7 +48,7 @@ def test_sets_that_could_not_be_saved(base: list[str], command: Command, write: 
     failing = ["--attack", f"{write('broken.py', BROKEN)}:Broken", "--save-adversarial", "sets"]
     result = command(*base, *FGSM, *failing)
     assert result.code == 3
-    assert "freqrobust: not saved: none / Broken: Broken: RuntimeError: no kernel" in result.err.splitlines()
+    assert "freqrobust: not saved: undefended / Broken: Broken: RuntimeError: no kernel" in result.err.splitlines()
     assert result.error == "freqrobust: exit code 3: 1 of 3 cells failed and 1 set of examples could not be saved"
 
 
@@ -67,6 +67,6 @@ def test_regressions(reports: list[str], command: Command) -> None:
     result = command("compare", *reports, "--gate", "Same", "--quiet")
     assert (result.code, result.out) == (1, "")
     row, last = result.err.splitlines()
-    assert row.startswith("freqrobust: regression failed: none / Same: ")
-    assert "a regression: more than 1 points" in row
-    assert last == "freqrobust: exit code 1: the gate failed, 1 of 1 checks"
+    assert row.startswith("freqrobust: regression failed: undefended / Same: ")
+    assert row.startswith("freqrobust: regression failed: undefended / Same: regression: the accuracy changed from")
+    assert last == "freqrobust: exit code 1: gate failed: 1 of 1 checks failed"

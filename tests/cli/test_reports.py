@@ -176,7 +176,7 @@ def test_a_folder_is_its_report(base: list[str], command: Command) -> None:
 
 def test_nothing_heavy_is_imported(run: str) -> None:
     code = (
-        "import sys\nfrom freqrobust.results.rendering import execute\n"
+        "import sys\nfrom freqrobust.cli.report import execute\n"
         f"execute([{run!r}], ['html=a.html', 'markdown=a.md', 'junit=a.xml', 'csv=a.csv', 'latex=a.tex', 'table=-'])\n"
         "print([m for m in ('torch', 'matplotlib', 'sklearn') if m in sys.modules])"
     )
@@ -257,7 +257,7 @@ def test_one_model_in_two_ways(base: list[str], command: Command) -> None:
     [
         (
             ["--model", "other.pt", *["--arch", "auto"] * 3],
-            "--arch should be given once for all models or once for each",
+            "--arch should be given once for all models, or once for each model",
         ),
         (["--normalize", "none", "--normalize", "half"], "--normalize should be given once for all models"),
         (["--model", "other.pt", "--save-model", "m.pt", "--defense", "smooth"], "--save-model takes one --model"),
@@ -275,4 +275,6 @@ def test_the_same_model_twice(base: list[str], rejected: Command) -> None:
 
 
 def test_verify_takes_one(base: list[str], rejected: Command, other: str) -> None:
-    assert "--model is given 2 times" in rejected("verify", "adv", "--model", other, "--model", other)
+    assert "verify needs --model once, but it is given 2 times" in rejected(
+        "verify", "adv", "--model", other, "--model", other
+    )

@@ -40,7 +40,7 @@ def test_side_by_side_where_there_is_room(base: list[str], command: Command, mon
     monkeypatch.setenv("COLUMNS", "200")
     arguments = ["--attack", "lfc:radius=3", "--defense", DEFENSES[0], "--defense", DEFENSES[2]]
     lines = command(*base, *arguments).out.splitlines()
-    headers = [line for line in lines if "none" in line and DEFENSES[0] in line and DEFENSES[2] in line]
+    headers = [line for line in lines if "undefended" in line and DEFENSES[0] in line and DEFENSES[2] in line]
     assert len(headers) == 2
     assert not any("continued" in line for line in lines)
 
@@ -94,7 +94,7 @@ def test_a_pipe_gets_plain_text(base: list[str], start: Callable[..., subprocess
     arguments = ["--attack", "fgsm", "--attack", "lfc:radius=3", "--defense", "smooth:rho=0.5"]
     out, err = start(*base, *arguments).communicate(timeout=120)
     assert "clean" in out
-    assert "none / clean" in err
+    assert "undefended / clean" in err
     assert "\x1b" not in out + err
     assert (out + err).isascii()
     assert max(map(len, out.splitlines())) <= 160
@@ -125,7 +125,7 @@ def test_failures_and_warnings_are_shown(base: list[str], command: Command, writ
     write("mine.py", code)
     result = command(*base, "--attack", "mine.py:Broken", "--defense", "smooth:rho=5")
     assert result.code == 3
-    assert "failed: none / Broken: Broken: OSError: [bold]no" in " ".join(result.out.split())
+    assert "failed: undefended / Broken: Broken: OSError: [bold]no" in " ".join(result.out.split())
     assert "(near-chance-accuracy)" in result.out
     row, *_ = [line for line in result.out.splitlines() if line.startswith("Broken ")]
     assert row.count("failed") == 2

@@ -13,7 +13,7 @@ from torch import nn
 from freqrobust import ImageData, load_data
 from freqrobust.harness.save_adversarial import save_adversarial
 from freqrobust.models.architectures import SmallCNN
-from freqrobust.plugins.base import Plugin
+from freqrobust.plugins.plugin import Plugin
 from freqrobust.plugins.registry import Registry
 from freqrobust.training.fit import Recipe, fit
 from support.networks import tiny

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from freqrobust.cli import gate, init, main, options
+from freqrobust.cli import gate, init, main
+from freqrobust.core.config import COMMANDS
 from freqrobust.gate.project import read_project
 
 pytest_plugins = ["pytester"]
@@ -38,9 +39,9 @@ def test_what_is_commented_out_in_the_project_file_works_too(tmp_path: Path) -> 
     )
     (tmp_path / "freqrobust.toml").write_text(text)
     project = read_project(tmp_path / "freqrobust.toml")
-    assert project.limit == 500
-    assert project.arch == ["resnet20"]
-    assert project.defenses == ["smooth:rho=0.1"]
+    assert project.eval.limit == 500
+    assert project.eval.arch == ["resnet20"]
+    assert project.eval.defenses == ["smooth:rho=0.1"]
     assert project.gate.confident
     assert project.gate.max_drops == {"clean": 0.005}
     assert [threshold.text for threshold in project.required] == ["clean>=0.9", "pgd:eps=2/255>=0.45"]
@@ -60,9 +61,11 @@ def workflow_commands() -> list[list[str]]:
 @pytest.mark.parametrize("arguments", [*commands("\n".join(blocks("sh"))), *workflow_commands()], ids=" ".join)
 def test_every_command_is_understood(arguments: list[str]) -> None:
     """Every command exists and has the options that it is given."""
-    functions: dict[str, Any] = {"eval": options.eval_, "report": main.report_}
-    function = functions.get(arguments[0]) or getattr(gate, arguments[0])
-    known = {f"--{name.replace('_', '-')}" for name in inspect.signature(function).parameters}
+    if arguments[0] in COMMANDS:
+        known = COMMANDS[arguments[0]].flags()
+    else:
+        function: Any = main.report_ if arguments[0] == "report" else getattr(gate, arguments[0])
+        known = {f"--{name.replace('_', '-')}" for name in inspect.signature(function).parameters}
     assert {argument for argument in arguments if argument.startswith("--")} <= known
 
 
@@ -106,10 +109,10 @@ def test_the_pytest_example_does_what_it_says(pytester: pytest.Pytester, monkeyp
     run("0").assert_outcomes(passed=1)
     worse = run("0.02")
     worse.assert_outcomes(failed=1)
-    worse.stdout.fnmatch_lines(["*Against baseline.json*", "*gate: FAILED*"])
+    worse.stdout.fnmatch_lines(["*Changes from the baseline baseline.json*", "*gate failed*"])
     wrong = run("1")
     wrong.assert_outcomes(failed=1)
-    wrong.stdout.fnmatch_lines(["*Thresholds*", "*pgd*45*FAIL*"])
+    wrong.stdout.fnmatch_lines(["*Thresholds*", "*pgd*failed*45*"])
 
 
 def test_links_lead_somewhere() -> None:

@@ -109,7 +109,7 @@ def test_the_report_counts_what_the_model_sees(network, digits, spec, defense) -
         report = evaluate(model, digits, attacks=attacks, defenses=defenses, device="cpu", batch_size=16)
         return model.tally, report
 
-    without, _ = counted([])
+    without, _ = counted(["clean"])
     tally, report = counted([spec])
     cells = [*(cell for cell in report.cells if cell.attack != "clean"), *report.diagnostics]
     assert tally.forwards - without.forwards == sum(cell.forwards for cell in cells)

@@ -90,11 +90,12 @@ def test_reports_do_not_depend_on_the_batch_size(make, network, training_digits,
             part,
             attacks=["pgd:eps=0.1,steps=4", "lfc:radius=2"],
             defenses=[chain],
-            baseline=False,
+            undefended=False,
             train_data=training_digits,
             batch_size=size,
             device="cpu",
             diagnose=None,
+            oblivious=False,
         )
         for size in (1, 32)
     ]
@@ -136,15 +137,15 @@ IDENTITIES = {
     "highpass:radius=0": "exact",
     "highpass:radius=0,keep_mean=true": "exact",
     "smooth:rho=0+lowpass:radius=100": "exact",
-    "none": "exact",
+    "undefended": "exact",
 }
 
 
 @pytest.mark.parametrize("spec", IDENTITIES)
 def test_identities_change_nothing(network, digits, spec) -> None:
-    specs = [] if spec == "none" else [spec]
+    specs = [] if spec == "undefended" else [spec]
     report = evaluate(network, digits, attacks=["pgd:eps=0.1,steps=3"], defenses=specs, device="cpu")
-    base = [cell for cell in report.cells if cell.defense == "none"]
+    base = [cell for cell in report.cells if cell.defense == "undefended"]
     same = [cell for cell in report.cells if cell.defense_spec == spec and cell.knowledge == "adaptive"]
     assert len(base) == len(same) == 2
     for cell in report.cells:  # examples of the undefended model, shown to what is the same model

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from freqrobust import Report
-from freqrobust.reports.text import one_line
+from freqrobust.core.text import one_line
 from freqrobust.results.reporter import reports
 
 HARMLESS = "harmless"

@@ -140,15 +140,24 @@ def test_markdown_fits_a_comment(measured, shown) -> None:
 def test_csv_is_tidy(decorate, shown) -> None:
     report: Report = decorate("plain")
     rows = list(csv.DictReader(io.StringIO(shown("csv", report), newline="")))
-    assert len(rows) == len(report.cells) + len(report.worst_case)
+    assert report.gate is not None
+    counts = [len(report.cells), len(report.worst_case), len(report.gate.rows)]
+    assert len(rows) == sum(counts)
     for row, cell in zip(rows, report.cells, strict=False):
         assert (row["attack"], row["defense"], row["status"]) == (cell.attack_spec, cell.defense_spec, cell.status)
         assert (float(row["accuracy"]) if row["accuracy"] else None) == cell.accuracy
         assert int(row["n"]) == cell.n
-    for row, worst in zip(rows[len(report.cells) :], report.worst_case, strict=True):
+    for row, worst in zip(rows[counts[0] : -counts[2]], report.worst_case, strict=True):
         assert row["attack"] == "worst case"
         assert float(row["eps"]) == worst.threat.eps
         assert (float(row["ci95_low"]), float(row["ci95_high"])) == worst.ci95
+    for row, judged in zip(rows[-counts[2] :], report.gate.rows, strict=True):
+        assert (row["gate_cell"], row["kind"]) == (judged.name, judged.kind)
+        assert row["gate_required" if judged.kind == "threshold" else "gate_allowed_drop"] == (
+            "" if judged.required is None else repr(judged.required)
+        )
+    without = report.model_copy(update={"gate": None})
+    assert "gate" not in shown("csv", without).partition("\r\n")[0]
     together = list(csv.DictReader(io.StringIO(shown("csv", {"a": report, "b": report}), newline="")))
     assert [row["report"] for row in together] == ["a"] * len(rows) + ["b"] * len(rows)
 
@@ -250,7 +259,7 @@ def test_latex_compiles(decorate, shown, tmp_path: Path, all_hostile: list[str])
 @pytest.mark.parametrize("form", ["html", "markdown"])
 def test_gates_say_what_is_an_accuracy_and_what_a_drop(form: str, measured, shown) -> None:
     report = measured.model_copy(deep=True)
-    drop = {"measured": 0.28, "required": 0.01, "baseline": 0.8, "new": 0.52, "p_adjusted": 1e-7}
+    drop = {"measured": 0.28, "required": 0.01, "baseline": 0.8, "new": 0.52, "p_value": 5e-8, "p_adjusted": 1e-7}
     report.gate = GateRecord(
         passed=False,
         thresholds=[
@@ -266,7 +275,15 @@ def test_gates_say_what_is_an_accuracy_and_what_a_drop(form: str, measured, show
             alpha=0.05,
             max_drop=0.01,
             rows=[
-                RegressionRow(name="clean", passed=False, text="a regression", n=60, **drop),
+                RegressionRow(
+                    name="clean",
+                    passed=False,
+                    text="a regression",
+                    n=60,
+                    newly_misclassified=17,
+                    minimum_detectable_drop=0.2,
+                    **drop,
+                ),
                 RegressionRow(name="fgsm", passed=None, baseline=0.5, new=0.5, measured=0.0, text="not judged", n=60),
             ],
         ),
@@ -277,11 +294,12 @@ def test_gates_say_what_is_an_accuracy_and_what_a_drop(form: str, measured, show
     else:
         rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
     rows = [[" ".join(unescape(re.sub(r"<[^>]*>|[*`]", "", cell)).split()) for cell in row] for row in rows]
-    assert ["result", "cell", "measured accuracy", "required accuracy", "details"] in rows
-    assert ["passed", "pgd", "50.0 [40, 60]", "45", "reached"] in rows
-    assert ["passed", "sure", "50.0 [40, 60]", "30 (low end of the interval)", "low"] in rows
-    assert ["failed", "gone", "-", "50", "could not be measured"] in rows
-    heads = ["result", "cell", "baseline", "new", "drop (points)", "allowed drop (points)", "p, corrected", "details"]
-    assert heads in rows
-    assert ["failed", "clean", "80.0", "52.0", "28.0", "1", "<0.0001", "a regression"] in rows
-    assert ["information", "fgsm", "50.0", "50.0", "0.0", "-", "-", "not judged"] in rows
+    assert ["cell", "result", "accuracy", "95 % interval", "required"] in rows
+    assert ["pgd", "passed", "50.0", "[40.0, 60.0]", "45"] in rows
+    assert ["sure", "passed", "50.0", "[40.0, 60.0]", "low end 30"] in rows
+    assert ["gone", "failed", "-", "-", "50"] in rows
+    assert "gone: could not be measured" in text
+    heads = ["baseline", "new", "change", "allowed drop", "newly misclassified", "newly correct", "p", "corrected p"]
+    assert ["cell", "result", *heads, "minimum detectable drop (80 % power)"] in rows
+    assert ["clean", "regression", "80.0", "52.0", "-28.0", "1", "17", "0", "5e-8", "1e-7", "20.0"] in rows
+    assert ["fgsm", "not judged", "50.0", "50.0", "+0.0", "-", "0", "0", "-", "-", "-"] in rows

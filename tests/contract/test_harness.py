@@ -122,13 +122,13 @@ def test_a_shift_is_beside_chance_and_the_clean_prediction(network, digits) -> N
     with torch.no_grad():
         before = network(digits.images).argmax(dim=1)
         after = network(low_pass(digits.images, 2)).argmax(dim=1)
-    assert shifted.agreement == pytest.approx(float((before == after).float().mean()))
-    assert 0.1 < shifted.agreement < 1
+    assert shifted.clean_agreement == pytest.approx(float((before == after).float().mean()))
+    assert 0.1 < shifted.clean_agreement < 1
     for cell, predicted in [(clean, before), (shifted, after)]:
         shares = [float(((predicted == k).float().mean()) * (digits.labels == k).float().mean()) for k in range(10)]
-        assert cell.by_chance == pytest.approx(sum(shares))
+        assert cell.chance_accuracy == pytest.approx(sum(shares))
         assert cell.right().tolist() == (predicted == digits.labels).tolist()
-    assert (clean.agreement, attacked.agreement, attacked.by_chance) == (None, None, None)
+    assert (clean.clean_agreement, attacked.clean_agreement, attacked.chance_accuracy) == (None, None, None)
 
 
 def test_the_perturbation_is_measured(network, digits) -> None:
@@ -208,10 +208,10 @@ def test_layers_that_stay_in_train_mode_are_reported(digits) -> None:
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"attacks": ["fgsm"], "suite": "quick"}, "either attacks or a suite"),
+        ({"attacks": ["fgsm"], "suite": "quick"}, "either attacks or suite"),
         ({"attacks": [], "batch_size": 0}, "batch_size"),
         ({"attacks": [], "precision": "fp16"}, "precision"),
-        ({"attacks": [], "baseline": False}, "has to be a defense"),
+        ({"attacks": [], "undefended": False}, "undefended=False needs defenses"),
         ({"attacks": ["pgd:eps=8"]}, r"did you mean 8/255"),
         ({"attacks": ["pgd:stpes=3"]}, "did you mean 'steps'"),
         ({"attacks": ["pdg"]}, "did you mean 'pgd'"),

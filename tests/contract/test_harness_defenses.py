@@ -73,8 +73,10 @@ class Fails(nn.Module):
 @pytest.mark.parametrize("what", ["number", "raises", "features", "tuple", "fails", "fails later", "spec error"])
 def test_a_defense_that_fails_costs_only_its_own_cells(network, digits, what) -> None:
     report = run(network, digits, ["fgsm:eps=0.1"], [Returns(what=what), "smooth:rho=0"])
-    by_defense = {name: [c.status for c in report.cells if c.defense == name] for name in ("none", "Returns", "smooth")}
-    assert by_defense == {"none": ["ok"] * 2, "Returns": ["failed"] * 2, "smooth": ["ok"] * 2}
+    by_defense = {
+        name: [c.status for c in report.cells if c.defense == name] for name in ("undefended", "Returns", "smooth")
+    }
+    assert by_defense == {"undefended": ["ok"] * 2, "Returns": ["failed"] * 2, "smooth": ["ok"] * 2}
     assert report.status == "partial"
     assert not [row for row in report.worst_case if row.defense == "Returns"]
 

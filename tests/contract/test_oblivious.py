@@ -51,7 +51,7 @@ def test_they_change_no_other_cell(network, digits) -> None:
 
 
 def test_the_baseline_need_not_be_shown(network, digits) -> None:
-    report = run(network, digits, [SPEC], defenses=["smooth:rho=0.3"], baseline=False)
+    report = run(network, digits, [SPEC], defenses=["smooth:rho=0.3"], undefended=False)
     full = run(network, digits, [SPEC], defenses=["smooth:rho=0.3"])
     assert report.cell("pgd", "smooth", "oblivious").outcomes == full.cell("pgd", "smooth", "oblivious").outcomes
 

@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from freqrobust import Defense, ImageData, analyze, evaluate
-from freqrobust.cli import eval, main
+from freqrobust.cli import main
+from freqrobust.core.config import EvalConfig
 from freqrobust.core.errors import FreqRobustError, ModelError, SpecError
-from freqrobust.harness import opening, run
+from freqrobust.harness import inputs, opening, run
 from freqrobust.harness.opening import check_settings, open_run
 from freqrobust.harness.save_adversarial import save_adversarial
 from freqrobust.harness.verify import verify
@@ -92,7 +93,7 @@ def test_everything_is_restored_when_it_fails(network, digits) -> None:
     model.network.conv1.weight.requires_grad_(True)
 
     def fail() -> None:
-        with open_run(model, digits, check_settings("cpu")) as opened:
+        with open_run(model, digits, check_settings(EvalConfig(device="cpu"))) as opened:
             assert not model.training
             assert not torch.backends.cudnn.allow_tf32
             assert opened.adaptive
@@ -109,7 +110,7 @@ def test_everything_is_restored_when_it_fails(network, digits) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_model_returns_to_its_device(network, digits) -> None:
     model = copy.deepcopy(network)
-    with open_run(model, digits, check_settings("cuda")):
+    with open_run(model, digits, check_settings(EvalConfig(device="cuda"))):
         assert all(p.is_cuda for p in model.parameters())
     assert not any(p.is_cuda for p in model.parameters())
 
@@ -135,7 +136,7 @@ def test_a_model_that_does_not_fit_is_refused_by_every_command(command, digits, 
 )
 def test_settings_are_checked(settings, message) -> None:
     with pytest.raises(SpecError, match=message):
-        check_settings(**{"device": "cpu", **settings})
+        check_settings(EvalConfig(**{"device": "cpu", **settings}))
 
 
 # ---------------------------------------------------------------- once
@@ -185,11 +186,11 @@ def test_run_folders_are_named_by_file_architecture_and_normalisation() -> None:
 
         def __init__(self, mean: float, arch: str = "resnet20") -> None:
             self.arch = arch
-            self.chosen = type("Chosen", (), {"mean": (mean,), "std": (1.0,)})
+            self.normalization = type("NormalizationChoice", (), {"mean": (mean,), "std": (1.0,)})
 
-    assert eval._named_by(Loaded(0.0)) == eval._named_by(Loaded(0.0))
-    assert eval._named_by(Loaded(0.0)) != eval._named_by(Loaded(0.5))
-    assert eval._named_by(Loaded(0.0)) != eval._named_by(Loaded(0.0, "resnet32"))
+    assert inputs.named_by(Loaded(0.0)) == inputs.named_by(Loaded(0.0))
+    assert inputs.named_by(Loaded(0.0)) != inputs.named_by(Loaded(0.5))
+    assert inputs.named_by(Loaded(0.0)) != inputs.named_by(Loaded(0.0, "resnet32"))
 
 
 def test_data_that_changed_is_hashed_again() -> None:
@@ -377,7 +378,7 @@ def test_parameters_of_the_wrong_type(network, digits, options, message) -> None
 
 def test_no_defenses_is_none(network, digits) -> None:
     report = evaluate(network, digits.first(4), attacks=["clean"], defenses=None, device="cpu")
-    assert [cell.defense for cell in report.cells] == ["none"]
+    assert [cell.defense for cell in report.cells] == ["undefended"]
     found = analyze(network, digits.first(4), "sensitivity", defenses=None, device="cpu")
     assert len(found.results) == 1
 

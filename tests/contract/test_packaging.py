@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -62,7 +63,7 @@ def test_the_wheel_holds_everything_under_one_name(tmp_path) -> None:
         next(n for n in names if "dist-info" in n).split("/")[0],
     }
     assert "pgd = freqrobust.attacks.pgd:PGD" in entries
-    assert "freqrobust = freqrobust.cli:main" in entries
+    assert "freqrobust = freqrobust.cli.main:main" in entries
     # and it works from where it was installed
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
@@ -209,7 +210,8 @@ def test_third_party_plugins_are_found_by_their_names(installed) -> None:
     code = """
 import sys, torch
 from freqrobust import evaluate
-from freqrobust.plugins.registry import attacks, defenses, reports
+from freqrobust.plugins.registry import attacks, defenses
+from freqrobust.results.reporter import reports
 
 torch.manual_seed(0)
 model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4))
@@ -224,10 +226,57 @@ reports.get("example_lines")().render(report, sys.stdout)
     assert first == "freqrobust-example-plugins 0.3.0"
     assert list(dict.fromkeys(tuple(line.split("\t")[:2]) for line in lines)) == [
         (defense, attack)
-        for defense in ("none", "example_bits:bits=2+example_scale")
+        for defense in ("undefended", "example_bits:bits=2+example_scale")
         for attack in ("clean", "example_noise:eps=0.1", "example_noise:eps=0.3")
     ]
     assert lines[0].endswith("1.000")
+
+
+def test_a_criterion_of_another_package_decides_everywhere(installed) -> None:
+    """On two linear classes PGD reaches the closed form: the margin grows by ``eps * ||w_1 - w_0||_1``."""
+    code = """
+import torch
+from freqrobust import evaluate
+
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))
+images = 0.3 + 0.4 * torch.rand(60, 1, 8, 8)
+weight, logits = model[1].weight.detach()[1] - model[1].weight.detach()[0], model(images).detach()
+reachable = 0.05 * weight.abs().sum() - (logits.max(dim=1).values - logits.min(dim=1).values)
+data = images, logits.argmax(dim=1)
+for confidence in (0.5, 0.6):
+    needed = torch.logit(torch.tensor(confidence))
+    report = evaluate(model, data, attacks=["pgd:eps=0.05", "example_noise:eps=0.05"], diagnose="full", device="cpu",
+                      criterion=f"example_confident:confidence={confidence}")
+    print(report.criterion, report.cell("clean").correct, report.cell("pgd").correct, int((reachable < needed).sum()))
+    assert report.cell("example_noise").correct >= report.cell("pgd").correct
+    status = {check.name: check.status for check in report.diagnostics[0].checks}
+    print(status["plain PGD"], status["black box"], status["another loss"])
+"""
+    done = run("-c", code, env=with_plugins(installed), cwd=installed)
+    one, checks, other, _ = (line.split(maxsplit=3) for line in done.stdout.splitlines())
+    assert [one[0], other[0]] == ["example_confident:confidence=0.5", "example_confident:confidence=0.6"]
+    assert one[1:3] == ["60", one[3]]
+    assert other[1:3] == ["60", other[3]]
+    assert int(one[3]) < int(other[3])
+    assert checks[0] == "passed"
+    assert " ".join(checks[1:]) == "not applicable not applicable"
+
+
+def test_third_party_sources_are_found_by_their_names(installed) -> None:
+    environment = {**with_plugins(installed), "COLUMNS": "120"}
+    base = ["-m", "freqrobust"]
+    for what, form in (("datasets", "example_stripes:N"), ("models", "example_linear:CLASSES")):
+        assert form in run(*base, "list", what, env=environment, cwd=installed).stdout
+    specs = ["--model", "example_linear:2", "--data", "example_stripes:6", "--normalize", "none"]
+    done = run(*base, "eval", *specs, "--attack", "fgsm:eps=0.1", "--json", "out.json", env=environment, cwd=installed)
+    assert "example_linear:2" in done.stdout + done.stderr
+    report = json.loads((installed / "out.json").read_text(encoding="utf-8"))
+    assert (report["data"]["spec"], report["data"]["n"], report["models"][0]["arch"]) == (
+        "example_stripes:6",
+        6,
+        "linear",
+    )
 
 
 def test_the_package_is_not_installed_here() -> None:

@@ -90,7 +90,14 @@ def test_every_verdict_is_to_be_seen(pages, show: Open) -> None:
         "[...document.querySelectorAll('.badge, .check')].map(e => [e.textContent, e.offsetWidth > 0])"
     )
     assert all(visible for _, visible in seen)
-    assert {text for text, _ in seen} == {"overestimated", "passed", "failed", "not applicable"}
+    assert {text for text, _ in seen} == {
+        "overestimated",
+        "passed",
+        "failed",
+        "not applicable",
+        "regression",
+        "not judged",
+    }
 
 
 COLUMN = """

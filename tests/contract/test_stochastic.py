@@ -57,7 +57,9 @@ def run(network, digits, size, attacks=("pgd:eps=0.1,steps=3", "lfc:radius=3"), 
 
 
 def content(report):
-    return [(c.defense, c.attack, c.outcomes, c.votes, c.forwards, c.backwards, c.by_chance) for c in report.cells]
+    return [
+        (c.defense, c.attack, c.outcomes, c.votes, c.forwards, c.backwards, c.chance_accuracy) for c in report.cells
+    ]
 
 
 def test_reports_do_not_depend_on_the_batch_size_nor_on_the_global_generator(network, digits) -> None:
@@ -95,7 +97,7 @@ def test_noise_that_is_not_keyed_shows(network, digits) -> None:
 
 def test_right_is_a_majority_of_votes_which_the_report_tells(network, digits) -> None:
     report = run(network, digits, 64)
-    assert {cell.votes for cell in report.cells if cell.defense == "none"} == {None}
+    assert {cell.votes for cell in report.cells if cell.defense == "undefended"} == {None}
     assert {cell.votes for cell in report.cells if cell.defense == "Jitter"} == {VOTES}
     counts = torch.zeros(64, 10)
     images, labels, ids = digits.batch(torch.arange(64), torch.device("cpu"))
@@ -150,7 +152,7 @@ def test_noise_inside_the_network_is_keyed_too(network, digits) -> None:
     assert reports[0] == reports[1]
 
 
-@pytest.mark.parametrize("votes_for", ["none", "Jitter"])
+@pytest.mark.parametrize("votes_for", ["undefended", "Jitter"])
 def test_worst_case_is_at_most_every_cell(network, digits, votes_for) -> None:
     report = run(network, digits, 64, attacks=["pgd:eps=0.1,steps=3", "fgsm:eps=0.1", "pgd:eps=0.05,steps=3"])
     for row in (row for row in report.worst_case if row.defense == votes_for):
@@ -178,7 +180,7 @@ class TwiceItself(Twice):
 def test_attacks_that_do_not_average_are_shown_averages(network, digits) -> None:
     """The mean of ten draws scatters less than one draw, by about the square root of ten."""
     Twice.apart.clear()
-    reports = [run(network, digits, 64, [attack()], baseline=False) for attack in (Twice, TwiceItself)]
+    reports = [run(network, digits, 64, [attack()], undefended=False) for attack in (Twice, TwiceItself)]
     averaged, single = Twice.apart
     assert single / averaged == pytest.approx(10**0.5, rel=0.2)
     first, second = (report.cells[1] for report in reports)
@@ -191,7 +193,7 @@ def test_the_report_says_over_how_many_draws(network, digits) -> None:
     draws = {(c.defense, c.attack_spec): c.eot for c in report.cells}
     assert draws["Jitter", "pgd:eps=0.1,steps=1"] == 10
     assert draws["Jitter", "pgd:eps=0.1,steps=1,eot=3"] == 3
-    assert {draws[key] for key in draws if key[0] == "none" or key[1] in ("clean", "lfc:radius=3")} == {None}
+    assert {draws[key] for key in draws if key[0] == "undefended" or key[1] in ("clean", "lfc:radius=3")} == {None}
 
 
 def test_an_image_that_is_not_changed_is_not_broken(network, digits) -> None:

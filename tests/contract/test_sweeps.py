@@ -114,10 +114,10 @@ def check_worst_case(report) -> None:
 def test_worst_case_is_at_most_every_cell_of_its_threat(network, all_digits) -> None:
     report = run(network, all_digits, MIXED, defenses=["smooth:rho=0.3", "lowpass:radius=3"])
     check_worst_case(report)
-    threats = [(row.threat.norm, row.threat.eps) for row in report.worst_case if row.defense == "none"]
+    threats = [(row.threat.norm, row.threat.eps) for row in report.worst_case if row.defense == "undefended"]
     assert threats == [("l2", 0.4), ("l2", 1.0), ("l2", 3.0), ("linf", 0.05), ("linf", 0.1)]
     for norm in ("l2", "linf"):  # a larger budget holds every example of a smaller one
-        rows = [row for row in report.worst_case if row.defense == "none" and row.threat.norm == norm]
+        rows = [row for row in report.worst_case if row.defense == "undefended" and row.threat.norm == norm]
         for small, large in pairwise(rows):
             assert not (large.right() & ~small.right()).any()
 

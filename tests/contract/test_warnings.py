@@ -57,7 +57,7 @@ EXPECTED = {
 def test_warnings_name_what_is_wrong(network, digits, how) -> None:
     report, found = codes(network, digits, how)
     assert found == EXPECTED[how]
-    assert all(warning.message and warning.defense == "none" for warning in report.warnings)
+    assert all(warning.message and warning.defense == "undefended" for warning in report.warnings)
     assert report.status == "complete"
 
 
@@ -88,7 +88,7 @@ def test_a_constant_prediction_is_near_chance_and_a_good_one_is_not(digits) -> N
     report = evaluate(Constant(), digits, attacks=["clean"], device="cpu")
     share = float((digits.labels == 9).float().mean())
     assert report.cell("clean").accuracy == pytest.approx(share)
-    assert report.cell("clean").by_chance == pytest.approx(share)
+    assert report.cell("clean").chance_accuracy == pytest.approx(share)
     assert [warning.code for warning in report.warnings] == ["near-chance-accuracy"]
 
 

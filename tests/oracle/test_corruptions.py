@@ -11,11 +11,22 @@ import torch
 from PIL import Image
 from scipy import ndimage, stats
 
-from freqrobust.attacks.corruption import NAMES, Corruption
-from freqrobust.attacks.corruptions import blur, digital, linear, noise, spatter, weather
-from freqrobust.attacks.corruptions.constants import MEANING, TABLES
-from freqrobust.attacks.corruptions.draws import Draws
-from freqrobust.attacks.corruptions.textures import Procedural
+from freqrobust.attacks.corruption import Corruption
+from freqrobust.attacks.corruptions import _linear as linear
+from freqrobust.attacks.corruptions import spatter
+from freqrobust.attacks.corruptions._draws import Draws
+from freqrobust.attacks.corruptions._table import definition, module_of, names
+from freqrobust.attacks.corruptions._textures import Procedural
+from freqrobust.attacks.corruptions.brightness import brightness
+from freqrobust.attacks.corruptions.checkerboard_cutout import checkerboard_cutout
+from freqrobust.attacks.corruptions.defocus_blur import defocus_blur, disk
+from freqrobust.attacks.corruptions.elastic_transform import elastic_transform
+from freqrobust.attacks.corruptions.fog import fog, plasma_fractal
+from freqrobust.attacks.corruptions.glass_blur import shuffled
+from freqrobust.attacks.corruptions.motion_blur import smear
+from freqrobust.attacks.corruptions.saturate import saturate
+from freqrobust.attacks.corruptions.shot_noise import shot_noise
+from freqrobust.attacks.corruptions.zoom_blur import zoom_blur
 from freqrobust.plugins.context import AttackContext
 from freqrobust.plugins.corruption_names import COMMON, EXTRA
 
@@ -67,10 +78,10 @@ def test_the_cifar_constants_are_the_published_ones() -> None:
     for line in CIFAR.strip().splitlines():
         name, _, values = line.partition(" ")
         typed[name] = [tuple(float(v) for v in part.split()) for part in values.split("|")]
-    assert set(typed) == set(TABLES["cifar"]) == set(TABLES["imagenet"]) == set(MEANING) == set(COMMON + EXTRA)
+    assert set(typed) == set(COMMON + EXTRA)
     for name, severities in typed.items():
         scale = 32 if name == "elastic_transform" else 1
-        ours = [tuple(scale * value for value in constants) for constants in TABLES["cifar"][name]]
+        ours = [tuple(scale * value for value in constants) for constants in definition(name).cifar]
         assert len(ours) == 5
         assert np.allclose(ours, severities, rtol=1e-12), name
 
@@ -85,7 +96,7 @@ def test_the_sets_are_chosen_by_size() -> None:
         assert not torch.equal(corrupted(x, "contrast", 3), corrupted(x, "contrast", 3, constants=other))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", names())
 @pytest.mark.parametrize("constants", ["cifar", "imagenet"])
 def test_a_sample_does_not_depend_on_its_batch(name, constants) -> None:
     x = images(13, 20, 33)
@@ -96,7 +107,7 @@ def test_a_sample_does_not_depend_on_its_batch(name, constants) -> None:
             assert torch.equal(corrupted(x[part], name, 3, ids=part, constants=constants), whole[part])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", names())
 def test_eight_bits(name) -> None:
     x = images()
     whole, free = corrupted(x, name, 4), corrupted(x, name, 4, eight_bit=False)
@@ -106,11 +117,11 @@ def test_eight_bits(name) -> None:
     assert whole.max() <= 1
     assert (free - whole).min() > -1e-5
     assert (free - whole).max() < 1 / 255 + 1e-5
-    if name not in ("impulse_noise", "pixelate", "jpeg_compression"):
+    if name not in ("impulse_noise", "pixelate", "jpeg_compression", "checkerboard_cutout"):
         assert not torch.equal(free, whole)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", names())
 def test_severities_grow(name) -> None:
     x = images(40)
     changes = [float((corrupted(x, name, s, constants="imagenet") - x).square().mean()) for s in (1, 5)]
@@ -133,7 +144,7 @@ def test_shot_noise_is_poisson(photons) -> None:
     """Counts of each level against the Poisson probabilities, by chi-square."""
     for level in (1, 40, 255):
         x = torch.full((40, 1, 50, 50), level / 255)
-        counts = (noise.shot_noise(x, (photons,), draws(40)) * photons).round().flatten().long()
+        counts = (shot_noise(x, (photons,), draws(40)) * photons).round().flatten().long()
         rate = photons * level / 255
         edges = stats.poisson.ppf([1e-3, 1 - 1e-3], rate).astype(int)
         cells = np.arange(edges[0], edges[1] + 1)
@@ -149,7 +160,7 @@ def test_shot_noise_is_the_quantile_of_its_uniform_number() -> None:
     x = images(4)
     u = draws(4).uniform((3, 32, 32), "noise").double().numpy()
     expected = stats.poisson.ppf(u, 12 * x.double().numpy())
-    found = noise.shot_noise(x, (12,), draws(4)).numpy() * 12
+    found = shot_noise(x, (12,), draws(4)).numpy() * 12
     assert (np.abs(found - np.maximum(expected, 0)) > 1e-3).mean() < 1e-4  # ties of float32
 
 
@@ -174,12 +185,12 @@ def test_gaussian_blur_is_scipys(shape, sigma) -> None:
 @pytest.mark.parametrize("severity", [1, 3, 5])
 @pytest.mark.parametrize("constants", ["cifar", "imagenet"])
 def test_defocus_blur_is_a_correlation_with_the_disk(severity, constants) -> None:
-    c = TABLES[constants]["defocus_blur"][severity - 1]
-    kernel = blur.disk(*c)
+    c = definition("defocus_blur").constants(constants, severity)
+    kernel = disk(*c)
     assert kernel.sum() == pytest.approx(1, abs=0.02)
     x = images(2, 30, 41)
     expected = ndimage.correlate(x.double().numpy(), kernel[None, None], mode="mirror")
-    assert np.abs(blur.defocus_blur(x, c, draws(2)).numpy() - expected).max() < 1e-5
+    assert np.abs(defocus_blur(x, c, draws(2)).numpy() - expected).max() < 1e-5
 
 
 @pytest.mark.parametrize("c", [(1.11, 0.01), (1.31, 0.03)])
@@ -194,7 +205,7 @@ def test_zoom_blur_is_scipys_zoom(c) -> None:
         trims = [(big - n) // 2 for big, n in zip(larger.shape[1:], x.shape[1:], strict=True)]
         total += larger[:, trims[0] : trims[0] + x.shape[1], trims[1] : trims[1] + x.shape[2]]
     expected = total / (len(np.arange(1, *c)) + 1)
-    found = blur.zoom_blur(torch.from_numpy(x).float()[None], c, draws(1))[0].numpy()
+    found = zoom_blur(torch.from_numpy(x).float()[None], c, draws(1))[0].numpy()
     assert np.abs(found - expected).max() < 1e-5
 
 
@@ -202,7 +213,7 @@ def test_motion_blur_of_a_point_is_the_kernel_along_the_angle() -> None:
     x = torch.zeros(3, 1, 21, 21)
     x[:, :, 10, 10] = 1
     degrees = torch.tensor([0.0, 45.0, -90.0])
-    found = blur.smear(x, 4, 2, degrees)
+    found = smear(x, 4, 2, degrees)
     weights = np.exp(-0.5 * (np.arange(9) / 2) ** 2)
     weights /= weights.sum()
     assert np.allclose(found[0, 0, 10, 2:11].flip(0), weights, atol=1e-6)  # smeared from the right
@@ -216,7 +227,7 @@ def test_motion_blur_of_a_point_is_the_kernel_along_the_angle() -> None:
 def test_glass_moves_pixels_in_the_published_order(reach, passes, shape) -> None:
     """The fronts give what one loop over all pixels gives, from the last to the first, copies through views."""
     height, width = shape
-    found = blur.shuffled(3, height, width, reach, passes, draws(3), torch.device("cpu"))
+    found = shuffled(3, height, width, reach, passes, draws(3), torch.device("cpu"))
     for i in range(3):
         pixels = np.arange(height * width).reshape(height, width, 1)  # rows are views, as for colour images
         for number in range(passes):
@@ -232,7 +243,7 @@ def test_glass_moves_pixels_in_the_published_order(reach, passes, shape) -> None
 @pytest.mark.parametrize("severity", [1, 2, 3, 4, 5])
 def test_pixelate_is_pillows(severity) -> None:
     x = images(4, 37, 50)
-    (share,) = TABLES["cifar"]["pixelate"][severity - 1]
+    (share,) = definition("pixelate").constants("cifar", severity)
     found = corrupted(x, "pixelate", severity) * 255
     for ours, image in zip(found, x, strict=True):
         picture = Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy())
@@ -258,10 +269,10 @@ def test_brightness_and_saturation_are_those_of_hsv(severity) -> None:
     x = images(2, 8, 9)
     x[0, :, 0] = 0.5  # gray
     x[0, :, 1] = 0  # black
-    (added,) = TABLES["imagenet"]["brightness"][severity - 1]
-    factor, summand = TABLES["imagenet"]["saturate"][severity - 1]
-    brighter = digital.brightness(x, (added,), draws(2)).permute(0, 2, 3, 1).reshape(-1, 3)
-    coloured = digital.saturate(x, (factor, summand), draws(2)).permute(0, 2, 3, 1).reshape(-1, 3)
+    (added,) = definition("brightness").constants("imagenet", severity)
+    factor, summand = definition("saturate").constants("imagenet", severity)
+    brighter = brightness(x, (added,), draws(2)).permute(0, 2, 3, 1).reshape(-1, 3)
+    coloured = saturate(x, (factor, summand), draws(2)).permute(0, 2, 3, 1).reshape(-1, 3)
     for pixel, bright, colour in zip(x.permute(0, 2, 3, 1).reshape(-1, 3), brighter, coloured, strict=True):
         h, s, v = colorsys.rgb_to_hsv(*pixel.double().tolist())
         assert np.allclose(bright, colorsys.hsv_to_rgb(h, s, min(v + added, 1)), atol=1e-5)
@@ -281,8 +292,8 @@ def test_elastic_transform_is_the_published_chain() -> None:
     cv2 = pytest.importorskip("cv2", exc_type=ImportError)
     n, side = 3, 48
     x = images(n, side, side)
-    strength, sigma, reach = TABLES["imagenet"]["elastic_transform"][1]
-    found = digital.elastic_transform(x, (strength, sigma, reach), draws(n))
+    strength, sigma, reach = definition("elastic_transform").imagenet[1]
+    found = elastic_transform(x, (strength, sigma, reach), draws(n))
     shift = draws(n).uniform((3, 2), "affine", -reach * side, reach * side).numpy()
     bend = draws(n).uniform((2, side, side), "displacement", -1, 1).double().numpy()
     square = side // 3
@@ -306,8 +317,8 @@ def test_elastic_transform_is_the_published_chain() -> None:
 def test_fog_mixes_towards_the_fractal() -> None:
     x = images(3, 20, 27)
     weight, decay = 2.0, 2.0
-    found = weather.fog(x, (weight, decay), draws(3))
-    plasma = weather.plasma_fractal(32, decay, draws(3))
+    found = fog(x, (weight, decay), draws(3))
+    plasma = plasma_fractal(32, decay, draws(3))
     assert plasma.amin(dim=(1, 2)).tolist() == [0, 0, 0]
     assert plasma.amax(dim=(1, 2)).tolist() == [1, 1, 1]
     for i in range(3):
@@ -320,7 +331,7 @@ def test_the_plasma_fractal_is_diamond_square() -> None:
     """The published loops, point by point, with the same random numbers."""
     size, decay = 16, 1.7
     u = draws(2).uniform((size, size), "plasma", -1, 1).double().numpy()
-    found = weather.plasma_fractal(size, decay, draws(2)).numpy()
+    found = plasma_fractal(size, decay, draws(2)).numpy()
     for i in range(2):
         heights = np.zeros((size, size))
         step, wibble = size, 100.0
@@ -386,31 +397,70 @@ def test_spatter_through_opencvs_operators() -> None:
         assert np.array_equal(reliefs[i].numpy(), cv2.blur(embossed, (3, 3)))
 
 
-def test_the_identity_of_a_cell_covers_the_functions() -> None:
-    """The hash of the plugin's source is the same before and after its modules are imported, and includes them."""
+def test_the_identity_of_a_cell_covers_its_corruption_alone() -> None:
+    """The hash of the source is the same before and after the corruption is imported, and does not depend on others."""
     import subprocess
     import sys
 
     code = (
-        "import sys\nfrom freqrobust.plugins.registry import attacks, _collect\n"
-        "one = lambda: attacks.parse('corruption:name=fog,severity=1')[0].code\n"
-        "first, found = one(), {}\n_collect('freqrobust.attacks.corruption', found)\n"
-        "assert 'freqrobust.attacks.corruptions.weather' not in sys.modules and 'torch' not in sys.modules\n"
-        "import freqrobust.attacks.corruptions.weather, freqrobust.attacks.corruptions.spatter\n"
-        "assert one() == first\n"
-        "print(*sorted(name.rpartition('.')[2] for name, file in found.items() if file))"
+        "import sys\nfrom freqrobust.core.source_hash import _collect\n"
+        "from freqrobust.plugins.registry import attacks\n"
+        "spec = attacks.parse('corruption:name=snow,severity=1')[0]\n"
+        "first, files = spec.code, {}\nfor module in spec.plugin.code_modules(): _collect(module, files)\n"
+        "assert 'freqrobust.attacks.corruptions.snow' not in sys.modules and 'torch' not in sys.modules\n"
+        "import freqrobust.attacks.corruptions.snow, freqrobust.attacks.corruptions.spatter\n"
+        "parse = lambda name: attacks.parse(f'corruption:name={name},severity=1')[0].code\n"
+        "assert parse('snow') == first != parse('fog')\n"
+        "print(*sorted(name.rpartition('.')[2] for name, file in files.items() if file))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert {
-        "corruption",
-        "blur",
-        "constants",
-        "digital",
-        "draws",
-        "linear",
-        "noise",
-        "spatter",
-        "textures",
-        "weather",
-    } <= set(done.stdout.split())
+    covered = set(done.stdout.split())
+    assert {"snow", "motion_blur", "_draws", "_linear", "_table"} <= covered
+    assert not covered & {"fog", "spatter", "_textures", "checkerboard_cutout"}
+
+
+def test_the_table_holds_every_module_of_the_package() -> None:
+    assert names()[:19] == (*COMMON, *EXTRA)
+    assert names()[19:] == ("checkerboard_cutout",)
+    for name in names():
+        corruption = definition(name)
+        assert len(corruption.cifar) == len(corruption.imagenet) == 5
+        parts = {len(constants) for constants in (*corruption.cifar, *corruption.imagenet)}
+        assert parts == {len(corruption.meaning.split(","))} or name in ("spatter", "elastic_transform", "saturate"), (
+            name
+        )
+        assert module_of(name).endswith(f".{name}")
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (20, 33), (7, 5)])
+def test_checkerboard_cutout_is_the_published_loop(height, width) -> None:
+    """Point by point in float64, with the same random numbers; fields are looked up as Python indexes a list."""
+    n, share = 5, 0.5
+    x = images(n, height, width)
+    found = checkerboard_cutout(x, (share,), draws(n))
+    side = min(height, width)
+    scales = np.maximum(draws(n).uniform((1, 1), "scale", 0.1, 0.25).double().numpy().ravel() * side, 1)
+    angles = draws(n).uniform((1, 1), "angle", 0, 2 * math.pi).double().numpy().ravel()
+    half = math.ceil(math.hypot(height, width) / max(0.1 * side, 1))
+    fields = draws(n).uniform((2 * half + 1, 2 * half + 1), "fields").numpy() < share
+    different = 0
+    for i in range(n):
+        for y in range(height):
+            for u in range(width):
+                nx = (np.cos(angles[i]) * y + np.sin(angles[i]) * u) / scales[i]
+                ny = (-np.sin(angles[i]) * y + np.cos(angles[i]) * u) / scales[i]
+                kept = int(nx % 2) != int(ny % 2) or not fields[i, int(nx) + half, int(ny) + half]
+                expected = x[i, :, y, u] if kept else torch.full((3,), 128 / 255)
+                different += not torch.equal(found[i, :, y, u], expected)
+    assert different <= 2  # positions on the border of a field, in float32
+
+
+def test_checkerboard_cutout_covers_its_share() -> None:
+    """Half of the fields have one colour of the board, and the share of these turns gray."""
+    x = torch.zeros(400, 1, 32, 32)
+    for severity, share in enumerate((0.1, 0.2, 0.3, 0.4, 0.5), start=1):
+        gray = (corrupted(x, "checkerboard_cutout", severity) > 0).float().mean(dim=(1, 2, 3))
+        assert float(gray.mean()) == pytest.approx(share / 2, abs=5 * float(gray.std()) / 20)
+        values = corrupted(x, "checkerboard_cutout", severity).unique()
+        assert (values * 255).round().tolist() == [0, 128]

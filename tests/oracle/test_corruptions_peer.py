@@ -81,7 +81,7 @@ def test_another_corruption_would_be_noticed(measure, pictures) -> None:
 def test_motion_blur_at_a_given_angle_is_the_peers(pictures, angle) -> None:
     from imagecorruptions.corruptions import _motion_blur
 
-    from freqrobust.attacks.corruptions.blur import smear
+    from freqrobust.attacks.corruptions.motion_blur import smear
 
     image = pictures[:1].float()
     for radius, sigma in ((10, 3), (15, 8), (20, 15)):

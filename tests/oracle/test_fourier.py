@@ -56,7 +56,7 @@ def test_the_one_direction_that_matters_is_found(u, v) -> None:
     assert len(found.notes) == 2
     for note in found.notes:
         assert f": u={u}, v={v} " in note or f": u={-u}, v={-v} " in note
-        assert "broke 8 of the 8 samples it was chosen on, shown to the 15 of half " in note
+        assert "adversarial for 8 of the 8 samples it was chosen on, added to the 15 of half " in note
 
 
 def test_the_signs_of_the_channels_are_found() -> None:
@@ -188,7 +188,7 @@ def test_what_cannot_work_is_said_in_one_line() -> None:
     context = AttackContext(one.ids)
     alone = replace(context, prepared=attack.prepare(Whole(nn.Identity(), one), context))
     assert torch.equal(attack.perturb(nn.Identity(), one.images, one.labels, alone), one.images)
-    assert context.notes == ["one sample alone is left as it is: there is no other half to choose its wave on"]
+    assert context.notes == ["a single sample is not changed: there is no other half to choose its wave on"]
     with pytest.raises(PluginError, match=r"prepare\(\) has to see the samples"):
         attack.perturb(nn.Identity(), one.images, one.labels, AttackContext(one.ids))
     with pytest.raises(SpecError, match="'norm' should be 'linf' or 'l2'"):

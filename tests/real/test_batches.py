@@ -40,7 +40,7 @@ def test_resnet20_one_by_one(models, cifar) -> None:
 @pytest.mark.parametrize("defense", ["smooth:rho=0.1,layers=all", "lowpass:radius=8"])
 def test_the_small_network_in_batches_of_any_size(models, cifar, defense) -> None:
     model, part = models["cifar_small_36px"], cifar.first(250)
-    found = {size: counts(model, part, ROBUST, size, defenses=[defense], baseline=False) for size in (7, 250)}
+    found = {size: counts(model, part, ROBUST, size, defenses=[defense], undefended=False) for size in (7, 250)}
     assert_close(found)
 
 

@@ -55,7 +55,7 @@ def test_low_frequencies_alone_are_harder_to_attack_with(models, samples) -> Non
     cells = evaluate(
         models["resnet20"],
         part,
-        attacks=[*(f"lowfreq-pgd:radius={r},eps=3/255" for r in (4, 8, 12, 99)), "pgd:eps=3/255"],
+        attacks=[*(f"lowfreq-pgd:radius={r},eps=3/255,steps=10" for r in (4, 8, 12, 99)), "pgd:eps=3/255,steps=10"],
         device="cpu",
         diagnose=None,
     ).cells[1:]

@@ -12,25 +12,25 @@ from freqrobust.gate.thresholds import Threshold, least_right
 from freqrobust.results.cells import Cell
 from freqrobust.results.outcomes import pack
 
-ATTACKS = ["lfc:radius=12", "pgd:eps=[0.5/255,1/255],steps=5"]
+ATTACKS = ["lfc:radius=12", "pgd:eps=[0.5/255,1/255],steps=3"]
 
 
 @pytest.fixture(scope="module")
 def reports(models, cifar: ImageData) -> dict[str, Report]:
     options = {"attacks": ATTACKS, "device": "cpu", "diagnose": None, "oblivious": False}
-    smooth = evaluate(models["resnet20"], cifar, defenses=["smooth:rho=0.1"], baseline=False, **options)
+    smooth = evaluate(models["resnet20"], cifar, defenses=["smooth:rho=0.1"], undefended=False, **options)
     for row in (*smooth.cells, *smooth.worst_case):  # the smoothed network as the model itself
-        row.defense = row.defense_spec = "none"
+        row.defense = row.defense_spec = "undefended"
         row.defense_params = {}
     return {"resnet20": evaluate(models["resnet20"], cifar, **options), "smooth": smooth}
 
 
 def test_smoothed_kernels_are_a_regression(reports: dict[str, Report]) -> None:
     found = compare(reports["resnet20"], reports["smooth"])
-    clean = next(row for row in found.rows if row.name == "none / clean")
+    clean = next(row for row in found.rows if row.name == "undefended / clean")
     assert (round(500 * clean.baseline), round(500 * clean.new)) == (455, 413)  # the reference counts
     assert clean.passed is False
-    assert clean.detectable < clean.measured
+    assert clean.minimum_detectable_drop < clean.measured
     assert compare(reports["smooth"], reports["resnet20"], Rules(("clean",))).passed
 
 
@@ -68,17 +68,17 @@ def test_stopping_early_agrees_with_all_samples(models, cifar: ImageData, report
         cifar,
         attacks=parse_attacks(ATTACKS),
         defenses=[],
-        baseline=True,
+        undefended=True,
         oblivious=True,
         seed=0,
         progress=Silent(),
         device="cpu",
     )
-    verdicts = {row.name.removeprefix("none / "): row.passed for row in gate.rows}
+    verdicts = {row.name.removeprefix("undefended / "): row.passed for row in gate.rows}
     expected = {
         "clean": True,
         "lfc:radius=12": False,
-        "pgd:eps=0.5/255,steps=5": True,
+        "pgd:eps=0.5/255,steps=3": True,
         "worst-linf-1/255": False,
     }
     assert verdicts == expected

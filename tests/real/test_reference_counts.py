@@ -24,16 +24,20 @@ def reports(models, cifar):
 
 def test_checkpoints_are_recognised(models) -> None:
     resnet = models["resnet20"]
-    assert (resnet.arch, resnet.chosen.preset, resnet.chosen.source) == ("resnet20", "imagenet", "architecture")
-    assert models["cifar_small_36px"].chosen.source == "given"
+    assert (resnet.arch, resnet.normalization.preset, resnet.normalization.source) == (
+        "resnet20",
+        "imagenet",
+        "architecture",
+    )
+    assert models["cifar_small_36px"].normalization.source == "given"
 
 
 def test_normalisation_of_the_architecture_is_not_doubted(shared, cifar) -> None:
     for name in ("resnet20-12fca82f.th", "resnet32-d509ac18.th"):
         model = load_model(shared / "checkpoints" / name, data=cifar)
-        assert model.chosen.warning is None
-        assert model.chosen.preset == "imagenet"
-        assert model.chosen.scores["imagenet"] > model.chosen.scores["none"] + 0.1
+        assert model.normalization.warning is None
+        assert model.normalization.preset == "imagenet"
+        assert model.normalization.scores["imagenet"] > model.normalization.scores["none"] + 0.1
 
 
 @pytest.mark.parametrize("name", CLEAN)
@@ -56,8 +60,8 @@ def test_chance_is_beside_what_is_worth_nothing(reports) -> None:
     """HFC of the robust network is right as often as a draw would be, and LFC is not."""
     high = reports["cifar_small_36px"].cell("hfc:radius=12")
     low = reports["cifar_small_36px"].cell("lfc:radius=12")
-    assert high.ci95[0] <= high.by_chance <= high.ci95[1]
-    assert low.ci95[0] > low.by_chance + 0.3
+    assert high.ci95[0] <= high.chance_accuracy <= high.ci95[1]
+    assert low.ci95[0] > low.chance_accuracy + 0.3
 
 
 @pytest.mark.parametrize("boundary", SMOOTHED)
@@ -68,7 +72,7 @@ def test_smoothed_counts(models, cifar, boundary) -> None:
         cifar,
         attacks=["clean"],
         defenses=[f"smooth:rho={rho},boundary={boundary}"],
-        baseline=False,
+        undefended=False,
         device="cpu",
         batch_size=125,
     )

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from freqrobust import ImageData
-from freqrobust.data.sources import as_data
+from freqrobust.data.loading import as_data
 
 
 class Tiny(nn.Module):

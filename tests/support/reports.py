@@ -256,7 +256,7 @@ def decorated(report: Report, text: str) -> Report:
     found.data.spec, found.data.split = text, text
     found.environment.device, found.environment.git = text, text
     for one in [*found.cells, *found.worst_case]:
-        one.defense_spec = spec if one.defense_spec != "none" else "none"
+        one.defense_spec = spec if one.defense_spec != "undefended" else "undefended"
     for cell in found.cells:
         cell.attack_spec = f"{text} {cell.attack_spec}" if cell.attack == "pgd" else cell.attack_spec
     found.cells[1].notes, found.cells[1].breakdown = [text], {text: 1}

@@ -49,7 +49,7 @@ def folder(model: nn.Module, digits: ImageData, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture
 def undefended(folder: Path) -> Path:
-    (path,) = folder.glob("none__*.npz")
+    (path,) = folder.glob("undefended__*.npz")
     return path
 
 

@@ -88,7 +88,9 @@ def _by_defense(outcomes: Outcomes, n: int) -> dict[str, dict[str, np.ndarray | 
     for name, value in outcomes.items():
         defense, bar, attack = name.rpartition("|")
         right = np.arange(n) < value if isinstance(value, int) else value
-        found.setdefault(defense if bar else "none", {})[attack] = None if right is None else np.asarray(right, bool)
+        found.setdefault(defense if bar else "undefended", {})[attack] = (
+            None if right is None else np.asarray(right, bool)
+        )
     return found
 
 

@@ -118,4 +118,4 @@ def test_broken_families(tmp_path, monkeypatch, entries, match) -> None:
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
     (folder / "entry_points.txt").write_text(entries + "\n")
     with pytest.raises(Exception, match=match):
-        Registry("attack", "freqrobust.attacks", attacks.base).find("fine:X")
+        Registry("attack", "freqrobust.attacks", attacks.base, "perturb").find("fine:X")

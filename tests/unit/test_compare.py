@@ -48,21 +48,21 @@ def test_what_is_judged_and_how(pair) -> None:
     }
     found = compare(*pair(cells), name="before.json")
     assert not found.passed
-    judged = ["none / worst-linf-8/255", "none / clean", "none / lfc:radius=12"]
-    assert [r.name for r in found.rows] == [*judged, "none / lfc:radius=4", "none / pgd:eps=8/255"]
+    judged = ["undefended / worst-linf-8/255", "undefended / clean", "undefended / lfc:radius=12"]
+    assert [r.name for r in found.rows] == [*judged, "undefended / lfc:radius=4", "undefended / pgd:eps=8/255"]
     assert [r.passed for r in found.rows] == [False, False, True, None, None]
     p_values = [mcnemar(30, 4), mcnemar(12, 2), mcnemar(5, 5)]
     assert [r.p_value for r in found.rows[:3]] == pytest.approx(p_values)
     assert [r.p_adjusted for r in found.rows[:3]] == pytest.approx(holm(p_values))
-    clean = row(found, "none / clean")
-    assert (clean.lost, clean.gained, clean.n) == (12, 2, N)
+    clean = row(found, "undefended / clean")
+    assert (clean.newly_misclassified, clean.newly_correct, clean.n) == (12, 2, N)
     assert (clean.baseline, clean.new) == (0.75, 0.70)
     assert clean.measured == pytest.approx(0.05)
     assert clean.required == 0.01
     assert clean.churn == CHURN  # two of 200 improved
-    assert clean.detectable == detectable_drop(N, 0.05 / 3, CHURN, 0.8)
-    assert row(found, "none / lfc:radius=12").churn == 5 / N
-    assert row(found, "none / lfc:radius=4").p_adjusted is None
+    assert clean.minimum_detectable_drop == detectable_drop(N, 0.05 / 3, CHURN, 0.8)
+    assert row(found, "undefended / lfc:radius=12").churn == 5 / N
+    assert row(found, "undefended / lfc:radius=4").p_adjusted is None
     assert found.models == ["resnet20 (net0.pt) -> resnet20 (net0.pt), paired by name"]
     assert found.notes == []
 
@@ -90,9 +90,9 @@ def test_limits_of_single_cells(pair) -> None:
     cells = {"clean": shifted(20, 0), "pgd:eps=8/255": shifted(20, 0), "lfc:radius=4": shifted(20, 0)}
     allowed = Rules(("clean",), max_drops=(("clean", 0.2), ("pgd", 0.05)))
     found = compare(*pair(cells), allowed)
-    assert row(found, "none / clean").passed
-    assert row(found, "none / pgd:eps=8/255").passed is False  # declared by its own limit
-    assert row(found, "none / lfc:radius=4").passed is None
+    assert row(found, "undefended / clean").passed
+    assert row(found, "undefended / pgd:eps=8/255").passed is False  # declared by its own limit
+    assert row(found, "undefended / lfc:radius=4").passed is None
     later = Rules(("clean",), max_drops=(("clean", 0.01), ("clean", 0.2)))
     assert compare(*pair(cells), later).passed
 
@@ -131,15 +131,15 @@ def test_the_sweep_sees_below_the_floor(pair) -> None:
     cells = {"clean": shifted(0, 0)}
     cells |= {spec: (breaking > k, earlier > k) for k, spec in enumerate(specs)}
     found = compare(*pair(cells), Rules(("clean", "sweep")))
-    sweep = row(found, "none / sweep-pgd:steps=5")
+    sweep = row(found, "undefended / sweep-pgd:steps=5")
     difference = breaking - earlier
     assert sweep.test == "sign-flip"
     assert sweep.p_value == pytest.approx(sign_flip({1: int(difference.sum()), 0: N - int(difference.sum())}))
-    assert (sweep.lost, sweep.gained) == (int(difference.sum()), 0)
+    assert (sweep.newly_misclassified, sweep.newly_correct) == (int(difference.sum()), 0)
     assert sweep.baseline == pytest.approx(breaking.mean() / 6)
     assert sweep.measured == pytest.approx(difference.mean() / 6)
     assert sweep.passed is False
-    assert sweep.detectable is None
+    assert sweep.minimum_detectable_drop is None
     assert not (breaking > 5).any()
 
 
@@ -149,7 +149,7 @@ def test_a_sweep_counts_up_to_the_first_break(pair) -> None:
     before = {f"fgsm:eps={k}/255": np.resize(np.array(v, bool), N) for k, v in holds.items()}
     after = {spec: np.zeros(N, dtype=bool) for spec in before}
     cells = {spec: (before[spec], after[spec]) for spec in before}
-    sweep = row(compare(*pair(cells), Rules(("sweep",))), "none / sweep-fgsm")
+    sweep = row(compare(*pair(cells), Rules(("sweep",))), "undefended / sweep-fgsm")
     survived = np.resize([1, 3, 0], N)
     assert sweep.baseline == pytest.approx(survived.mean() / 3)
 
@@ -163,8 +163,8 @@ def test_oblivious_cells_are_paired_with_oblivious_ones(pair) -> None:
     }
     found = compare(*pair(cells))
     assert row(found, "smooth / fgsm@oblivious").passed is None
-    assert row(found, "smooth / fgsm@oblivious").lost == 60
-    assert row(found, "smooth / fgsm").lost == 0
+    assert row(found, "smooth / fgsm@oblivious").newly_misclassified == 60
+    assert row(found, "smooth / fgsm").newly_misclassified == 0
     assert not compare(*pair(cells), Rules(("smooth/fgsm@oblivious",))).passed
 
 
@@ -172,13 +172,13 @@ def test_the_same_attack_with_other_parameters_is_another_cell(make_report) -> N
     old = make_report({"clean": 100, "pgd:eps=8/255,steps=10": 50}, N)
     new = make_report({"clean": 100, "pgd:eps=8/255,steps=20": 40}, N)
     found = compare(old, new)
-    assert [r.name for r in found.rows] == ["none / clean"]
+    assert [r.name for r in found.rows] == ["undefended / clean"]
     assert found.notes == [
-        "cells missing in the new report: none / pgd:eps=8/255,steps=10",
-        "cells not in it: none / pgd:eps=8/255,steps=20",
-        "none / worst-linf-8/255 is over other attacks in each report, and is not compared",
+        "cells missing in the new report: undefended / pgd:eps=8/255,steps=10",
+        "cells missing in the baseline: undefended / pgd:eps=8/255,steps=20",
+        "undefended / worst-linf-8/255 is not compared: the two reports have no attack in common",
     ]
-    with pytest.raises(GateError, match="worst-linf-8/255 is over other attacks in each report"):
+    with pytest.raises(GateError, match="worst-linf-8/255 is not compared: the two reports have no attack in common"):
         compare(old, new, Rules(("clean", "worst")))
     with pytest.raises(GateError, match=r"strict: .* differ: cells missing"):
         compare(old, new, Rules(strict=True))
@@ -189,10 +189,10 @@ def test_a_stronger_attack_in_the_new_report_is_no_regression(make_report) -> No
     old = make_report({"clean": 150, "fgsm:eps=8/255": 100}, N)
     new = make_report({"clean": 150, "fgsm:eps=8/255": 99, "pgd:eps=8/255": 0}, N)
     found = compare(old, new)
-    worst = row(found, "none / worst-linf-8/255")
-    assert (worst.baseline, worst.new, worst.lost) == (0.5, 0.495, 1)
+    worst = row(found, "undefended / worst-linf-8/255")
+    assert (worst.baseline, worst.new, worst.newly_misclassified) == (0.5, 0.495, 1)
     assert found.passed
-    assert "none / worst-linf-8/255 is over the attacks that both reports have" in found.notes
+    assert "undefended / worst-linf-8/255 is compared over the attacks that both reports contain" in found.notes
 
 
 def test_failed_cells(make_report) -> None:
@@ -203,9 +203,9 @@ def test_failed_cells(make_report) -> None:
     )
     for old, new, where in ((good, bad, "the new report"), (bad, good, "the baseline")):
         found = compare(old, new, Rules(("clean",)))
-        assert [r.name for r in found.rows] == ["none / clean"]
-        assert f"none / fgsm failed in {where}" in found.notes
-        with pytest.raises(GateError, match=f"the gate cell none / fgsm failed in {where}: it broke"):
+        assert [r.name for r in found.rows] == ["undefended / clean"]
+        assert f"undefended / fgsm failed in {where}" in found.notes
+        with pytest.raises(GateError, match=f"the gate cell undefended / fgsm failed in {where}: it broke"):
             compare(old, new, Rules(("fgsm",)))
 
 
@@ -215,13 +215,13 @@ def test_conditions_that_differ_are_said_and_with_strict_an_error(make_report) -
     new = make_report({"clean": 100}, N, seed=1, freqrobust_version="9", environment=environment)
     notes = compare(old, new).notes
     assert notes == [
-        "seed: 0 before, 1 now",
-        "freqrobust: 0.1.0 before, 9 now",
-        "torch: 2 before, 3 now",
-        "device: cpu before, cuda now",
-        "precision: fp32 before, bf16 now",
+        "seed: 0 in the baseline, 1 in the new report",
+        "freqrobust version: 0.1.0 in the baseline, 9 in the new report",
+        "torch version: 2 in the baseline, 3 in the new report",
+        "device: cpu in the baseline, cuda in the new report",
+        "precision: fp32 in the baseline, bf16 in the new report",
     ]
-    with pytest.raises(GateError, match="seed: 0 before, 1 now"):
+    with pytest.raises(GateError, match="seed: 0 in the baseline, 1 in the new report"):
         compare(old, new, Rules(strict=True))
     assert compare(old, old, Rules(strict=True)).passed
 
@@ -230,8 +230,8 @@ def test_checks_that_only_one_report_ran_are_said(make_report) -> None:
     """What a diagnosis breaks counts in the worst case, so that one cannot be held against none."""
     old, new = make_report({"clean": 100}, N), make_report({"clean": 100}, N)
     found = Diagnosis(
-        defense="none",
-        defense_spec="none",
+        defense="undefended",
+        defense_spec="undefended",
         defense_params={},
         verdict="no problem found",
         sentence="",
@@ -239,7 +239,7 @@ def test_checks_that_only_one_report_ran_are_said(make_report) -> None:
         checks=[],
     )
     new.diagnostics = [found]
-    assert "diagnosis: none before, full now" in compare(old, new, Rules()).notes
+    assert "diagnosis: none in the baseline, full in the new report" in compare(old, new, Rules()).notes
     old.diagnostics = [found]
     assert not [note for note in compare(old, new, Rules()).notes if "diagnosis" in note]
 
@@ -247,7 +247,9 @@ def test_checks_that_only_one_report_ran_are_said(make_report) -> None:
 def test_another_normalisation_is_said(make_report) -> None:
     old, new = make_report({"clean": 100}, N), make_report({"clean": 100}, N)
     new.models[0].normalize.mean, new.models[0].normalize.std = [0.5], [0.25]
-    assert compare(old, new).notes == ["normalisation: none before, 0.5/0.25 now"]
+    assert compare(old, new).notes == [
+        "normalisation of resnet20 (net0.pt): none in the baseline, 0.5/0.25 in the new report"
+    ]
 
 
 def test_other_data_cannot_be_compared(make_report) -> None:
@@ -279,7 +281,7 @@ def test_nothing_in_common(make_report) -> None:
 def test_every_defense_is_judged(pair) -> None:
     cells = {"clean": shifted(0, 0), "smooth|clean": shifted(40, 0)}
     found = compare(*pair(cells))
-    assert row(found, "none / clean").passed
+    assert row(found, "undefended / clean").passed
     assert row(found, "smooth / clean").passed is False
     assert compare(*pair(cells), Rules(("clean",))).passed  # named without a defense: the undefended model
 
@@ -291,14 +293,17 @@ def test_several_models(make_report) -> None:
     worse = make_report({"clean": 60}, N).cells[0]
     new.cells[0] = worse.model_copy(update={"model": 0})  # that is net1 now
     found = compare(old, new)
-    assert {r.name: r.passed for r in found.rows} == {"net1: none / clean": False, "net0: none / clean": True}
+    assert {r.name: r.passed for r in found.rows} == {
+        "net1: undefended / clean": False,
+        "net0: undefended / clean": True,
+    }
     assert found.models == [
         "resnet20 (net1.pt) -> resnet20 (net1.pt), paired by name",
         "resnet20 (net0.pt) -> resnet20 (net0.pt), paired by name",
     ]
     one = make_report({"clean": 100}, N)
     notes = compare(old, one).notes
-    assert "number of models: 2 before, 1 now" in notes
+    assert "number of models: 2 in the baseline, 1 in the new report" in notes
     assert "model resnet20 (net1.pt) is not compared: the new report has fewer models" in notes
 
 
@@ -360,12 +365,12 @@ def test_renamed_models_are_compared_with_themselves(make_report) -> None:
     new.cells[0] = old.cells[1].model_copy(update={"model": 0})
     found = compare(old, new)
     assert found.passed
-    assert all((r.lost, r.gained) == (0, 0) for r in found.rows)
+    assert all((r.newly_misclassified, r.newly_correct) == (0, 0) for r in found.rows)
 
 
 UNDETECTABLE = {
     # right of 200 samples, allowed drop: what is said, with two gate cells
-    (0, 0.01): "the accuracy in the baseline is 0.0%, and cannot drop",
+    (0, 0.01): "the accuracy in the baseline is 0.0%, which cannot drop",
     (2, 0.01): "the accuracy in the baseline is 1.0%, and drops of up to 1 points are allowed",
     (3, 0.01): "the accuracy in the baseline is 1.5%, and a drop to 0% of this cell alone would not be significant",
     (5, 0.0): "the accuracy in the baseline is 2.5%, and a drop to 0% of this cell alone would not be significant",
@@ -382,7 +387,7 @@ def test_gate_cells_that_cannot_fail_are_said(make_report, right, allowed) -> No
     old = make_report({"clean": 150, "pgd:eps=8/255": right}, N)
     zero = make_report({"clean": 150, "pgd:eps=8/255": 0}, N)
     reason = UNDETECTABLE[right, allowed]
-    said = [] if reason is None else [f"no regression can be detected in none / worst-linf-8/255: {reason}"]
+    said = [] if reason is None else [f"no regression can be detected in undefended / worst-linf-8/255: {reason}"]
     assert compare(old, old, rules).notes == compare(old, zero, rules).notes == said
     assert undetectable_cells(old, rules) == said
     assert compare(old, zero, rules).passed == bool(said)
@@ -393,7 +398,9 @@ def test_a_sweep_that_cannot_fail_is_said(make_report) -> None:
     attacks = ("pgd:eps=1/255", "pgd:eps=2/255")
     floor = make_report({"clean": 150} | dict.fromkeys(attacks, 3), N)
     (said,) = undetectable_cells(floor, rules)
-    assert said.startswith("no regression can be detected in none / sweep-pgd: the accuracy in the baseline is 1.5%")
+    assert said.startswith(
+        "no regression can be detected in undefended / sweep-pgd: the accuracy in the baseline is 1.5%"
+    )
     above = make_report({"clean": 150, attacks[0]: 40, attacks[1]: 0}, N)
     assert undetectable_cells(above, rules) == []
     zero = make_report({"clean": 150} | dict.fromkeys(attacks, 0), N)
@@ -423,4 +430,4 @@ def test_headline_radius_is_that_of_the_gate(make_report) -> None:
     )
     assert headline_radius(report) == 12
     judged = [r.name for r in compare(report, report).rows if r.passed is not None]
-    assert judged == ["none / clean", "none / lfc:radius=12"]
+    assert judged == ["undefended / clean", "undefended / lfc:radius=12"]

@@ -163,11 +163,11 @@ def test_missing_and_short_files(arrays, tmp_path, clean) -> None:
         load_data(f"cifar10c:{arrays},name=frost,severity=1")
     with pytest.raises(SpecError, match=r"corruption: .*frost\.npy cannot be read: No such file"):
         Corruption.build("corruption", {"name": "frost", "severity": 1, "files": str(arrays)})
-    with pytest.raises(SpecError, match=r"corruption: .* holds neither fog\.npy nor fog/3/CLASS/IMAGE"):
+    with pytest.raises(SpecError, match=r"corruption: .* contains neither fog\.npy nor fog/3/CLASS/IMAGE"):
         Corruption.build("corruption", {"name": "fog", "severity": 3, "files": str(tmp_path)})
     (tmp_path / "labels.npy").symlink_to(arrays / "labels.npy")
     np.save(tmp_path / "fog.npy", np.load(arrays / "fog.npy")[:-3])
-    with pytest.raises(DataError, match=rf"fog\.npy holds {5 * N - 3} images, but labels\.npy {5 * N} labels"):
+    with pytest.raises(DataError, match=rf"fog\.npy has {5 * N - 3} images, but labels\.npy has {5 * N} labels"):
         load_data(f"cifar10c:{tmp_path},name=fog,severity=1")
     (tmp_path / "snow.npy").write_bytes((arrays / "snow.npy").read_bytes()[:-100])
     with pytest.raises(DataError, match=r"snow\.npy cannot be read"):

@@ -10,7 +10,7 @@ from torch import nn
 
 from freqrobust import Report, evaluate
 from freqrobust.core.errors import DataError, SpecError
-from freqrobust.data.sources import load_data
+from freqrobust.data.loading import load_data
 from freqrobust.models.architectures import SmallCNN
 from freqrobust.plugins.corruption_names import COMMON, EXTRA
 from freqrobust.plugins.suites import resolve
@@ -39,7 +39,7 @@ def report(data, reference) -> Report:
     return evaluate(model(0), data, attacks=SPECS, defenses=["lowpass:radius=2"], device="cpu", mce_reference=reference)
 
 
-def accuracy(report: Report, name: str, defense: str = "none") -> list[float]:
+def accuracy(report: Report, name: str, defense: str = "undefended") -> list[float]:
     return [
         cell.accuracy
         for severity in (1, 3, 5)
@@ -52,8 +52,8 @@ def accuracy(report: Report, name: str, defense: str = "none") -> list[float]:
 
 def test_means(report) -> None:
     assert [(s.defense_spec, s.part) for s in report.corruptions] == [
-        ("none", "common"),
-        ("none", "extra"),
+        ("undefended", "common"),
+        ("undefended", "extra"),
         ("lowpass:radius=2", "common"),
         ("lowpass:radius=2", "extra"),
     ]
@@ -128,10 +128,7 @@ def test_a_reference_for_something_else_is_refused(data, reference) -> None:
 class Whole:
     """Stands for the ImageNet validation set."""
 
-    classes, shape, sha256, spec = 1000, (3, 224, 224), "", "imagenet"
-
-    def __len__(self) -> int:
-        return 50_000
+    n, classes, shape, sha256, spec = 50_000, 1000, [3, 224, 224], "", "imagenet"
 
 
 def test_alexnet_is_for_the_complete_files_only() -> None:
@@ -141,7 +138,7 @@ def test_alexnet_is_for_the_complete_files_only() -> None:
     assert not applies_alexnet(Whole(), files[:-1])
     assert not applies_alexnet(Whole(), [{**one, "source": "generated"} for one in files])
     smaller = Whole()
-    smaller.shape = (3, 64, 64)
+    smaller.shape = [3, 64, 64]
     assert not applies_alexnet(smaller, files)
 
 
@@ -159,3 +156,13 @@ def test_suites() -> None:
     assert resolve("corruptions:files=D", (3, 32, 32))[74] == "corruption:name=jpeg_compression,severity=5,files=D"
     with pytest.raises(SpecError, match="unknown suite"):
         resolve("frequency:clip=true", (3, 32, 32))
+
+
+def test_a_corruption_outside_of_the_benchmark_has_a_summary_of_its_own(data) -> None:
+    spec = "corruption:name=checkerboard_cutout,severity=[1,2,3,4,5]"
+    report = evaluate(model(0), data, attacks=[spec, "corruption:name=fog,severity=1"], device="cpu")
+    assert [(s.part, s.complete) for s in report.corruptions] == [("other", True), ("common", False)]
+    (row,) = report.corruptions[0].rows
+    assert (row.name, list(row.accuracies)) == ("checkerboard_cutout", ["1", "2", "3", "4", "5"])
+    assert report.corruptions[0].mean_accuracy == pytest.approx(fmean(row.accuracies.values()))
+    assert report.corruptions[0].mce is None

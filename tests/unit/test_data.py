@@ -8,7 +8,7 @@ import torch
 
 from freqrobust import ImageData, load_data
 from freqrobust.core.errors import DataError
-from freqrobust.data.sources import as_data
+from freqrobust.data.loading import as_data
 
 
 def unbalanced() -> ImageData:

@@ -102,7 +102,7 @@ def test_svhn(tmp_path, unchecked) -> None:
 
 
 def test_a_missing_dataset_that_cannot_be_fetched(tmp_path, offline) -> None:
-    with pytest.raises(DataError, match=r"cifar10: not found in .* cannot be fetched .*; give --data-dir"):
+    with pytest.raises(DataError, match=r"cifar10: not found in .* cannot be downloaded .*; give --data-dir"):
         load_data("cifar10", data_dir=tmp_path)
     with pytest.raises(DataError, match=r"imagenet: not found"):
         load_data("imagenet", data_dir=tmp_path)

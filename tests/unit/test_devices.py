@@ -56,12 +56,13 @@ def test_auto_goes_on_with_smaller_batches(data, error) -> None:
     assert {64, 32, 16, 8} <= set(model.sizes)  # halved until it fitted
     assert max(size for size in model.sizes if size <= 9) == 8
     assert report.status == "complete"
+    assert {cell.batch_size for cell in report.cells} == {8}
 
 
 def test_a_given_batch_size_is_kept(data) -> None:
     report = evaluate(Net(most=40), data, attacks=["lfc:radius=2"], device="cpu", batch_size=64)
     assert report.status == "partial"
-    assert "memory ran out with batches of 64; give a smaller --batch-size, or auto" in report.cells[0].error
+    assert "out of memory with batch size 64; give a smaller --batch-size, or auto" in report.cells[0].error
 
 
 def test_not_even_one_image_fits(data) -> None:
@@ -75,7 +76,7 @@ def test_not_even_one_image_fits(data) -> None:
     model.sizes = [0] * 25  # the checks before the first cell pass
     report = evaluate(model, data, attacks=["clean"], device="cpu", batch_size=2)
     assert report.cells[0].status == "failed"
-    assert "memory ran out" in report.cells[0].error
+    assert "out of memory" in report.cells[0].error
 
 
 def test_auto_is_a_fixed_power_of_two() -> None:

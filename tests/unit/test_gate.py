@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
-from rich.console import Console
 
+from freqrobust import Report
 from freqrobust.core.errors import SpecError
 from freqrobust.gate.regression import Rules, compare
-from freqrobust.gate.table import gate_text, print_gate
 from freqrobust.gate.thresholds import Threshold, least_right, parse_max_drops, parse_threshold, threshold_rows
 from freqrobust.numerics.statistics import wilson
 from freqrobust.results.gate_record import GateRecord
+from freqrobust.results.gate_view import gate_tables, gate_verdict
+from freqrobust.results.rendering import parse_outputs, rendered
+from freqrobust.results.reporter import reports
 
 
 @pytest.mark.parametrize(
-    ("text", "target", "required"),
+    ("text", "cell", "required"),
     [
         ("pgd>=0.45", "pgd", 0.45),
         (" smooth/worst >= 0.3 ", "smooth/worst", 0.3),
@@ -25,8 +28,8 @@ from freqrobust.results.gate_record import GateRecord
         ("clean>=1", "clean", 1.0),
     ],
 )
-def test_thresholds_as_text(text: str, target: str, required: float) -> None:
-    assert parse_threshold(text) == Threshold(target, required)
+def test_thresholds_as_text(text: str, cell: str, required: float) -> None:
+    assert parse_threshold(text) == Threshold(cell, required)
 
 
 def test_limits_as_text() -> None:
@@ -67,79 +70,130 @@ def test_of_two_thresholds_on_a_cell_the_higher_counts(make_report) -> None:
 
 def test_thresholds_on_several_models(make_report) -> None:
     rows = threshold_rows(make_report({"clean": 80}, models=2), [Threshold("clean", 0.5)], False)
-    assert [r.name for r in rows] == ["net0: none / clean", "net1: none / clean"]
+    assert [r.name for r in rows] == ["net0: undefended / clean", "net1: undefended / clean"]
 
 
-def record(make_report) -> GateRecord:
+def judged(make_report) -> Report:
+    """A report with every kind of row: thresholds, a regression, a sweep, and what is not judged."""
     cells = {"clean": 90, "lfc:radius=12": 80, "smooth:rho=0.1|clean": 85}
     cells |= {f"pgd:eps={k}/255,steps=20,restarts=3": 50 - int(5 * k) for k in (0.5, 1, 2)}
-    worse = {key: value - 20 for key, value in cells.items()}
+    worse = {key: value - 20 for key, value in cells.items()} | {"lfc:radius=12": 79, "smooth:rho=0.1|clean": 85}
     old, new = make_report(cells), make_report(worse)
     thresholds = threshold_rows(new, [Threshold("worst", 0.2), Threshold("clean", 0.5)], True)
-    return GateRecord(passed=False, comparison=compare(old, new, name="[red]b.json"), thresholds=thresholds)
+    comparison = compare(old, new, Rules(max_drops=(("worst-linf-0.5/255", 0.3),)), name="[red]b.json")
+    new.gate = GateRecord(passed=False, comparison=comparison, thresholds=thresholds)
+    return new
+
+
+def shown(form: str, report: Report) -> str:
+    (output,) = parse_outputs([f"{form}=-"], "--report")
+    return rendered(output, {"r": report})
+
+
+def test_what_a_row_says(make_report) -> None:
+    thresholds, changes = gate_tables(judged(make_report).gate)
+    assert {row.record.name: row.result for row in thresholds.rows} == {
+        "undefended / worst-linf-1/255": "failed",
+        "undefended / worst-linf-2/255": "failed",
+        "undefended / worst-linf-0.5/255": "passed",
+        "undefended / clean": "passed",
+    }
+    assert {row.record.name: row.result for row in changes.rows if row.result != "not judged"} == {
+        "undefended / clean": "regression",
+        "undefended / worst-linf-1/255": "regression",
+        "undefended / worst-linf-2/255": "regression",
+        "undefended / worst-linf-0.5/255": "allowed drop",
+        "undefended / lfc:radius=12": "no significant change",
+        "smooth:rho=0.1 / clean": "no drop",
+    }
+    clean = next(row for row in changes.rows if row.record.name == "undefended / clean")
+    assert clean.record.text.startswith(
+        "regression: the accuracy changed from 90.0% to 70.0% (-20.0 points; allowed drop: 1), with 20 samples newly "
+        "misclassified and 0 newly correct (p = "
+    )
+    assert changes.columns["minimum_detectable_drop"] == "minimum detectable drop (80 % power)"
+    assert "".join(clean.values[key].text for key in ("baseline", "new", "change")) == "90.070.0-20.0"
+
+
+FORMS = ["table", "table:show=gate", "html", "markdown", "latex", "csv", "junit"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_reporter_shows_the_whole_gate(make_report, form: str) -> None:
+    """Names and results of all rows, and in tables the headings of all columns."""
+    report = judged(make_report)
+    assert report.gate is not None
+    text = shown(form, report)
+    plain = re.sub(r"<wbr>|[\{}]|\s", "", text)
+    for table in gate_tables(report.gate):
+        for row in table.rows:
+            assert "".join(row.record.name.split()) in plain, row.record.name
+            assert form == "junit" or "".join(row.result.split()) in plain
+        for key, heading in table.columns.items():
+            if form in ("html", "markdown"):
+                assert f">{heading}<" in text or f"| {heading} |" in text
+            elif form == "csv":
+                assert f"gate_{key}" in text or key in ("accuracy", "interval", "samples")
+        for row in report.gate.rows if form == "junit" else []:
+            assert row.text in text.replace("&gt;", ">")
+    if form != "csv":
+        assert form == "junit" or gate_verdict(report.gate) in text
+
+
+def test_the_terminal_can_show_the_gate_alone(make_report) -> None:
+    report = judged(make_report)
+    whole, gate = shown("table", report), shown("table:show=gate", report)
+    assert gate in whole
+    assert "Headline" in whole
+    assert "Headline" not in gate
+    assert shown("table:show=gate", make_report({"clean": 10})) == ""
 
 
 @pytest.mark.parametrize("width", [80, 100, 160])
 def test_tables_fit_and_show_everything(make_report, width: int) -> None:
-    verdict = record(make_report)
-    text = gate_text(verdict, width)
+    report = judged(make_report)
+    assert report.gate is not None
+    text = shown(f"table:show=gate,width={width}", report)
     assert max(map(len, text.splitlines())) <= width
     joined = "".join(text.split())
-    for row in verdict.rows:
-        assert "".join(row.name.removeprefix("none / ").split()) in joined or width < 100  # folded over lines
-    failed = sum(row.passed is False for row in verdict.rows)
-    assert text.count(" FAIL") - text.count("FAILED") == failed
-    assert f"gate: FAILED: {failed} of {sum(row.passed is not None for row in verdict.rows)}" in text
-    assert "Against [red]b.json" in text  # no markup
+    for row in report.gate.rows:
+        assert "".join(row.name.split()) in joined or width < 160  # folded over lines
+    assert text.count("regression |") == 3
+    for word in ("newly", "misclassified", "correct", "corrected", "detectable"):
+        assert re.search(rf"\b{word}\b *\|? ", text), word  # no heading is broken inside a word
+    assert text.rstrip().endswith(gate_verdict(report.gate))
+    assert gate_verdict(report.gate) == "gate failed: 5 of 10 checks failed"
+    assert "Changes from the baseline [red]b.json" in text  # no markup
 
 
-def test_a_terminal_gets_the_same_words(make_report) -> None:
-    verdict = record(make_report)
-    plain, fancy = io.StringIO(), io.StringIO()
-    print_gate(verdict, Console(file=plain, width=120, highlight=False, markup=False), plain=True)
-    console = Console(file=fancy, width=120, highlight=False, markup=False, force_terminal=True, no_color=True)
-    print_gate(verdict, console, plain=False)
-    import re
+def test_a_terminal_gets_the_same_words(make_report, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    report, terminal = judged(make_report), Terminal()
+    reports.get("table")(show="gate", width=160).render(report, terminal)
 
     def words(text: str) -> list[str]:
         return re.findall(r"[\w.:=/%-]*\w[\w.:=/%-]*", re.sub(r"\x1b\[[0-9;]*m", "", text))
 
-    assert words(fancy.getvalue()) == words(plain.getvalue())
+    assert "\x1b[" in terminal.getvalue()
+    assert words(terminal.getvalue()) == words(shown("table:show=gate,width=160", report))
 
 
-def test_a_floor_is_said_to_be_one(make_report) -> None:
-    """Where there is less to lose than could be seen, the table says so."""
+def test_a_drop_that_cannot_be_detected(make_report) -> None:
+    """Where the baseline is smaller than the minimum detectable drop, the column says that there is none."""
     report = make_report({"clean": 100, "lfc:radius=12": 1})
-    text = gate_text(GateRecord(passed=True, comparison=compare(report, report, Rules())), 100)
-    line = next(line for line in text.splitlines() if line.startswith("lfc"))
-    assert line.split("|")[7].strip() == "none"
+    (table,) = gate_tables(GateRecord(passed=True, comparison=compare(report, report, Rules())))
+    drops = {row.record.name: row.values["minimum_detectable_drop"].text for row in table.rows}
+    assert drops.pop("undefended / lfc:radius=12") == "none"
+    assert float(drops.pop("undefended / clean")) > 0
+    assert drops == {}
 
 
 def test_a_verdict_that_contradicts_its_rows_is_refused(make_report) -> None:
-    verdict = record(make_report)
+    gate = judged(make_report).gate
+    assert gate is not None
     with pytest.raises(ValueError, match="the gate says passed = True"):
-        GateRecord(passed=True, thresholds=verdict.thresholds)
-
-
-def test_older_reports_are_migrated(make_report, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is one version so far; a step to the next is applied, and newer files are refused."""
-    import json
-
-    from freqrobust import Report
-    from freqrobust.results import analysis_record
-
-    report = make_report({"clean": 3})
-    old = json.loads(report.dumps())
-    old["schema_version"] = 0
-    old["when"] = old.pop("created")
-    (tmp_path / "old.json").write_text(json.dumps(old))
-    with pytest.raises(analysis_record.ReportError, match="schema version 1, but got 0"):
-        Report.from_json(tmp_path / "old.json")
-
-    def renamed(values: dict) -> dict:
-        found = dict(values)
-        found["created"] = found.pop("when")
-        return found
-
-    monkeypatch.setitem(analysis_record._MIGRATIONS, 0, renamed)
-    assert Report.from_json(tmp_path / "old.json") == report
+        GateRecord(passed=True, thresholds=gate.thresholds)

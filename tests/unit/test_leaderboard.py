@@ -24,7 +24,7 @@ EPS = {"1": 1 / 255, "8": 8 / 255}
 def report(name: str, clean: np.ndarray, worst: dict[float, np.ndarray], **changed: object) -> Report:
     """A report of one undefended model with these outcomes per sample."""
     n = len(clean)
-    cell = {"defense": "none", "defense_spec": "none", "defense_params": {}, "n": n}
+    cell = {"defense": "undefended", "defense_spec": "undefended", "defense_params": {}, "n": n}
     threats = {eps: ThreatRecord(norm="linf", eps=eps) for eps in worst}
     cells = [
         Cell(
@@ -182,7 +182,7 @@ def test_what_differs_is_said() -> None:
     b.environment.torch = "2.1"
     b.cells[1].attack_spec = "fgsm"
     notes = " | ".join(board({"a": a, "b": b}).notes)
-    for part in ("different seeds: a: 0; b: 3", "different versions of torch", "over different attacks", "b: fgsm"):
+    for part in ("different seeds: a: 0; b: 3", "different torch versions", "over different attacks", "b: fgsm"):
         assert part in notes
     assert board({"a": a, "again": a}).notes == board({"a": a, "again": a}).notes
     assert "different" not in " ".join(board({"a": a, "c": simple("c", 0.8, 0.4)}).notes)
@@ -192,7 +192,12 @@ def test_verdicts_are_beside_the_ranks() -> None:
     a = simple("a", 0.9, 0.5)
     a.diagnostics = [
         Diagnosis(
-            defense="none", defense_spec="none", defense_params={}, verdict="overestimated", sentence="it is", checks=[]
+            defense="undefended",
+            defense_spec="undefended",
+            defense_params={},
+            verdict="overestimated",
+            sentence="it is",
+            checks=[],
         )
     ]
     assert {s.name: s.verdict for s in board({"a": a, "b": simple("b", 0.8, 0.4)}).standings} == {

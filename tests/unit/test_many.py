@@ -49,7 +49,7 @@ def test_cells_say_whose_they_are(several) -> None:
     assert [record.name for record in several.models] == ["one", "two"]
     assert model_labels(several) == ["one", "two"]
     defended = "lowpass:radius=3"
-    assert entries(several) == [Entry(0, "none"), Entry(0, defended), Entry(1, "none"), Entry(1, defended)]
+    assert entries(several) == [Entry(0, "undefended"), Entry(0, defended), Entry(1, "undefended"), Entry(1, defended)]
     assert list(entry_labels(several).values()) == ["one", f"one + {defended}", "two", f"two + {defended}"]
     assert several.cell("clean", model=1).model == 1
     assert several.cell("clean").model == 0

@@ -52,7 +52,7 @@ def downloaded(hub: Path, name: str, weights: str = "DEFAULT") -> torch.nn.Modul
 def test_torchvision_model_with_its_own_normalisation(hub, name) -> None:
     network = downloaded(hub, name)
     model = load_model(f"torchvision:{name}")
-    assert (model.arch, model.chosen.source) == (f"torchvision:{name}", "checkpoint")
+    assert (model.arch, model.normalization.source) == (f"torchvision:{name}", "checkpoint")
     with torch.no_grad():
         torch.testing.assert_close(model(IMAGES), network((IMAGES - MEAN) / STD))
     given = load_model(f"torchvision:{name}", normalize="none")
@@ -82,7 +82,9 @@ def test_a_torchvision_model_can_be_saved_and_loaded_again(hub, tmp_path) -> Non
 def test_unknown_and_unreachable_torchvision_models(hub) -> None:
     with pytest.raises(SpecError, match=r"torchvision has no model 'resnet19'; did you mean 'resnet\d+'"):
         load_model("torchvision:resnet19")
-    with pytest.raises(ModelError, match=r"weights of torchvision:squeezenet1_1 cannot be fetched: OSError: no network"):
+    with pytest.raises(
+        ModelError, match=r"weights of torchvision:squeezenet1_1 cannot be downloaded: OSError: no network"
+    ):
         load_model("torchvision:squeezenet1_1")
 
 
@@ -107,7 +109,11 @@ def test_timm_model_with_its_own_normalisation(timm, tmp_path) -> None:
     model = load_model("timm:test_efficientnet")
     network = timm.create_model("test_efficientnet", pretrained=True).eval()
     mean, std = network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
-    assert (model.arch, model.chosen.mean, model.chosen.source) == ("timm:test_efficientnet", mean, "checkpoint")
+    assert (model.arch, model.normalization.mean, model.normalization.source) == (
+        "timm:test_efficientnet",
+        mean,
+        "checkpoint",
+    )
     with torch.no_grad():
         expected = network((IMAGES - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1))
         torch.testing.assert_close(model(IMAGES), expected)

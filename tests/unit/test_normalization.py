@@ -81,19 +81,19 @@ def test_trial_takes_the_preset_that_is_clearly_best(tmp_path, factory, best) ->
     state, data = classes_by_mean(levels, best)
     torch.save(state, tmp_path / "model.pt")
     model = load_model(tmp_path / "model.pt", arch=f"{factory}:tiny", data=data)
-    assert (model.chosen.source, model.chosen.preset) == ("trial", best)
-    assert model.chosen.scores[best] == 1.0
-    assert set(model.chosen.scores) == {"none", "half", "imagenet", "cifar10"}
-    assert all(score < 0.8 for name, score in model.chosen.scores.items() if name != best)
-    assert model.chosen.record().source == "trial"
+    assert (model.normalization.source, model.normalization.preset) == ("trial", best)
+    assert model.normalization.scores[best] == 1.0
+    assert set(model.normalization.scores) == {"none", "half", "imagenet", "cifar10"}
+    assert all(score < 0.8 for name, score in model.normalization.scores.items() if name != best)
+    assert model.normalization.record().source == "trial"
 
 
 def test_trial_of_grayscale_images_tries_their_presets(tmp_path, factory) -> None:
     state, data = classes_by_mean([0.1, 0.2, 0.3], "mnist", channels=1)
     torch.save(state, tmp_path / "model.pt")
     model = load_model(tmp_path / "model.pt", arch=f"{factory}:gray", data=data)
-    assert model.chosen.preset == "mnist"
-    assert set(model.chosen.scores) == {"none", "half", "mnist"}
+    assert model.normalization.preset == "mnist"
+    assert set(model.normalization.scores) == {"none", "half", "mnist"}
 
 
 def test_it_is_an_error_when_unclear(tmp_path, factory) -> None:
@@ -111,24 +111,28 @@ def test_a_given_normalisation_is_taken_and_doubted_aloud(tmp_path, factory) -> 
     torch.save(state, tmp_path / "model.pt")
     load = {"arch": f"{factory}:tiny", "data": data}
     wrong = load_model(tmp_path / "model.pt", normalize="none", **load)
-    assert (wrong.chosen.preset, wrong.chosen.source) == ("none", "given")
-    assert "half gets 100.0%; consider --normalize half" in wrong.chosen.warning
+    assert (wrong.normalization.preset, wrong.normalization.source) == ("none", "given")
+    assert "half gets 100.0%; consider --normalize half" in wrong.normalization.warning
     right = load_model(tmp_path / "model.pt", normalize="0.5,0.5,0.5/0.5,0.5,0.5", **load)
-    assert (right.chosen.preset, right.chosen.source, right.chosen.warning) == (None, "given", None)
-    assert right.chosen.scores["taken"] == 1.0
+    assert (right.normalization.preset, right.normalization.source, right.normalization.warning) == (
+        None,
+        "given",
+        None,
+    )
+    assert right.normalization.scores["taken"] == 1.0
 
 
 def test_the_order_of_sources(tmp_path) -> None:
     """Given, else what the file says, else what the architecture's published weights use."""
     torch.save(ARCHITECTURES["resnet20"].build().state_dict(), tmp_path / "bare.pt")
     bare = load_model(tmp_path / "bare.pt")
-    assert (bare.chosen.preset, bare.chosen.source) == ("imagenet", "architecture")
+    assert (bare.normalization.preset, bare.normalization.source) == ("imagenet", "architecture")
     save_model(load_model(tmp_path / "bare.pt", normalize="cifar10"), tmp_path / "saved.pt")
     saved = load_model(tmp_path / "saved.pt")
-    assert (saved.chosen.preset, saved.chosen.source) == ("cifar10", "checkpoint")
+    assert (saved.normalization.preset, saved.normalization.source) == ("cifar10", "checkpoint")
     given = load_model(tmp_path / "saved.pt", normalize="none")
-    assert (given.chosen.preset, given.chosen.source) == ("none", "given")
-    assert (load_model(tmp_path / "bare.pt", arch="resnet20").chosen.preset) == "imagenet"
+    assert (given.normalization.preset, given.normalization.source) == ("none", "given")
+    assert (load_model(tmp_path / "bare.pt", arch="resnet20").normalization.preset) == "imagenet"
 
 
 def test_channels_have_to_match(tmp_path, factory) -> None:

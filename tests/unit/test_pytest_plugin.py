@@ -10,9 +10,9 @@ import torch
 
 import freqrobust
 from freqrobust.gate.regression import compare
-from freqrobust.gate.table import gate_text
 from freqrobust.gate.thresholds import Threshold, threshold_rows
 from freqrobust.results.gate_record import GateRecord
+from freqrobust.results.rendering import parse_outputs, rendered
 
 pytest_plugins = ["pytester"]
 
@@ -49,8 +49,10 @@ def _imported() -> None:
     report = freqrobust.evaluate(
         torch.nn.Flatten(), (torch.rand(4, 1, 2, 2), torch.arange(4)), attacks=["pgd:steps=1"], device="cpu"
     )
-    gate_text(GateRecord(passed=True, comparison=compare(report, report)), width=100)
     threshold_rows(report, [Threshold("clean", 0.0)], False)
+    (output,) = parse_outputs(["table:show=gate=-"], "--report")
+    report.gate = GateRecord(passed=True, comparison=compare(report, report))
+    rendered(output, {"": report})
 
 
 @pytest.fixture
@@ -91,8 +93,10 @@ def test_no_share(freqrobust_eval):
     )
     result = pytester.runpytest_subprocess(*OPTIONS)
     result.assert_outcomes(passed=1, failed=4)
-    result.stdout.fnmatch_lines(["*Thresholds: accuracy in percent*", "*pgd*0.1*FAIL*", "*gate: FAILED: 2 of 2*"])
-    result.stdout.fnmatch_lines(["*low end 99*FAIL*"])
+    result.stdout.fnmatch_lines(
+        ["*Thresholds: accuracy in percent*", "*pgd*0.1*failed*", "*gate failed: 2 of 2 checks failed*"]
+    )
+    result.stdout.fnmatch_lines(["*failed*low end 99*"])
     result.stdout.fnmatch_lines(["*threshold 'pdg' names no cell; did you mean 'pgd'?*"])
     result.stdout.fnmatch_lines(["*did you mean 0.45?*"])
     assert "pytest_plugin.py" not in result.stdout.str()  # what failed is the test, not the plugin
@@ -107,7 +111,9 @@ def test_robust(freqrobust_eval):
 """
     missing = session(body)
     missing.assert_outcomes(failed=1)
-    missing.stdout.fnmatch_lines(["*no baseline baseline.json yet: run pytest --freqrobust-update-baselines once*"])
+    missing.stdout.fnmatch_lines(
+        ["*there is no baseline baseline.json: run pytest --freqrobust-update-baselines once to write it*"]
+    )
     assert not (pytester.path / "baseline.json").exists()
     written = session(body, "--freqrobust-update-baselines")
     written.assert_outcomes(passed=1)
@@ -118,7 +124,9 @@ def test_robust(freqrobust_eval):
         patch.setenv("NOISE", "0.3")
         worse = session(body)
     worse.assert_outcomes(failed=1)
-    worse.stdout.fnmatch_lines(["*Against baseline.json*worst first*", "*clean*100.0*FAIL*", "*gate: FAILED*"])
+    worse.stdout.fnmatch_lines(
+        ["*Changes from the baseline baseline.json*worst first*", "*clean*regression*100.0*", "*gate failed*"]
+    )
     assert (pytester.path / "baseline.json").read_bytes() == before
     (pytester.path / "baseline.json").write_bytes(before[:100])
     broken = session(body)

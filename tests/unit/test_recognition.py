@@ -66,7 +66,7 @@ def test_torchvision_resnet18_from_a_file(tmp_path) -> None:
     network = resnet18(num_classes=5).eval()
     torch.save({"model": renamed(network.state_dict(), "module.")}, tmp_path / "model.pth")
     model = load_model(tmp_path / "model.pth")
-    assert (model.arch, model.chosen.source, model.chosen.preset) == (
+    assert (model.arch, model.normalization.source, model.normalization.preset) == (
         "torchvision:resnet18",
         "architecture",
         "imagenet",
@@ -123,7 +123,7 @@ def test_arch_from_a_file(tmp_path) -> None:
     torch.save({"state_dict": renamed(network.state_dict(), "module.")}, tmp_path / "model.pt")
     model = load_model(tmp_path / "model.pt", arch=f"{path}:plain", normalize="none")
     assert torch.equal(logits(model), logits(network))
-    with pytest.raises(SpecError, match=r"no callable 'plian'; did you mean 'plain'"):
+    with pytest.raises(SpecError, match=r"has no 'plian'; did you mean 'plain'"):
         load_model(tmp_path / "model.pt", arch=f"{path}:plian", normalize="none")
     with pytest.raises(ModelError, match=r"should return an nn.Module, but returned int"):
         load_model(tmp_path / "model.pt", arch=f"{path}:not_a_model", normalize="none")

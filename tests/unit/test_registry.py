@@ -166,7 +166,7 @@ def test_an_edited_neighbour_is_another_plugin_too(tmp_path, monkeypatch, head) 
     if not head.endswith("py"):
         changed = attacks.parse(f"{head}:Mine")[0].code
         path = tmp_path / f"mine_{name}.py"
-        path.write_text(path.read_text() + "# another line\n")
+        path.write_text(path.read_text() + "ANOTHER = 1\n")
         assert attacks.parse(f"{head}:Mine")[0].code != changed
     for module in (f"mine_{name}", f"neighbour_{name}"):
         sys.modules.pop(module, None)
@@ -297,7 +297,7 @@ def distribution(tmp_path, monkeypatch):
 
 
 def fresh() -> Registry:
-    return Registry("attack", "freqrobust.attacks", Attack)
+    return Registry("attack", "freqrobust.attacks", Attack, "perturb")
 
 
 def test_two_plugins_of_one_name_are_an_error(distribution) -> None:

@@ -75,7 +75,7 @@ def test_the_threat_is_that_of_all_sets_or_none(undefended, tmp_path) -> None:
     [
         (
             lambda d: replace(d, ids=d.ids + 5000),
-            r"holds no example of sample \d+ and of 59 others; it was made for 60",
+            r"has no example of sample \d+ and of 59 others; it was generated for 60",
         ),
         (lambda d: replace(d, labels=(d.labels + 1) % 10), r"made for other data \(digits\): some labels differ"),
         (lambda d: replace(d, images=1 - d.images), "exceeds its perturbation budget"),
@@ -96,7 +96,7 @@ def test_images_of_another_shape(undefended, digits) -> None:
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(56, 10))
     cell = evaluate(network, data, attacks=[f"replay:dir={undefended}"], device="cpu").cell("replay")
     assert cell.error is not None
-    assert "holds images (1, 8, 8), but these are (1, 8, 7)" in cell.error
+    assert "has images (1, 8, 8), but these are (1, 8, 7)" in cell.error
 
 
 def test_what_cannot_be_read(tmp_path) -> None:
@@ -110,7 +110,7 @@ def test_commands(command, tmp_path) -> None:
     quick = ["--first", 50, "--quiet", "--run-dir", "run", "--defense", "lowpass:radius=3"]
     code, _, err = command("eval", *quick, "--attack", "fgsm:eps=0.1", "--save-adversarial", "adv", "--json", "a.json")
     assert code == 0, err
-    assert [saved.meta.defense for saved in read_all(tmp_path / "adv")] == ["lowpass:radius=3", "none"]
+    assert [saved.meta.defense for saved in read_all(tmp_path / "adv")] == ["lowpass:radius=3", "undefended"]
     code, _, err = command("eval", *quick, "--attack", "replay:dir=adv", "--json", "b.json")
     assert code == 0, err
 

@@ -112,9 +112,9 @@ def test_a_file_that_contradicts_itself_is_refused(report, tmp_path, how, part) 
     [
         ("", "not JSON"),
         ("{", "not JSON"),
-        ("[]", "schema version 1"),
-        ("{}", "schema version 1, but got None"),
-        ('{"schema_version": 2}', "schema version 1, but got 2"),
+        ("[]", "schema version 2"),
+        ("{}", "schema version 2, but got None"),
+        ('{"schema_version": 3}', "schema version 2, but got 3; it was written by a newer freqrobust"),
         ('{"schema_version": 1}', "freqrobust_version"),
     ],
 )
@@ -133,8 +133,8 @@ def test_a_missing_file_is_refused(tmp_path) -> None:
 def test_no_nan_ever() -> None:
     with pytest.raises(ValueError, match="finite"):
         WorstCase(
-            defense="none",
-            defense_spec="none",
+            defense="undefended",
+            defense_spec="undefended",
             defense_params={},
             threat={"norm": "linf", "eps": float("inf")},
             n=1,
@@ -147,7 +147,7 @@ def test_a_cell_is_found_by_name_or_spec(report) -> None:
     assert report.cell("clean").attack == "clean"
     assert report.cell("lfc:radius=2", "smooth+lowpass").defense_spec == "smooth:rho=0.1+lowpass:radius=3"
     assert report.cell("lfc").attack_spec == "lfc:radius=2"
-    with pytest.raises(KeyError, match="'pgd' names 2 cells, name one of them: none / pgd"):
+    with pytest.raises(KeyError, match="'pgd' names 2 cells, name one of them: undefended / pgd"):
         report.cell("pgd")
     with pytest.raises(KeyError, match="'fgsm' names no cell"):
         report.cell("fgsm")
@@ -155,11 +155,11 @@ def test_a_cell_is_found_by_name_or_spec(report) -> None:
 
 def test_difference_is_paired_and_against_the_undefended_model(report) -> None:
     for cell in report.cells:
-        if cell.defense == "none" or cell.knowledge == "oblivious":
+        if cell.defense == "undefended" or cell.knowledge == "oblivious":
             assert cell.difference is None
             continue
         reference = report.cell(cell.attack_spec)
-        assert cell.difference.against == "none"
+        assert cell.difference.against == "undefended"
         assert cell.difference.points == pytest.approx((cell.correct - reference.correct) / cell.n)
 
 

@@ -75,7 +75,7 @@ def test_folders_and_files_that_are_missing_or_wrong(root, tmp_path) -> None:
     folder.mkdir()
     np.save(folder / "labels.npy", np.zeros(7, dtype=np.int64))
     np.save(folder / "fog.npy", np.zeros((10, 2, 2, 3), dtype=np.uint8))
-    with pytest.raises(DataError, match=r"fog\.npy holds 10 images, but labels\.npy 7 labels"):
+    with pytest.raises(DataError, match=r"fog\.npy has 10 images, but labels\.npy has 7 labels"):
         load_data("robustbench:cifar10c:corruptions=fog", data_dir=tmp_path)
     np.save(folder / "fog.npy", np.zeros((10, 2, 2, 3)))
     with pytest.raises(DataError, match="images as uint8, but got float64"):

@@ -15,7 +15,7 @@ import torch
 from freqrobust import ImageData, Report, evaluate, load_model, save_model
 from freqrobust.core.errors import ModelError, SpecError
 from freqrobust.data import robustbench_package
-from freqrobust.models import robustbench
+from freqrobust.models.sources import robustbench
 
 if find_spec("robustbench") is None:
     pytest.skip("the extra 'zoo' is not installed", allow_module_level=True)
@@ -62,7 +62,7 @@ def images() -> ImageData:
 @pytest.mark.parametrize("spec", [SPEC, f"{SPEC}:dataset=cifar10,threat_model=linf"])
 def test_logits_are_those_of_its_own_architecture(placed, network, images, spec) -> None:
     model = load_model(spec, data=images)
-    assert (model.arch, model.chosen.source, model.chosen.preset) == (SPEC, "none", "none")
+    assert (model.arch, model.normalization.source, model.normalization.preset) == (SPEC, "none", "none")
     assert model.sha256 == robustbench.find(NAME, "cifar10", "Linf").sha256
     with torch.no_grad():
         assert torch.equal(model(images.images), network(images.images))
@@ -113,7 +113,7 @@ def test_stand_ins_are_gone_after_the_import(placed) -> None:
             "robustbench:Addepalli2021Towards_RN19",
             r"no model .* did you mean 'Addepalli2021Towards_RN18'\? \(\d+ models: ",
         ),
-        ("robustbench:Augustin2020Adversarial", "it has one with dataset=cifar10,threat_model=L2"),
+        ("robustbench:Augustin2020Adversarial", "it exists with dataset=cifar10,threat_model=L2"),
         (f"{SPEC}:dataset=cifar11", r"no dataset 'cifar11'; did you mean 'cifar10'\? \(cifar10, cifar100, imagenet\)"),
         (f"{SPEC}:threat_model=L1", r"no threat model 'L1'.*\(Linf, L2, corruptions\)"),
         (f"{SPEC}:threat=L2", "unknown parameter 'threat'; did you mean 'threat_model'"),
@@ -127,9 +127,9 @@ def test_unknown_models(folder, spec, message) -> None:
 
 
 def test_weights_that_cannot_be_fetched(folder) -> None:
-    with pytest.raises(ModelError, match=rf"cannot be fetched \(expected as .*{NAME}\.pt\): no network"):
+    with pytest.raises(ModelError, match=rf"cannot be downloaded \(expected as .*{NAME}\.pt\): no network"):
         load_model(SPEC)
-    with pytest.raises(ModelError, match=r"XCiT-S12:.* cannot be fetched: no network"):
+    with pytest.raises(ModelError, match=r"XCiT-S12:.* cannot be downloaded: no network"):
         load_model("robustbench:Debenedetti2022Light_XCiT-S12")
 
 

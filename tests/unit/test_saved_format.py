@@ -27,7 +27,7 @@ def test_every_sample_is_there_inside_of_its_budget(folder, undefended, model, d
     with torch.no_grad():
         assert torch.equal(model(saved.images).argmax(dim=1), saved.predictions)
     meta = saved.meta
-    assert (meta.attack, meta.defense, meta.seed) == ("pgd:eps=0.1,steps=5", "none", 0)
+    assert (meta.attack, meta.defense, meta.seed) == ("pgd:eps=0.1,steps=5", "undefended", 0)
     assert meta.threat is not None
     assert (meta.threat.norm, meta.threat.eps) == ("linf", 0.1)
     assert (meta.data.sha256, meta.attack_params["steps"]) == (digits.sha256, 5)
@@ -39,6 +39,17 @@ def test_writing_again_gives_the_same_file(undefended, tmp_path) -> None:
     assert again.path.name == undefended.name
     assert again.meta == saved.meta
     assert torch.equal(again.images, saved.images)
+
+
+def test_sets_of_older_versions_are_read(undefended, tmp_path) -> None:
+    """Which called the undefended model none."""
+    with np.load(undefended) as archive:
+        content = {name: archive[name] for name in archive.files}
+    meta = {**json.loads(str(content["meta"])), "defense": "none", "defense_source": "none"}
+    np.savez(tmp_path / "old.npz", **{**content, "meta": np.array(json.dumps(meta))})
+    old = read(tmp_path / "old.npz")
+    assert old.meta.defense == "undefended"
+    assert torch.equal(old.images, read(undefended).images)
 
 
 def test_names_are_safe_and_differ(model, digits, tmp_path) -> None:
@@ -61,7 +72,7 @@ class Broken(Attack):
 
 def test_an_attack_that_fails_leaves_the_others(model, digits, tmp_path) -> None:
     saving = save_adversarial(model, digits, attacks=[Broken(), "fgsm:eps=0.1"], directory=tmp_path, device="cpu")
-    assert [path.name[:10] for path in saving.paths] == ["none__fgsm"]
+    assert [path.name[:16] for path in saving.paths] == ["undefended__fgsm"]
     assert len(saving.failed) == 1
     assert "exceeds its perturbation budget" in saving.failed[0]
     with pytest.raises(SpecError, match="none of the attacks is adversarial"):
@@ -85,7 +96,7 @@ def altered(path: Path, target: Path, **changes: object) -> Path:
         ({"images": np.full((60, 1, 8, 8), np.nan, dtype=np.float32)}, r"not in \[0, 1\]"),
         ({"images": np.full((60, 1, 8, 8), 2, dtype=np.float32)}, r"not in \[0, 1\]"),
         ({"labels": np.zeros(59, dtype=np.int64)}, r"expected 60 integer labels, but got int64 \(59,\)"),
-        ({"ids": np.zeros(60, dtype=np.int64)}, "ids are there twice"),
+        ({"ids": np.zeros(60, dtype=np.int64)}, "ids are duplicated"),
         ({"predictions": np.zeros(60)}, "expected 60 integer predictions"),
         ({"labels": np.full(60, -1)}, "labels are negative"),
         ({"ids": np.array([None] * 60)}, "cannot be read"),
@@ -117,10 +128,10 @@ def test_flipped_bits_are_noticed(undefended, tmp_path) -> None:
 def test_nothing_is_there(tmp_path) -> None:
     with pytest.raises(DataError, match="does not exist; expected a folder written by --save-adversarial"):
         read_all(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="holds no saved adversarial examples"):
+    with pytest.raises(DataError, match="contains no saved adversarial examples"):
         read_all(tmp_path)
     np.save(tmp_path / "one.npy", np.zeros(3))
-    with pytest.raises(DataError, match="holds one array"):
+    with pytest.raises(DataError, match="contains a single array"):
         read_all(tmp_path / "one.npy")
 
 

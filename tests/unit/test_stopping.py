@@ -10,14 +10,14 @@ from freqrobust import Report, evaluate
 from freqrobust.core.errors import SpecError
 from freqrobust.core.progress import Silent
 from freqrobust.data.dataset import ImageData
-from freqrobust.data.sources import as_data
+from freqrobust.data.loading import as_data
 from freqrobust.gate.sequential import SequentialGate
 from freqrobust.gate.thresholds import Threshold
 from freqrobust.plugins.selection import parse_attacks, parse_defenses
 from support.networks import untrained
 
 ATTACKS = ["lfc:radius=2", "pgd:eps=[0.01,0.03,0.1],steps=2", "fgsm:eps=0.03", "pgd:eps=0.5,norm=l2,steps=2"]
-DEFENSES = ["none", "lowpass:radius=3", "gaussian-noise:sigma=0.05"]
+DEFENSES = ["undefended", "lowpass:radius=3", "gaussian-noise:sigma=0.05"]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def measured(gate: SequentialGate, network: object, data: ImageData, **changes: 
     options = {
         "attacks": parse_attacks(ATTACKS),
         "defenses": parse_defenses(DEFENSES),
-        "baseline": True,
+        "undefended": True,
         "oblivious": True,
         "seed": 3,
         "device": "cpu",
@@ -97,14 +97,14 @@ def test_what_is_open_is_measured_and_nothing_else(network: nn.Module, data: Ima
     gate = SequentialGate([Threshold("clean", 0.0), Threshold("lowpass/pgd:eps=0.03", 1.0)])
     report = measured(gate, network, data)
     assert [(row.name, row.passed) for row in gate.rows] == [
-        ("none / clean", True),
+        ("undefended / clean", True),
         ("lowpass:radius=3 / pgd:eps=0.03,steps=2", False),
     ]
     assert clean is not None
     assert {(c.defense_spec, c.attack_spec) for c in report.cells} == {
-        ("none", "clean"),
+        ("undefended", "clean"),
         ("lowpass:radius=3", "clean"),
-        ("lowpass:radius=3", "pgd:eps=0.01,steps=2"),  # hands over what it breaks
+        ("lowpass:radius=3", "pgd:eps=0.01,steps=2"),  # its adversarial examples are passed on
         ("lowpass:radius=3", "pgd:eps=0.03,steps=2"),
     }
     assert report.worst_case == []
@@ -138,7 +138,7 @@ def test_the_order_is_that_of_the_seed(network: nn.Module, data: ImageData) -> N
 @pytest.mark.parametrize(
     ("thresholds", "rates", "said"),
     [
-        ([], {}, "there are none"),
+        ([], {}, "needs thresholds, but there are none"),
         ([Threshold("clean", 0.5)], {"false_pass": 0.0}, "false-pass should be between 0 and 0.5"),
         ([Threshold("clean", 0.5)], {"false_fail": 0.7}, "false-fail should be between 0 and 0.5"),
     ],

@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 
 from freqrobust.core.errors import SpecError
-from freqrobust.gate.planned import find, in_report, of_cell, of_worst, planned, sweeps
+from freqrobust.gate.planned import planned
 from freqrobust.plugins.selection import parse_attacks, parse_defenses
+from freqrobust.results.cell_reference import (
+    find,
+    reference_to_cell,
+    reference_to_worst_case,
+    references_in,
+    sweep_references,
+)
 from freqrobust.results.cells import Cell
 
 ATTACKS = ["lfc:radius=12", "pgd:eps=[2/255,8/255],steps=5", "pgd:eps=0.5,norm=l2", "fgsm"]
@@ -27,33 +34,40 @@ CELLS = {
 
 @pytest.fixture(scope="module")
 def known(make_report):
-    return in_report(make_report({**CELLS, "smooth:rho=0.5|fgsm@oblivious": 70}))
+    return references_in(make_report({**CELLS, "smooth:rho=0.5|fgsm@oblivious": 70}))
 
 
 @pytest.mark.parametrize(
     ("text", "names"),
     [
-        ("clean", ["none / clean"]),
-        ("pgd:eps=8/255", ["none / pgd:eps=8/255,steps=5"]),
-        ("pgd:eps=0.03137254901960784", ["none / pgd:eps=8/255,steps=5"]),
-        ("pgd:eps=[2/255,8/255]", ["none / pgd:eps=2/255,steps=5", "none / pgd:eps=8/255,steps=5"]),
-        ("pgd:norm=l2", ["none / pgd:eps=0.5,norm=l2"]),
-        ("pgd:random_start=true,norm=l2", ["none / pgd:eps=0.5,norm=l2"]),
-        ("pgd", ["none / pgd:eps=2/255,steps=5", "none / pgd:eps=8/255,steps=5", "none / pgd:eps=0.5,norm=l2"]),
-        ("worst", ["none / worst-linf-2/255", "none / worst-linf-8/255", "none / worst-l2-0.5"]),
-        ("worst-l2", ["none / worst-l2-0.5"]),
-        ("worst-linf-8/255", ["none / worst-linf-8/255"]),
+        ("clean", ["undefended / clean"]),
+        ("pgd:eps=8/255", ["undefended / pgd:eps=8/255,steps=5"]),
+        ("pgd:eps=0.03137254901960784", ["undefended / pgd:eps=8/255,steps=5"]),
+        ("pgd:eps=[2/255,8/255]", ["undefended / pgd:eps=2/255,steps=5", "undefended / pgd:eps=8/255,steps=5"]),
+        ("pgd:norm=l2", ["undefended / pgd:eps=0.5,norm=l2"]),
+        ("pgd:random_start=true,norm=l2", ["undefended / pgd:eps=0.5,norm=l2"]),
+        (
+            "pgd",
+            [
+                "undefended / pgd:eps=2/255,steps=5",
+                "undefended / pgd:eps=8/255,steps=5",
+                "undefended / pgd:eps=0.5,norm=l2",
+            ],
+        ),
+        ("worst", ["undefended / worst-linf-2/255", "undefended / worst-linf-8/255", "undefended / worst-l2-0.5"]),
+        ("worst-l2", ["undefended / worst-l2-0.5"]),
+        ("worst-linf-8/255", ["undefended / worst-linf-8/255"]),
         ("smooth:rho=0.5/worst-linf-8/255", ["smooth:rho=0.5 / worst-linf-8/255"]),
         ("smooth:rho=1/clean", ["smooth:rho=1 / clean"]),
         ("smooth/clean", ["smooth:rho=0.5 / clean", "smooth:rho=1 / clean"]),
         ("smooth:rho=0.5/pgd:eps=8/255", ["smooth:rho=0.5 / pgd:eps=8/255,steps=5"]),
         ("lowpass+smooth/fgsm", ["lowpass:radius=12+smooth / fgsm"]),
-        ("none/fgsm", ["none / fgsm"]),
-        (" none / fgsm ", ["none / fgsm"]),
+        ("none/fgsm", ["undefended / fgsm"]),
+        (" none / fgsm ", ["undefended / fgsm"]),
         ("smooth/fgsm@oblivious", ["smooth:rho=0.5 / fgsm@oblivious"]),
         ("fgsm@oblivious", ["smooth:rho=0.5 / fgsm@oblivious"]),
-        ("sweep", ["none / sweep-pgd:steps=5"]),
-        ("sweep-pgd", ["none / sweep-pgd:steps=5"]),
+        ("sweep", ["undefended / sweep-pgd:steps=5"]),
+        ("sweep-pgd", ["undefended / sweep-pgd:steps=5"]),
     ],
 )
 def test_a_name_stands_for_all_that_it_fits(known, text, names) -> None:
@@ -73,7 +87,7 @@ def test_a_star_is_every_defense(known) -> None:
         ("worst-linf-4/255", "did you mean 'worst-linf-"),
         ("wurst", "did you mean 'worst'?"),
         ("smoooth:rho=0.5/fgsm", "did you mean 'smooth"),
-        ("fgsm/smooth", "defenses: none, smooth:rho=0.5, smooth:rho=1, lowpass:radius=12+smooth"),
+        ("fgsm/smooth", "defenses: undefended, smooth:rho=0.5, smooth:rho=1, lowpass:radius=12+smooth"),
         ("pgd:epz=8/255", "cells: clean, lfc:radius=12"),
         ("pgd:eps=x", "names no cell"),
         ("", "names no cell"),
@@ -88,7 +102,7 @@ def test_a_name_of_nothing_is_explained(known, text, said) -> None:
 
 def test_without_the_undefended_model_a_bare_name_is_of_every_defense(make_report) -> None:
     report = make_report({"smooth|clean": 10, "lowpass:radius=4|clean": 20})
-    assert len(find("clean", in_report(report), "threshold")) == 2
+    assert len(find("clean", references_in(report), "threshold")) == 2
 
 
 def test_what_is_planned_is_what_the_report_has() -> None:
@@ -105,24 +119,24 @@ def test_what_is_planned_is_what_the_report_has() -> None:
     chains = parse_defenses(["none", "lowpass:radius=3", "bit-depth:bits=3+lowpass:radius=3"])
     report = evaluate(model, (images, model(images).argmax(1)), attacks=attacks, defenses=chains, device="cpu")
     ahead = planned(chains, parse_attacks(attacks), oblivious=True)
-    found = [target for target in in_report(report) if target.what != "sweep"]
+    found = [target for target in references_in(report) if target.what != "sweep"]
     assert {t.key for t in ahead} == {t.key for t in found}
     assert {t.name for t in ahead} == {t.name for t in found}
     assert len({t.key for t in found}) == len(found)
 
 
 def test_keys_tell_parameters_apart_that_specs_do_not_show(make_report) -> None:
-    one = in_report(make_report({"clean": 1, "fgsm": np.ones(100)}))
-    two = in_report(make_report({"clean": 1, "fgsm:eps=8/255": np.ones(100)}))
-    three = in_report(make_report({"clean": 1, "fgsm:eps=4/255": np.ones(100)}))
+    one = references_in(make_report({"clean": 1, "fgsm": np.ones(100)}))
+    two = references_in(make_report({"clean": 1, "fgsm:eps=8/255": np.ones(100)}))
+    three = references_in(make_report({"clean": 1, "fgsm:eps=4/255": np.ones(100)}))
     assert [t.key for t in one] == [t.key for t in two]  # the default, given
     assert not {t.key for t in one if t.attack == "fgsm"} & {t.key for t in three}
 
 
 def test_a_worst_case_is_no_sweep(make_report) -> None:
     report = make_report({"clean": 1, "fgsm:eps=4/255": 1, "pgd:eps=8/255": 1})  # two threats, no sweep
-    assert [t.name for t in in_report(report) if t.what == "sweep"] == []
-    assert [t.name for t in sweeps(in_report(report))] == []
+    assert [t.name for t in references_in(report) if t.what == "sweep"] == []
+    assert [t.name for t in sweep_references(references_in(report))] == []
 
 
 @pytest.fixture(scope="module")
@@ -133,15 +147,15 @@ def report(make_report):
 @pytest.mark.parametrize(
     ("text", "options", "name"),
     [
-        ("clean", {}, "none / clean"),
-        ("pgd:eps=2/255", {}, "none / pgd:eps=2/255,steps=5"),
-        ("pgd:eps=8/255,random_start=true", {}, "none / pgd:eps=8/255,steps=5"),
+        ("clean", {}, "undefended / clean"),
+        ("pgd:eps=2/255", {}, "undefended / pgd:eps=2/255,steps=5"),
+        ("pgd:eps=8/255,random_start=true", {}, "undefended / pgd:eps=8/255,steps=5"),
         ("smooth:rho=0.5/pgd:eps=2/255", {}, "smooth:rho=0.5 / pgd:eps=2/255,steps=5"),
         ("pgd:eps=2/255", {"defense": "smooth:rho=0.50"}, "smooth:rho=0.5 / pgd:eps=2/255,steps=5"),
-        ("pgd:norm=l2", {"model": 1}, "none / pgd:eps=0.5,norm=l2"),
-        ("worst-linf-2/255", {}, "none / worst-linf-2/255"),
+        ("pgd:norm=l2", {"model": 1}, "undefended / pgd:eps=0.5,norm=l2"),
+        ("worst-linf-2/255", {}, "undefended / worst-linf-2/255"),
         ("worst-l2", {"defense": "lowpass+smooth"}, "lowpass:radius=12+smooth / worst-l2-0.5"),
-        ("smooth:rho=1.0/worst-l2", {"model": 1}, "smooth:rho=1.0 / worst-l2-0.5"),
+        ("smooth:rho=1.0/worst-l2", {"model": 1}, "smooth:rho=1 / worst-l2-0.5"),
         ("fgsm@oblivious", {}, "smooth:rho=0.5 / fgsm@oblivious"),
         ("fgsm", {"defense": "smooth:rho=0.5", "knowledge": "oblivious"}, "smooth:rho=0.5 / fgsm@oblivious"),
         ("lfc:radius=4", {"defense": "smooth"}, "smooth:rho=0.5 / lfc:radius=4"),
@@ -149,7 +163,7 @@ def report(make_report):
 )
 def test_a_report_takes_the_same_names(report, text, options, name) -> None:
     found = report.cell(text, **options)
-    target = of_cell(found) if isinstance(found, Cell) else of_worst(found)
+    target = reference_to_cell(found) if isinstance(found, Cell) else reference_to_worst_case(found)
     assert target.name == name
     assert found.model == options.get("model", 0)
 
@@ -157,7 +171,7 @@ def test_a_report_takes_the_same_names(report, text, options, name) -> None:
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("pgd", {}, "'pgd' names 3 cells, name one of them: none / pgd:eps=2/255,steps=5, none / pgd"),
+        ("pgd", {}, "'pgd' names 3 cells, name one of them: undefended / pgd:eps=2/255,steps=5, undefended / pgd"),
         ("worst", {}, "names 3 cells"),
         ("clean", {"defense": "smooth"}, "names 2 cells"),
         ("pgd:eps=3/255", {}, "names no cell"),

@@ -20,7 +20,7 @@ def test_the_same_model_predicts_as_when_saved(folder, model, digits) -> None:
     results = verify(folder, model, data=digits, device="cpu")
     assert [(one.defense, one.n, one.same_model) for one in results] == [
         ("lowpass:radius=3", 60, True),
-        ("none", 60, True),
+        ("undefended", 60, True),
     ]
     for one in results:
         assert one.same_predictions == one.n
@@ -103,9 +103,9 @@ def test_defenses_that_cannot_be_made_again(model, digits, undefended, tmp_path)
     saved = read(undefended)
     gone = saved.meta.model_copy(update={"defense": "Mine", "defense_source": "gone.py:Mine"})
     replace(saved, meta=gone).write(tmp_path)
-    with pytest.raises(SpecError, match=r"made for the defense Mine: .*give --defense none, or its spec"):
+    with pytest.raises(SpecError, match=r"made for the defense Mine: .*give --defense undefended, or its spec"):
         verify(tmp_path, model, device="cpu")
-    assert verify(tmp_path, model, defense="none", device="cpu")[0].same_predictions == 60
+    assert verify(tmp_path, model, defense="undefended", device="cpu")[0].same_predictions == 60
     with pytest.raises(SpecError, match="is a sweep of 2"):
         verify(tmp_path, model, defense="lowpass:radius=[1,2]", device="cpu")
     with pytest.raises(SpecError, match="needs training data"):
@@ -124,7 +124,7 @@ def test_a_defense_from_a_file(model, digits, tmp_path, monkeypatch) -> None:
         attacks=["fgsm:eps=0.1"],
         defenses=["mine.py:Half"],
         directory=tmp_path / "out",
-        baseline=False,
+        undefended=False,
         device="cpu",
     )
     (one,) = verify("out", model, device="cpu")
@@ -138,7 +138,7 @@ def test_command(command, folder, digits, tmp_path) -> None:
     rows = [[cell.strip() for cell in line.split("|")] for line in out.splitlines() if "|" in line]
     assert [row[:3] for row in rows[1:]] == [
         ["pgd:eps=0.1,steps=5", "lowpass:radius=3", "60"],
-        ["pgd:eps=0.1,steps=5", "none", "60"],
+        ["pgd:eps=0.1,steps=5", "undefended", "60"],
     ]
     found = json.loads((tmp_path / "found.json").read_text())
     assert [one["misclassified"] for one in found] == [int(row[4]) for row in rows[1:]]

@@ -31,10 +31,12 @@ class FullCheck(ABC):
     Attributes:
         name: as reports show it, different for each check.
         source: the paper that recommends it.
+        misclassification_only: it says nothing about other criteria.
     """
 
     name: str
     source: str
+    misclassification_only: bool = field(default=False, kw_only=True)
 
     @abstractmethod
     def run(self, examination: Examination) -> Finding:
@@ -101,7 +103,7 @@ def at_budgets(examination: Examination) -> dict[float, Outcome]:
 
 
 def grey(norm: str, pixels: int) -> float:
-    """The budget within which every image in [0, 1] can become mid-grey, so that nothing is left to tell apart."""
+    """The budget within which every image in [0, 1] can become mid-grey, so that no two images can be told apart."""
     return {"linf": 0.5, "l2": 0.5 * math.sqrt(pixels), "l1": 0.5 * pixels}[norm]
 
 
@@ -122,7 +124,7 @@ class IncreasingEps(FullCheck):
 
 @dataclass(frozen=True)
 class LargeEps(FullCheck):
-    """No sample may be robust where all images can become the same."""
+    """No sample may be robust where all images can become the same, and so get the same prediction."""
 
     def run(self, examination: Examination) -> Finding:
         eps, outcome = list(at_budgets(examination).items())[-1]
@@ -175,8 +177,9 @@ FULL_CHECKS: tuple[FullCheck, ...] = (
         "pgd",
         "the margin loss, compared with the cross-entropy and the report",
         {"steps": 20, "loss": "margin"},
+        misclassification_only=True,  # the losses of other criteria are their own
     ),
     IncreasingEps("increasing eps", ATHALYE),
-    LargeEps("large eps", ATHALYE),
+    LargeEps("large eps", ATHALYE, misclassification_only=True),
     Combined("all checks combined", CARLINI),
 )

@@ -1,10 +1,9 @@
 """Checks of a robust accuracy.
 
-An attack that finds no example says something about the model only when the attack works. The checks are the
-symptoms of gradients that are masked (Athalye, Carlini, Wagner 2018, sec. 3.1) and of attacks that stopped too
-early (Carlini et al. 2019, "On evaluating adversarial robustness"), each a comparison at one threat, on the same
-samples, without what an eps sweep hands over. The quick ones are here, those that run other attacks in
-``diagnosis_checks``.
+An attack that finds no example says something about the model only when the attack works. The checks look for the
+symptoms of masked gradients (Athalye, Carlini, Wagner 2018, sec. 3.1) and of attacks that stopped too early (Carlini et
+al. 2019, "On evaluating adversarial robustness"). Each is a comparison at one threat, on the same samples, without what
+an eps sweep inherits. The quick checks are here, those that run other attacks in ``checks``.
 """
 
 from __future__ import annotations
@@ -24,16 +23,17 @@ from freqrobust.core.errors import FreqRobustError, SpecError
 from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code
 from freqrobust.harness.batches import Timer
-from freqrobust.harness.cell import measure, measure_transfer
+from freqrobust.harness.cell import add_examples, measure, measure_transfer, unattacked
 from freqrobust.harness.diagnosis.findings import ATHALYE, CARLINI, CROCE, Finding, NotApplicable, RunnableCheck
-from freqrobust.harness.outcome import NORMS, Outcome
+from freqrobust.harness.outcome import Outcome
 from freqrobust.harness.target_model import TargetModel
-from freqrobust.numerics.losses import margin
 from freqrobust.numerics.norms import norms, per_sample, project
 from freqrobust.numerics.threat import Threat
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.context import AttackContext
+from freqrobust.plugins.criterion import Criterion, Misclassification
 from freqrobust.plugins.registry import attacks
+from freqrobust.plugins.selection import check_criterion
 from freqrobust.plugins.specs import PluginSpec
 from freqrobust.results.diagnosis import Check
 from freqrobust.results.records import ThreatRecord
@@ -45,11 +45,11 @@ if TYPE_CHECKING:
 FURTHER, FURTHER_SHARE = 3, 0.01
 #: Share of margin gradients that may be exactly zero.
 ZERO_SHARE = 0.05
-#: The check that all others stand on.
+#: The check that all others depend on.
 REPEATABILITY = "repeatability"
 #: Warnings of a cell whose attack saw no gradient.
 BLIND = ("zero-gradients", "no-gradients")
-#: Fewer samples than this tell nothing: so few cannot exceed what a check allows by much.
+#: With fewer samples than this the verdict is inconclusive: so few cannot exceed what a check allows by much.
 FEWEST = 20
 #: How far outputs may differ between two calls, as a share of the largest logit: rounding differs.
 SAME = 1e-3
@@ -61,7 +61,7 @@ def allowed(n: int) -> float:
 
 
 class _Budgeted(NamedTuple):
-    """One attack with a budget above 0, and what it found."""
+    """One attack with a budget above 0, and its outcome."""
 
     attack: Attack
     threat: Threat
@@ -77,8 +77,8 @@ class Examination:
         clean: its clean pass.
         sample: the samples that are examined, ``(n,)``.
         reported: those that are robust to all attacks of the report at this threat, ``(n,)``.
-        source: the undefended model, to transfer examples from; None when the defense is none.
-        found: what the attacks of the checks misclassified.
+        source: the undefended model, to transfer examples from; None when it is the one that is examined.
+        found: the outcomes of the attacks of the checks.
     """
 
     run: DefenseRun
@@ -98,7 +98,7 @@ class Examination:
         self.pixels = math.prod(self.run.run.data.shape)
         self.stochastic = self.run.chain.stochastic
 
-    # -- the quick part -------------------------------------------------------------------------------------
+    # -- quick checks ---------------------------------------------------------------------------------------
 
     def quick(self) -> None:
         """Do outputs repeat, are there gradients, and is noise as strong as they are?"""
@@ -143,8 +143,8 @@ class Examination:
     def what_was_run(self, by_gradients: list[_Budgeted]) -> None:
         """Did a gradient-based attack run within the threat, and did it receive gradients?"""
         about: dict[str, Any] = {"name": "gradient-based attacks", "source": CARLINI, "threat": self.record}
-        blind = [one for one in by_gradients if any(code in BLIND for code, _ in one.outcome.warnings)]
-        reason = f"{len(by_gradients)} attacks of the report use gradients of the defended model"
+        blind = [entry for entry in by_gradients if any(code in BLIND for code, _ in entry.outcome.warnings)]
+        reason = f"attacks of the report that use gradients of the defended model: {len(by_gradients)}"
         if not by_gradients:
             reason = "no attack of the report uses gradients of the defended model"
         elif blind:
@@ -152,11 +152,15 @@ class Examination:
         status = "failed" if blind or not by_gradients else "passed"
         self.checks.append(Check(**about, status=status, reason=reason))
 
-    # -- the full part --------------------------------------------------------------------------------------
+    # -- full checks ----------------------------------------------------------------------------------------
 
     def full(self, checks: Iterable[RunnableCheck]) -> None:
         """Other attacks at the same budget, and other budgets."""
+        criterion = self.run.run.criterion
         for check in checks:
+            if check.misclassification_only and not isinstance(criterion.plugin, Misclassification):
+                self._not_applicable(check, f"defined for the criterion misclassification, not for {criterion.spec}")
+                continue
             try:
                 self._judge(check.name, check.source, check.run(self))
             except NotApplicable as why:
@@ -169,7 +173,7 @@ class Examination:
 
         Args:
             name: of the attack.
-            among: the samples that it may try, ``(n,)``; by default those that are examined.
+            among: the samples that it may attack, ``(n,)``; by default those that are examined.
             transferred: make the examples on the undefended model.
             params: parameters of the attack.
 
@@ -182,12 +186,13 @@ class Examination:
         if transferred and self.source is None:
             raise NotApplicable("this is the undefended model")
         given = {"eps": self.threat.eps, "norm": self.threat.norm, **params}
+        shown = {**given, "eps": Threat(self.threat.norm, given["eps"]).eps_text}
         try:
             plugin = attacks.get(name).build(name, given)
+            plugin_spec = PluginSpec(name, plugin, {key: f"{value}" for key, value in shown.items()})
+            check_criterion(self.run.run.criterion, [plugin_spec])
         except SpecError as error:
             raise NotApplicable(str(error)) from error
-        shown = {**given, "eps": Threat(self.threat.norm, given["eps"]).eps_text}
-        plugin_spec = PluginSpec(name, plugin, {key: f"{value}" for key, value in shown.items()})
         among = self.sample if among is None else among
         key = (plugin_spec.spec, transferred, among.tobytes())
         if key not in self._tried:
@@ -214,16 +219,12 @@ class Examination:
         run = self.run
 
         def work() -> dict[str, Any]:
+            model, batches, seed = run.target_model(), run.batches, run.run.seed
             if source is None:
-                found = measure(
-                    plugin_spec, run.target_model(), run.batches, self.clean, None, run.run.seed, among=among
-                )
-            else:
-                target = [(run.target_model(), self.clean)]
-                found = measure_transfer(plugin_spec, source.target_model(), run.batches, target, run.run.seed, among)[
-                    0
-                ]
-            return found.to_piece()
+                return measure(plugin_spec, model, batches, self.clean, None, seed, among=among).to_piece()
+            targets = [(model, self.clean)]
+            (outcome,) = measure_transfer(plugin_spec, source.target_model(), batches, targets, seed, among)
+            return outcome.to_piece()
 
         purpose = "transfer" if source is not None else "attack"
         try:
@@ -241,7 +242,7 @@ class Examination:
         among: np.ndarray,
         work: Callable[[], dict[str, Any]],
     ) -> dict[str, Any]:
-        """From the journal, or found and put there."""
+        """From the journal, or measured and stored there."""
         run = self.run.run
         digest = hashlib.sha256(np.packbits(among).tobytes() + repr(self.threat).encode()).hexdigest()
         key = run.key(self.run.chain, plugin_spec, None, purpose=f"diagnosis {purpose} {digest}")
@@ -267,7 +268,7 @@ class Examination:
                 threat=self.record,
                 attack=finding.attack,
                 transferred=finding.transferred,
-                beyond=finding.beyond,
+                additional=finding.beyond,
                 reason=finding.reason,
                 source=source,
             )
@@ -286,11 +287,8 @@ def _look(work: Examination) -> dict[str, Any]:
     """One pass with gradients, one without in other batches, one with noise."""
     run, threat = work.run, work.threat
     target_model, batches, seed = run.target_model(), run.batches, run.run.seed
-    timer = Timer(target_model)
-    n = len(work.clean.right)
-    outcome = Outcome(
-        work.clean.right.copy(), work.clean.predictions.copy(), {norm: np.full(n, np.inf, np.float32) for norm in NORMS}
-    )
+    timer = Timer(target_model, batches)
+    outcome = unattacked(work.clean)
     counts = {"changed": 0, "zero": 0, "gradients": 0}
     softmax, differentiates = True, False
 
@@ -300,18 +298,14 @@ def _look(work: Examination) -> dict[str, Any]:
         where = chunk.numpy()
         right = torch.from_numpy(work.clean.right[where]).to(images.device)
         with target_model.attacked(ids, "diagnosis") as view:
-            logits, gradient = _margin_gradient(view, images, labels)
+            logits, gradient = _margin_gradient(view, images, labels, target_model.criterion)
         flat = gradient.flatten(1)
         nothing = (flat.abs().amax(dim=1) == 0) | ~torch.isfinite(flat).all(dim=1)
         with _watched() as calls:
             again = _in_other_batches(target_model, images, ids)
         noisy = _with_noise(images, AttackContext(ids, seed), threat)
-        classes, _ = target_model.predict(noisy, ids)
-        broken = ((classes != labels) & right).cpu().numpy()
-        outcome.right[where] &= ~broken
-        for norm in NORMS:
-            outcome.examples[norm][where[broken]] = norms(noisy - images, norm).cpu().numpy()[broken]
-        # counted last: a batch that memory ran out for is looked at again
+        add_examples(outcome, work.clean, where, target_model.predict(noisy, ids), labels, noisy - images)
+        # counted last: a batch that is out of memory is repeated
         softmax &= bool(((logits >= 0).all(dim=1) & ((logits.sum(dim=1) - 1).abs() < 1e-4)).all())
         differentiates |= bool(calls)
         counts["gradients"] += int(right.sum())
@@ -323,19 +317,19 @@ def _look(work: Examination) -> dict[str, Any]:
 
 
 def _with_noise(images: torch.Tensor, context: AttackContext, threat: Threat) -> torch.Tensor:
-    """A random corner of the Linf ball, or a Gaussian direction at the full length in the other norms."""
+    """A random vertex of the Linf ball; in the other norms a Gaussian direction, scaled to eps."""
     drawn = context.normal(images.shape[1:], "diagnosis noise")
     drawn = drawn.sign() if threat.norm == "linf" else drawn / per_sample(norms(drawn, threat.norm), drawn)
     return project(images + threat.eps * drawn, images, threat.norm, threat.eps)
 
 
 def _margin_gradient(
-    view: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor
+    view: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, criterion: Criterion
 ) -> tuple[torch.Tensor, torch.Tensor]:
     x = images.detach().requires_grad_(True)
     with torch.enable_grad():
         logits = view(x)
-        values = margin(logits, labels).sum()
+        values = criterion.margin(logits, labels).sum()
         gradient = torch.autograd.grad(values, x, allow_unused=True)[0] if values.requires_grad else None
     return logits.detach(), gradient if gradient is not None else torch.zeros_like(images)
 
@@ -343,12 +337,12 @@ def _margin_gradient(
 def _in_other_batches(target_model: TargetModel, images: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     """The same predictions, of the same draws, made for the second half first and for each half apart."""
     half = len(images) // 2
-    found: list[torch.Tensor] = []
+    results: list[torch.Tensor] = []
     for part in (slice(half, None), slice(0, half)):
         if len(images[part]):
             with target_model.drawing(ids[part], "diagnosis"):
-                found.insert(0, target_model.logits(images[part]))
-    return torch.cat(found)
+                results.insert(0, target_model.logits(images[part]))
+    return torch.cat(results)
 
 
 def _same(a: torch.Tensor, b: torch.Tensor, share: float) -> torch.Tensor:
@@ -363,7 +357,7 @@ _REPLACING = threading.RLock()
 
 @contextmanager
 def _watched() -> Iterator[list[str]]:
-    """Records the calls that this thread makes of ``torch.autograd``'s functions, which are always put back."""
+    """Records the calls that this thread makes of ``torch.autograd``'s functions, which are always restored."""
     calls: list[str] = []
     thread = threading.get_ident()
 

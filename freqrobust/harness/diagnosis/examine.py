@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from freqrobust.harness.run import DefenseRun
 
 Depth = Literal["quick", "full"]
-#: Samples that are looked at; fewer for stochastic defenses, whose attacks average over draws.
+#: Samples that are examined; fewer for stochastic defenses, whose attacks average over draws.
 SAMPLES, SAMPLES_STOCHASTIC = 200, 50
 #: Share of the samples that should be robust at the threat that is examined, where there is such a threat.
 HEADROOM = 0.05
@@ -31,15 +31,15 @@ Measurements = Sequence["tuple[PluginSpec[Attack], Outcome | str]"]
 
 @dataclass
 class Examined:
-    """What the checks of one defense found.
+    """The checks of one defense, and their outcomes.
 
     Attributes:
-        depth: how much was asked for.
+        depth: ``quick`` or ``full``.
         threat: at which the checks were made.
-        n: samples that were looked at.
+        n: samples that were examined.
         robust: how many of them are robust at that threat, to the report's attacks and to the checks.
-        found: what the checks misclassified, for the worst case, and the passes they took.
-        failed: why there are no checks.
+        found: the outcomes of the attacks of the checks, for the worst case and the number of passes.
+        failed: why the checks could not be made.
     """
 
     depth: Depth
@@ -64,30 +64,31 @@ def examine(
     Args:
         run: the defense.
         clean: its clean pass.
-        adaptive: its cells, made by attacks that know the defense.
-        oblivious: its cells, made by attacks that do not.
+        adaptive: its cells under adaptive attacks.
+        oblivious: its cells under oblivious attacks.
         depth: ``quick`` takes three forward passes and one backward pass per sample, more of a stochastic defense, whose
             predictions are votes; ``full`` runs other attacks.
-        source: the undefended model, to transfer examples from; None when the defense is none.
+        source: the undefended model, to transfer examples from; None when it is the one that is examined.
 
     Returns:
         None when no attack with a budget was measured.
     """
-    aware, unaware = _budgeted(adaptive), _budgeted(oblivious)
+    budgeted = _budgeted(adaptive)
+    everything = [*budgeted, *_budgeted(oblivious)]
     outcomes = [o for part in (adaptive, oblivious) for _, o in part if isinstance(o, Outcome)]
     count = SAMPLES_STOCHASTIC if run.chain.stochastic else SAMPLES
     n = len(clean.right)
     sample = np.zeros(n, dtype=bool)
     sample[noise.permutation(n, seed=run.run.seed, stream="diagnosis").numpy()[:count]] = True
-    by_gradients = [one for one in aware if one.attack.needs_gradient]
-    threats = {one.threat for one in by_gradients or [*aware, *unaware]}
+    by_gradients = [entry for entry in budgeted if entry.attack.needs_gradient]
+    threats = {entry.threat for entry in by_gradients or everything}
     threat = _choose(threats, clean, outcomes, sample)
     if threat is None:
         return None
     work = Examination(run, clean, sample, holds(clean, outcomes, threat), threat, source)
     work.quick()
     work.what_was_run([o for o in by_gradients if o.threat.norm == threat.norm and o.threat.eps <= threat.eps])
-    others = sorted({one.threat.norm for one in [*aware, *unaware]} - {threat.norm})
+    others = sorted({entry.threat.norm for entry in everything} - {threat.norm})
     if others:
         names = " and ".join(norm.capitalize() for norm in others)
         reason = f"{threat.norm.capitalize()} was examined; {names} was measured but not examined"
@@ -99,13 +100,10 @@ def examine(
 
 
 def _budgeted(measured: Measurements) -> list[_Budgeted]:
-    found = []
-    for plugin_spec, outcome in measured:
-        attack = plugin_spec.plugin
-        threat = attack.threat() if isinstance(attack, Attack) else None
-        if isinstance(attack, Attack) and threat is not None and threat.eps > 0 and isinstance(outcome, Outcome):
-            found.append(_Budgeted(attack, threat, outcome))
-    return found
+    """The attacks with a budget above 0 that did not fail."""
+    pairs = [(plugin_spec.plugin, outcome) for plugin_spec, outcome in measured if isinstance(outcome, Outcome)]
+    threats = [(attack, attack.threat(), outcome) for attack, outcome in pairs]
+    return [_Budgeted(a, threat, outcome) for a, threat, outcome in threats if threat is not None and threat.eps > 0]
 
 
 def _choose(threats: set[Threat], clean: Outcome, outcomes: list[Outcome], sample: np.ndarray) -> Threat | None:

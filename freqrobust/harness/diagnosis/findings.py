@@ -1,12 +1,9 @@
-"""What one check can find, and the sources of the checks."""
+"""The result of one check, and the sources of the checks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
-
-if TYPE_CHECKING:
-    pass
+from typing import Any, Protocol
 
 ATHALYE = "Athalye, Carlini, Wagner 2018, sec. 3.1"
 CARLINI = "Carlini et al. 2019"
@@ -25,8 +22,8 @@ class Finding:
     Attributes:
         measured: samples; the check fails when they are more than the examination allows.
         reason: what was counted, in words.
-        beyond: samples that the check misclassified and that are robust in the report; None where it tells nothing
-            about that.
+        beyond: samples that the check misclassified and that are robust in the report; None where the check does not
+            count them.
         attack: the spec of the attack that was run.
         transferred: the attack was run on the undefended model.
     """
@@ -47,5 +44,8 @@ class RunnableCheck(Protocol):
     @property
     def source(self) -> str: ...
 
+    @property
+    def misclassification_only(self) -> bool: ...
+
     def run(self, examination: Any) -> Finding:
-        """What the check finds; raises :class:`NotApplicable` where it cannot be made."""
+        """The finding; raises :class:`NotApplicable` where the check cannot be made."""

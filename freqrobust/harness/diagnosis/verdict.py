@@ -1,4 +1,4 @@
-"""What the checks say about a robust accuracy, as one word and one sentence."""
+"""The verdict of the checks on a robust accuracy: one term, and one sentence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def verdict(examined: Examined, meaningless: str | None) -> tuple[Verdict, str]:
 
     Args:
         examined: the checks.
-        meaningless: why accuracies mean nothing at all, when they do not.
+        meaningless: why the accuracies are not meaningful, if they are not.
     """
     if meaningless is not None:
         return "not meaningful", f"not meaningful: {meaningless}"
@@ -23,12 +23,12 @@ def verdict(examined: Examined, meaningless: str | None) -> tuple[Verdict, str]:
     at = examined.threat.text
     failed = [c for c in examined.checks if c.status == "failed"]
     changing = [c for c in failed if c.name == REPEATABILITY]
-    if changing:  # every other comparison then depends on the random draws as well
+    if changing:  # every other comparison then depends on random draws as well
         return "inconclusive", f"inconclusive: {changing[0].reason}"
-    stronger = [c for c in examined.checks if c.beyond is not None and c.beyond > allowed(examined.n)]
+    stronger = [c for c in examined.checks if c.additional is not None and c.additional > allowed(examined.n)]
     if stronger:
-        worst = max(stronger, key=lambda c: c.beyond or 0)
-        return "overestimated", f"overestimated: {_subject(worst)} misclassified {worst.beyond} more {of} at {at}"
+        worst = max(stronger, key=lambda c: c.additional or 0)
+        return "overestimated", f"overestimated: {_subject(worst)} misclassified {worst.additional} more {of} at {at}"
     if examined.robust == 0:
         return "nothing to check", f"nothing to check: 0 {of} robust at {at}"
     if failed:
@@ -41,7 +41,7 @@ def verdict(examined: Examined, meaningless: str | None) -> tuple[Verdict, str]:
 
 
 def _subject(check: Check) -> str:
-    """The attack that a check ran, and how where its spec does not say so; else the check."""
+    """The attack that a check ran, with how where its spec does not say so; else the check."""
     if check.attack is None:
         return check.name
     return f"{check.attack}, transferred from the undefended model," if check.transferred else check.attack

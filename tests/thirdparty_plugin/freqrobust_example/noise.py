@@ -9,7 +9,6 @@ from pydantic import Field
 from torch import nn
 
 from freqrobust import Attack, AttackContext, Number, Pixel
-from freqrobust.numerics.losses import margin
 from freqrobust.numerics.norms import project
 from freqrobust.numerics.threat import Norm
 
@@ -18,6 +17,7 @@ class UniformNoise(Attack):
     """The worst of a few points drawn at random from the ball; asks only for predictions."""
 
     needs_gradient: ClassVar[bool] = False
+    any_criterion: ClassVar[bool] = True
 
     eps: Number = Field(8 / 255, ge=0, description="budget, in the norm's unit")
     norm: Norm = Field("linf", description="norm of the budget")
@@ -27,6 +27,7 @@ class UniformNoise(Attack):
     def perturb(
         self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
     ) -> torch.Tensor:
+        margin = context.criterion.margin
         best, highest = images, margin(model(images), labels)
         for draw in range(self.draws):
             noise = 2 * context.uniform(images.shape[1:], f"draw {draw}") - 1

@@ -1,4 +1,4 @@
-"""Gaussian, shot, impulse and speckle noise."""
+"""Shot noise."""
 
 from __future__ import annotations
 
@@ -6,30 +6,13 @@ from functools import lru_cache
 
 import torch
 
-from freqrobust.attacks.corruptions.constants import Constants
-from freqrobust.attacks.corruptions.draws import Draws
+from freqrobust.attacks.corruptions._draws import Draws
+from freqrobust.attacks.corruptions._table import Constants, Definition
 
 #: Cells of the table that finds a Poisson quantile quickly, per pixel level.
 _CELLS = 1024
 #: Distance between the cumulative probabilities of two levels in the common list.
 _APART = 4
-
-
-def gaussian_noise(images: torch.Tensor, c: Constants, draws: Draws) -> torch.Tensor:
-    """``x + c n`` with standard normal ``n``."""
-    return draws.normal(images.shape[1:], "noise").mul_(c[0]).add_(images)
-
-
-def speckle_noise(images: torch.Tensor, c: Constants, draws: Draws) -> torch.Tensor:
-    """``x + c x n`` with standard normal ``n``."""
-    return draws.normal(images.shape[1:], "noise").mul_(c[0]).add_(1).mul_(images)
-
-
-def impulse_noise(images: torch.Tensor, c: Constants, draws: Draws) -> torch.Tensor:
-    """Each value is black with probability ``c / 2``, white with ``c / 2``."""
-    u = draws.uniform(images.shape[1:], "noise")
-    images = images.masked_fill(u < c[0] / 2, 0.0)
-    return images.masked_fill_((u >= c[0] / 2) & (u < c[0]), 1.0)
 
 
 def shot_noise(images: torch.Tensor, c: Constants, draws: Draws) -> torch.Tensor:
@@ -61,3 +44,11 @@ def _poisson(photons: float, device: torch.device) -> tuple[torch.Tensor, torch.
     if device.type == "mps":  # which has no float64
         ordered = ordered.float()
     return guide.to(device), cumulative.float().to(device), ordered.to(device)
+
+
+CORRUPTION = Definition(
+    shot_noise,
+    meaning="photons of a white pixel",
+    cifar=((500,), (250,), (100,), (75,), (50,)),
+    imagenet=((60,), (25,), (12,), (5,), (3,)),
+)

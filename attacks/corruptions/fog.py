@@ -1,37 +1,11 @@
-"""Snow, frost and fog."""
+"""Fog."""
 
 from __future__ import annotations
 
 import torch
 
-from freqrobust.attacks.corruptions import linear
-from freqrobust.attacks.corruptions.blur import smear
-from freqrobust.attacks.corruptions.constants import Constants
-from freqrobust.attacks.corruptions.draws import Draws
-from freqrobust.attacks.corruptions.textures import Textures
-
-_LUMA = (0.299, 0.587, 0.114)
-
-
-def luma(images: torch.Tensor) -> torch.Tensor:
-    """Brightness ``(N, 1, H, W)`` of colour images (ITU-R BT.601); grayscale images are their own."""
-    if images.shape[1] == 1:
-        return images
-    red, green, blue = (images[:, i : i + 1] * weight for i, weight in enumerate(_LUMA))
-    return red + green + blue
-
-
-def snow(images: torch.Tensor, c: Constants, draws: Draws) -> torch.Tensor:
-    """Whitened image plus flakes: thresholded zoomed noise, smeared downwards, once as it is and once turned round."""
-    mean, deviation, zoom, threshold, radius, sigma, share = c
-    height, width = images.shape[-2:]
-    noise = draws.normal((height, width), "flakes").mul_(deviation).add_(mean)
-    rows, columns = (linear.tensor(linear.zoom_matrix(n, zoom), images) for n in (height, width))
-    layer = linear.between(noise, rows, columns)
-    layer = layer.masked_fill_(layer < threshold, 0).clamp_(0, 1).mul_(255).floor_()
-    layer = smear(layer[:, None], radius, sigma, draws.uniform((), "angle", -135, -45)).round_().div_(255)
-    whitened = share * images + (1 - share) * torch.maximum(images, luma(images) * 1.5 + 0.5)
-    return whitened.add_(layer).add_(layer.flip(-2, -1))
+from freqrobust.attacks.corruptions._draws import Draws
+from freqrobust.attacks.corruptions._table import Constants, Definition
 
 
 def fog(images: torch.Tensor, c: Constants, draws: Draws) -> torch.Tensor:
@@ -70,8 +44,9 @@ def plasma_fractal(size: int, decay: float, draws: Draws) -> torch.Tensor:
     return heights.div_(heights.amax(dim=(1, 2), keepdim=True))
 
 
-def frost(images: torch.Tensor, c: Constants, draws: Draws, textures: Textures) -> torch.Tensor:
-    """``a x + b f`` with a piece ``f`` of a frost texture."""
-    channels, height, width = images.shape[1:]
-    texture = textures.pieces(height, width, draws)
-    return c[0] * images + c[1] * (texture if channels == 3 else luma(texture))
+CORRUPTION = Definition(
+    fog,
+    meaning="weight, decay of the fractal",
+    cifar=((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)),
+    imagenet=((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)),
+)

@@ -1,4 +1,4 @@
-"""What the attacks that climb a gradient share: all but where they may go."""
+"""Iterative gradient attacks, without the space of their examples."""
 
 from __future__ import annotations
 
@@ -19,28 +19,32 @@ if TYPE_CHECKING:
     from freqrobust.plugins.context import AttackContext
 
 
-class Climb(Attack):
-    """Projected gradient ascent on a loss, in the space that a subclass names."""
+class IterativeGradientAttack(Attack):
+    """Projected gradient ascent on a loss, in the space that a subclass defines."""
 
     averages_draws: ClassVar[bool] = True
+    any_criterion: ClassVar[bool] = True
 
     eps: Number = Field(8 / 255, ge=0, description="budget, in the norm's unit; 8/255 is accepted")
     norm: StepNorm = Field("linf", description="norm of the budget")
     steps: Count = Field(20, description="gradient steps per restart")
     step_size: Number | None = Field(
-        None, gt=0, description="length of a step; default 2.5 * eps / steps, for L1 5 * eps / steps"
+        None, gt=0, description="step size in the norm; default 2.5 * eps / steps, or 5 * eps / steps for L1"
     )
-    restarts: Count = Field(1, description="independent climbs")
-    random_start: bool = Field(True, description="start at a random point of the ball, else at the image")
-    loss: Literal["ce", "dlr", "margin"] = Field("ce", description="what is maximised")
+    restarts: Count = Field(1, description="number of independent initialisations")
+    random_start: bool = Field(True, description="start at a random point of the ball; otherwise at the clean image")
+    loss: Literal["ce", "dlr", "margin"] = Field(
+        "ce",
+        description="loss to maximise; ce is replaced by the loss of the criterion if that is not misclassification",
+    )
     eot: int | None = Field(
         None,
         ge=1,
         le=MOST,
-        description="draws of a random model per step; default 1, or 10 if the defense is stochastic",
+        description="random draws averaged in every step; default 1, or 10 if the defense is stochastic",
     )
     target: Literal["none", "least-likely", "next", "random"] = Field(
-        "none", description="class to climb towards; none: away from the label"
+        "none", description="class whose loss is minimised instead; none: an untargeted attack"
     )
 
     @model_validator(mode="after")
@@ -51,52 +55,59 @@ class Climb(Attack):
         return self
 
     def eot_used(self, eot: int) -> int:
-        """As given, else as the harness asks."""
+        """The parameter ``eot`` if it is given, else what the harness asks for."""
         return self.eot or eot
 
     def resolved_params(self) -> dict[str, Any]:
         """The parameters whose defaults depend on others."""
-        reach = 5.0 if self.norm == "l1" else 2.5  # what the projection takes back is spread over many pixels
-        return {"step_size": self.step_size if self.step_size is not None else reach * self.eps / self.steps}
+        factor = 5.0 if self.norm == "l1" else 2.5  # for L1 the projection takes back more, spread over many pixels
+        return {"step_size": self.step_size if self.step_size is not None else factor * self.eps / self.steps}
 
     def space(self) -> Space:
-        """Where the examples may lie, and how to step there."""
-        raise PluginError(f"{type(self).__name__} does not say where it climbs")
+        """The set of allowed examples, with its steps and projection."""
+        raise PluginError(f"{type(self).__name__} does not implement space()")
 
     def perturb(
         self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
     ) -> torch.Tensor:
         import torch
 
-        from freqrobust.attacks.gradient.ascent import Ascent, better, climb_to_maximum, climb_until_broken, is_fooled
+        from freqrobust.attacks.gradient.ascent import (
+            Ascent,
+            ascend_to_maximum,
+            ascend_until_adversarial,
+            better,
+            loss_for,
+        )
 
-        ascent = Ascent(self.space(), self.steps, self.loss, self.eot_used(context.eot))
+        loss = loss_for(context.criterion, self.loss, self.target != "none")
+        ascent = Ascent(self.space(), self.steps, loss, self.eot_used(context.eot))
         targets = self._targets(model, images, labels, context)
         if context.goal == "maximize":
             best = best_loss = None
             for restart in range(self.restarts):
                 start = self._start(ascent.space, images, context, restart)
-                found, loss = climb_to_maximum(model, start, images, labels, targets, ascent)
-                best, best_loss = better(best, best_loss, found, loss)
+                examples, values = ascend_to_maximum(model, start, images, labels, targets, ascent)
+                best, best_loss = better(best, best_loss, examples, values)
             assert best is not None
             return best
 
         result = images.clone()
         active = torch.arange(len(images), device=images.device)
         for restart in range(self.restarts):
-            some = context.subset(active)
-            start = self._start(ascent.space, images[active], some, restart)
-            some_targets = targets[active] if targets is not None else None
-            found, broken = climb_until_broken(
-                model, start, images[active], labels[active], some_targets, ascent, context.slack
+            own, active_labels = context.subset(active), labels[active]
+            start = self._start(ascent.space, images[active], own, restart)
+            active_targets = targets[active] if targets is not None else None
+            examples, adversarial = ascend_until_adversarial(
+                model, start, images[active], active_labels, active_targets, ascent, own
             )
-            result[active] = found
+            result[active] = examples
             if restart + 1 < self.restarts:
-                rest = ~broken
-                if rest.any():
-                    with torch.no_grad():  # was it the last step that broke it?
-                        broken[rest] = is_fooled(model(found[rest]), labels[active[rest]], context.slack)
-                active = active[~broken]
+                unknown = ~adversarial  # the examples of the last step have not been predicted
+                if unknown.any():
+                    with torch.no_grad():
+                        adversarial[unknown] = own.is_adversarial(model(examples[unknown]), active_labels[unknown])
+                active = active[~adversarial]
                 if len(active) == 0:
                     break
         return result
@@ -104,8 +115,8 @@ class Climb(Attack):
     def _start(self, space: Space, images: torch.Tensor, context: AttackContext, restart: int) -> torch.Tensor:
         if not self.random_start:
             return space.origin_point(images)
-        if context.hint is not None and restart == 0:
-            return space.corner_point(images, context.hint)
+        if context.initial_signs is not None and restart == 0:
+            return space.vertex(images, context.initial_signs)
         return space.random_point(images, context, f"pgd start {restart}")
 
     def _targets(

@@ -1,8 +1,4 @@
-"""RobustBench (Croce et al. 2021): its package, its model zoo, and the figures it publishes.
-
-The package imports ``autoattack``, which no package index has, and ``pkg_resources``, which recent setuptools
-dropped. Both get a stand-in while it is imported; nothing that is used here needs them.
-"""
+"""``robustbench:NAME``: the models of RobustBench (Croce et al. 2021), with the accuracies that it publishes."""
 
 from __future__ import annotations
 
@@ -16,19 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from freqrobust.core.errors import ModelError, SpecError
 from freqrobust.core.files import cache_root
 from freqrobust.core.text import near_miss
 from freqrobust.core.user_code import running_user_code
-from freqrobust.data.robustbench_package import PREFIX, _quiet, line, options, package
+from freqrobust.data.robustbench_package import line, package, quiet
+from freqrobust.models.normalization import preset
+from freqrobust.models.source_table import LoadedModel, ModelRequest, ModelSource
+from freqrobust.plugins.specs import spec_options
 from freqrobust.results.records import PublishedRecord
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One model of the zoo; ``files`` is where its weights lie, empty where another library keeps them."""
+    """One model of the zoo; ``files`` are the files of its weights, none where another library stores them."""
 
     name: str
     dataset: str
@@ -37,11 +34,11 @@ class Entry:
 
     @property
     def spec(self) -> str:
-        return f"{PREFIX}{self.name}:dataset={self.dataset},threat_model={self.threat_model}"
+        return f"robustbench:{self.name}:dataset={self.dataset},threat_model={self.threat_model}"
 
     @property
     def sha256(self) -> str | None:
-        """Hash of the files of weights."""
+        """Hash of the files."""
         if not self.files or not all(file.is_file() for file in self.files):
             return None
         digest = hashlib.sha256()
@@ -51,59 +48,60 @@ class Entry:
 
 
 def model_dir() -> Path:
-    """The cache folder: ``<here>/<dataset>/<threat model>/NAME.pt``."""
+    """The directory of downloaded weights: ``<directory>/<dataset>/<threat model>/NAME.pt``."""
     return cache_root() / "robustbench"
 
 
-def load_network(spec: str, trust: bool) -> tuple[nn.Module, Entry, PublishedRecord | None]:
-    """The network behind ``robustbench:NAME[:dataset=cifar10,threat_model=Linf]``, normalisation inside.
+def load(request: ModelRequest) -> LoadedModel:
+    """``robustbench:NAME[:dataset=cifar10,threat_model=Linf]``; the network includes its normalisation.
 
     Raises:
-        SpecError: there is no such model.
-        ModelError: the package is missing, or the weights are missing, damaged or for another network.
+        SpecError: the model is unknown.
+        ModelError: the package is missing, or the weights are missing, damaged or of another network.
     """
-    name, _, text = spec.removeprefix(PREFIX).partition(":")
-    given = {"dataset": "cifar10", "threat_model": "Linf"} | options(text, spec, ("dataset", "threat_model"))
-    entry = find(name, given["dataset"], given["threat_model"])
+    name, _, text = request.argument.partition(":")
+    options = spec_options(text, request.spec, ("dataset", "threat_model"))
+    entry = find(name, options.get("dataset", "cifar10"), options.get("threat_model", "Linf"))
     missing = [file for file in entry.files if not file.is_file()]
 
     def failed(error: BaseException) -> ModelError:
-        """No network, a broken download, a file of something else."""
+        """No network, an incomplete download, or a file of another network."""
         if any(not file.is_file() for file in missing) or (not entry.files and isinstance(error, OSError)):
             where = f" (expected as {missing[0]})" if missing else ""
-            return ModelError(f"the weights of {entry.spec} cannot be fetched{where}: {line(error)}")
+            return ModelError(f"the weights of {entry.spec} cannot be downloaded{where}: {line(error)}")
         if "weights_only" in str(error) or "Weights only" in str(error):
             return ModelError(
-                f"the weights of {entry.spec} hold more than tensors, and loading them can run code; "
+                f"the weights of {entry.spec} contain more than tensors, and loading them can run code; "
                 f"give --trust-checkpoint if you trust them"
             )
         return ModelError(f"{entry.spec} cannot be loaded: {type(error).__name__}: {line(error)}")
 
-    with running_user_code(failed), _quiet(), _weights_only(not trust):
+    with running_user_code(failed), quiet(), _weights_only(not request.trust):
         network = package("robustbench.utils").load_model(
             entry.name, model_dir(), dataset=entry.dataset, threat_model=entry.threat_model
         )
-    return network, entry, published(entry)
+    known = preset("none", "none")
+    return LoadedModel(network, f"robustbench:{entry.name}", known, entry.sha256, published=published(entry))
 
 
 def find(name: str, dataset: str, threat_model: str) -> Entry:
-    """The model of that name in that part of the zoo.
+    """The model of that name for a dataset and a threat model.
 
     Raises:
-        SpecError: the name, the data set or the threat model is unknown; the message says what there is.
+        SpecError: the name, the dataset or the threat model is unknown; the message lists the known ones.
     """
     zoo: dict[str, dict[str, Any]] = {
-        each.value: {threat.value: models for threat, models in parts.items()}
-        for each, parts in package("robustbench.model_zoo").model_dicts.items()
+        benchmark.value: {threat.value: models for threat, models in parts.items()}
+        for benchmark, parts in package("robustbench.model_zoo").model_dicts.items()
     }
     dataset = _one_of(dataset, zoo, "dataset")
     threat_model = _one_of(threat_model, zoo[dataset], "threat model")
     models = zoo[dataset][threat_model]
     if name not in models:
-        elsewhere = [
-            f"dataset={d},threat_model={t}" for d, parts in zoo.items() for t, some in parts.items() if name in some
+        others = [
+            f"dataset={d},threat_model={t}" for d, parts in zoo.items() for t, names in parts.items() if name in names
         ]
-        hint = f"; it has one with {' or '.join(elsewhere)}" if elsewhere else near_miss(name, models)
+        hint = f"; it exists with {' or '.join(others)}" if others else near_miss(name, models)
         raise SpecError(
             f"robustbench has no model {name!r} for {dataset} and {threat_model}{hint} "
             f"({len(models)} models: {', '.join(sorted(models))})"
@@ -112,20 +110,20 @@ def find(name: str, dataset: str, threat_model: str) -> Entry:
     file = model_dir() / dataset / threat_model / f"{name}.pt"
     if isinstance(gdrive, list):
         return Entry(name, dataset, threat_model, tuple(Path(f"{file}_m{i}.pt") for i in range(len(gdrive))))
-    elsewhere_kept = gdrive is None or (dataset == "imagenet" and "Standard" in name)
-    return Entry(name, dataset, threat_model, () if elsewhere_kept else (file,))
+    stored_elsewhere = gdrive is None or (dataset == "imagenet" and "Standard" in name)
+    return Entry(name, dataset, threat_model, () if stored_elsewhere else (file,))
 
 
 def _one_of(word: str, known: Mapping[str, Any], what: str) -> str:
-    for each in known:
-        if each.lower() == word.lower():
-            return each
+    for name in known:
+        if name.lower() == word.lower():
+            return name
     raise SpecError(f"robustbench has no {what} {word!r}{near_miss(word, known)} ({', '.join(known)})")
 
 
 @contextlib.contextmanager
 def _weights_only(wanted: bool) -> Iterator[None]:
-    """Whether ``torch.load``, called without saying, refuses files that can run code."""
+    """Set the default of ``torch.load``: whether it refuses files that can run code."""
     names = ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
     before = {name: os.environ.pop(name, None) for name in names}
     os.environ[names[0] if wanted else names[1]] = "1"
@@ -139,7 +137,7 @@ def _weights_only(wanted: bool) -> Iterator[None]:
 
 
 def published(entry: Entry) -> PublishedRecord | None:
-    """The figures of RobustBench's ``model_info``, where the file is in the package or in the cache folder."""
+    """The accuracies of RobustBench's ``model_info``, if the file is in the package or in the cache directory."""
     inside = Path("model_info") / entry.dataset / entry.threat_model / f"{entry.name}.json"
     for root in (model_dir(), *map(Path, package().__path__), *(Path(p).parent for p in package().__path__)):
         try:
@@ -167,3 +165,12 @@ def _share(percent: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return round(share, 6) if math.isfinite(share) else None
+
+
+SOURCES = (
+    ModelSource(
+        "robustbench:NAME[:dataset=D,threat_model=T]",
+        "RobustBench's models (extra 'zoo'); dataset=cifar10,threat_model=Linf by default",
+        load,
+    ),
+)

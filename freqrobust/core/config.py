@@ -1,0 +1,328 @@
+"""The options of every command, of ``freqrobust.toml`` and of :func:`freqrobust.evaluate`: one field each.
+
+The command line, the project file, the signatures in Python and the names that plugins may not use are made from
+these classes. This module does not import torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BeforeValidator, model_validator
+
+from freqrobust.core.numbers import INT64
+from freqrobust.core.options import (
+    DATA,
+    GATE,
+    MODEL,
+    OUTPUT,
+    RUN,
+    BatchSize,
+    FilePath,
+    Names,
+    OptionError,
+    Options,
+    Specs,
+    Text,
+    Whole,
+    depth,
+    option,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class ModelOptions(Options):
+    """The models and how they are loaded."""
+
+    model: Names = option(
+        [],
+        "The model: a checkpoint file (.pt .pth .th .ckpt .safetensors .pt2), torchvision:NAME, timm:NAME, "
+        "robustbench:NAME, module:callable or file.py:callable. Repeat the option for several models.",
+        MODEL,
+        "SPEC",
+        many=True,
+    )
+    arch: Names = option(
+        ["auto"],
+        "The architecture of a checkpoint that contains only weights: auto (the default), a name from 'freqrobust list "
+        "archs', file.py:factory or module:factory. Give it once for all models, or once for each model.",
+        MODEL,
+        "ARCH",
+        many=True,
+    )
+    normalize: Names = option(
+        ["auto"],
+        "The normalisation of the input images: auto (the default), none, a preset (imagenet, cifar10, half, ...) or "
+        "mean and standard deviation of each channel, m1,m2,m3/s1,s2,s3. Give it once for all models, or once for each "
+        "model.",
+        MODEL,
+        "NORM",
+        many=True,
+    )
+    trust_checkpoint: bool = option(False, "Load checkpoints that can run code. Use it only for trusted files.", MODEL)
+
+    def per_model(self, count: int) -> list[tuple[str, str]]:
+        """The architecture and the normalisation of each of ``count`` models.
+
+        Raises:
+            OptionError: there are neither one for all nor one for each.
+        """
+        for name in ("arch", "normalize"):
+            number = len(getattr(self, name))
+            if number not in (1, count):
+                each = "one model" if count == 1 else f"{count} models"
+                raise OptionError(
+                    f"{{{name}}} should be given once for all models, or once for each model, "
+                    f"but it is given {number} times for {each}",
+                    name,
+                )
+        archs, norms = (values * count if len(values) == 1 else values for values in (self.arch, self.normalize))
+        return list(zip(archs, norms, strict=True))
+
+
+class DataOptions(Options):
+    """The dataset."""
+
+    data: Text | None = option(
+        None,
+        "The dataset: digits, cifar10, cifar100, mnist, fashion_mnist, svhn, imagenet, a file .npz, folder:DIR, "
+        "cifar10c:DIR,name=fog,severity=3 (also cifar100c and imagenetc), robustbench:cifar10c, module:callable or "
+        "file.py:callable.",
+        DATA,
+        "SPEC",
+    )
+    data_dir: FilePath | None = option(None, "Directory of the torchvision datasets.", DATA, "DIR")
+    split: str = option("test", "The split of the dataset: test or train.", DATA, "NAME")
+    train_data: Any = option(
+        None, "The training data, for defenses that train or adapt a model. It takes the same values as the dataset.",
+        DATA, "SPEC",
+    )  # fmt: skip
+
+
+class SampleOptions(Options):
+    """The samples that are used, and the seed."""
+
+    limit: Whole | None = option(
+        None, "Use N samples of the dataset, drawn with the seed, with the same share of each class.", DATA, "N", ge=1,
+        le=INT64,
+    )  # fmt: skip
+    first: Whole | None = option(None, "Use the first N samples of the dataset.", DATA, "N", ge=1, le=INT64)
+    seed: Whole = option(0, "Seed of all random numbers.", RUN, "N", ge=-INT64 - 1, le=INT64)
+
+    @model_validator(mode="after")
+    def _one_subset(self) -> Self:
+        if self.limit is not None and self.first is not None:
+            raise ValueError("give either {limit} or {first}, not both")
+        return self
+
+
+class DefenseOptions(Options):
+    """The defenses."""
+
+    defenses: Specs = option(
+        None,
+        "A defense, such as smooth, or a composition, such as smooth:rho=0.5+lowpass:radius=12. Repeat the option "
+        "for several defenses.",
+        RUN,
+        "SPEC",
+        flag="defense",
+        many=True,
+    )
+    undefended: bool = option(
+        True, "Evaluate the undefended model too.", RUN, off="Evaluate only the defenses, not the undefended model.",
+        formerly="baseline",
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> Self:
+        if not self.undefended and (self.defenses is None or self.defenses == []):
+            raise ValueError("{not undefended} needs {defenses}: otherwise there is no model to evaluate")
+        return self
+
+
+class DeviceOptions(Options):
+    """Where a model runs, and in which portions."""
+
+    batch_size: BatchSize = option(
+        "auto", "Number of images per batch, or auto. The results do not depend on it.", RUN, "N"
+    )
+    device: Any = option("auto", "The device: auto, cpu, cuda, cuda:1 or mps.", RUN, "DEVICE")
+    cache_dir: FilePath | None = option(
+        None, "Directory in which trained models are kept, so that they are trained only once.", OUTPUT, "DIR"
+    )
+
+
+class SaveConfig(DeviceOptions, SampleOptions, DefenseOptions, DataOptions, ModelOptions):
+    """What ``save_adversarial`` makes adversarial examples with."""
+
+    attacks: Specs = option(
+        None,
+        "An attack, such as pgd:eps=8/255,steps=20. Repeat the option for several attacks. They replace the suite.",
+        RUN,
+        "SPEC",
+        flag="attack",
+        many=True,
+    )
+    precision: Literal["fp32", "bf16"] = option(
+        "fp32", "Precision of the attacks' forward and backward passes: fp32 or bf16. Predictions always use fp32.", RUN,
+        "NAME",
+    )  # fmt: skip
+
+
+class EvalConfig(SaveConfig):
+    """What :func:`freqrobust.evaluate`, ``freqrobust eval`` and the table ``[eval]`` of ``freqrobust.toml`` measure."""
+
+    suite: Text | None = option(
+        None, "The suite of attacks: a name from 'freqrobust list suites' (default: standard), or a file with one "
+        "attack per line.", RUN, "NAME|FILE",
+    )  # fmt: skip
+    oblivious: bool = option(
+        True, "Evaluate each defended model also on the adversarial examples of the undefended model.", RUN,
+        off="Do not evaluate defended models on the adversarial examples of the undefended model.",
+    )  # fmt: skip
+    diagnose: Annotated[Literal["quick", "full"] | None, BeforeValidator(depth)] = option(
+        "quick", "Check the robust accuracies with additional, stronger attacks. Without it, only quick checks are run.",
+        RUN, flag_value="full",
+    )  # fmt: skip
+    criterion: Any = option(
+        "misclassification", "What counts as an adversarial example: misclassification, targeted:next, topk:5, or a "
+        "plugin.", RUN, "SPEC",
+    )  # fmt: skip
+    mce_reference: Any = option(
+        None,
+        "The reference of the mean corruption error: the JSON report of another model, or alexnet.",
+        RUN,
+        "REPORT",
+    )
+    run_dir: FilePath | None = option(
+        None, "Directory of the report and of the finished cells, from which an interrupted run is resumed. "
+        "Default: a directory under runs/.", OUTPUT, "DIR",
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _one_list_of_attacks(self) -> Self:
+        if self.attacks is not None and self.suite is not None:
+            raise ValueError("give either {attacks} or {suite}, not both")
+        return self
+
+
+class AnalyzeConfig(DeviceOptions, SampleOptions, DefenseOptions, DataOptions, ModelOptions):
+    """What :func:`freqrobust.analyze` and ``freqrobust analyze`` look at."""
+
+
+class VerifyConfig(DeviceOptions, DataOptions, ModelOptions):
+    """How ``freqrobust verify`` evaluates saved adversarial examples."""
+
+    defense: str = option(
+        "saved", "The defense: saved (the one for which each set was made), none, or a spec.", RUN, "SPEC"
+    )
+
+
+class OutputOptions(Options):
+    """What every command that evaluates writes and prints."""
+
+    json_file: FilePath | None = option(
+        None, "Also write the result as JSON to this file.", OUTPUT, "FILE", flag="json"
+    )
+    quiet: bool = option(False, "Print only errors, failed cells and a failed gate.", OUTPUT)
+    debug: bool = option(False, "Print the traceback of errors.", OUTPUT)
+
+
+class ReportOptions(OutputOptions):
+    """Reports in other formats."""
+
+    reports: Names = option(
+        [],
+        "Also write a report in another format: out.html, out.md, junit=out.xml or markdown=-, where - is standard "
+        "output. Repeat the option for several reports.",
+        OUTPUT,
+        "[REPORT=]FILE",
+        flag="report",
+        many=True,
+    )
+
+
+class EvalCommand(ReportOptions, EvalConfig):
+    """The options of ``freqrobust eval``."""
+
+    fail_under: Names = option(
+        [],
+        "Exit with code 1 if an accuracy is lower than required: pgd>=0.45, smooth/worst>=0.3. Repeat the option for "
+        "several cells.",
+        GATE,
+        "CELL>=SHARE",
+        many=True,
+    )
+    confident: bool = option(
+        False, "Compare the lower end of the 95 % confidence interval with the required accuracy.", GATE
+    )
+    save_model: FilePath | None = option(None, "Save the defended model to this file.", OUTPUT, "FILE")
+    save_adversarial: FilePath | None = option(
+        None, "Save the adversarial examples of all samples to this directory, one .npz file per cell.", OUTPUT, "DIR"
+    )
+
+    @model_validator(mode="after")
+    def _thresholds(self) -> Self:
+        if self.confident and not self.fail_under:
+            raise ValueError("{confident} needs {fail_under}: without it there is nothing to judge")
+        return self
+
+
+class AnalyzeCommand(OutputOptions, AnalyzeConfig):
+    """The options of ``freqrobust analyze``."""
+
+    analysis: str = option(
+        ..., "The analysis: a name from 'freqrobust list analyses', or a spec such as heatmap:norm=4.", metavar="NAME",
+        argument=True,
+    )  # fmt: skip
+    labels: Names = option(
+        [], "The name of a model in tables and pictures. Give it once for each model, in the same order.", MODEL, "TEXT",
+        flag="label", many=True,
+    )  # fmt: skip
+    out: FilePath | None = option(
+        None, "Write the picture to this file, which ends in .png or .svg. Without --out, --json and --into, the results "
+        "are written to a directory under runs/.", OUTPUT, "FILE",
+    )  # fmt: skip
+    into: FilePath | None = option(
+        None, "Add the result and its picture to this JSON report of 'freqrobust eval', made on the same samples.",
+        OUTPUT, "RUN.json",
+    )  # fmt: skip
+
+
+class VerifyCommand(OutputOptions, VerifyConfig):
+    """The options of ``freqrobust verify``."""
+
+    directory: FilePath = option(
+        ..., "A directory that --save-adversarial wrote, or one of its files.", metavar="DIR", argument=True
+    )
+
+
+class CheckConfig(ReportOptions):
+    """The options of ``freqrobust check``; the others are in ``freqrobust.toml``."""
+
+    update_baseline: bool = option(False, "Replace the baseline by the new report, and show the differences.", GATE)
+    sequential: bool = option(
+        False, "Check only the thresholds, and stop measuring each cell as soon as its result is certain.", GATE
+    )
+    batch_size: BatchSize | None = option(None, "Number of images per batch, or auto.", RUN, "N")
+    device: Any = option(None, "The device: auto, cpu, cuda, cuda:1 or mps.", RUN, "DEVICE")
+    run_dir: FilePath | None = option(
+        None, "Directory of the report and of the finished cells. Default: a directory under runs/.", OUTPUT, "DIR"
+    )
+
+
+#: The commands that are made from their options.
+COMMANDS: dict[str, type[Options]] = {
+    "eval": EvalCommand,
+    "analyze": AnalyzeCommand,
+    "verify": VerifyCommand,
+    "check": CheckConfig,
+}
+
+
+def reserved_names(command: str) -> frozenset[str]:
+    """The names that a parameter of a plugin may not have, as it is an option of this command too."""
+    cls = COMMANDS[command]
+    return frozenset({"help", *cls.model_fields, *(flag[2:].replace("-", "_") for flag in cls.flags())})

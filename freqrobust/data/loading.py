@@ -1,0 +1,92 @@
+"""Datasets by spec."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from freqrobust.core.errors import DataError
+from freqrobust.core.files import user_path
+from freqrobust.core.numbers import check_int64
+from freqrobust.core.user_code import running_user_code
+from freqrobust.data.dataset import ImageData, Subset, as_checked, check, check_positive, versions
+from freqrobust.data.decoding import check_length, from_samples
+from freqrobust.data.source_table import DataRequest, data_sources
+
+
+def as_data(data: Any, spec: str = "tensors") -> ImageData:
+    """Images and labels, a map-style dataset or an :class:`ImageData`, checked.
+
+    Data that this function returned before is not checked again. An :class:`ImageData` that was constructed directly is
+    checked and hashed each time: its arrays may be changed in ways that torch does not record.
+
+    Raises:
+        DataError: a type, shape, length or range is wrong, or there are no samples.
+    """
+    if isinstance(data, ImageData):
+        known = vars(data).get("_checked")
+        if known is not None and known == versions(data):
+            return data
+        checked = check(data.images, data.labels, data.spec, data.classes)
+        return as_checked(replace(data, images=checked.images, labels=checked.labels))
+    return as_checked(_from_anything(data, spec))
+
+
+def _from_anything(data: Any, spec: str) -> ImageData:
+    if isinstance(data, str | os.PathLike):
+        return load_data(os.fspath(data))
+    if isinstance(data, tuple | list) and len(data) == 2 and (torch.is_tensor(data[0]) or hasattr(data[0], "shape")):
+        try:
+            images, labels = (torch.as_tensor(part) for part in data)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DataError(f"{spec}: {error}") from error
+        return check(images, labels, spec)
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, torch.Tensor | type):
+        check_length(data, spec)
+        return from_samples(data, spec)
+    raise DataError(f"expected (images, labels), a dataset or a data spec, but got {type(data).__name__}")
+
+
+def load_data(
+    spec: str,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    split: str = "test",
+    limit: int | None = None,
+    first: int | None = None,
+    seed: int = 0,
+) -> ImageData:
+    """Load a dataset from a spec.
+
+    Args:
+        spec: a name, a file or a callable; ``freqrobust list datasets`` prints the forms.
+        data_dir: directory of the downloaded datasets; missing ones are downloaded into it.
+        split: ``test`` or ``train``.
+        limit: size of a class-stratified subset, drawn with ``seed``.
+        first: number of samples from the start of the dataset.
+        seed: the seed of the subset.
+
+    Raises:
+        DataError: the data cannot be found, or is not images in [0, 1] with labels.
+    """
+    if split not in ("test", "train"):
+        raise DataError(f"split should be 'test' or 'train', but got {split!r}")
+    if limit is not None and first is not None:
+        raise DataError("give either limit or first, not both")
+    for name, n in (("limit", limit), ("first", first)):
+        if n is not None:
+            check_positive(name, n)
+            check_int64(name, n)
+    check_int64("seed", seed)
+    if data_dir is not None:
+        data_dir = user_path(data_dir, "--data-dir")
+    source = data_sources.find(spec)
+    request = DataRequest(spec, data_dir, split, Subset(limit, first, seed))
+    with running_user_code(f"{spec} failed", DataError):
+        loaded = source.load(request)
+    data = replace(loaded if isinstance(loaded, ImageData) else as_data(loaded, spec), split=split)
+    index = None if data.subset else request.subset.index(data.labels)
+    return data if index is None else data.take(index)

@@ -1,0 +1,19 @@
+"""``folder:DIR``: a directory with a subdirectory of images for each class."""
+
+from __future__ import annotations
+
+from freqrobust.core.errors import DataError
+from freqrobust.core.files import user_path
+from freqrobust.data.dataset import ImageData
+from freqrobust.data.decoding import from_samples
+from freqrobust.data.image_folders import image_folder
+from freqrobust.data.source_table import DataRequest, DataSource
+
+
+def load(request: DataRequest) -> ImageData:
+    """The images ``DIR/CLASS/IMAGE``; classes are numbered in the order of their names."""
+    dataset = image_folder(user_path(request.argument, "folder", DataError))
+    return from_samples(dataset, request.spec, len(dataset.classes), request.subset)
+
+
+SOURCES = (DataSource("folder:DIR", "images DIR/CLASS/IMAGE, classes in the order of their names", load),)

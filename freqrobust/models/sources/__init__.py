@@ -1,0 +1,1 @@
+"""The built-in model sources: every module defines ``SOURCES``, a tuple of :class:`freqrobust.models.source_table.ModelSource`."""

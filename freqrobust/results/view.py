@@ -1,0 +1,144 @@
+"""What reports show of cells and worst cases besides their accuracy, from the declarations of their values.
+
+Every form of report goes through :func:`facts`, :func:`footnotes`, :func:`ranges` and :func:`details`: a value that is
+declared in :mod:`freqrobust.results.cell_numbers` is in all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple, get_args
+
+from pydantic import BaseModel
+
+from freqrobust.results.analysis import AnalysisTable
+from freqrobust.results.cell_numbers import Value, declared
+from freqrobust.results.cells import Cell, WorstCase
+from freqrobust.results.report import Report
+from freqrobust.results.summary import entry_labels, entry_of, threat_text
+
+
+class Fact(NamedTuple):
+    """One value of a cell or a worst case.
+
+    Attributes:
+        key: its name in the JSON report; columns of CSV have it.
+        value: as recorded.
+        text: as written where a person reads it; empty where there is nothing to say.
+    """
+
+    key: str
+    label: str
+    value: Any
+    text: str
+    place: Literal["column", "note", "detail"]
+
+
+def facts(record: Cell | WorstCase) -> list[Fact]:
+    """All values of a cell or a worst case in their order, those of records inside of it as well."""
+    return list(_facts(type(record), record))
+
+
+def _facts(cls: type[BaseModel], record: BaseModel | None) -> Iterator[Fact]:
+    for key, value in declared(cls).items():
+        content = getattr(record, key, None)
+        parts = get_args(cls.model_fields[key].annotation)
+        inner = [part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)]
+        if inner:
+            yield from _facts(inner[0], content)
+        else:
+            yield Fact(key, value.label, content, _text(content, value), value.place)
+
+
+def _text(content: Any, value: Value) -> str:
+    if isinstance(content, Mapping):
+        return ", ".join(f"{name} {count}" for name, count in content.items())
+    if isinstance(content, list):
+        return "; ".join(map(str, content))
+    if value.share:
+        return f"{100 * content:.1f} %" if content is not None else ""
+    if not content:
+        return ""
+    return f"{content:.4g}" if isinstance(content, float) else str(content)
+
+
+def notes(record: Cell | WorstCase) -> list[str]:
+    """What a reader has to know about one number."""
+    found: list[str] = []
+    for fact in facts(record):
+        if fact.place == "note" and fact.text:
+            found += fact.value if isinstance(fact.value, list) else [f"{fact.label}: {fact.text}"]
+    return found
+
+
+class Footnote(NamedTuple):
+    """Something that a reader has to know about one number.
+
+    Attributes:
+        entry: the label of the model and defense.
+        about: the spec of the attack, or which worst case.
+        text: what there is to know.
+        worst_case: whether it is about a worst case, which is in the headline.
+    """
+
+    entry: str
+    about: str
+    text: str
+    worst_case: bool
+
+    def __str__(self) -> str:
+        return f"{self.entry} / {self.about}: {self.text}"
+
+
+def footnotes(report: Report) -> list[Footnote]:
+    """The notes on all worst cases, then on all cells."""
+    labels = entry_labels(report)
+    found = []
+    records: list[Cell | WorstCase] = [*report.worst_case, *report.cells]
+    for record in records:
+        label = labels.get(entry_of(record), record.defense_spec)
+        worst = isinstance(record, WorstCase)
+        found += [Footnote(label, name_of(record), text, worst) for text in notes(record)]
+    return found
+
+
+def name_of(record: Cell | WorstCase) -> str:
+    """The attack with what it knows, or which worst case."""
+    if isinstance(record, WorstCase):
+        return f"worst case {threat_text(record.threat)}"
+    return record.attack_spec + (" (oblivious)" if record.knowledge == "oblivious" else "")
+
+
+def ranges(report: Report) -> list[str]:
+    """Every value that is no footnote, from its smallest to its largest in all cells."""
+    return [f"{label} {_range(several)}" for label, several in _by_label(report).items()]
+
+
+def _by_label(report: Report) -> dict[str, list[Fact]]:
+    """The facts that are no footnotes, without empty ones, in the order of their declaration."""
+    found: dict[str, list[Fact]] = {}
+    for fact in (fact for cell in report.cells for fact in facts(cell) if fact.place != "note"):
+        found.setdefault(fact.label, []).extend([fact] if fact.text else [])
+    return {label: several for label, several in found.items() if several}
+
+
+def _range(several: list[Fact]) -> str:
+    if all(isinstance(fact.value, int | float) for fact in several):
+        several = sorted(several, key=lambda fact: fact.value)
+        low, high = several[0].text, several[-1].text
+        return low if low == high else f"{low.removesuffix(' %')} to {high}"
+    return ", ".join(dict.fromkeys(fact.text for fact in several))
+
+
+def details(report: Report) -> AnalysisTable | None:
+    """A row for each cell with every value that is no footnote; None where there is none."""
+    labels = entry_labels(report)
+    heads = list(_by_label(report))
+    rows = []
+    for cell in report.cells:
+        texts = {fact.label: fact.text for fact in facts(cell)}
+        rows.append([labels[entry_of(cell)], name_of(cell), *(texts.get(head) or "-" for head in heads)])
+    if not heads:
+        return None
+    entry = "model and defense" if len(report.models) > 1 else "defense"
+    return AnalysisTable(title="Details of every cell", columns=[entry, "attack", *heads], rows=rows)
