@@ -62,9 +62,8 @@ class PostAverage(nn.Module):
         self.radius = radius
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        directions = (
-            self._nearest(x) if self.sampling == "approx" else [scoped_normal(x) for _ in range(self.directions)]
-        )
+        approx = self.sampling == "approx"
+        directions = self._nearest(x) if approx else [scoped_normal(x) for _ in range(self.directions)]
         total = self.model(x).softmax(dim=1)
         for direction in directions:
             unit = direction / per_sample(direction.flatten(1).norm(dim=1).clamp_min(1e-12), direction)
@@ -86,9 +85,7 @@ class PostAverage(nn.Module):
                 self.model(point)
                 units = outputs[-1]
                 if units.dim() != 2 or len(units) != len(x):
-                    raise PluginError(
-                        "post-averaging: sampling=approx needs a linear layer whose output has one row per image; use sampling=random"
-                    )
+                    raise PluginError("post-averaging: sampling=approx needs a linear layer with one row per image")
                 weights = layer.weight.detach().norm(dim=1).clamp_min(1e-12)
                 k = min(self.directions, units.shape[1])
                 order = (units.detach().abs() / weights).argsort(dim=1)[:, :k]

@@ -33,9 +33,7 @@ class AdversarialTraining(Defense):
     train_batch: Count = Field(128, description="images per training step")
     weight_decay: float = Field(5e-4, ge=0, description="L2 penalty on the weights")
     augment: Literal["none", "flip-crop"] = Field("flip-crop", description="random flips and crops of training images")
-    start: Literal["checkpoint", "scratch"] = Field(
-        "checkpoint", description="initial weights: those of the model, or new random ones"
-    )
+    start: Literal["checkpoint", "scratch"] = Field("checkpoint", description="weights from which training starts")
 
     @model_validator(mode="after")
     def _eps_in_pixels(self) -> Any:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from freqrobust.harness.analysis import Analysis
 from freqrobust.results.analysis import AnalysisResult
+
+if TYPE_CHECKING:
+    from freqrobust.harness.analysis_context import Reading
 
 Result = TypeVar("Result", bound=AnalysisResult)
 
@@ -23,10 +26,7 @@ class SplitAnalysis(Analysis):
     """An analysis that compares the frequencies below and above one radius."""
 
     radius: float | None = Field(
-        None,
-        gt=0,
-        description="radius at which the high frequencies begin, in cycles per image; default half of "
-        "the Nyquist frequency",
+        None, gt=0, description="where the high frequencies begin, in cycles per image; default half of Nyquist"
     )
 
     def split(self, shape: tuple[int, ...]) -> float:
@@ -48,3 +48,8 @@ class ComponentAnalysis(Analysis):
 def only(results: Sequence[AnalysisResult], kind: type[Result]) -> list[Result]:
     """The results of one type."""
     return [result for result in results if isinstance(result, kind)]
+
+
+def reading(low: bool, high: bool) -> Reading:
+    """The frequencies that a model depends on, if it depends on low ones or on high ones."""
+    return "both" if low and high else "low" if low else "high" if high else "neither"

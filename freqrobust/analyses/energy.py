@@ -75,9 +75,7 @@ class Energy(SplitAnalysis):
 
         lab = context.laboratory
         if lab.subjects == 1 and self.reference is None:
-            raise SpecError(
-                "energy compares with a naturally trained model; give it as --reference or as the first --model"
-            )
+            raise SpecError("energy compares with a natural model; give it as --reference or as the first --model")
         radius = self.split(data.shape)
         groups = shift_groups(self.shifts, data.shape, self.severities)
         name, reference = lab.reference(self.reference)
@@ -184,6 +182,7 @@ def _scatter(part: SubFigure | Figure, shown: Sequence[EnergyResult]) -> None:
         lowest = min(100 * other.change for result in shown for other in result.points if other.shift == point.shift)
         axes.vlines(100 * point.high_share, lowest, top, color="0.75", linewidth=0.4, zorder=0, label="_nolegend_")
     axes.set_ylim(bottom, top)
+    connection = {"arrowstyle": "-", "linewidth": 0.4, "color": "0.5", "shrinkA": 1, "shrinkB": 0, "relpos": (0.5, 0)}
     for place, point in enumerate(points):
         axes.annotate(
             point.shift,
@@ -195,14 +194,7 @@ def _scatter(part: SubFigure | Figure, shown: Sequence[EnergyResult]) -> None:
             ha="center",
             va="bottom",
             fontsize=6,
-            arrowprops={
-                "arrowstyle": "-",
-                "linewidth": 0.4,
-                "color": "0.5",
-                "shrinkA": 1,
-                "shrinkB": 0,
-                "relpos": (0.5, 0),
-            },
+            arrowprops=connection,
         )
     part.legend(*axes.get_legend_handles_labels(), loc="outside lower center", fontsize=6)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, PrivateAttr
 
-from freqrobust.analyses._base import ComponentAnalysis, Record, only
+from freqrobust.analyses._base import ComponentAnalysis, Record, only, reading
 from freqrobust.core.numbers import Number
 from freqrobust.results.analysis import AnalysisResult, AnalysisTable
 from freqrobust.results.figures import COLUMN, wrapped
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from freqrobust.analyses._components import Components
     from freqrobust.data.dataset import ImageData
-    from freqrobust.harness.analysis_context import AnalysisContext
+    from freqrobust.harness.analysis_context import AnalysisContext, Reading
 
     Part = tuple[float, Callable[[SubFigure | Figure], None]]
 
@@ -66,10 +66,8 @@ class MisalignmentResult(AnalysisResult):
     clean_correct: int
     table: list[RadiusRow]
     gallery_radius: float
-    gallery_candidates: int = Field(
-        description="samples predicted correctly from image and HFC and misclassified from LFC, at that radius"
-    )
-    gallery: list[Example]
+    gallery_candidates: int = Field(0, description="samples that meet the condition of the gallery at that radius")
+    gallery: list[Example] = []
     _images: list[Any] = PrivateAttr(default_factory=list)  # (original, LFC, HFC) of each; not in the JSON
 
 
@@ -94,15 +92,13 @@ class Misalignment(ComponentAnalysis):
         measured = list(dict.fromkeys([*radii, gallery_radius, split]))
         components = predict_components(context, measured, self.shape)
         rows = {radius: _row(components, number) for number, radius in enumerate(measured)}
-        reading, sentence = _read(rows[split], len(data))
+        depends_on, sentence = _read(rows[split], len(data))
         result = MisalignmentResult(
             n=len(data),
             clean_correct=int((components.clean == components.labels).sum()),
             table=[rows[radius] for radius in dict.fromkeys(radii)],
             gallery_radius=gallery_radius,
-            gallery_candidates=0,
-            gallery=[],
-            reading=reading,
+            reading=depends_on,
             sentence=sentence,
         )
         self._fill_gallery(result, context, components, measured.index(gallery_radius))
@@ -178,17 +174,16 @@ def _row(components: Components, number: int) -> RadiusRow:
     )
 
 
-def _read(row: RadiusRow, n: int) -> tuple[str, str]:
+def _read(row: RadiusRow, n: int) -> tuple[Reading, str]:
     """Which components have an accuracy above chance, by the lower end of the 95 % interval."""
     from freqrobust.numerics.statistics import wilson
 
     above = [wilson(part.count, n)[0] > part.by_chance / n for part in (row.lfc, row.hfc)]
-    reading = {(True, True): "both", (True, False): "low", (False, True): "high"}.get((above[0], above[1]), "neither")
     sentence = (
         f"at radius {row.radius:g}, accuracy {row.lfc.count / n:.1%} on LFC (chance {row.lfc.by_chance / n:.1%}) "
         f"and {row.hfc.count / n:.1%} on HFC (chance {row.hfc.by_chance / n:.1%})"
     )
-    return reading, sentence
+    return reading(*above), sentence
 
 
 #: Cases from bottom to top; light to dark in cividis order, so that they differ in greyscale.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from freqrobust.analyses._base import ComponentAnalysis, Record, only
+from freqrobust.analyses._base import ComponentAnalysis, Record, only, reading
 from freqrobust.results.analysis import AnalysisResult, AnalysisTable
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from freqrobust.data.dataset import ImageData
-    from freqrobust.harness.analysis_context import AnalysisContext
+    from freqrobust.harness.analysis_context import AnalysisContext, Reading
 
 #: Radii of the curve, for a side of 32 pixels; no frequency is farther from DC than the last one.
 RADII = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 18, 20, 23)
@@ -161,8 +161,7 @@ def _curve(
 
     n = len(clean)
     points = np.asarray(radii, dtype=float)
-    half = None
-    interval = None
+    half = interval = None
     if clean.mean() > chance:
         level = np.array([(clean.mean() + chance) / 2])
         value = half_radius(points, right.mean(axis=1)[None], level, part)[0]
@@ -203,13 +202,13 @@ def _bootstrap(
     return np.concatenate(halves)
 
 
-def _read(result: RadiusCurveResult, split: float) -> Literal["low", "high", "both", "neither"] | None:
+def _read(result: RadiusCurveResult, split: float) -> Reading | None:
     """Which components, at the split, keep half of the accuracy above chance."""
     if result.lfc.half_radius is None and result.hfc.half_radius is None:
         return None
     low = result.lfc.half_radius is not None and result.lfc.half_radius < split
     high = result.hfc.half_radius is not None and result.hfc.half_radius > split
-    return "both" if low and high else "low" if low else "high" if high else "neither"
+    return reading(low, high)
 
 
 def _with_interval(curve: Curve) -> str:

@@ -210,7 +210,7 @@ def test_every_analysis_is_listed(name: str, command: Callable[..., Any]) -> Non
             "spectrum --shifts none --attacks none --radius loud",
             "spectrum: parameter 'radius' should be a valid number",
         ),
-        ("energy", "energy compares with a naturally trained model; give it as --reference or as the first --model"),
+        ("energy", "energy compares with a natural model; give it as --reference or as the first --model"),
         ("energy --reference missing.pt", "missing.pt"),
         ("energy --severities 6", "energy: parameter 'severities' should be less than or equal to 5"),
         (
