@@ -131,7 +131,7 @@ def test_nothing_is_there(tmp_path) -> None:
     with pytest.raises(DataError, match="holds no saved adversarial examples"):
         read_all(tmp_path)
     np.save(tmp_path / "one.npy", np.zeros(3))
-    with pytest.raises(DataError, match="holds one array"):
+    with pytest.raises(DataError, match="contains a single array"):
         read_all(tmp_path / "one.npy")
 
 
