@@ -246,7 +246,7 @@ def _options(attacks: Sequence[str], seed: int) -> dict[str, object]:
     return {
         "attacks": parse_attacks(attacks),
         "defenses": [],
-        "baseline": True,
+        "undefended": True,
         "oblivious": False,
         "seed": seed,
         "progress": Silent(),

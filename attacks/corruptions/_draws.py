@@ -1,4 +1,4 @@
-"""The randomness of one corruption at one severity, keyed per sample."""
+"""The random numbers of one corruption at one severity, seeded per sample."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from freqrobust.numerics import noise
 
 @dataclass(frozen=True)
 class Draws:
-    """Noise that a sample meets in every batch: keyed by seed, sample id, corruption, severity and use."""
+    """Random numbers that do not depend on the batch: seeded by seed, sample id, corruption, severity and use."""
 
     ids: torch.Tensor
     seed: int
@@ -20,8 +20,8 @@ class Draws:
 
     def uniform(self, shape: Sequence[int], use: str, low: float = 0.0, high: float = 1.0) -> torch.Tensor:
         """Uniform in ``[low, high)``, ``(N, *shape)``."""
-        found = noise.uniform(self.ids, shape, seed=self.seed, stream=f"{self.name} {use}")
-        return found if (low, high) == (0.0, 1.0) else found.mul_(high - low).add_(low)
+        values = noise.uniform(self.ids, shape, seed=self.seed, stream=f"{self.name} {use}")
+        return values if (low, high) == (0.0, 1.0) else values.mul_(high - low).add_(low)
 
     def normal(self, shape: Sequence[int], use: str) -> torch.Tensor:
         """Standard normal, ``(N, *shape)``."""

@@ -1,4 +1,4 @@
-"""Pieces of frost: made procedurally, or cut from a user's photographs."""
+"""Textures of frost: procedural, or cropped from photographs of the user."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
 class Textures(Protocol):
-    """Where pieces of frost come from."""
+    """A source of textures."""
 
     def pieces(self, height: int, width: int, draws: Draws) -> torch.Tensor:
-        """One piece a sample, ``(N, 3, height, width)`` in [0, 1]."""
+        """One texture per sample, ``(N, 3, height, width)`` in [0, 1]."""
 
 
 class Procedural:
-    """Frost that no photograph was needed for, another one for every sample.
+    """Procedural frost, different for every sample.
 
     A random field with an amplitude spectrum of 1 / f gives the layer of ice, the ridges ``exp(-2 |g|)`` of a
     second such field its veins. The sum, standardised, is scaled to a tone of 90 to 215, a deviation of 15 to 45
@@ -57,11 +57,11 @@ def _standardised(field: torch.Tensor) -> torch.Tensor:
 
 
 class Folder:
-    """Random pieces of the pictures in a folder.
+    """Random crops of the pictures in a folder.
 
     Args:
         path: a folder of pictures, larger than the images.
-        scale: the pictures are resized by it first; the CIFAR-C files were made with 0.2.
+        scale: the factor by which the pictures are resized first; 0.2 for the CIFAR-C files.
     """
 
     def __init__(self, path: str, scale: float) -> None:
@@ -75,7 +75,7 @@ class Folder:
             DataError: there are none, or one cannot be read.
         """
         if not self.path.is_dir():
-            raise DataError(f"frost={self.path} is not a folder; give one of frost pictures ({', '.join(SUFFIXES)})")
+            raise DataError(f"frost={self.path} is not a folder; expected one with pictures ({', '.join(SUFFIXES)})")
         files = sorted(file for file in self.path.iterdir() if file.suffix.lower() in SUFFIXES)
         if not files:
             raise DataError(f"frost={self.path} contains no pictures ({', '.join(SUFFIXES)})")
@@ -102,7 +102,7 @@ class Folder:
         """Refuse pictures that are smaller than the images.
 
         Raises:
-            DataError: one is.
+            DataError: a picture is too small.
         """
         for picture in self.pictures:
             h, w = picture.shape[1:]
@@ -115,12 +115,12 @@ class Folder:
     def pieces(self, height: int, width: int, draws: Draws) -> torch.Tensor:
         which = draws.integers(len(self.pictures), (), "texture").tolist()
         where = draws.uniform((2,), "piece").tolist()
-        found = []
+        crops = []
         for number, (down, right) in zip(which, where, strict=True):
             picture = self.pictures[number]
             top, left = int(down * (picture.shape[1] - height + 1)), int(right * (picture.shape[2] - width + 1))
-            found.append(picture[:, top : top + height, left : left + width])
-        return torch.stack(found).to(draws.ids.device)
+            crops.append(picture[:, top : top + height, left : left + width])
+        return torch.stack(crops).to(draws.ids.device)
 
 
 @lru_cache(maxsize=4)

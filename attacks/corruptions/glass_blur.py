@@ -13,7 +13,7 @@ from freqrobust.attacks.corruptions._table import Constants, Definition
 
 
 def glass_blur(images: torch.Tensor, c: Constants, draws: Draws) -> torch.Tensor:
-    """Blur, move pixels about, blur again; 8 bits in between, as the published scripts have it."""
+    """Blur, displace pixels, blur again; truncated to 8 bits in between, as in the published scripts."""
     sigma, reach, passes = c[0], int(c[1]), int(c[2])
     n, channels, height, width = images.shape
     blurred = linear.gaussian(images, sigma).clamp(0, 1).mul(255).add_(1e-3).floor_()
@@ -27,9 +27,9 @@ def shuffled(
 ) -> torch.Tensor:
     """Which pixel each pixel shows after the moves, int64 ``(n, height * width)``.
 
-    The published scripts go from the last pixel to the first, and mean to swap each with one at most ``reach``
-    away; as they assign through views, the pixel becomes a copy of the other, which stays. Moves that touch
-    neither's pixels commute, so all pixels of a slanted front move at once.
+    The published scripts visit the pixels from the last to the first, and should swap each with one at most ``reach``
+    away; as they assign through views, the pixel becomes a copy of the other, which is not changed. Displacements that
+    share no pixel commute, so that all pixels of a diagonal front are processed at once.
     """
     source = torch.arange(height * width, device=device).repeat(n, 1)
     fronts = _fronts(height, width, reach, device)

@@ -29,7 +29,7 @@ def shift_groups(
     groups: dict[str, list[PluginSpec[Attack]]] = {}
     for plugin_spec in parse_attacks(attack_specs):
         attack, params = plugin_spec.plugin, plugin_spec.params
-        if not isinstance(attack, Attack) or attack.kind != "shift":
+        if attack.kind != "shift":
             raise SpecError(
                 f"expected a shift, such as a corruption or lfc:radius=8, but {plugin_spec.spec} is an adversarial attack"
             )

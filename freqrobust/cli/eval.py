@@ -76,7 +76,7 @@ def execute(
     models: list[Any] = open_models(inputs.model, inputs, data, device, cache_dir=cache, progress=screen)
     say_data(data, screen)
     if attacks is None:
-        attacks = parse_attacks(resolve(config.suite or "standard", data.shape))
+        attacks = parse_attacks(resolve("standard" if config.suite is None else config.suite, data.shape))
     if config.save_adversarial is not None:
         adversarial(attacks)
     if gate is not None:

@@ -10,10 +10,12 @@ from freqrobust.core.text import near_miss, one_line
 from freqrobust.harness.analysis import analyses
 from freqrobust.plugins.help import field_default, field_type
 from freqrobust.plugins.plugin import Plugin
-from freqrobust.plugins.registry import Registry, attacks, defenses
+from freqrobust.plugins.registry import Registry, attacks, criteria, defenses
 from freqrobust.results.reporter import reports
 
-KINDS: dict[str, Registry[Any]] = {"attacks": attacks, "defenses": defenses, "reports": reports, "analyses": analyses}
+KINDS: dict[str, Registry[Any]] = {
+    registry.plural: registry for registry in (attacks, criteria, defenses, reports, analyses)
+}
 
 
 def print_lists(what: str | None) -> None:

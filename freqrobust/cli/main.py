@@ -192,12 +192,12 @@ def list_(
     what: Annotated[
         str | None,
         typer.Argument(
-            help="What to list: attacks, defenses, reports, analyses, suites, models, archs or datasets. Default: all of them.",
+            help="What to list: attacks, criteria, defenses, reports, analyses, suites, models, archs or datasets. Default: all of them.",
             metavar="[WHAT]",
         ),
     ] = None,
 ) -> int:
-    """List the attacks, defenses, reports and analyses with their parameters, the suites, architectures and datasets."""
+    """List the attacks, criteria, defenses, reports and analyses with their parameters, the suites, architectures and datasets."""
     from freqrobust.cli.listing import print_lists
 
     print_lists(what)

@@ -27,8 +27,3 @@ def declared(group: str, what: str) -> dict[str, EntryPoint]:
             )
         entries[entry.name] = entry
     return entries
-
-
-def origin(entry: EntryPoint) -> str:
-    """The package that declares an entry point, and its version."""
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value

@@ -209,6 +209,7 @@ def _explained(error: ValidationError) -> OptionError:
     """The first problem of a pydantic error in one line."""
     first = error.errors()[0]
     message = str(first["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    message = message.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
     if not first["loc"]:
         return OptionError(message)
     key = str(first["loc"][0])

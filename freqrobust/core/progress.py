@@ -11,15 +11,13 @@ from freqrobust.core.text import one_line
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
-if TYPE_CHECKING:
-    pass
 
 _METHODS = ("begin", "advance", "end", "say")
 
 
 @contextmanager
-def watching(progress: Progress | bool | None) -> Iterator[Progress]:
-    """What is told about a run, from what the caller gave.
+def as_progress(progress: Progress | bool | None) -> Iterator[Progress]:
+    """The object that receives the progress of a run, from what the caller gave.
 
     Args:
         progress: ``True`` for a bar on standard error, ``False`` or None for nothing, or an object with the methods of
@@ -98,7 +96,7 @@ class Screen:
 
 
 class Progress(Protocol):
-    """Who watches a run. All calls come from the thread that evaluates."""
+    """Receives the progress of a run. All calls come from the thread that evaluates."""
 
     def begin(self, label: str, total: int) -> None:
         """A piece of work of ``total`` units starts."""
@@ -114,7 +112,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Watches nothing."""
+    """Ignores all progress."""
 
     def begin(self, label: str, total: int) -> None: ...
 

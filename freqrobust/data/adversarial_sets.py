@@ -27,7 +27,7 @@ _ARRAYS = ("images", "ids", "labels", "predictions")
 
 
 class Meta(BaseModel):
-    """What a set of examples was made with."""
+    """Model, data, attack and defense of a set of examples."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
@@ -46,7 +46,7 @@ class Meta(BaseModel):
 
     @property
     def file_name(self) -> str:
-        """Readable, safe on every file system, and another one for every other cell."""
+        """A readable name, valid on every file system, different for every cell."""
         content = [self.defense_source, self.defense_params, self.attack, self.attack_params]
         words = [re.sub(r"[^A-Za-z0-9_.=-]+", "-", text)[:60].strip("-.") for text in (self.defense, self.attack)]
         return f"{'__'.join(words)}__{identity(content)[:8]}{SUFFIX}"
@@ -58,9 +58,9 @@ class SavedSet:
 
     Attributes:
         images: float32 ``(N, C, H, W)``.
-        ids: dataset indices, int64 ``(N,)``, each once.
+        ids: dataset indices, int64 ``(N,)``, without duplicates.
         labels: int64 ``(N,)``.
-        predictions: of the model they were made for, int64 ``(N,)``.
+        predictions: of the model that was attacked, int64 ``(N,)``.
     """
 
     images: torch.Tensor
@@ -81,7 +81,7 @@ class SavedSet:
         return ImageData(self.images, self.labels, self.meta.data.classes, str(self.path), ids=self.ids)
 
     def write(self, directory: Path) -> Path:
-        """Put the set into a folder, atomically; the file's path."""
+        """Write the set into a folder atomically, and return the path of the file."""
         buffer = io.BytesIO()
         arrays = {name: getattr(self, name).numpy() for name in _ARRAYS}
         np.savez(buffer, meta=np.array(self.meta.model_dump_json()), **arrays)
@@ -91,13 +91,13 @@ class SavedSet:
 
 
 def read(path: Path) -> SavedSet:
-    """One saved set.
+    """Read one saved set.
 
     Raises:
-        DataError: it is missing, damaged, or something else.
+        DataError: the file is missing, damaged, or of another format.
     """
     regular_file(path, str(path), DataError, "saved adversarial examples")
-    arrays = read_npz(path, (*_ARRAYS, "meta"), "{path} holds no saved adversarial examples: it lacks {missing}")
+    arrays = read_npz(path, (*_ARRAYS, "meta"), "{path} contains no saved adversarial examples: it lacks {missing}")
     try:
         meta = Meta.model_validate_json(str(arrays.pop("meta")[()]))
     except ValidationError as error:
@@ -117,40 +117,40 @@ def _checked(arrays: dict[str, np.ndarray], path: Path) -> dict[str, torch.Tenso
         if arrays[name].shape != (n,) or not np.issubdtype(arrays[name].dtype, np.integer):
             raise DataError(f"{path}: expected {n} integer {name}, but got {arrays[name].dtype} {arrays[name].shape}")
     if len(np.unique(arrays["ids"])) != n:
-        raise DataError(f"{path}: some ids are there twice")
+        raise DataError(f"{path}: some ids are duplicated")
     if not np.isfinite(images).all() or images.min() < -TOLERANCE or images.max() > 1 + TOLERANCE:
         raise DataError(f"{path}: the images are not in [0, 1]")
     if arrays["labels"].min() < 0:
         raise DataError(f"{path}: some labels are negative")
-    found = {name: torch.from_numpy(arrays[name].astype(np.int64)) for name in _ARRAYS[1:]}
-    return {"images": torch.from_numpy(images), **found}
+    integers = {name: torch.from_numpy(arrays[name].astype(np.int64)) for name in _ARRAYS[1:]}
+    return {"images": torch.from_numpy(images), **integers}
 
 
 def read_all(where: Path) -> list[SavedSet]:
-    """The saved sets of a folder, by name, or the one of a file.
+    """The saved sets of a folder, sorted by name, or that of a file.
 
     Raises:
-        DataError: there is none, or one cannot be read.
+        DataError: there are none, or one cannot be read.
     """
     if not where.exists():
         raise DataError(f"{where} does not exist; expected a folder written by --save-adversarial, or one of its files")
     paths = [where] if where.is_file() else sorted(where.glob(f"*{SUFFIX}"))
     if not paths:
-        raise DataError(f"{where} holds no saved adversarial examples (*{SUFFIX})")
+        raise DataError(f"{where} contains no saved adversarial examples (*{SUFFIX})")
     return [read(path) for path in paths]
 
 
 def positions(ids: torch.Tensor, saved: SavedSet, what: str) -> torch.Tensor:
-    """Rows of the saved set that hold these ids.
+    """The rows of these ids in the saved set.
 
     Raises:
-        PluginError: it was made for other samples.
+        PluginError: the set was generated for other samples.
     """
     missing = [i for i in ids.tolist() if i not in saved.rows]
     if missing:
         raise PluginError(
-            f"{what}: {saved.path} holds no example of sample {missing[0]}"
+            f"{what}: {saved.path} has no example of sample {missing[0]}"
             f"{f' and of {len(missing) - 1} others' if len(missing) > 1 else ''}; "
-            f"it was made for {len(saved.ids)} samples of {saved.meta.data.spec}"
+            f"it was generated for {len(saved.ids)} samples of {saved.meta.data.spec}"
         )
     return torch.tensor([saved.rows[i] for i in ids.tolist()], dtype=torch.int64)

@@ -15,7 +15,7 @@ from freqrobust.core.config import AnalyzeConfig
 from freqrobust.core.errors import DataError, PluginError, SpecError
 from freqrobust.core.files import user_path
 from freqrobust.core.options import takes
-from freqrobust.core.progress import Progress, watching
+from freqrobust.core.progress import Progress, as_progress
 from freqrobust.core.user_code import running_user_code
 from freqrobust.core.version import __version__
 from freqrobust.data.dataset import ImageData
@@ -74,7 +74,6 @@ def analyze(
     config = AnalyzeConfig.of(config, options)
     chosen = select(analysis)
     plugin = chosen.plugin
-    assert isinstance(plugin, Analysis)
     if picture is not None:
         require()
     settings = check_settings(config)
@@ -87,12 +86,12 @@ def analyze(
     cache = user_path(config.cache_dir, "cache_dir") if config.cache_dir is not None else None
     pairs = labelled(model)
     with ExitStack() as stack:
-        watch = stack.enter_context(watching(progress))
+        progress = stack.enter_context(as_progress(progress))
         networks = [
             (label, network)
             for (label, _), network in zip(
                 pairs,
-                open_models([one for _, one in pairs], config, images, where, cache_dir=cache, progress=watch),
+                open_models([one for _, one in pairs], config, images, where, cache_dir=cache, progress=progress),
                 strict=True,
             )
         ]
@@ -103,7 +102,7 @@ def analyze(
                 batch_size=DefenseContext.batch_size if settings.batch_size == "auto" else settings.batch_size,
                 train_data=training,
                 cache_dir=cache,
-                progress=watch,
+                progress=progress,
             )
             stuck = [stack.enter_context(prepared_model(network, where)) for _, network in networks]
             results = _look_at_weights(plugin, networks, chains, context)
@@ -112,7 +111,7 @@ def analyze(
                 w for (_, network), names in zip(networks, stuck, strict=True) for w in about_model(network, names)
             ]
         else:
-            batches = _Laboratory(stack, images, training, settings, seed, cache, watch)
+            batches = _Laboratory(stack, images, training, settings, seed, cache, progress)
             for label, network in networks:
                 batches.add(label, network)
             batches.subjects = len(batches.runs) * len(chains)
@@ -207,7 +206,7 @@ def _look(plugin: Analysis, batches: _Laboratory, position: int, chain: DefenseC
     )
     found.forwards = target_model.forwards + target_model.view.forwards
     found.backwards = target_model.view.backwards
-    batches.watch.end(f"{label}: {found.sentence or 'done'} ({found.seconds:.1f} s)")
+    batches.progress.end(f"{label}: {found.sentence or 'done'} ({found.seconds:.1f} s)")
     return found
 
 
@@ -275,10 +274,10 @@ class _Laboratory:
         settings: Settings,
         seed: int,
         cache_dir: Path | None,
-        watch: Progress,
+        progress: Progress,
     ) -> None:
         self.stack, self.data, self.training, self.settings = stack, data, training, settings
-        self.seed, self.watch = seed, watch
+        self.seed, self.progress = seed, progress
         self.cache_dir = cache_dir
         self.labels: list[str] = []
         self.runs: list[Run] = []
@@ -301,7 +300,7 @@ class _Laboratory:
                 training=self.training,
                 seed=self.seed,
                 cache_dir=self.cache_dir,
-                watch=self.watch,
+                progress=self.progress,
             )
         )
         self.warnings += run.warnings

@@ -56,7 +56,6 @@ def defend(model: nn.Module, chain: DefenseChain, context: DefenseContext) -> tu
     exact = soft = model
     for part in chain.parts:
         defense = part.plugin
-        assert isinstance(defense, Defense)
         if defense.trains and soft is not exact:
             raise PluginError(f"{part.spec} trains, so it has to come before defenses that are not differentiable")
         changed = _apply(defense, part.spec, exact, context)

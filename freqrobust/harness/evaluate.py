@@ -11,7 +11,7 @@ from freqrobust.core.config import EvalConfig
 from freqrobust.core.errors import FreqRobustError
 from freqrobust.core.files import user_path
 from freqrobust.core.options import takes
-from freqrobust.core.progress import Progress, watching
+from freqrobust.core.progress import Progress, as_progress
 from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code
 from freqrobust.data.dataset import ImageData
@@ -70,23 +70,23 @@ def evaluate(
     chains = parse_chains(config.defenses, config.undefended, training is not None)
     attacks = config.attacks
     if attacks is None:
-        attacks = suites.resolve(config.suite or "standard", images.shape)
+        attacks = suites.resolve("standard" if config.suite is None else config.suite, images.shape)
     chosen = parse_selections(attacks)
     for plugin_spec in chosen:
         with running_user_code(f"{plugin_spec.spec} failed"):
             plugin_spec.plugin.check_data(images)
     reference = _reference(config.mce_reference, images, chosen)
     cache = _first_path(config.cache_dir, config.run_dir)
-    with watching(progress) as watch:
+    with as_progress(progress) as progress:
         networks = open_models(
-            [one for _, one in pairs], config, images, settings.device, cache_dir=cache, progress=watch
+            [one for _, one in pairs], config, images, settings.device, cache_dir=cache, progress=progress
         )
         # several: a model that does not fit is refused before the first is measured
         fits = [try_out(network, images) for network in networks] if len(networks) > 1 else [None]
         reports = []
         for (name, _), network, fit in zip(pairs, networks, fits, strict=True):
             if len(pairs) > 1:
-                watch.say(f"measuring {name or getattr(network, 'spec', type(network).__name__)}")
+                progress.say(f"measuring {name or getattr(network, 'spec', type(network).__name__)}")
             opened = open_run(
                 network,
                 images,
@@ -96,7 +96,7 @@ def evaluate(
                 seed=config.seed,
                 run_dir=_first_path(config.run_dir),
                 cache_dir=cache,
-                watch=watch,
+                progress=progress,
                 fit=fit,
                 criterion=parse_criterion(config.criterion),
             )
@@ -145,7 +145,7 @@ def _examine(run: DefenseRun, measured: Measured, depth: Depth | None, source: D
         with running_user_code(run.chain.name):
             return examine(run, measured.clean, measured.cells, measured.oblivious, depth, origin)
     except FreqRobustError as error:  # the cells are kept
-        run.run.watch.say(f"{run.chain.spec}: the diagnosis failed: {one_line(error)}")
+        run.run.progress.say(f"{run.chain.spec}: the diagnosis failed: {one_line(error)}")
         return Examined(depth, failed=one_line(error))
 
 

@@ -65,7 +65,7 @@ def open_models(
     Raises:
         FreqRobustError: a model cannot be loaded.
     """
-    watch = progress or Silent()
+    progress = progress or Silent()
     networks: list[nn.Module] = []
     for model, (arch, normalize) in zip(models, config.per_model(len(models)), strict=True):
         if isinstance(model, nn.Module):
@@ -79,12 +79,12 @@ def open_models(
             data=data,
             device=device,
             cache_dir=cache_dir,
-            progress=watch,
+            progress=progress,
         )
-        watch.say(f"model: {network.arch} ({network.spec})")
-        watch.say(f"normalisation: {network.normalization}, source: {network.normalization.source}")
+        progress.say(f"model: {network.arch} ({network.spec})")
+        progress.say(f"normalisation: {network.normalization}, source: {network.normalization.source}")
         for warning in filter(None, (network.note, network.normalization.warning)):
-            watch.say(f"warning: {warning}")
+            progress.say(f"warning: {warning}")
         networks.append(network)
     return networks
 

@@ -92,7 +92,7 @@ def open_run(
     seed: int = 0,
     run_dir: Path | None = None,
     cache_dir: Path | None = None,
-    watch: Progress | None = None,
+    progress: Progress | None = None,
     fit: Fit | None = None,
     criterion: PluginSpec[Criterion] | None = None,
 ) -> Iterator[Run]:
@@ -109,7 +109,7 @@ def open_run(
         seed: all randomness is seeded by it.
         run_dir: journal of finished cells; without one nothing is kept.
         cache_dir: where trained defenses are kept.
-        watch: is told what happens.
+        progress: is told what happens.
         fit: of this model and this data, where they were tried before.
         criterion: what counts as adversarial; by default misclassification.
 
@@ -139,7 +139,7 @@ def open_run(
             journal=Journal(run_dir),
             checked=Journal(run_dir, "checks"),
             cache_dir=cache_dir,
-            watch=watch or Silent(),
+            progress=progress or Silent(),
             criterion=criterion,
             warnings=[*about_model(network, stuck), *fit.warnings],
         )

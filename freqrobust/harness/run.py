@@ -73,7 +73,7 @@ class Run:
     journal: Journal
     checked: Journal  # what a diagnosis found
     cache_dir: Path | None
-    watch: Progress
+    progress: Progress
     criterion: PluginSpec[Criterion]
     warnings: list[Warned] = field(default_factory=list)  # about the model
 
@@ -118,7 +118,7 @@ class Run:
         try:
             journal.store(key, piece)
         except JournalError as error:
-            self.watch.say(f"warning: {error}")
+            self.progress.say(f"warning: {error}")
 
     def transfer(
         self, plugin_spec: PluginSpec[Attack], source: DefenseRun, targets: list[tuple[DefenseRun, Measured]]
@@ -148,14 +148,14 @@ class Run:
         missing = ready
         try:
             target_models = [(run.target_model(), measured.clean) for run, measured, _ in missing]
-            self.watch.begin(label, len(self.data))
+            self.progress.begin(label, len(self.data))
             with running_user_code(plugin_spec.name):
                 outcomes = measure_transfer(
                     plugin_spec, source.target_model(), source.batches, target_models, self.seed
                 )
         except FreqRobustError as error:  # the other cells are kept
             reason = one_line(error)
-            self.watch.end(f"{label}: failed: {reason}")
+            self.progress.end(f"{label}: failed: {reason}")
             for _, measured, _ in missing:
                 measured.oblivious.append((plugin_spec, reason))
             return
@@ -165,7 +165,7 @@ class Run:
         shown = ", ".join(
             f"{run.chain.spec} {o.right.mean():.1%}" for (run, _, _), o in zip(missing, outcomes, strict=True)
         )
-        self.watch.end(f"{label}: {shown}")
+        self.progress.end(f"{label}: {shown}")
 
 
 class DefenseRun:
@@ -175,7 +175,7 @@ class DefenseRun:
         self.run = run
         self.chain = chain
         self._target_model: TargetModel | None = None
-        self.batches = Batches(run.data, run.device, run.batch_size, run.adaptive, run.watch)
+        self.batches = Batches(run.data, run.device, run.batch_size, run.adaptive, run.progress)
 
     def measure(self) -> Measured:
         run = self.run
@@ -186,7 +186,7 @@ class DefenseRun:
         except FreqRobustError as error:  # whatever a defense does, the other cells are kept
             nothing = Outcome(np.zeros(n, dtype=bool), np.zeros(n, dtype=np.int32))
             reason = one_line(error)
-            run.watch.say(f"{self.chain.spec}: failed: {reason}")
+            run.progress.say(f"{self.chain.spec}: failed: {reason}")
             return Measured(self.chain, nothing, [(s, reason) for s in run.attacks], reason)
         found: dict[int, Outcome | str] = {}
         for group in self.sweeps():
@@ -225,7 +225,7 @@ class DefenseRun:
                 )
         except FreqRobustError as error:  # whatever a plugin does, the other cells are kept
             reason = one_line(error)
-            self.run.watch.end(f"{self.chain.spec} / {plugin_spec.spec}: failed: {reason}")
+            self.run.progress.end(f"{self.chain.spec} / {plugin_spec.spec}: failed: {reason}")
             return reason
 
     def cell(self, plugin_spec: PluginSpec[Attack] | None, lower_eps: list[float] | None, work: Any) -> Outcome:
@@ -236,13 +236,13 @@ class DefenseRun:
         piece = run.journal.load(key)
         if piece is not None:
             known = Outcome.from_piece(piece)
-            run.watch.say(f"{label}: {_percent(known)} (from the journal)")
+            run.progress.say(f"{label}: {_percent(known)} (from the journal)")
             return known
         self.target_model()  # made before the clock of the cell starts
-        run.watch.begin(label, len(run.data))
+        run.progress.begin(label, len(run.data))
         outcome: Outcome = work()
         run.keep(run.journal, key, outcome.to_piece())
-        run.watch.end(f"{label}: {_percent(outcome)}")
+        run.progress.end(f"{label}: {_percent(outcome)}")
         return outcome
 
     def sweeps(self) -> list[list[int]]:
@@ -270,7 +270,7 @@ class DefenseRun:
             batch_size=run.batch_size,
             train_data=run.training,
             cache_dir=run.cache_dir,
-            progress=run.watch,
+            progress=run.progress,
         )
         exact, attackable = defend_copy(run.network, self.chain, context)
         for module in (exact, attackable):

@@ -18,7 +18,7 @@ from freqrobust.core.config import SaveConfig
 from freqrobust.core.errors import FreqRobustError, SpecError
 from freqrobust.core.files import user_path
 from freqrobust.core.options import takes
-from freqrobust.core.progress import Progress, watching
+from freqrobust.core.progress import Progress, as_progress
 from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code
 from freqrobust.core.version import __version__
@@ -77,8 +77,10 @@ def save_adversarial(
     (network,) = open_models([model], config, images, settings.device, cache_dir=cache)
     saving = Saving([], [])
     with (
-        watching(progress) as watch,
-        open_run(network, images, settings, training=training, seed=config.seed, cache_dir=cache, watch=watch) as run,
+        as_progress(progress) as progress,
+        open_run(
+            network, images, settings, training=training, seed=config.seed, cache_dir=cache, progress=progress
+        ) as run,
     ):
         for chain in chains:
             made = DefenseRun(run, chain)
@@ -88,7 +90,7 @@ def save_adversarial(
                         saving.paths.append(_examples(made, plugin_spec).write(folder))
                 except FreqRobustError as error:  # whatever a plugin does, the other sets are saved
                     saving.failed.append(f"{chain.spec} / {plugin_spec.spec}: {one_line(error)}")
-                    watch.end(f"not saved: {saving.failed[-1]}")
+                    progress.end(f"not saved: {saving.failed[-1]}")
     return saving
 
 
@@ -122,10 +124,10 @@ def _examples(made: DefenseRun, plugin_spec: PluginSpec[Attack]) -> SavedSet:
         adversarial[chunk] = prediction.is_adversarial(labels).cpu()
 
     label = f"saving {made.chain.spec} / {plugin_spec.spec}"
-    run.watch.begin(label, len(data))
+    run.progress.begin(label, len(data))
     whole = prepared(attack, plugin_spec.spec, target_model, made.batches, everyone, whole)
     made.batches.each(everyone, work)
-    run.watch.end(f"{label}: {int(adversarial.sum())} of {len(data)} misclassified")
+    run.progress.end(f"{label}: {int(adversarial.sum())} of {len(data)} misclassified")
     threat = attack.threat()
     meta = Meta(
         freqrobust_version=__version__,

@@ -19,9 +19,9 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def _adjacent(model: nn.Module, probe: torch.Tensor) -> tuple[list[tuple[str, str]], tuple[torch.Tensor, torch.Tensor]]:
-    """Names of (convolution, batch norm) pairs where the one was seen to feed the other, each used once.
+    """Names of (convolution, batch norm) pairs where the output of the one is the input of the other, each used once.
 
-    Also returns the logits and gradients of the pass in which they were seen.
+    Also returns the logits and gradients of the pass in which the pairs were recorded.
     """
     names = {module: name for name, module in model.named_modules()}
     producer: dict[int, tuple[nn.Module, torch.Tensor]] = {}
@@ -30,7 +30,7 @@ def _adjacent(model: nn.Module, probe: torch.Tensor) -> tuple[list[tuple[str, st
 
     def made(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         calls[module] = calls.get(module, 0) + 1
-        producer[id(output)] = (module, output)  # holding the tensor keeps its id from being given again
+        producer[id(output)] = (module, output)  # a reference to the tensor keeps its id unique
 
     def takes(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         calls[module] = calls.get(module, 0) + 1
@@ -69,9 +69,9 @@ def _logits_and_gradient(model: nn.Module, images: torch.Tensor) -> tuple[torch.
 
 
 def fold_batch_norm(model: nn.Module, probe: torch.Tensor) -> nn.Module:
-    """A copy of ``model`` (eval mode, frozen) with batch norms folded, or ``model`` itself where that is not safe.
+    """A copy of ``model`` (eval mode, frozen) with folded batch norms, or ``model`` itself where that is not possible.
 
-    The copy is used only if its logits and input gradients on ``probe (N, C, H, W)`` are those of the model.
+    The copy is returned only if its logits and input gradients on ``probe (N, C, H, W)`` equal those of the model.
     """
     try:
         with running_user_code("the model fails"):
@@ -105,8 +105,8 @@ def _folded(model: nn.Module, probe: torch.Tensor) -> nn.Module:
         _set(folded, norm_name, nn.Identity())
     for parameter in folded.parameters():
         parameter.requires_grad_(False)
-    found = _logits_and_gradient(folded, probe)
-    return folded if all(_agree(a, b) for a, b in zip(expected, found, strict=True)) else model
+    actual = _logits_and_gradient(folded, probe)
+    return folded if all(_agree(a, b) for a, b in zip(expected, actual, strict=True)) else model
 
 
 def _set(model: nn.Module, name: str, module: nn.Module) -> None:

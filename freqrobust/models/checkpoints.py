@@ -26,9 +26,9 @@ from freqrobust.models.architectures import ARCHITECTURES, TORCHVISION, Architec
 SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".safetensors", ".pt2")
 _KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "ema", "weights", "params")
 _WRAPPERS = re.compile(r"(^|\.)(module|_orig_mod)\.")
-#: Containers inside of each other that a state dict is looked for in.
+#: Largest number of nested containers in which a state dict is searched.
 _DEPTH = 16
-#: Bytes that expanded tensors may claim beyond what is stored.
+#: Largest size of expanded tensors in bytes beyond the stored size.
 _EXPANDED_BYTES = 1 << 28
 _COMMON = ("model.", "net.", "network.", "backbone.")
 StateDict = dict[str, torch.Tensor]
@@ -36,14 +36,14 @@ StateDict = dict[str, torch.Tensor]
 
 @dataclass
 class Checkpoint:
-    """What a file held: a state dict, or a whole module.
+    """The content of a file: a state dict, or a complete module.
 
     Attributes:
-        states: the state dict as it is, and with the prefixes of wrappers stripped; the first that fits is meant.
-        module: a whole model (a trusted pickle, or a torch.export program).
-        metadata: what :func:`freqrobust.save_model` wrote beside the weights.
+        states: the state dict as saved, and with the prefixes of wrappers removed; the first that fits is used.
+        module: a complete model (a trusted pickle, or a torch.export program).
+        metadata: what :func:`freqrobust.save_model` saved with the weights.
         sha256: hash of the file.
-        note: what the user should know about the choice that was made.
+        note: a sentence for the user where the file contains several networks.
     """
 
     sha256: str
@@ -65,33 +65,35 @@ def read(path: Path, trust: bool = False) -> Checkpoint:
     """Read a checkpoint file.
 
     Raises:
-        ModelError: it is missing, empty, broken, or needs ``--trust-checkpoint``.
+        ModelError: the file is missing, empty or damaged, or needs ``--trust-checkpoint``.
     """
     regular_file(path, str(path), ModelError, f"a file ({' '.join(SUFFIXES)})")
     if path.stat().st_size == 0:
         raise ModelError(f"{path} is empty")
-    found = Checkpoint(file_hash(path))
+    checkpoint = Checkpoint(file_hash(path))
     if path.suffix == ".pt2":
-        if not trust:  # torch's reader of such archives can be made to unpickle anything
+        if not trust:  # torch's reader of such archives can unpickle any object
             raise ModelError(
                 f"{path} is a torch.export program; loading it can run code. If you trust its author, "
                 f"give --trust-checkpoint (in Python: trust=True)"
             )
-        found.module = _exported(path)
-        return found
+        checkpoint.module = _exported(path)
+        return checkpoint
     content = _safetensors(path) if path.suffix == ".safetensors" else _torch(path, trust)
     if isinstance(content, Mapping):
         about = content.get("freqrobust")
-        found.metadata = dict(about) if isinstance(about, Mapping) else {}
+        checkpoint.metadata = dict(about) if isinstance(about, Mapping) else {}
     weights, several = _find_weights(content, path)
     check_storage(_tensors(weights), path)
     if several > 1:
-        found.note = f"{path.name} holds {several} networks (the stages of a cascade, say); the first one is evaluated"
+        checkpoint.note = (
+            f"{path.name} contains {several} networks, such as the stages of a cascade; the first one is evaluated"
+        )
     if isinstance(weights, nn.Module):
-        found.module = weights
+        checkpoint.module = weights
     else:
-        found.states = without_prefixes(weights)
-    return found
+        checkpoint.states = without_prefixes(weights)
+    return checkpoint
 
 
 def _safetensors(path: Path) -> StateDict:
@@ -116,7 +118,7 @@ def _torch(path: Path, trust: bool) -> Any:
 
 
 def _unreadable(path: Path, trust: bool, error: BaseException) -> ModelError:
-    """Why torch cannot read a file; a broken one can break the reader anywhere, a trusted one run any code."""
+    """The error about a file that torch cannot read; damaged and trusted files can raise any exception."""
     text = describe_error(error)
     if isinstance(error, pickle.UnpicklingError):
         if not trust and ("weights_only" in text.lower() or "unsupported" in text.lower()):
@@ -139,14 +141,14 @@ def _is_torchscript(path: Path) -> bool:
             return any(name.endswith("constants.pkl") for name in archive.namelist())
     except ModelError:
         raise
-    except Exception:  # a broken archive can break the reader anywhere; torch says what is wrong with it
+    except Exception:  # a damaged archive can raise any exception; torch reports what is wrong with it
         return False
 
 
 def _exported(path: Path) -> nn.Module:
     log = logging.getLogger("torch.export")
     level = log.level
-    log.setLevel(logging.CRITICAL)  # it logs a traceback of what is an error here anyway
+    log.setLevel(logging.CRITICAL)  # it logs a traceback of errors that are reported here
     try:
         with running_user_code(
             lambda error: ModelError(f"{path} is not a torch.export program: {_line(describe_error(error))}")
@@ -169,11 +171,11 @@ def _tensors(weights: StateDict | nn.Module) -> dict[str, torch.Tensor]:
 
 
 def check_storage(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Refuse tensors that are not plain numbers in memory, before they are copied or hashed.
+    """Refuse tensors that are not dense arrays in memory, before they are copied or hashed.
 
     Raises:
-        ModelError: one is sparse, has no values, or claims far more numbers than are stored (a stride of 0 repeats
-            one number as often as the shape says).
+        ModelError: a tensor is sparse, has no values, or is far larger than its storage (a stride of 0 repeats stored
+            numbers).
     """
     claimed = stored = 0
     for name, tensor in tensors.items():
@@ -192,7 +194,7 @@ def check_storage(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
 
 
 def _find_weights(content: Any, path: Path, depth: int = 0) -> tuple[StateDict | nn.Module, int]:
-    """The state dict (or the trusted module) inside whatever was saved, and of how many it is the first."""
+    """The first state dict or trusted module in the saved object, and how many there are."""
     if depth > _DEPTH:
         raise ModelError(f"{path}: no state dict found {_DEPTH} levels deep; does the checkpoint refer to itself?")
     if isinstance(content, nn.Module):
@@ -217,20 +219,20 @@ def _find_weights(content: Any, path: Path, depth: int = 0) -> tuple[StateDict |
 
 
 def without_prefixes(state: StateDict) -> list[StateDict]:
-    """The state dict, and what is left of it without the prefixes that wrappers and trainers put in front of names.
+    """The state dict as saved, and without the prefixes that wrappers and training libraries add to names.
 
-    The first is as it was saved: a network's own names may begin with ``model.`` as well.
+    The names of a network itself may begin with ``model.`` as well, so that the first version is tried first.
     """
     state = {key: value for key, value in state.items() if key != "n_averaged"}
-    found = [state]
+    versions = [state]
     while any(_WRAPPERS.search(key) for key in state):
         state = {_WRAPPERS.sub(r"\1", key): value for key, value in state.items()}
-        found.append(state)
+        versions.append(state)
     for prefix in _COMMON:
         if state and all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
-            found.append(state)
-    return found
+            versions.append(state)
+    return versions
 
 
 def guess_sizes(state: StateDict) -> tuple[int, int]:
@@ -241,7 +243,7 @@ def guess_sizes(state: StateDict) -> tuple[int, int]:
 
 
 def differences(state: StateDict, expected: StateDict) -> list[str]:
-    """How a state dict differs from the one that a network expects; buffers of counters do not count."""
+    """Differences between a state dict and that of a network, except for counters of batches."""
     found = []
     for key, value in expected.items():
         if key.endswith("num_batches_tracked"):
@@ -255,11 +257,11 @@ def differences(state: StateDict, expected: StateDict) -> list[str]:
 
 def best_fit(states: list[StateDict], expected: StateDict) -> tuple[StateDict, list[str]]:
     """The first of the state dicts that differs least from the expected one, and how it differs."""
-    return min(((state, differences(state, expected)) for state in states), key=lambda found: len(found[1]))
+    return min(((state, differences(state, expected)) for state in states), key=lambda pair: len(pair[1]))
 
 
 def shapes_of(build: Any, **options: Any) -> StateDict:
-    """The names and shapes of a network's parameters, without memory for them where it can be built so."""
+    """The names and shapes of a network's parameters, on the meta device where it can be built there."""
     try:
         with torch.device("meta"):
             return dict(build(**options).state_dict())
@@ -281,10 +283,10 @@ def torchvision_architecture(name: str) -> Architecture:
 
 
 def recognise(states: list[StateDict], path: Path) -> tuple[Architecture, nn.Module, StateDict]:
-    """The known architecture with exactly these names and shapes, built and empty, and the state dict that fits it.
+    """The known architecture with exactly these names and shapes, a network of it, and the state dict that fits.
 
     Raises:
-        ModelError: none fits; the message shows the closest one and the first differing keys.
+        ModelError: none fits; the message names the closest one and the first differing keys.
     """
     classes, channels = guess_sizes(states[-1])
     closest: tuple[int, str, list[str]] | None = None

@@ -1,4 +1,4 @@
-"""What identifies a model: hashes of its weights, structure and code."""
+"""Hashes of the weights, structure and code of a model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def same_state(a: nn.Module, b: nn.Module) -> bool:
-    """Whether all parameters and buffers of two models are the same, bit for bit: whether their hashes are equal."""
+    """Whether all parameters and buffers of two models are bitwise equal, so that their hashes are equal."""
     ours, theirs = _tensors(a), _tensors(b)
     return list(ours) == list(theirs) and all(_same_bits(ours[name], theirs[name]) for name in ours)
 
@@ -41,7 +41,7 @@ def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def separate(a: nn.Module, b: nn.Module) -> bool:
-    """Whether no parameter or buffer of one model lies in the memory of one of the other."""
+    """Whether no parameter or buffer of one model shares memory with one of the other."""
     ours, theirs = (
         {(x.device, x.untyped_storage().data_ptr()) for x in _tensors(model).values() if x.numel()} for model in (a, b)
     )
@@ -49,12 +49,12 @@ def separate(a: nn.Module, b: nn.Module) -> bool:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Hash of all that a model's outputs depend on: weights, structure, plain attributes, source of its classes."""
+    """Hash of everything that the outputs of a model depend on: weights, structure, attributes, source of its classes."""
     digest = hashlib.sha256(state_hash(model).encode())
     for name, module in model.named_modules():
         cls = type(module)
         digest.update(f"{name} {cls.__module__}.{cls.__qualname__} {module.extra_repr()}".encode())
-        ours = isinstance(module, Classifier)  # its attributes only say where it came from
+        ours = isinstance(module, Classifier)  # its other attributes do not change its outputs
         plain = {} if ours else {k: v for k, v in vars(module).items() if k != "training" and _is_plain(v)}
         digest.update(repr(sorted(plain.items())).encode())
         digest.update(str(getattr(module, "code", "")).encode())  # of a traced or exported program
@@ -72,7 +72,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def record(model: nn.Module, content: str) -> ModelRecord:
-    """How the report names a model; ``content`` is its fingerprint from before the run."""
+    """The entry of a model in the report; ``content`` is its fingerprint before the run."""
     parameters = sum(p.numel() for p in model.parameters())
     if isinstance(model, Classifier):
         return ModelRecord(

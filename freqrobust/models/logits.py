@@ -1,4 +1,4 @@
-"""What a model has to return."""
+"""The required output of a model."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import torch
 from freqrobust.core.errors import ModelError
 
 
-def check_logits(found: object, images: torch.Tensor) -> None:
-    """Refuse anything but one row of logits an image.
+def check_logits(logits: object, images: torch.Tensor) -> None:
+    """Refuse outputs other than one row of logits for each image.
 
     Raises:
-        ModelError: wrong type or shape.
+        ModelError: the type or shape is wrong.
     """
-    if not isinstance(found, torch.Tensor):
-        raise ModelError(f"the model should return logits (N, K), but returned a {type(found).__name__}")
-    if found.dim() != 2 or len(found) != len(images) or found.shape[1] < 2:
+    if not isinstance(logits, torch.Tensor):
+        raise ModelError(f"the model should return logits (N, K), but returned a {type(logits).__name__}")
+    if logits.dim() != 2 or len(logits) != len(images) or logits.shape[1] < 2:
         raise ModelError(
-            f"the model should return logits ({len(images)}, K) with K >= 2, but returned {tuple(found.shape)}"
+            f"the model should return logits ({len(images)}, K) with K >= 2, but returned {tuple(logits.shape)}"
         )
-    if not found.is_floating_point():
-        raise ModelError(f"the model should return float logits, but returned {found.dtype}")
+    if not logits.is_floating_point():
+        raise ModelError(f"the model should return float logits, but returned {logits.dtype}")

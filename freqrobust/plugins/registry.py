@@ -11,11 +11,12 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from importlib.metadata import EntryPoint, entry_points, version
+from importlib.metadata import EntryPoint, version
 from types import ModuleType
 from typing import Any, Generic, TypeVar, get_args
 
 from freqrobust.core.config import reserved_names
+from freqrobust.core.entry_points import declared
 from freqrobust.core.errors import PluginError, SpecError
 from freqrobust.core.text import near_miss
 from freqrobust.core.user_code import _attribute, import_module, load_file, running_user_code
@@ -78,17 +79,9 @@ class Registry(Generic[PluginT]):
         return families
 
     def _declared(self, group: str) -> dict[str, EntryPoint]:
-        entries: dict[str, EntryPoint] = {}
-        for entry in entry_points(group=group):
-            known = entries.get(entry.name)
-            if known is not None and known.value != entry.value:
-                raise PluginError(
-                    f"two {self.kind} plugins are named {entry.name!r}: {known.value} and {entry.value}; "
-                    f"uninstall one of the packages that bring them"
-                )
-            if entry.name in RESERVED_NAMES.get(self.kind, ()):
-                raise PluginError(f"{entry.value}: the {self.kind} name {entry.name!r} is reserved")
-            entries[entry.name] = entry
+        entries = declared(group, f"{self.kind} plugins")
+        for name in RESERVED_NAMES.get(self.kind, set()) & entries.keys():
+            raise PluginError(f"{entries[name].value}: the {self.kind} name {name!r} is reserved")
         return entries
 
     def names(self) -> list[str]:

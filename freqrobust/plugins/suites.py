@@ -1,4 +1,4 @@
-"""Named lists of attack specs."""
+"""Suites: named lists of attack specs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from freqrobust.plugins.corruption_names import ATTACK, COMMON, EXTRA, SEVERITIE
 
 #: Radii of the frequency filters, for a side of 32 pixels.
 RADII = (4, 8, 12, 16)
-#: The radius of the headline's LFC accuracy, for a side of 32 pixels.
+#: The radius of the LFC accuracy in the headline, for a side of 32 pixels.
 HEADLINE_RADIUS = 12
 _SIDE = 32
 
@@ -70,12 +70,12 @@ _WITH_PARAMETERS = ("corruptions", "corruptions-extra")
 
 
 def resolve(name: str, shape: tuple[int, ...]) -> list[str]:
-    """The attack specs of a suite, or of a text file with one spec a line (``#`` starts a comment).
+    """The attack specs of a suite, or of a text file with one spec per line (``#`` starts a comment).
 
     A suite of one attack takes its parameters: ``corruptions:constants=imagenet`` adds them to every spec.
 
     Raises:
-        SpecError: no such suite or file, or an empty one.
+        SpecError: the suite is unknown, or the file is missing or empty.
     """
     if name in SUITES:
         return SUITES[name](shape)

@@ -1,4 +1,4 @@
-"""The training loop that training-time defenses and the demo share."""
+"""The training loop of training-time defenses and of the demo."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Perturb = Callable[[nn.Module, torch.Tensor, torch.Tensor, torch.Tensor, int], t
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: SGD with Nesterov momentum, a linear warm-up and a cosine decay of the learning rate."""
+    """Training with SGD with Nesterov momentum, a linear warm-up and a cosine decay of the learning rate."""
 
     epochs: int
     learning_rate: float
@@ -34,7 +34,7 @@ class Recipe:
 
 
 def flip_and_crop(images: torch.Tensor, ids: torch.Tensor, *, seed: int, stream: str) -> torch.Tensor:
-    """Random horizontal flip, and random crop after padding by an eighth of the side; keyed by sample."""
+    """Random horizontal flip, and random crop after padding by an eighth of the side; seeded by sample."""
     n, _, height, width = images.shape
     pad = max(1, min(height, width) // 8)
     draw = noise.uniform(ids, (3,), seed=seed, stream=stream)
@@ -61,7 +61,7 @@ def fit(
 ) -> None:
     """Train ``model`` in place; it is in eval mode afterwards.
 
-    Order, augmentation and perturbations are keyed by seed, epoch and sample, so a run can be repeated.
+    Order, augmentation and perturbations are seeded by (seed, epoch, sample), so that a run can be repeated.
 
     Args:
         model: images in [0, 1] to logits, on ``device``.
@@ -69,18 +69,17 @@ def fit(
         recipe: epochs, learning rate and the rest.
         device: where to train.
         seed: the seed of the run.
-        perturb: makes adversarial examples; called with the model in eval mode.
-        progress: told about every batch, and about loss and accuracy after every epoch.
-        label: names the training in the progress.
+        perturb: generates adversarial examples; called with the model in eval mode.
+        progress: reports every batch, and loss and accuracy after every epoch.
+        label: the name of the training in the progress.
 
     Raises:
         ModelError: the loss is not finite.
     """
-    watch = progress or Silent()
     devices = [device.index or 0] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):  # for dropout and the like
+    with torch.random.fork_rng(devices=devices):  # for layers that draw random numbers, such as dropout
         torch.manual_seed(seed)
-        _fit(model, data, recipe, device, seed, perturb, watch, label)
+        _fit(model, data, recipe, device, seed, perturb, progress or Silent(), label)
 
 
 def _fit(
@@ -90,7 +89,7 @@ def _fit(
     device: torch.device,
     seed: int,
     perturb: Perturb | None,
-    watch: Progress,
+    progress: Progress,
     label: str,
 ) -> None:
     parameters = [p for p in model.parameters() if p.is_floating_point()]
@@ -107,9 +106,9 @@ def _fit(
     total = per_epoch * recipe.epochs
     step = 0
     for epoch in range(recipe.epochs):
-        watch.begin(f"{label}: epoch {epoch + 1}/{recipe.epochs}", len(data))
+        progress.begin(f"{label}: epoch {epoch + 1}/{recipe.epochs}", len(data))
         order = noise.permutation(len(data), seed=seed, stream=f"order {epoch}")
-        loss_sum, right = 0.0, 0
+        loss_sum, correct = 0.0, 0
         for chunk in order.split(recipe.batch):
             images, labels, ids = data.batch(chunk, device)
             if recipe.augment == "flip-crop":
@@ -134,11 +133,11 @@ def _fit(
             optimizer.step()
             step += 1
             loss_sum += float(loss.detach()) * len(images)
-            right += int((logits.argmax(dim=1) == labels).sum())
-            watch.advance(len(images))
-        watch.end(
+            correct += int((logits.argmax(dim=1) == labels).sum())
+            progress.advance(len(images))
+        progress.end(
             f"{label}: epoch {epoch + 1}/{recipe.epochs}: loss {loss_sum / len(data):.3f}, "
-            f"accuracy on training batches {right / len(data):.1%}"
+            f"accuracy on training batches {correct / len(data):.1%}"
         )
     model.eval()
     for parameter in parameters:

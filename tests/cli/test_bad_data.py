@@ -171,11 +171,11 @@ def test_a_model_needs_data(trained: Path, rejected: Rejected) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--limit", "0"], "limit should be at least 1, but got 0"),
-        (["--limit", "-3"], "limit should be at least 1, but got -3"),
-        (["--first", "0"], "first should be at least 1, but got 0"),
+        (["--limit", "0"], "--limit should be at least 1, but got '0'"),
+        (["--limit", "-3"], "--limit should be at least 1, but got '-3'"),
+        (["--first", "0"], "--first should be at least 1, but got '0'"),
         (["--first", "2", "--limit", "2"], "either"),
-        (["--limit", "many"], "'--limit'"),
+        (["--limit", "many"], "--limit should be a whole number, but got 'many'"),
         (["--split", "validation"], "split should be 'test' or 'train', but got 'validation'"),
         (["--train-data", "cifar11"], "unknown data 'cifar11'"),
     ],

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 
 import pytest
 
-from freqrobust.cli import options
+from freqrobust.core.config import reserved_names
 
 Rejected = Callable[..., str]
 Write = Callable[[str, str], str]
@@ -73,10 +72,10 @@ def test_bad_plugin(kind: str, source: str, expected: str, base: list[str], reje
     assert expected in message
 
 
-CORE_OPTIONS = [name for name in inspect.signature(options.eval_).parameters if name != "options"]
+CORE_OPTIONS = sorted(reserved_names("eval"))
 
 
-@pytest.mark.parametrize("field", [*CORE_OPTIONS, "help"])
+@pytest.mark.parametrize("field", CORE_OPTIONS)
 def test_a_field_named_like_a_core_option(field: str, base: list[str], rejected: Rejected, write: Write) -> None:
     write("mine.py", f"{HEAD}class Mine(InputDefense):\n    {field}: int = 0{TRANSFORM}")
     message = rejected(*base, "--defense", "mine.py:Mine")

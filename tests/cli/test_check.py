@@ -487,7 +487,7 @@ BAD_PROJECTS = {
     "two attacks": ('suite = "quick"', "", "line 1: give either eval.attacks or eval.suite, not both"),
     "nothing to evaluate": ("undefended = false", "", "eval.undefended = false needs eval.defenses"),
     "no TOML": ("x = = 1", "", "is not TOML"),
-    "a limit of nothing": ("limit = 0", "", "line 6: eval.limit should be greater than or equal to 1"),
+    "a limit of nothing": ("limit = 0", "", "line 6: eval.limit should be at least 1"),
     "two choices": ("limit = 5\nfirst = 5", "", "give either eval.limit or eval.first, not both"),
     "a threshold out of range": (
         "",

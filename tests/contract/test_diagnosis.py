@@ -253,9 +253,9 @@ class Listening(Silent):
 
 def test_they_are_resumed_like_any_cell(network, digits, tmp_path) -> None:
     first = run(network, digits, [SPEC], "full", run_dir=tmp_path)
-    watch = Listening()
-    second = run(network, digits, [SPEC], "full", run_dir=tmp_path, progress=watch)
-    assert watch.begun == []
+    progress = Listening()
+    second = run(network, digits, [SPEC], "full", run_dir=tmp_path, progress=progress)
+    assert progress.begun == []
     assert second.diagnostics == first.diagnostics
 
 
@@ -465,9 +465,9 @@ def test_every_check_is_listed_where_none_can_be_run(network, digits, monkeypatc
 
 
 def test_an_attack_is_run_once_for_all_checks(network, digits) -> None:
-    watch = Listening()
-    run(network, digits, [SPEC], "full", progress=watch)
-    begun = [label for label in watch.begun if label.startswith("checking")]
+    progress = Listening()
+    run(network, digits, [SPEC], "full", progress=progress)
+    begun = [label for label in progress.begun if label.startswith("checking")]
     plain = [label for label in begun if "restarts" not in label and "steps=20" in label and "loss" not in label]
     assert len(set(begun)) == len(begun)
     assert len(plain) == 4  # at half, once and twice the budget, and at mid-grey

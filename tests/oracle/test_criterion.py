@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from freqrobust.plugins.base import Attack
 from freqrobust.plugins.context import AttackContext
 from freqrobust.plugins.registry import attacks, criteria
 from freqrobust.plugins.selection import parse_criterion
+from freqrobust.results.reporter import reports
 
 ROOT = Path(__file__).resolve().parents[2]
 PIXELS, EPS = 27, 0.03
@@ -255,6 +257,15 @@ def test_full_diagnosis_leaves_out_what_the_criterion_does_not_allow() -> None:
         assert "misclassification" in checks[name].reason
     for name in ("noise", "plain PGD", "single step", "more steps", "increasing eps"):
         assert checks[name].status == "passed", checks[name]
+
+
+def test_reports_name_a_criterion_that_is_not_the_default() -> None:
+    model, _, images = line()
+    data = images, model(images).argmax(dim=1)
+    for spec, shown in [("misclassification", False), ("topk:3", True)]:
+        target = io.StringIO()
+        reports.get("table")().render(evaluate(model, data, attacks=["clean"], criterion=spec, device="cpu"), target)
+        assert (f"criterion {parse_criterion(spec).spec}" in target.getvalue()) == shown
 
 
 @pytest.mark.parametrize(

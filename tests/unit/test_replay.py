@@ -75,7 +75,7 @@ def test_the_threat_is_that_of_all_sets_or_none(undefended, tmp_path) -> None:
     [
         (
             lambda d: replace(d, ids=d.ids + 5000),
-            r"holds no example of sample \d+ and of 59 others; it was made for 60",
+            r"has no example of sample \d+ and of 59 others; it was generated for 60",
         ),
         (lambda d: replace(d, labels=(d.labels + 1) % 10), r"made for other data \(digits\): some labels differ"),
         (lambda d: replace(d, images=1 - d.images), "exceeds its perturbation budget"),

@@ -96,7 +96,7 @@ def altered(path: Path, target: Path, **changes: object) -> Path:
         ({"images": np.full((60, 1, 8, 8), np.nan, dtype=np.float32)}, r"not in \[0, 1\]"),
         ({"images": np.full((60, 1, 8, 8), 2, dtype=np.float32)}, r"not in \[0, 1\]"),
         ({"labels": np.zeros(59, dtype=np.int64)}, r"expected 60 integer labels, but got int64 \(59,\)"),
-        ({"ids": np.zeros(60, dtype=np.int64)}, "ids are there twice"),
+        ({"ids": np.zeros(60, dtype=np.int64)}, "ids are duplicated"),
         ({"predictions": np.zeros(60)}, "expected 60 integer predictions"),
         ({"labels": np.full(60, -1)}, "labels are negative"),
         ({"ids": np.array([None] * 60)}, "cannot be read"),
@@ -128,7 +128,7 @@ def test_flipped_bits_are_noticed(undefended, tmp_path) -> None:
 def test_nothing_is_there(tmp_path) -> None:
     with pytest.raises(DataError, match="does not exist; expected a folder written by --save-adversarial"):
         read_all(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="holds no saved adversarial examples"):
+    with pytest.raises(DataError, match="contains no saved adversarial examples"):
         read_all(tmp_path)
     np.save(tmp_path / "one.npy", np.zeros(3))
     with pytest.raises(DataError, match="contains a single array"):

@@ -250,10 +250,10 @@ class Examination:
         if piece is None:
             self.run.target_model()  # made before the clock starts
             label = f"checking {self.run.chain.spec}, {plugin_spec.spec if plugin_spec is not None else 'quick checks'}"
-            run.watch.begin(label, int(among.sum()))
+            run.progress.begin(label, int(among.sum()))
             piece = work()
             run.keep(run.checked, key, piece)
-            run.watch.end(label)
+            run.progress.end(label)
         return piece
 
     def _judge(self, name: str, source: str, finding: Finding) -> None:
