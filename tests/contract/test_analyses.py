@@ -165,7 +165,7 @@ def test_parameters_of_lists_of_specs_survive_their_text() -> None:
 def test_without_images_it_runs_on_weights_alone_or_says_what_is_missing(name: str, network: nn.Module) -> None:
     before = state_hash(network)
     if analyses.get(name).needs_data:
-        with pytest.raises(DataError, match=f"{name} looks at images: give data"):
+        with pytest.raises(DataError, match=f"{name} needs images: give data"):
             look(name, network, None)
         return
     record = look(name, network, None)
