@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class LowFrequencyPGD(IterativeGradientAttack):
     """PGD whose perturbation contains only frequencies with low <= distance < radius.  (Guo et al. 2019; Maiya et al. 2021)
 
-    The perturbation lies in the band and in the budget exactly; then ``image + perturbation`` is clipped to [0, 1],
+    The perturbation is in the band and within the budget exactly; then ``image + perturbation`` is clipped to [0, 1],
     which adds small components outside the band where pixels are near 0 or 1 (see ``freqrobust.attacks.gradient.regions.Band``). ``step_size``
     defaults to ``2.5 * eps / steps``; a random start is filtered Gaussian noise of a random length.
     """

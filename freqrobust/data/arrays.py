@@ -159,7 +159,7 @@ def _checked_size(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -
     """
     shape, dtype, header = _header(archive, info)
     if dtype.hasobject:
-        raise ValueError(f"{info.filename} holds Python objects; expected numbers")
+        raise ValueError(f"{info.filename} contains Python objects; expected numbers")
     if any(length < 0 for length in shape):
         raise ValueError(f"{info.filename} claims the shape {shape}")
     size = math.prod(shape) * int(dtype.itemsize)

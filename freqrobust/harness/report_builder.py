@@ -232,7 +232,7 @@ def _warnings(run: Run, defended: Measured) -> list[Warned]:
     near = _near_chance(run, defended)
     if near is not None:
         found.append(
-            Warned(code="near-chance-accuracy", message=f"{near}; robust accuracies mean nothing", defense=name)
+            Warned(code="near-chance-accuracy", message=f"{near}; robust accuracies are not meaningful", defense=name)
         )
     return found
 

@@ -123,9 +123,9 @@ def _unreadable(path: Path, trust: bool, error: BaseException) -> ModelError:
     if isinstance(error, pickle.UnpicklingError):
         if not trust and ("weights_only" in text.lower() or "unsupported" in text.lower()):
             needs = re.search(r"GLOBAL\s+([\w.]+)", text)
-            what = f" (it holds {needs[1]})" if needs else ""
+            what = f" (it contains {needs[1]})" if needs else ""
             return ModelError(
-                f"{path} holds more than weights{what}; loading it can run code. If you trust its author, "
+                f"{path} contains more than weights{what}; loading it can run code. If you trust its author, "
                 f"give --trust-checkpoint (in Python: trust=True); better, save model.state_dict()"
             )
         return ModelError(f"{path} is not a checkpoint that torch can read: {_line(text)}")
@@ -201,11 +201,11 @@ def _find_weights(content: Any, path: Path, depth: int = 0) -> tuple[StateDict |
         return content, 1
     if isinstance(content, list | tuple):
         if not content or not all(isinstance(item, Mapping | nn.Module) and item for item in content):
-            raise ModelError(f"{path} holds a list of {len(content)} items; expected state dicts")
+            raise ModelError(f"{path} contains a list of {len(content)} items; expected state dicts")
         weights, several = _find_weights(content[0], path, depth + 1)
         return weights, len(content) * several
     if not isinstance(content, Mapping):
-        raise ModelError(f"{path} holds a {type(content).__name__}; expected a state dict")
+        raise ModelError(f"{path} contains a {type(content).__name__}; expected a state dict")
     tensors = {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
     if tensors and all(isinstance(v, torch.Tensor | int | float) for v in content.values()):
         return tensors, 1
@@ -215,7 +215,7 @@ def _find_weights(content: Any, path: Path, depth: int = 0) -> tuple[StateDict |
     if len(tensors) > 1:
         return tensors, 1
     listed = ", ".join(map(str, list(content)[:8])) or "nothing"
-    raise ModelError(f"{path}: no state dict found under {', '.join(_KEYS)}; it holds {listed}")
+    raise ModelError(f"{path}: no state dict found under {', '.join(_KEYS)}; it contains {listed}")
 
 
 def without_prefixes(state: StateDict) -> list[StateDict]:

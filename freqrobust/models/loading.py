@@ -91,5 +91,5 @@ def misfit(network: nn.Module, data: ImageData | None, error: BaseException) -> 
     first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
     if first is not None and first.in_channels != channels:
         kind = {1: "grayscale", 3: "RGB"}.get(channels, f"{channels}-channel")
-        return DataError(f"{data.spec} holds {kind} images, but the model takes {first.in_channels} channels")
+        return DataError(f"{data.spec} contains {kind} images, but the model takes {first.in_channels} channels")
     return ModelError(f"the model fails on images of shape {data.shape}: {text[:200]}")

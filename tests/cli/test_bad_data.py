@@ -69,7 +69,7 @@ def test_grayscale_data_on_an_rgb_model(digits: Path, rejected: Rejected) -> Non
     torch.manual_seed(0)
     torch.save(SmallCNN(num_classes=10, in_channels=3).state_dict(), "rgb.pt")
     message = rejected("eval", "--model", "rgb.pt", "--normalize", "none", "--data", digits, "--attack", "fgsm")
-    assert "holds grayscale images, but the model takes 3 channels" in message
+    assert "contains grayscale images, but the model takes 3 channels" in message
 
 
 def test_too_few_classes(digits: Path, rejected: Rejected) -> None:

@@ -165,7 +165,7 @@ def test_a_whole_module_needs_trust(tmp_path) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(768, 4)).eval()
     torch.save(network, tmp_path / "whole.pt")
-    with pytest.raises(ModelError, match=r"holds more than weights \(it holds [\w.]+\).*--trust-checkpoint"):
+    with pytest.raises(ModelError, match=r"contains more than weights \(it contains [\w.]+\).*--trust-checkpoint"):
         load_model(tmp_path / "whole.pt", normalize="none")
     assert torch.equal(logits(load_model(tmp_path / "whole.pt", normalize="none", trust=True)), logits(network))
 
@@ -194,8 +194,8 @@ def test_truncated_and_odd_files_are_refused(network, tmp_path) -> None:
     for content, match in [
         ({"weird": {"a": 1}}, "no state dict found"),
         ([{}, {}], "list of 2"),
-        (torch.zeros(3), "holds a Tensor"),
-        ({}, "it holds nothing"),
+        (torch.zeros(3), "contains a Tensor"),
+        ({}, "it contains nothing"),
     ]:
         torch.save(content, path)
         with pytest.raises(ModelError, match=match):

@@ -93,7 +93,7 @@ def test_other_data(folder, model, digits, change, message) -> None:
 
 def test_a_model_for_other_images(folder, model) -> None:
     three = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 8), torch.nn.Flatten())
-    with pytest.raises(DataError, match="holds grayscale images, but the model takes 3 channels"):
+    with pytest.raises(DataError, match="contains grayscale images, but the model takes 3 channels"):
         verify(folder, three, device="cpu")
     with pytest.raises(DataError, match="labels up to 9, but the model has 2 classes"):
         verify(folder, torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2)), device="cpu")
