@@ -68,7 +68,7 @@ class Outcome:
         )
 
 
-def holds(clean: Outcome, outcomes: Iterable[Outcome], threat: Threat) -> np.ndarray:
+def robust_under(clean: Outcome, outcomes: Iterable[Outcome], threat: Threat) -> np.ndarray:
     """Samples that are right and have no adversarial example within the threat, ``(n,)``."""
     right = clean.right.copy()
     for outcome in outcomes:

@@ -11,7 +11,7 @@ from freqrobust.core.version import __version__
 from freqrobust.harness.cell import EOT
 from freqrobust.harness.diagnosis.examine import Examined
 from freqrobust.harness.diagnosis.verdict import verdict
-from freqrobust.harness.outcome import Outcome, holds
+from freqrobust.harness.outcome import Outcome, robust_under
 from freqrobust.harness.provenance import data_record, environment_record, now
 from freqrobust.harness.run import CLEAN, VOTES, Measured, Run
 from freqrobust.models.fingerprint import record
@@ -189,8 +189,8 @@ def _worst(
     for threat in threats:
         if not any(t is not None and t.norm == threat.norm and t.eps <= threat.eps for t, _ in adversarial):
             continue  # no attack was measured inside this threat: nothing is known about it
-        reported = holds(defended.clean, [outcome for _, outcome in adversarial], threat)
-        right = reported & holds(defended.clean, found, threat)
+        reported = robust_under(defended.clean, [outcome for _, outcome in adversarial], threat)
+        right = reported & robust_under(defended.clean, found, threat)
         named = ThreatRecord(norm=threat.norm, eps=threat.eps)
         rows.append(
             WorstCase(

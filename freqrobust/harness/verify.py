@@ -34,7 +34,7 @@ class Verified:
         same_predictions: examples predicted as when saved.
         survive_rounding: of those misclassified now, how many still are with pixels rounded to 8 bits.
         robust: samples right on the clean image and on the example; None without the clean images.
-        budget: ``holds``, ``exceeded``, ``none`` (the attack has none) or ``not checked`` (no clean images).
+        budget: ``within``, ``exceeded``, ``none`` (the attack has none) or ``not checked`` (no clean images).
         largest: the largest measured norm of a perturbation, in the norm of the budget.
     """
 
@@ -49,7 +49,7 @@ class Verified:
     same_predictions: int
     survive_rounding: int
     robust: int | None
-    budget: Literal["holds", "exceeded", "none", "not checked"]
+    budget: Literal["within", "exceeded", "none", "not checked"]
     largest: float | None
 
 
@@ -194,7 +194,7 @@ def _verified(
             if threat is None
             else "not checked"
             if largest is None
-            else "holds"
+            else "within"
             if largest <= allowance(threat.eps)
             else "exceeded"
         ),

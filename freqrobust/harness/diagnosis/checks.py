@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from freqrobust.harness.diagnosis.findings import ATHALYE, CARLINI, TRAMER, Finding
-from freqrobust.harness.outcome import holds
+from freqrobust.harness.outcome import robust_under
 from freqrobust.numerics.threat import Threat
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class Combined(FullCheck):
 
     def run(self, examination: Examination) -> Finding:
         reference(examination)  # without it next to nothing was run
-        robust = holds(examination.clean, examination.found, examination.threat)
+        robust = robust_under(examination.clean, examination.found, examination.threat)
         beyond = int((~robust & examination.reported & examination.sample).sum())
         return Finding(beyond, examination.additional("compared with the report", beyond), beyond)
 

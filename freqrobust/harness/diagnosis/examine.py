@@ -11,7 +11,7 @@ import numpy as np
 from freqrobust.harness.diagnosis.checks import FULL_CHECKS
 from freqrobust.harness.diagnosis.examination import Examination, _Budgeted
 from freqrobust.harness.diagnosis.findings import CARLINI
-from freqrobust.harness.outcome import NORMS, Outcome, holds
+from freqrobust.harness.outcome import NORMS, Outcome, robust_under
 from freqrobust.numerics import noise
 from freqrobust.numerics.threat import Threat
 from freqrobust.plugins.base import Attack
@@ -85,7 +85,7 @@ def examine(
     threat = _choose(threats, clean, outcomes, sample)
     if threat is None:
         return None
-    work = Examination(run, clean, sample, holds(clean, outcomes, threat), threat, source)
+    work = Examination(run, clean, sample, robust_under(clean, outcomes, threat), threat, source)
     work.quick()
     work.what_was_run([o for o in by_gradients if o.threat.norm == threat.norm and o.threat.eps <= threat.eps])
     others = sorted({entry.threat.norm for entry in everything} - {threat.norm})
@@ -95,7 +95,7 @@ def examine(
         work.inform("other norms", reason, CARLINI)
     if depth == "full":
         work.full(FULL_CHECKS)
-    robust = holds(clean, [*outcomes, *work.found], threat)
+    robust = robust_under(clean, [*outcomes, *work.found], threat)
     return Examined(depth, threat, int(sample.sum()), int((robust & sample).sum()), work.checks, work.found)
 
 
@@ -112,6 +112,6 @@ def _choose(threats: set[Threat], clean: Outcome, outcomes: list[Outcome], sampl
     ordered = [t for t in ordered if t.norm == ordered[0].norm]
     enough = HEADROOM * sample.sum()
     for threat in ordered:
-        if (holds(clean, outcomes, threat) & sample).sum() > enough:
+        if (robust_under(clean, outcomes, threat) & sample).sum() > enough:
             return threat
     return ordered[-1] if ordered else None
