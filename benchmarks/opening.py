@@ -11,7 +11,9 @@ how often a whole model is hashed or copied, and the data is hashed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
+import importlib
 import json
 import os
 import statistics
@@ -73,17 +75,35 @@ def prepare(folder: Path) -> None:
     np.savez(folder / "data.npz", images=images, labels=np.arange(IMAGES) % 10)
 
 
+def command(arguments: list[str]) -> None:
+    """``freqrobust ARGUMENTS``, in this process and in either layout of the modules."""
+    first_module("freqrobust.cli.main", "freqrobust.cli").main(arguments)
+
+
+def first_module(*names: str) -> Any:
+    """The first of these modules that exists."""
+    for name in names:
+        with contextlib.suppress(ImportError):
+            return importlib.import_module(name)
+    raise ImportError(f"none of {', '.join(names)} exists")
+
+
+def everywhere(original: Any, replacement: Any, name: str) -> None:
+    """Replace a function or class in every module of freqrobust that has it under this name."""
+    for module in [module for key, module in sys.modules.items() if key.startswith("freqrobust")]:
+        if getattr(module, name, None) is original:
+            setattr(module, name, replacement)
+
+
 def once(folder: Path) -> dict[str, tuple[float, float]]:
     """Processor and wall-clock seconds of each phase of one evaluation."""
-    from freqrobust.cli import main
-
     Clock.found = []
     here = Path.cwd()
     with tempfile.TemporaryDirectory() as out:
         os.chdir(out)
         Clock.mark = now()
         try:
-            main.main(["eval", "--model", str(folder / "net.pth"), "--data", str(folder / "data.npz"), *ARGUMENTS])
+            command(["eval", "--model", str(folder / "net.pth"), "--data", str(folder / "data.npz"), *ARGUMENTS])
         except SystemExit as done:
             if done.code:
                 raise
@@ -91,7 +111,7 @@ def once(folder: Path) -> dict[str, tuple[float, float]]:
             os.chdir(here)
     spent = dict.fromkeys(PHASES, (0.0, 0.0))
     for label, cpu, wall in Clock.found:
-        phase = PHASES[not label.startswith("undefended")]
+        phase = PHASES[not label.startswith(("none", "undefended"))]
         spent[phase] = spent[phase][0] + cpu, spent[phase][1] + wall
     return spent
 
@@ -100,8 +120,8 @@ def count_calls(counts: Counter[str]) -> None:
     """Count from here on the calls of what hashes or copies a whole model, or hashes the data."""
     from torch import nn
 
-    import freqrobust.models
-    from freqrobust.data.dataset import ImageData
+    hashing = first_module("freqrobust.models.fingerprint", "freqrobust.models")
+    ImageData = first_module("freqrobust.data.dataset", "freqrobust.data").ImageData  # noqa: N806
 
     def counting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -111,10 +131,8 @@ def count_calls(counts: Counter[str]) -> None:
         return call
 
     for name in ("fingerprint", "state_hash"):
-        original = getattr(freqrobust.models, name)
-        for module in [module for key, module in sys.modules.items() if key.startswith("freqrobust")]:
-            if getattr(module, name, None) is original:
-                setattr(module, name, counting(name, original))
+        original = getattr(hashing, name)
+        everywhere(original, counting(name, original), name)
     deepcopy, depth = copy.deepcopy, 0
 
     def copying(value: Any, *args: Any, **kwargs: Any) -> Any:
@@ -140,20 +158,15 @@ def work(root: Path, folder: Path) -> None:
     sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
     import freqrobust
 
-    freqrobust.__path__.append(str(root))  # attacks, defenses and reports lie beside it
+    freqrobust.__path__.append(str(root))  # attacks, defenses and reports are beside it
     assert Path(str(freqrobust.__file__)).is_relative_to(root)
     import torch
 
-    from freqrobust.cli import eval
-    from freqrobust.harness.run import DefenseRun
-
-    if hasattr(eval, "Screen"):
-        eval.Screen = Clock
-    else:
-        from freqrobust.core import progress
-
-        progress.Screen = Clock  # type: ignore[assignment, misc]
-    DefenseRun.examine = lambda *_: None  # type: ignore[assignment, method-assign]
+    screen = first_module("freqrobust.core.progress", "freqrobust.progress", "freqrobust.run")
+    examining = first_module("freqrobust.harness.evaluate", "freqrobust.session")
+    first_module("freqrobust.cli.eval", "freqrobust.run")  # has names of its own for both
+    everywhere(screen.Screen, Clock, "Screen")
+    everywhere(examining.examine, lambda *_: None, "examine")
     torch.set_num_threads(1)
     if not (folder / "net.pth").exists():
         prepare(folder)
