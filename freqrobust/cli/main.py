@@ -16,6 +16,7 @@ import typer
 from freqrobust.cli import gate
 from freqrobust.cli.options import (
     EXIT_BAD_INPUT,
+    EXIT_CLOSED_OUTPUT,
     EXIT_INTERNAL,
     EXIT_INTERRUPTED,
     LONGEST_ERROR,
@@ -78,10 +79,15 @@ def main(argv: list[str] | None = None) -> None:
     except Exception as error:
         code = report_error(error, debug)
     except BaseException as error:  # sys.exit(0) in code of a user must not look like success
-        if debug:
-            print_traceback(error)
-        fail(f"code that freqrobust called ended it: {describe_error(error)}")
-        code = EXIT_BAD_INPUT
+        from freqrobust.core.user_code import is_closed_output
+
+        if is_closed_output(error):
+            code = EXIT_CLOSED_OUTPUT
+        else:
+            if debug:
+                print_traceback(error)
+            fail(f"code that freqrobust called ended it: {describe_error(error)}")
+            code = EXIT_BAD_INPUT
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -14,7 +14,7 @@ from freqrobust.core.text import print_error
 if TYPE_CHECKING:
     from freqrobust.core.options import Options
 
-EXIT_INTERNAL, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_INTERNAL, EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_CLOSED_OUTPUT = 1, 2, 130, 141
 #: Longest error line without ``--debug``. Ours list what exists; longer ones are texts of others.
 LONGEST_ERROR = 1200
 

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,8 @@ def running_user_code(
     *,
     memory_passes: bool = False,
 ) -> Iterator[None]:
-    """Turn whatever the code inside raises into an error of freqrobust; only ``KeyboardInterrupt`` passes.
+    """Turn whatever the code inside raises into an error of freqrobust; only ``KeyboardInterrupt`` passes, and that the
+    reader of standard output has gone.
 
     Args:
         failed: how the message begins, or what makes the error from what was raised.
@@ -43,12 +45,22 @@ def running_user_code(
     except (KeyboardInterrupt, FreqRobustError):
         raise
     except BaseException as error:
+        if is_closed_output(error):
+            raise
         if memory_passes and _is_out_of_memory(error):
             raise
         LOG.debug("code of a user failed", exc_info=error)
         if isinstance(failed, str):
             raise error_class(shortened(f"{failed}: {describe_error(error)}")) from error
         raise failed(error) from error
+
+
+def is_closed_output(error: BaseException) -> bool:
+    """Whether rich stopped because the reader of standard output has gone, as in ``freqrobust report ... | head``."""
+    if not isinstance(error, SystemExit):
+        return False
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and frames[-1].f_code.co_name == "on_broken_pipe"
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -428,13 +428,13 @@ def edit(change: Callable[[dict[str, Any]], None]) -> Callable[[str], str]:
 BROKEN_REPORTS = {
     "truncated": (lambda text: text[: len(text) // 2], "is not JSON"),
     "empty": (lambda text: "", "is not JSON"),
-    "another file": (lambda text: "[1, 2]", "expected a report of schema version 1, but got None"),
-    "newer": (edit(lambda v: v.update(schema_version=2)), "it was written by a newer freqrobust: upgrade to read it"),
-    "no version": (edit(lambda v: v.pop("schema_version")), "expected a report of schema version 1, but got None"),
-    "a version that never was": (edit(lambda v: v.update(schema_version=0)), "schema version 1, but got 0"),
+    "another file": (lambda text: "[1, 2]", "expected a report of schema version 2, but got None"),
+    "newer": (edit(lambda v: v.update(schema_version=3)), "it was written by a newer freqrobust: upgrade to read it"),
+    "no version": (edit(lambda v: v.pop("schema_version")), "expected a report of schema version 2, but got None"),
+    "a version that never was": (edit(lambda v: v.update(schema_version=0)), "schema version 2, but got 0"),
     "counts that do not match": (
         edit(lambda v: v["cells"][0].update(correct=3, accuracy=None, ci95=None)),
-        "the outcomes hold",
+        "the outcomes count",
     ),
     "an edited rate": (edit(lambda v: v["cells"][0].update(accuracy=0.123)), "contradicts"),
     "too few outcomes": (edit(lambda v: v["cells"][0].update(outcomes="AAAA")), "expected the outcomes of 60 samples"),

@@ -97,3 +97,21 @@ def test_the_module_is_the_command(workspace: Path) -> None:
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )
     assert done.stdout.startswith("freqrobust ")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
+@pytest.mark.parametrize("arguments", ["--help", "list attacks"])
+def test_a_reader_that_leaves_is_no_error(arguments: str) -> None:
+    """``freqrobust ... | head``: nothing is said, and the exit code is the one of a closed pipe."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "freqrobust", *arguments.split()],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")

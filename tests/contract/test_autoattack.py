@@ -149,7 +149,7 @@ def test_few_classes_run_what_is_defined_and_say_so(small, short, classes, versi
     spec = f"autoattack:eps=1/255,version={version}"
     cell = evaluate(model, data, attacks=[spec], device="cpu", batch_size=4).cells[1]
     assert cell.status == "ok", cell.error
-    expected = [f"not {version}: {classes} classes, without {', '.join(left_out)}"] if left_out else None
+    expected = [f"not {version}: {classes} classes, without {', '.join(left_out)}"] if left_out else []
     assert cell.notes == expected  # once, although there are several batches
     assert not set(left_out) & set(cell.breakdown)
     assert len(cell.breakdown) + len(left_out) == {"standard": 4, "plus": 6, "rand": 2}[version]

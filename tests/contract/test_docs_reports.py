@@ -32,7 +32,7 @@ def test_the_documented_commands(tmp_path, monkeypatch, capsys) -> None:
         shown[line] = capsys.readouterr().out
     written = {path.name for path in tmp_path.iterdir()}
     assert {"out.html", "out.md", "out.xml", "table.tex", "cells.csv", "board.html", "board.md", "lines.txt"} <= written
-    assert "none clean 1.0" in Path("lines.txt").read_text()
+    assert "undefended clean 1.0" in Path("lines.txt").read_text()
     documented = DOC.read_text(encoding="utf-8").partition("```\nLeaderboard")[2].partition("```")[0]
     board = next(text for line, text in shown.items() if line == "freqrobust report a.json b.json")
     assert f"Leaderboard{documented}".rstrip() in board

@@ -226,13 +226,13 @@ def test_the_largest_one_is_misclassification() -> None:
     compared = [name for name in plain if "fgsm" not in name and "pgd" not in name]  # those two maximise another loss
     assert {name: same[name] for name in compared} == {name: plain[name] for name in compared}
     assert len(compared) == 8
-    assert 0 < sum(plain["none noise:eps=0.05,draws=3"]) < sum(plain["none clean"]) == 56
+    assert 0 < sum(plain["undefended noise:eps=0.05,draws=3"]) < sum(plain["undefended clean"]) == 56
 
 
 def test_cells_of_another_criterion_are_not_taken_from_the_journal(tmp_path) -> None:
     plain = everything("misclassification", run_dir=tmp_path)
     top = everything("topk:4", run_dir=tmp_path)
-    assert sum(top["none clean"]) == 64 > sum(plain["none clean"])
+    assert sum(top["undefended clean"]) == 64 > sum(plain["undefended clean"])
     assert top == everything("topk:4")
     assert plain == everything("misclassification", run_dir=tmp_path)
 
@@ -242,7 +242,7 @@ def test_chance_is_that_of_the_largest_score_alone() -> None:
     data = images, model(images).argmax(dim=1)
     for spec, known in [("misclassification", True), ("targeted:next", True), ("topk:3", False)]:
         report = evaluate(model, data, attacks=["lfc:radius=1"], criterion=spec, device="cpu")
-        assert (report.cell("lfc").by_chance is not None) == known
+        assert (report.cell("lfc").chance_accuracy is not None) == known
 
 
 def test_full_diagnosis_leaves_out_what_the_criterion_does_not_allow() -> None:
