@@ -47,7 +47,7 @@ class Grid:
         return found or {"": 6}
 
     def label_width(self, width: int) -> int:
-        return min(max(len(breakable(row)) for row in self.rows), max(18, 3 * width // 8))
+        return min(max(len(breakable(row)) for row in self.rows), max(18, width // 3))
 
     def chunks(self, width: int) -> list[list[str]]:
         """The columns, cut into tables that fit the width."""

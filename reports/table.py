@@ -149,7 +149,7 @@ class _Printer:
             self._details()
         notes = [*self.notes, *map(str, footnotes(report))]
         if ranges(report):
-            notes.append(f"over all cells: {'; '.join(ranges(report))}")
+            notes.append(f"Other values, from the smallest to the largest cell: {'; '.join(ranges(report))}")
         for note in notes:
             _say(self.console, note)
         for warning in report.warnings:

@@ -115,7 +115,7 @@ def test_what_a_row_says(make_report) -> None:
     assert "".join(clean.values[key].text for key in ("baseline", "new", "change")) == "90.070.0-20.0"
 
 
-FORMS = ["table", "table:show=gate", "html", "markdown", "latex", "csv", "junit"]
+FORMS = ["table:width=160", "table:show=gate,width=160", "html", "markdown", "latex", "csv", "junit"]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -142,11 +142,11 @@ def test_every_reporter_shows_the_whole_gate(make_report, form: str) -> None:
 
 def test_the_terminal_can_show_the_gate_alone(make_report) -> None:
     report = judged(make_report)
-    whole, gate = shown("table", report), shown("table:show=gate", report)
+    whole, gate = shown("table", report), shown("table:show=gate,width=160", report)
     assert gate in whole
     assert "Headline" in whole
     assert "Headline" not in gate
-    assert shown("table:show=gate", make_report({"clean": 10})) == ""
+    assert shown("table:show=gate,width=160", make_report({"clean": 10})) == ""
 
 
 @pytest.mark.parametrize("width", [80, 100, 160])
