@@ -65,7 +65,7 @@ def write_npz(name: str, images: bytes) -> None:
         (npy(HEADER.format("|u1", "(6, 8.5, 8)"), b"\0" * 384), "cannot be read as .npz"),
         (npy(HEADER.format("|u1", f"({'9' * 5000}, 8)"), b"\0" * 384), "cannot be read as .npz"),
         (npy(HEADER.format("|z9", "(6, 8, 8)"), b"\0" * 384), "cannot be read as .npz"),
-        (npy(HEADER.format("|O", "(6, 8, 8)"), b"\0" * 384), "holds Python objects"),
+        (npy(HEADER.format("|O", "(6, 8, 8)"), b"\0" * 384), "contains Python objects"),
         (npy("{'descr': '|u1', 'fortran_order': False, 'shape': (6, 8, 8", b"\0" * 384), "cannot be read as .npz"),
         (npy("{'descr': '''|u1", b"\0" * 384), "cannot be read as .npz"),
         (npy("(" * 5000), "cannot be read as .npz"),

@@ -49,7 +49,7 @@ def one(value: float) -> np.ndarray:
         ({"x": GREY, "y": LABELS}, "but found x, y"),
         ({}, "but found nothing"),
         ({"images": np.array([GREY, None], dtype=object), "labels": LABELS[:2]}, "cannot be read as .npz"),
-        ({"images": np.zeros((6, 8, 8, 3), dtype=np.uint8), "labels": LABELS}, "holds RGB images"),
+        ({"images": np.zeros((6, 8, 8, 3), dtype=np.uint8), "labels": LABELS}, "contains RGB images"),
     ],
 )
 def test_bad_arrays(arrays: dict[str, Any], expected: str, trained: Path, rejected: Rejected) -> None:
