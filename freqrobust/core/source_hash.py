@@ -33,6 +33,17 @@ def code_hash(modules: Iterable[str]) -> str:
 
 def source_hash(cls: type, modules: Iterable[str] = ()) -> str:
     """Hash of the source of a class, its bases, further modules, and the modules that these import."""
+    if cls.__module__.startswith(f"{_PACKAGE}."):  # loaded code of freqrobust does not change in a process
+        return _own_source_hash(cls, tuple(modules))
+    return _source_hash(cls, modules)
+
+
+@lru_cache(maxsize=1024)
+def _own_source_hash(cls: type, modules: tuple[str, ...]) -> str:
+    return _source_hash(cls, modules)
+
+
+def _source_hash(cls: type, modules: Iterable[str]) -> str:
     files: dict[str, Path | None] = {}
     for base in cls.__mro__:
         _collect(base.__module__, files)
@@ -101,6 +112,13 @@ def _file_of(name: str) -> Path | None:
     except (ImportError, ValueError, AttributeError):
         return None
     return Path(origin).resolve() if origin and origin.endswith(".py") and Path(origin).is_file() else None
+
+
+@lru_cache(maxsize=4096)
+def _own_file(name: str) -> Path | None:
+    """The source file of a module of freqrobust, without importing anything."""
+    path = _ROOT.joinpath(*name.split(".")[1:])
+    return next((file.resolve() for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 
 
 def _origin(name: str) -> str | None:

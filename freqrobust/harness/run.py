@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,9 @@ CLEAN = "clean"
 ENGINE = ("freqrobust.harness.run", "freqrobust.harness.diagnosis.examine")
 
 
+@cache
 def engine_hash() -> str:
-    """Hash of the code that measures, a part of the identity of every cell."""
+    """Hash of the code that measures, a part of the identity of every cell; in one process it does not change."""
     return code_hash(ENGINE)
 
 

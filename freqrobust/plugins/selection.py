@@ -64,7 +64,7 @@ def _refuse_same_names(plugin_specs: Iterable[PluginSpec[Any]]) -> None:
     for one in plugin_specs:
         known = codes.setdefault(one.name, one)
         classes = type(known.plugin), type(one.plugin)
-        if len({(source_hash(cls), cls.__qualname__) for cls in classes}) > 1:
+        if classes[0] is not classes[1] and len({(source_hash(cls), cls.__qualname__) for cls in classes}) > 1:
             raise SpecError(
                 f"two different plugins are named {one.name!r} ({known.origin} and {one.origin}); rename one"
             )
