@@ -1,7 +1,7 @@
 """Hashes of source code, so that a result is never served from a journal after the code behind it changed.
 
 A hash covers a module and, recursively, what it imports: of freqrobust, of its own package and, for a lone file, of
-its own folder. Comments, docstrings and imports for type checkers alone do not count.
+its own folder. Lines of comments, docstrings and imports for type checkers alone do not count.
 """
 
 from __future__ import annotations

@@ -4,23 +4,62 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, Field, SerializeAsAny, ValidationError
+from pydantic import Field, SerializeAsAny, ValidationError
 
 from freqrobust.core.errors import FreqRobustError
 from freqrobust.results.analysis import AnalysisResult, AnalysisTable, PictureRecord
 from freqrobust.results.migrations import migrated
 from freqrobust.results.records import SCHEMA_VERSION, DataRecord, EnvironmentRecord, ModelRecord, Warned, _Part
 
-_Read = TypeVar("_Read", bound=BaseModel)
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class ReportError(FreqRobustError):
     """A report file cannot be read, or contradicts itself."""
 
 
-class AnalysisRecord(_Part):
+class Document(_Part):
+    """A record that is a JSON file of its own, of a schema version."""
+
+    def dumps(self) -> str:
+        """The record as JSON text."""
+        return json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
+
+    def to_json(self, path: str | os.PathLike[str]) -> None:
+        """Write the record; a failure leaves no incomplete file."""
+        from freqrobust.core.files import write_atomically
+
+        write_atomically(path, self.dumps())
+
+    @classmethod
+    def from_json(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a record; fields of analyses come back as plain lists and numbers.
+
+        Raises:
+            ReportError: the file is missing, not a record, of another schema version, or contradicts itself.
+        """
+        from freqrobust.core.files import reason, user_path
+
+        try:
+            values = json.loads(user_path(path, "the report", ReportError).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ReportError(f"{path}: {reason(error)}") from error
+        except (ValueError, RecursionError) as error:
+            raise ReportError(f"{path} is not JSON: {error}") from error
+        try:
+            return cls.model_validate(migrated(values))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise ReportError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from error
+        except ValueError as error:
+            raise ReportError(f"{path}: {error}") from error
+
+
+class AnalysisRecord(Document):
     """One analysis of one or more models, side by side."""
 
     schema_version: Literal[2] = SCHEMA_VERSION
@@ -38,42 +77,3 @@ class AnalysisRecord(_Part):
     tables: list[AnalysisTable] = []
     picture: PictureRecord | None = None
     warnings: list[Warned] = []
-
-    def dumps(self) -> str:
-        """The record as JSON text."""
-        return json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
-
-    def to_json(self, path: str | os.PathLike[str]) -> None:
-        """Write the record; a failure leaves no incomplete file."""
-        from freqrobust.core.files import write_atomically
-
-        write_atomically(path, self.dumps())
-
-    @classmethod
-    def from_json(cls, path: str | os.PathLike[str]) -> AnalysisRecord:
-        """Read a record; the fields of each analysis come back as plain lists and numbers.
-
-        Raises:
-            ReportError: the file is missing, not a record, of another schema version, or contradicts itself.
-        """
-        return _read(cls, path)
-
-
-def _read(cls: type[_Read], path: str | os.PathLike[str]) -> _Read:
-    """A report or a record from a file."""
-    from freqrobust.core.files import reason, user_path
-
-    try:
-        values = json.loads(user_path(path, "the report", ReportError).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ReportError(f"{path}: {reason(error)}") from error
-    except (ValueError, RecursionError) as error:
-        raise ReportError(f"{path} is not JSON: {error}") from error
-    try:
-        return cls.model_validate(migrated(values))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ReportError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from error
-    except ValueError as error:
-        raise ReportError(f"{path}: {error}") from error

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Any, Literal
 
 from pydantic import Field
 
 from freqrobust.core.errors import SpecError
-from freqrobust.results.analysis_record import AnalysisRecord, _read
+from freqrobust.results.analysis_record import AnalysisRecord, Document
 from freqrobust.results.cell_reference import pick
 from freqrobust.results.cells import Cell, WorstCase
 from freqrobust.results.corruptions import CorruptionSummary
 from freqrobust.results.diagnosis import Diagnosis
 from freqrobust.results.gate_record import GateRecord
-from freqrobust.results.records import SCHEMA_VERSION, DataRecord, EnvironmentRecord, ModelRecord, Warned, _Part
+from freqrobust.results.records import SCHEMA_VERSION, DataRecord, EnvironmentRecord, ModelRecord, Warned
 
 
-class Report(_Part):
+class Report(Document):
     """Everything that one evaluation measured, and under which conditions."""
 
     schema_version: Literal[2] = SCHEMA_VERSION
@@ -64,25 +63,6 @@ class Report(_Part):
             return pick(self, attack, defense, knowledge, model)
         except SpecError as error:
             raise KeyError(str(error)) from None
-
-    def dumps(self) -> str:
-        """The report as JSON text."""
-        return json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
-
-    def to_json(self, path: str | os.PathLike[str]) -> None:
-        """Write the report; a failure leaves no incomplete file."""
-        from freqrobust.core.files import write_atomically
-
-        write_atomically(path, self.dumps())
-
-    @classmethod
-    def from_json(cls, path: str | os.PathLike[str]) -> Report:
-        """Read a report.
-
-        Raises:
-            ReportError: the file is missing, not a report, of another schema version, or contradicts itself.
-        """
-        return _read(cls, path)
 
 
 def schema() -> str:
