@@ -24,7 +24,7 @@ from freqrobust.harness.report_builder import assemble
 from freqrobust.harness.run import DefenseRun, Measured, Run
 from freqrobust.plugins import corruption_names, suites
 from freqrobust.plugins.base import Attack
-from freqrobust.plugins.selection import parse_chains, parse_criterion, parse_selections
+from freqrobust.plugins.selection import check_stochastic, parse_chains, parse_criterion, parse_selections
 from freqrobust.plugins.specs import DefenseChain, PluginSpec
 from freqrobust.results import corruption_summary
 from freqrobust.results.records import Warned
@@ -72,6 +72,7 @@ def evaluate(
     if attacks is None:
         attacks = suites.resolve("standard" if config.suite is None else config.suite, images.shape)
     chosen = parse_selections(attacks)
+    check_stochastic(chains, chosen)
     for plugin_spec in chosen:
         with running_user_code(f"{plugin_spec.spec} failed"):
             plugin_spec.plugin.check_data(images)

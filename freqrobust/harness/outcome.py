@@ -76,6 +76,11 @@ def robust_under(clean: Outcome, outcomes: Iterable[Outcome], threat: Threat) ->
     return right
 
 
+def distances(clean: Outcome, outcome: Outcome, norm: Norm) -> np.ndarray:
+    """How far the successful example of every sample is, float32 ``(n,)``: 0 where the clean image is misclassified."""
+    return np.where(clean.right, outcome.examples[norm], np.float32(0))
+
+
 def _encode(values: np.ndarray) -> str:
     return base64.b64encode(values.tobytes()).decode()
 

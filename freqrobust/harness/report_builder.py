@@ -11,7 +11,7 @@ from freqrobust.core.version import __version__
 from freqrobust.harness.cell import EOT
 from freqrobust.harness.diagnosis.examine import Examined
 from freqrobust.harness.diagnosis.verdict import verdict
-from freqrobust.harness.outcome import Outcome, robust_under
+from freqrobust.harness.outcome import Outcome, distances, robust_under
 from freqrobust.harness.provenance import data_record, environment_record, now
 from freqrobust.harness.run import CLEAN, VOTES, Measured, Run
 from freqrobust.models.fingerprint import record
@@ -23,6 +23,7 @@ from freqrobust.results.cell_numbers import CellNumbers, PerturbationRecord
 from freqrobust.results.cells import Cell, WorstCase
 from freqrobust.results.corruption_summary import Reference, summaries
 from freqrobust.results.diagnosis import Diagnosis
+from freqrobust.results.distances import DistanceRecord
 from freqrobust.results.outcomes import pack
 from freqrobust.results.records import Difference, ThreatRecord, Warned
 from freqrobust.results.report import Report
@@ -128,6 +129,9 @@ def _cells(run: Run, measured: Measured, base: dict[str, np.ndarray] | None) -> 
             values |= {"correct": int(outcome.right.sum()), "outcomes": pack(outcome.right)}
             if values["kind"] == "adversarial":
                 numbers.perturbation = _perturbation(outcome)
+                norm = attack.minimizes() if attack is not None else None
+                if norm is not None:
+                    numbers.distances = DistanceRecord.of(norm, distances(measured.clean, outcome, norm))
             else:
                 if run.criterion.plugin.correct_is_largest:
                     numbers.chance_accuracy = chance_of(outcome.predictions, run.data.labels.numpy())

@@ -31,7 +31,7 @@ from freqrobust.harness.run import DefenseRun
 from freqrobust.models.fingerprint import record
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.context import AttackContext
-from freqrobust.plugins.selection import parse_chains, parse_selections, source_spec
+from freqrobust.plugins.selection import check_stochastic, parse_chains, parse_selections, source_spec
 from freqrobust.plugins.specs import PluginSpec
 from freqrobust.results.records import DataRecord, ThreatRecord
 
@@ -73,6 +73,7 @@ def save_adversarial(
     images = open_data(data, config)
     training = open_train_data(config)
     chains = parse_chains(config.defenses, config.undefended, training is not None)
+    check_stochastic(chains, chosen)
     cache = user_path(config.cache_dir, "cache_dir") if config.cache_dir is not None else None
     (network,) = open_models([model], config, images, settings.device, cache_dir=cache)
     saving = Saving([], [])

@@ -35,6 +35,8 @@ class Attack(Plugin):
     any_criterion: ClassVar[bool] = False
     #: in a sweep, a sample that is adversarial at a smaller budget counts at a larger one as well, and is not attacked again
     nested: ClassVar[bool] = True
+    #: it compares predictions of one sample, which has no meaning where they are random: refused for stochastic defenses
+    deterministic_only: ClassVar[bool] = False
     reserved_fields: ClassVar[frozenset[str]] = frozenset({"seed"})
 
     def perturb(
@@ -65,6 +67,13 @@ class Attack(Plugin):
         Called once for a model, with the samples that :meth:`perturb` will be called with, batch by batch. What it
         returns is there as ``context.prepared``. It may depend on the samples and on the seed, not on their order nor
         on the size of the batches.
+        """
+        return None
+
+    def minimizes(self) -> Norm | None:
+        """The norm that a minimum-norm attack minimises; None for all others.
+
+        Its examples give the robust accuracy at every budget, and the report has their distances.
         """
         return None
 

@@ -22,6 +22,7 @@ from freqrobust.core.text import near_miss
 from freqrobust.core.user_code import _attribute, import_module, load_file, running_user_code
 from freqrobust.numerics.threat import Norm
 from freqrobust.plugins.base import Attack, AttackFamily, Defense, InputDefense
+from freqrobust.plugins.certificate import Certificate
 from freqrobust.plugins.criterion import Criterion
 from freqrobust.plugins.plugin import Plugin, takes_list, value_text
 from freqrobust.plugins.specs import UNDEFENDED_NAMES, PluginSpec, _list_text, _typed, list_items, parse_params
@@ -259,3 +260,4 @@ class Registry(Generic[PluginT]):
 attacks = Registry("attack", "freqrobust.attacks", Attack, "perturb")
 defenses = Registry("defense", "freqrobust.defenses", Defense, "apply")
 criteria = Registry("criterion", "freqrobust.criteria", Criterion, "is_adversarial")
+certificates = Registry("certificate", "freqrobust.certificates", Certificate, "certify")

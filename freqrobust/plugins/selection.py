@@ -175,6 +175,22 @@ def check_criterion(criterion: PluginSpec[Criterion], attacks: Iterable[PluginSp
             )
 
 
+def check_stochastic(chains: Iterable[DefenseChain], attacks: Iterable[PluginSpec[Attack]]) -> None:
+    """Refuse attacks that need the same prediction at every call, where a defense is stochastic.
+
+    Raises:
+        SpecError: one of the attacks does, and one of the defenses is.
+    """
+    stochastic = next((chain for chain in chains if chain.stochastic), None)
+    for plugin_spec in attacks if stochastic is not None else ():
+        if isinstance(plugin_spec.plugin, Attack) and plugin_spec.plugin.deterministic_only:
+            assert stochastic is not None
+            raise SpecError(
+                f"{plugin_spec.spec} needs a deterministic model, but {stochastic.spec} is stochastic; "
+                f"use an attack with a budget, such as pgd:eps=8/255"
+            )
+
+
 def with_undefended(chains: Sequence[DefenseChain], undefended: bool) -> list[DefenseChain]:
     """What is measured: the undefended model first, where it is wanted, and the rest as given."""
     chains = list(chains)

@@ -10,9 +10,10 @@ import numpy as np
 from pydantic import Field, computed_field, model_validator
 
 from freqrobust.numerics.statistics import wilson
-from freqrobust.results.cell_numbers import CellNumbers, Value, merged
+from freqrobust.results.cell_numbers import CellNumbers
 from freqrobust.results.outcomes import pack, unpack
 from freqrobust.results.records import Difference, Interval, ThreatRecord, _Part
+from freqrobust.results.value import Value, merged
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,10 +12,10 @@ from typing import Any, Literal, NamedTuple, get_args
 from pydantic import BaseModel
 
 from freqrobust.results.analysis import AnalysisTable
-from freqrobust.results.cell_numbers import Value, declared
 from freqrobust.results.cells import Cell, WorstCase
 from freqrobust.results.report import Report
 from freqrobust.results.summary import entry_labels, entry_of, threat_text
+from freqrobust.results.value import Value, declared
 
 
 class Fact(NamedTuple):

@@ -9,9 +9,11 @@ import pytest
 
 from freqrobust import Report
 from freqrobust.harness.outcome import Outcome
-from freqrobust.results.cell_numbers import CellNumbers, PerturbationRecord, declared, merged
+from freqrobust.results.cell_numbers import CellNumbers, PerturbationRecord
 from freqrobust.results.cells import Cell, WorstCase, joined
+from freqrobust.results.distances import DistanceRecord
 from freqrobust.results.reporter import reports
+from freqrobust.results.value import declared, merged
 from freqrobust.results.view import details, facts, ranges
 
 #: A distinctive value for every field.
@@ -26,6 +28,7 @@ VALUES = {
     "chance_accuracy": 0.1049,
     "clean_agreement": 0.2061,
     "perturbation": {"successes": 1063, "linf_max": 0.0369, "l2_mean": 0.5387},
+    "distances": DistanceRecord.of("linf", np.array([0, 0.0117, 0.0417, 0.0619, 0.0871])).model_dump(),
     "seconds": 109.1,
     "forwards": 1093,
     "backwards": 1097,
@@ -57,7 +60,7 @@ def full(make_report) -> Report:
 
 
 SHOWN = ["surrogate", "1013", "1019", "1021", "1031", "a first note", "a second note", "part-a 1033, part-b 1039"]
-SHOWN += ["10.5 %", "20.6 %", "1063", "0.0369", "0.5387", "109.1", "1093", "1097"]
+SHOWN += ["10.5 %", "20.6 %", "1063", "0.0369", "0.5387", "0.0518", "0.0417", "109.1", "1093", "1097"]
 #: As recorded, for other programs.
 RAW = {"10.5 %": "0.1049", "20.6 %": "0.2061"}
 
@@ -100,6 +103,7 @@ def test_parts_are_merged_by_the_declarations() -> None:
         notes=["a second note", "a third note"],
         breakdown={"part-b": 1, "part-c": 5},
         perturbation={"successes": 937, "linf_max": 0.05, "l2_mean": 1.5},
+        distances=DistanceRecord.of("linf", np.array([np.inf])),
         seconds=0.9,
         forwards=7,
         backwards=3,
@@ -107,9 +111,13 @@ def test_parts_are_merged_by_the_declarations() -> None:
     both = CellNumbers(**merged(numbers(), other))
     mean = (1063 * 0.5387 + 937 * 1.5) / 2000
     assert both.perturbation is not None
+    assert both.distances is not None
+    assert both.distances.distances().tolist() == pytest.approx([0, 0.0117, 0.0417, 0.0619, 0.0871, np.inf])
+    assert both.distances.median == pytest.approx(0.0619)
+    assert both.distances.half_accuracy_eps == pytest.approx(0.0417)
     assert both.perturbation.l2_mean == pytest.approx(mean)
     assert (both.perturbation.successes, both.perturbation.linf_max) == (2000, 0.05)
-    assert both.model_dump(exclude={"perturbation"}) == {
+    assert both.model_dump(exclude={"perturbation", "distances"}) == {
         "gradients": "surrogate",
         "votes": 1013,
         "eot": 1019,
