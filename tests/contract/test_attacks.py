@@ -39,6 +39,7 @@ VARIANTS = {
         {"radius": 3, "low": 1, "shape": "square", "restarts": 2, "steps": 3},
         {"radius": 3, "norm": "l2", "eps": 0.5, "steps": 5, "random_start": False},
     ],
+    "square": [{"norm": "l2", "eps": 1.0}, {"norm": "l1", "eps": 6.0}, {"p_init": 0.05, "queries": 1}],
     "fourier": [{"norm": "l2", "eps": 1.0}, {"radius": 2, "directions": 5}],
     "lfc": [{"shape": "square"}, {"clip": True}],
     "hfc": [{"shape": "square"}, {"keep_mean": True}],

@@ -1,4 +1,4 @@
-"""AutoAttack and Square: the library's parts, as a cascade, with counts; and no more passes than it needs."""
+"""AutoAttack: the library's parts, as a cascade, with counts; and no more passes than it needs."""
 
 from __future__ import annotations
 
@@ -82,12 +82,10 @@ def direct(model, images, labels, norm, eps, version="standard", seed=0):
 
 
 @pytest.mark.parametrize(("norm", "eps"), BUDGETS)
-@pytest.mark.parametrize("spec", ["autoattack", "autoattack:version=plus", "autoattack:version=rand", "square"])
+@pytest.mark.parametrize("spec", ["autoattack", "autoattack:version=plus", "autoattack:version=rand"])
 @pytest.mark.parametrize("goal", ["decide", "maximize"])
 def test_contract(network, data, short, spec, norm, eps, goal, capsys) -> None:
-    attack = build(
-        f"{spec}{',' if ':' in spec else ':'}norm={norm},eps={eps}{',queries=40' if spec == 'square' else ''}"
-    )
+    attack = build(f"{spec}{',' if ':' in spec else ':'}norm={norm},eps={eps}")
     assert attack.threat() == (norm, eps)
     images, labels, ids = whole(data)
     kept, before, state = images.clone(), state_hash(network), torch.get_rng_state()
@@ -166,16 +164,6 @@ def test_maximize_returns_an_example_for_every_sample(network, data, short) -> N
     assert torch.equal(most[~held], decided[~held])
     assert (loss[1][held] > loss[0][held]).all()
     assert (far(most, images, "linf")[held] > 0).all()
-
-
-def test_square_asks_no_more_than_it_may(network, data) -> None:
-    images, labels, ids = whole(data)
-    counted = Counted(network)
-    build("square:eps=0.2/255,queries=25").perturb(counted, images, labels, AttackContext(ids))
-    assert counted.forwards <= (25 + 3) * len(data)  # the start, and a look before and after
-    report = evaluate(network, data, attacks=["square:queries=25"], device="cpu")
-    assert report.cells[1].backwards == 0
-    assert not [w for w in report.warnings if w.code == "no-gradients"]
 
 
 @pytest.mark.slow

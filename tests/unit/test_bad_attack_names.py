@@ -66,13 +66,12 @@ def test_a_missing_torchattacks_names_the_extra(monkeypatch, capsys) -> None:
     assert line in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("spec", ["autoattack", "square"])
-def test_a_missing_pyautoattack_names_the_extra(monkeypatch, capsys, spec) -> None:
+def test_a_missing_pyautoattack_names_the_extra(monkeypatch, capsys) -> None:
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
     with pytest.raises(SystemExit) as stop:
-        main(["eval", "--attack", spec, "--quiet"])
+        main(["eval", "--attack", "autoattack", "--quiet"])
     assert stop.value.code == 2
-    line = f"freqrobust: {spec} needs pyautoattack, which is not installed: pip install 'freqrobust[zoo]'\n"
+    line = "freqrobust: autoattack needs pyautoattack, which is not installed: pip install 'freqrobust[zoo]'\n"
     assert capsys.readouterr().err == line
 
 
