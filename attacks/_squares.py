@@ -116,7 +116,8 @@ class LpCandidates:
         return 5 + self.images.shape[1]
 
     def _size(self, values: torch.Tensor) -> torch.Tensor:
-        return values.norm(p=self.order, dim=-1, keepdim=True)
+        size: torch.Tensor = torch.linalg.vector_norm(values, ord=self.order, dim=-1, keepdim=True)
+        return size
 
     def _within(self, delta: torch.Tensor) -> torch.Tensor:
         delta = delta.view_as(self.images) * (self.images.shape[1] if self.norm == "l1" else 1)
@@ -178,7 +179,8 @@ def two_peaks(side: int, order: int, device: str) -> torch.Tensor:
     For L1 the exponent is 4 instead of 2, so that peaks are sparser.
     """
     pattern = torch.cat([-_peak(side // 2, side, 2 * (3 - order)), _peak(side - side // 2, side, 2 * (3 - order))])
-    return (pattern / pattern.norm(p=order)).float().to(device)
+    unit: torch.Tensor = pattern / torch.linalg.vector_norm(pattern, ord=order)
+    return unit.float().to(device)
 
 
 def _peak(height: int, width: int, exponent: int) -> torch.Tensor:
