@@ -88,7 +88,8 @@ class DataOptions(Options):
     data: Text | None = option(
         None,
         "The dataset: digits, cifar10, cifar100, mnist, fashion_mnist, svhn, imagenet, a file .npz, folder:DIR, "
-        "cifar10c:DIR,name=fog,severity=3 (also cifar100c and imagenetc), robustbench:cifar10c, module:callable or "
+        "cifar10c:DIR,name=fog,severity=3 (also cifar100c, imagenetc, imagenetcbar and imagenet3dcc), imageneta:DIR (also "
+        "imagenetr, imagenetsketch and imagenetv2), robustbench:cifar10c, module:callable or "
         "file.py:callable.",
         DATA,
         "SPEC",

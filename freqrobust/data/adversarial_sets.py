@@ -78,7 +78,9 @@ class SavedSet:
     @property
     def data(self) -> ImageData:
         """The examples as a dataset."""
-        return ImageData(self.images, self.labels, self.meta.data.classes, str(self.path), ids=self.ids)
+        record = self.meta.data
+        classes = tuple(record.class_subset or ())
+        return ImageData(self.images, self.labels, record.classes, str(self.path), ids=self.ids, class_subset=classes)
 
     def write(self, directory: Path) -> Path:
         """Write the set into a folder atomically, and return the path of the file."""

@@ -25,6 +25,8 @@ class ImageData:
         split: the part of the dataset.
         ids: dataset indices of the samples, int64 ``(N,)``.
         subset: whether samples were left out.
+        class_subset: the model's classes that the labels number, where the data has some of them; predictions are
+            restricted to these. Empty where labels are the model's classes.
     """
 
     images: torch.Tensor
@@ -34,6 +36,7 @@ class ImageData:
     split: str = "test"
     ids: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     subset: bool = False
+    class_subset: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.ids) != len(self.labels):
@@ -62,6 +65,8 @@ class ImageData:
         digest = hashlib.sha256(f"{tuple(self.images.shape)} {self.images.dtype}".encode())
         for tensor in (self.images, self.labels, self.ids):
             digest.update(tensor.contiguous().numpy().tobytes())
+        if self.class_subset:
+            digest.update(f"{self.class_subset}".encode())
         return digest.hexdigest()
 
     def batch(self, index: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

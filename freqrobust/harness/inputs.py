@@ -114,7 +114,8 @@ def with_demo(config: Any, progress: Progress, needs_data: bool = True) -> Any:
 def say_data(data: ImageData, progress: Progress) -> None:
     """Tell ``progress`` what the data is."""
     shape = "x".join(map(str, data.shape))
-    progress.say(f"data: {data.spec}, {len(data)} images {shape}, {data.classes} classes")
+    restricted = ", to which predictions are restricted" if data.class_subset else ""
+    progress.say(f"data: {data.spec}, {len(data)} images {shape}, {data.classes} classes{restricted}")
 
 
 def recorded(config: Options, models: Sequence[Any], data: Any) -> dict[str, Any]:

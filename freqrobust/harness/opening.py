@@ -19,6 +19,7 @@ from freqrobust.data.dataset import ImageData
 from freqrobust.harness.devices import auto_batch_size, resolve_device
 from freqrobust.harness.journal import Journal
 from freqrobust.harness.run import Run
+from freqrobust.models.class_subset import restricted
 from freqrobust.models.classifier import Classifier, frozen
 from freqrobust.models.loading import misfit
 from freqrobust.models.logits import check_logits
@@ -187,9 +188,10 @@ def check_fit(network: nn.Module, data: ImageData, device: torch.device) -> Fit:
         ModelError: the model does not return finite logits.
     """
     images, _, _ = data.batch(torch.arange(min(2, len(data))), device)
+    model = restricted(network, data.class_subset, device)
     with running_user_code(lambda error: misfit(network, data, error)), torch.no_grad():
-        logits = network(images)
-        again = network(images)
+        logits = model(images)
+        again = model(images)
     check_logits(logits, images)
     if not bool(torch.isfinite(logits).any(dim=1).any()):
         raise ModelError("the model returns NaN or infinite values for the first images")

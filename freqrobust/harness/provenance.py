@@ -28,6 +28,7 @@ def data_record(data: ImageData) -> DataRecord:
         shape=list(data.shape),
         sha256=data.sha256,
         ids=data.ids.tolist() if data.subset else "all",
+        class_subset=list(data.class_subset) or None,
     )
 
 

@@ -25,6 +25,7 @@ from freqrobust.harness.defend import defend_copy
 from freqrobust.harness.journal import Journal
 from freqrobust.harness.outcome import Outcome
 from freqrobust.harness.target_model import TargetModel
+from freqrobust.models.class_subset import restricted
 from freqrobust.models.classifier import set_eval
 from freqrobust.models.fingerprint import fingerprint
 from freqrobust.plugins.base import Attack
@@ -274,7 +275,10 @@ class DefenseRun:
             cache_dir=run.cache_dir,
             progress=run.progress,
         )
-        exact, attackable = defend_copy(run.network, self.chain, context)
+        exact, attackable = (
+            restricted(module, run.data.class_subset, run.device)
+            for module in defend_copy(run.network, self.chain, context)
+        )
         for module in (exact, attackable):
             set_eval(module)
             for parameter in module.parameters():

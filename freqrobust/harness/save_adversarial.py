@@ -149,6 +149,7 @@ def _examples(made: DefenseRun, plugin_spec: PluginSpec[Attack]) -> SavedSet:
             shape=list(data.shape),
             sha256=data.sha256,
             ids="all",
+            class_subset=list(data.class_subset) or None,
         ),
     )
     return SavedSet(images, data.ids, data.labels, predictions, meta)

@@ -56,6 +56,8 @@ def load_model(
     if data is not None:
         samples = data.limit(min(normalization.TRIAL_SAMPLES, len(data)))
         images, labels, _ = samples.batch(torch.arange(len(samples)), torch.device(device))
+        if data.class_subset:  # the predictions of the trial are of all classes
+            labels = torch.tensor(data.class_subset, device=labels.device)[labels]
     with full_precision(), frozen(network), running_user_code(lambda error: misfit(network, data, error)):
         choice = normalization.choose(network, known, images, labels)
     if data is not None:

@@ -54,6 +54,9 @@ class DataRecord(_Part):
     shape: list[int]
     sha256: str
     ids: Literal["all"] | list[int]
+    class_subset: list[int] | None = Field(
+        None, description="the model's classes that predictions are restricted to; label i is the i-th of them"
+    )
 
 
 class EnvironmentRecord(_Part):
