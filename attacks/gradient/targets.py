@@ -29,7 +29,8 @@ def ranked_targets(
     classes. With ``eot > 1`` logits and gradients are means over so many draws of a random model.
     """
     x = images.detach().requires_grad_(True)
-    classes, total = labels[:, None], torch.zeros(1, device=labels.device)
+    classes: torch.Tensor = labels[:, None]
+    total = torch.zeros(1, device=labels.device)
     gradients: list[torch.Tensor] = []
     for _ in range(eot):
         with torch.enable_grad():
