@@ -3,66 +3,106 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from freqrobust.attacks.gradient.ascent import loss_and_gradient
+from freqrobust.attacks.minimum_norm.linearized import margins, nearest_boundary, runners_up
 from freqrobust.attacks.minimum_norm.nearest import Nearest
-from freqrobust.numerics.norms import project, steepest
+from freqrobust.numerics.norms import dual_norms, norms, per_sample, project, steepest
 from freqrobust.numerics.threat import StepNorm
 from freqrobust.plugins.context import AttackContext
+from freqrobust.plugins.criterion import Misclassification
 
-#: The last step size, as a share of the first; and the last relative change of the radius.
-LAST_STEP, LAST_GAMMA = 0.01, 0.001
-
-
-def cosine(first: float, last: float, done: float) -> float:
-    """Cosine annealing from ``first`` to ``last``, after the share ``done`` of all steps."""
-    return last + (first - last) * (1 + math.cos(math.pi * done)) / 2
-
-
-def dual_norms(gradient: torch.Tensor, norm: StepNorm) -> torch.Tensor:
-    """How much a linear function of this gradient grows for a perturbation of norm 1, ``(N,)``."""
-    order = {"linf": 1.0, "l2": 2.0, "l1": float("inf")}[norm]
-    found: torch.Tensor = torch.linalg.vector_norm(gradient.flatten(1), ord=order, dim=1)
-    return found
+#: The step size at the end, as a share of the first.
+LAST_STEP = 0.01
+#: The relative change of the radius at which a sample has converged.
+LAST_GAMMA = 0.001
+#: What the relative change of the radius is multiplied by when the boundary is crossed, and when it is not.
+CROSSED, NOT_CROSSED = 0.7, 1.0
 
 
-def search(
-    model: nn.Module,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    context: AttackContext,
-    norm: StepNorm,
-    steps: int,
-    step_size: float,
-    gamma: float,
-) -> torch.Tensor:
-    """The nearest adversarial examples that ``steps`` forward passes find; the image itself where there are none."""
-    nearest = Nearest(images, norm)
-    active = torch.arange(len(images), device=images.device)
-    x, eps = images, torch.full_like(nearest.distance, float("inf"))
-    for step in range(steps - 1):
-        logits, margin, gradient = loss_and_gradient(
-            model, x, labels[active], None, lambda z, y, _: context.criterion.margin(z, y)
-        )
-        adversarial = context.is_adversarial(logits, labels[active])
-        distance = nearest.update(active, x, adversarial)
-        best = nearest.distance[active]
+@dataclass(frozen=True)
+class Adaptive:
+    """The settings of a search.
 
-        change = cosine(gamma, LAST_GAMMA, step / steps)
-        linear = distance + margin.abs() / dual_norms(gradient, norm).clamp_min(1e-12)
-        outside = torch.where(best.isfinite(), eps * (1 + change), linear)
-        eps = torch.where(adversarial, torch.minimum(eps * (1 - change), best), outside)
-        x = x + cosine(step_size, LAST_STEP * step_size, step / steps) * steepest(gradient, "l2")
-        x = project(x, images[active], norm, eps)
+    Attributes:
+        norm: the norm that is minimised.
+        steps: forward passes at most; the last has no gradient.
+        step_size: length of the first steps, as a share of the radius: in Linf for Linf, else in L2.
+        momentum: the share of the last direction that is added to the gradient.
+        gamma: first relative change of the radius.
+        candidates: other classes whose boundaries are compared at the clean image.
+    """
 
-        keep = best > 0  # an image that is adversarial as it is has nothing nearer
-        if not keep.all():
-            active, x, eps = active[keep], x[keep], eps[keep]
-            if len(active) == 0:
-                return nearest.images
-    with torch.no_grad():
-        nearest.update(active, x, context.is_adversarial(model(x), labels[active]))
-    return nearest.images
+    norm: StepNorm
+    steps: int
+    step_size: float
+    momentum: float
+    gamma: float
+    candidates: int
+
+    def search(
+        self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
+    ) -> torch.Tensor:
+        """The nearest adversarial examples; the image itself where there are none."""
+        nearest = Nearest(images, self.norm)
+        active = torch.arange(len(images), device=images.device)
+        x, y, origin = images, labels, images
+        reach = norms(torch.maximum(images, 1 - images), self.norm)  # no image is farther
+        eps = torch.full_like(reach, float("inf"))
+        gamma = torch.full_like(reach, self.gamma)
+        inside = torch.zeros_like(active, dtype=torch.bool)  # the last image was adversarial
+        direction = torch.zeros_like(images)
+        for step in range(self.steps - 1):
+            before = nearest.distance[active].isfinite()
+            if step == 0 and isinstance(context.criterion, Misclassification):
+                logits, ahead, gradient = self._first(model, x, y, context)
+            else:
+                logits, margin, gradient = loss_and_gradient(
+                    model, x, y, None, lambda z, labels, _: context.criterion.margin(z, labels)
+                )
+                ahead = margin.abs() / dual_norms(gradient, self.norm).clamp_min(1e-12)
+            adversarial = context.is_adversarial(logits, y)
+            distance = nearest.update(active, x, adversarial)
+            best = nearest.distance[active]
+
+            change = torch.where(adversarial != inside, CROSSED, NOT_CROSSED)
+            gamma = torch.where(before, (gamma * change).clamp_max(self.gamma), gamma)
+            inside = adversarial
+            boundary = distance + ahead
+            grown = eps * (1 + gamma)
+            wider = torch.where(best.isfinite() | (eps.isfinite() & (grown > boundary)), grown, boundary)
+            eps = torch.where(adversarial, torch.minimum(eps * (1 - gamma), best), wider)
+            eps = torch.minimum(eps, reach[active])
+
+            direction = self.momentum * direction + steepest(gradient, "l2")
+
+            keep = (best > 0) & (gamma > LAST_GAMMA)  # an image that is adversarial as it is has nothing nearer
+            if not keep.all():
+                active, x, y, origin = active[keep], x[keep], y[keep], origin[keep]
+                eps, gamma, inside, direction = eps[keep], gamma[keep], inside[keep], direction[keep]
+                if len(active) == 0:
+                    return nearest.images
+            size = per_sample(self._step_size(gamma) * eps, x)
+            x = project(x + size * steepest(direction, "linf" if self.norm == "linf" else "l2"), origin, self.norm, eps)
+        return nearest.finish(model, active, x, y, context)
+
+    def _first(
+        self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Logits, and the distance and the gradient of the nearest of the linearised boundaries to other classes."""
+        with torch.enable_grad():
+            x = images.detach().requires_grad_(True)
+            logits = model(x).float()
+            others = runners_up(logits.detach(), labels, self.candidates)
+            distance, gradient = nearest_boundary(margins(logits, labels, others, context), x, self.norm)
+        return logits.detach(), distance, gradient
+
+    def _step_size(self, gamma: torch.Tensor) -> torch.Tensor:
+        """Cosine annealing by how far gamma has come from its first value to its last, on a logarithmic scale."""
+        left = (gamma / LAST_GAMMA).log() / math.log(max(self.gamma, 1.1 * LAST_GAMMA) / LAST_GAMMA)
+        share: torch.Tensor = (1 - torch.cos(math.pi * left.clamp(0, 1))) / 2
+        return self.step_size * (LAST_STEP + (1 - LAST_STEP) * share)

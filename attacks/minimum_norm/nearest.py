@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from freqrobust.numerics.norms import norms, per_sample
 from freqrobust.numerics.threat import Norm
+from freqrobust.plugins.context import AttackContext
 
 
 class Nearest:
@@ -34,3 +36,11 @@ class Nearest:
         self.distance[which] = torch.where(nearer, distance, self.distance[which])
         self.images[which] = torch.where(per_sample(nearer, x), x, self.images[which])
         return distance
+
+    def finish(
+        self, model: nn.Module, which: torch.Tensor, x: torch.Tensor, labels: torch.Tensor, context: AttackContext
+    ) -> torch.Tensor:
+        """Predict the images ``x`` of the last step, without a gradient, and return the nearest of all examples."""
+        with torch.no_grad():
+            self.update(which, x, context.is_adversarial(model(x), labels))
+        return self.images

@@ -43,6 +43,13 @@ def length(delta: torch.Tensor) -> torch.Tensor:
     return found
 
 
+def dual_norms(gradient: torch.Tensor, norm: Norm) -> torch.Tensor:
+    """How much a linear function of this gradient grows for a perturbation of norm 1: its dual norm, ``(N,)``."""
+    order = {"linf": 1.0, "l2": 2.0, "l1": float("inf")}[norm]
+    found: torch.Tensor = torch.linalg.vector_norm(gradient.flatten(1), ord=order, dim=1)
+    return found
+
+
 def steepest(gradient: torch.Tensor, norm: Literal["linf", "l2"]) -> torch.Tensor:
     """The direction of length 1 (in ``norm``) along which a linear function of this gradient grows most.
 
