@@ -62,7 +62,7 @@ class RobustnessCurveResult(AnalysisResult):
     area: Quantity = Field(description="area under the curve up to the largest eps: the restricted mean distance")
 
 
-class RobustnessCurve(Analysis):
+class RobustnessCurves(Analysis):
     """Robust accuracy at every eps from one run of a minimum-norm attack, with median distance and area under it.
 
     The curve is the share of samples whose smallest perturbation that was found is larger than eps, an upper bound of
@@ -93,12 +93,12 @@ class RobustnessCurve(Analysis):
         return [self._attack()]
 
     def run(self, model: nn.Module, data: ImageData, context: AnalysisContext) -> RobustnessCurveResult:
-        from freqrobust.results.robustness_curve import RobustnessCurve as Curve
+        from freqrobust.results.robustness_curve import RobustnessCurve
         from freqrobust.results.robustness_tables import estimate_text, unit
 
         attack = self._attack()
         norm = _norm_of(attack)
-        curve = Curve(norm, context.distances(attack))
+        curve = RobustnessCurve(norm, context.distances(attack))
         budgets = self._budgets(norm)
         rates = [curve.at(eps) for eps in budgets]
         median = curve.median()
@@ -185,10 +185,10 @@ def _quantity(estimate: Estimate) -> Quantity:
 def _curve(result: RobustnessCurveResult) -> RobustnessCurve:
     import numpy as np
 
-    from freqrobust.results.robustness_curve import RobustnessCurve as Curve
+    from freqrobust.results.robustness_curve import RobustnessCurve
 
     values = [float("inf") if distance is None else distance for distance in result.distances]
-    return Curve(result.norm, np.asarray(values, dtype=np.float32))
+    return RobustnessCurve(result.norm, np.asarray(values, dtype=np.float32))
 
 
 def _panel(

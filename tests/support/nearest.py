@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,20 +15,16 @@ from freqrobust.plugins.base import Attack
 from freqrobust.plugins.context import AttackContext
 
 
-class Nearest(Attack):
-    """The nearest misclassified image along the gradient of the cross-entropy, by bisection.
+class Bisection(Attack):
+    """The nearest misclassified image along the gradient of the cross-entropy.
 
     A sample without one within ``farthest`` has no adversarial example.
     """
 
     deterministic_only: ClassVar[bool] = True
 
-    norm: Norm = Field("linf", description="norm that is minimised")
     steps: int = Field(12, ge=1, description="halvings of the interval")
     farthest: float = Field(1.0, gt=0, description="largest distance that is tried")
-
-    def minimizes(self) -> Norm:
-        return self.norm
 
     def perturb(
         self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
@@ -37,7 +33,7 @@ class Nearest(Attack):
             x = images.clone().requires_grad_(True)
             loss = F.cross_entropy(model(x), labels, reduction="sum")
             (gradient,) = torch.autograd.grad(loss, x)
-        direction = steepest(gradient, "l2" if self.norm == "l2" else "linf")
+        direction = steepest(gradient, "l2" if self.minimizes() == "l2" else "linf")
         low, high = torch.zeros(len(x), device=x.device), torch.full((len(x),), self.farthest, device=x.device)
         best = images.clone()
         with torch.no_grad():
@@ -51,7 +47,17 @@ class Nearest(Attack):
         return best
 
 
-class NearestL2(Nearest):
-    """The same for L2 alone, without a parameter for the norm."""
+class Nearest(Bisection):
+    """For either norm."""
 
-    norm: ClassVar[Norm] = "l2"  # type: ignore[misc]
+    norm: Literal["linf", "l2"] = Field("linf", description="norm that is minimised")
+
+    def minimizes(self) -> Norm:
+        return self.norm
+
+
+class NearestL2(Bisection):
+    """For L2 alone, without a parameter for the norm."""
+
+    def minimizes(self) -> Norm:
+        return "l2"
