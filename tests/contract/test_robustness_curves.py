@@ -6,7 +6,9 @@ import csv
 import html
 import io
 import re
+import shlex
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ import torch
 from torch import nn
 
 from freqrobust import AnalysisRecord, ImageData, Report, analyze, evaluate
+from freqrobust.cli.main import main
 from freqrobust.core.errors import SpecError
 from freqrobust.harness.analyze import put_into
 from freqrobust.results.analysis_record import ReportError
@@ -319,3 +322,21 @@ def test_parts_of_a_cell_are_one_curve(evaluated: Report) -> None:
     both = joined(cell, cell)
     assert both.distances is not None
     assert len(both.distances.distances()) == both.n == 80
+
+
+def test_the_documented_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
+    """The commands of docs/robustness-curve.md, with few samples and steps."""
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[2] / "docs" / "robustness-curve.md").read_text(encoding="utf-8")
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    lines = [line for line in lines if "SHARED" not in line and line.startswith("freqrobust")]
+    assert len(lines) == 3
+    for line in lines:
+        quick = re.sub(r"--attack fmn(:steps=50)?", "--attack fmn:steps=3", line).replace("--first 100", "--first 8")
+        quick += "" if "--attack" in quick else " --attack fmn:steps=3"
+        with pytest.raises(SystemExit) as stop:
+            main(shlex.split(quick)[1:])
+        assert stop.value.code == 0, line
+        assert "Robustness curves: distances (L" in capsys.readouterr().out
+    assert Path("curve.png").read_bytes().startswith(b"\x89PNG")
+    assert "Robustness curve, Linf" in Path("run.html").read_text(encoding="utf-8")
