@@ -9,6 +9,7 @@ from freqrobust.core.text import one_line
 from freqrobust.results.cells import Cell
 from freqrobust.results.gate_view import gate_tables
 from freqrobust.results.reporter import Reporter
+from freqrobust.results.robustness_curve import budgets, robustness_curves
 from freqrobust.results.summary import Entry, entry_of, model_labels, warning_text
 from freqrobust.results.view import facts
 
@@ -22,7 +23,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff2
 
 
 class CSVReport(Reporter):
-    """One row a cell and a worst case (RFC 4180), for spreadsheets and data frames; rates are shares."""
+    """One row a cell, a worst case and an eps of a robustness curve (RFC 4180), for data frames; rates are shares."""
 
     def render(self, report: Report, target: IO[str]) -> None:
         self.render_many({"": report}, target)
@@ -76,7 +77,33 @@ def _rows(name: str, report: Report) -> Iterator[dict[str, object]]:
             **_verdict(record, diagnoses),
             "warnings": _warnings(report, record) or None,
         }
-    yield from ({"report": name, **row} for row in _gate(report, labels))
+    yield from ({"report": name, **row} for row in (*_curves(report, labels), *_gate(report, labels)))
+
+
+def _curves(report: Report, labels: list[str]) -> Iterator[dict[str, object]]:
+    """A row for each eps of each robustness curve."""
+    for norm, measured in robustness_curves(report).items():
+        for one in measured:
+            for rate in map(one.curve.at, budgets(norm, measured)):
+                yield {
+                    "model": labels[one.entry.model],
+                    "arch": report.models[one.entry.model].arch,
+                    "data": report.data.spec,
+                    "split": report.data.split,
+                    "seed": report.seed,
+                    "defense": one.entry.defense,
+                    "attack": "robustness curve",
+                    "kind": "robustness curve",
+                    "norm": norm,
+                    "eps": rate.eps,
+                    "status": "ok",
+                    "n": rate.n,
+                    "correct": rate.robust,
+                    "accuracy": rate.accuracy,
+                    "ci95_low": rate.ci95[0],
+                    "ci95_high": rate.ci95[1],
+                    "notes": f"found by {', '.join(one.attacks)}",
+                }
 
 
 def _gate(report: Report, labels: list[str]) -> Iterator[dict[str, object]]:

@@ -56,6 +56,7 @@ class Line(NamedTuple):
     path: str
     band: str
     markers: list[str]
+    open_markers: Sequence[str] = ()
 
 
 @dataclass
@@ -64,6 +65,8 @@ class Chart:
 
     Attributes:
         stops: for every x, where it is, what it is called, and for every line its text or an empty one.
+        left_out: how many curves there is no room for.
+        note: what the bands and markers are, where they are not points with intervals.
     """
 
     title: str
@@ -73,6 +76,7 @@ class Chart:
     y_ticks: list[Mark]
     stops: list[tuple[float, str, list[str]]]
     left_out: int = 0
+    note: str = ""
     width: int = WIDTH
     height: int = HEIGHT
     bottom: float = HEIGHT - BOTTOM
@@ -168,7 +172,7 @@ def _draw(title: str, axis: str, curves: Sequence[Curve]) -> Chart | None:
         axis,
         lines,
         x_ticks=_x_ticks(xs, across),
-        y_ticks=[Mark(_down(share / 4), f"{share * 25}") for share in range(5)],
+        y_ticks=[Mark(down(share / 4), f"{share * 25}") for share in range(5)],
         stops=stops,
         left_out=len(every) - len(shown),
     )
@@ -178,22 +182,23 @@ def _said(point: Point | None) -> str:
     return f"{percent(point.y)} {interval((point.low, point.high), 0)}" if point is not None else ""
 
 
-def _down(share: float) -> float:
+def down(share: float) -> float:
+    """The height of a share, in the units of the view box."""
     return round(TOP + (1 - share) * (HEIGHT - TOP - BOTTOM), 2)
 
 
 def _line(curve: Curve, across: Callable[[float], float]) -> Line:
-    places = [(across(p.x), _down(p.y), _down(p.low), _down(p.high)) for p in curve.points]
+    places = [(across(p.x), down(p.y), down(p.low), down(p.high)) for p in curve.points]
     path = "M" + "L".join(f"{x:g},{y:g}" for x, y, _, _ in places)
     upper = "L".join(f"{x:g},{high:g}" for x, _, _, high in places)
     lower = "L".join(f"{x:g},{low:g}" for x, _, low, _ in reversed(places))
-    markers = [_marker(curve.number, x, y) for x, y, _, _ in places]
+    markers = [marker(curve.number, x, y) for x, y, _, _ in places]
     return Line(
         one_line(curve.label), curve.number % COLOURS, curve.number >= COLOURS, path, f"M{upper}L{lower}Z", markers
     )
 
 
-def _marker(number: int, x: float, y: float) -> str:
+def marker(number: int, x: float, y: float) -> str:
     """A dot, a square, a diamond or a triangle, so that lines are told apart without their colours."""
     r = 3
     shapes = [

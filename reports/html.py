@@ -14,6 +14,7 @@ from pydantic import Field
 
 from freqrobust.core.percent import interval, percent
 from freqrobust.core.text import one_line
+from freqrobust.reports._robustness import robustness_charts
 from freqrobust.reports.comparing import Comparing
 from freqrobust.reports.curves import Named, charts
 from freqrobust.reports.text import (
@@ -27,9 +28,11 @@ from freqrobust.reports.text import (
     oblivious_table,
     provenance,
     readings,
+    robustness_tables,
     title,
 )
 from freqrobust.results.gate_view import gate_tables, gate_verdict
+from freqrobust.results.robustness_tables import UPPER_BOUND
 from freqrobust.results.summary import (
     Measure,
     at_chance,
@@ -131,7 +134,7 @@ class HTML(Comparing):
             about=about,
             board=_board(board, reports) if board is not None else None,
             notes=board.notes if board is not None else [],
-            charts=[(chart, json.dumps(chart.stops)) for chart in charts(named)],
+            charts=[(chart, json.dumps(chart.stops)) for chart in (*charts(named), *robustness_charts(named))],
             views=[_view(name, report, index) for index, (name, report) in enumerate(reports.items())],
         )
         target.write(page)
@@ -195,6 +198,8 @@ def _view(name: str, report: Report, index: int) -> dict[str, Any]:
         ],
         "gate_verdict": gate_verdict(report.gate) if report.gate is not None else "",
         "gate_tables": gate_tables(report.gate),
+        "robustness": list(robustness_tables(report)),
+        "upper_bound": UPPER_BOUND,
         "corruptions": list(corruption_tables(report)),
         "analyses": list(_analyses(report)),
         "warnings": [(where(report, warning), warning) for warning in report.warnings],

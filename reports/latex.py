@@ -12,9 +12,12 @@ from pydantic import Field
 from freqrobust.core.percent import interval, percent
 from freqrobust.core.text import one_line
 from freqrobust.numerics.statistics import Z95
+from freqrobust.numerics.threat import Threat
 from freqrobust.reports.comparing import Comparing
 from freqrobust.reports.text import conditions, digits, title
 from freqrobust.results.gate_view import gate_tables
+from freqrobust.results.robustness_curve import budgets, robustness_curves
+from freqrobust.results.robustness_tables import estimate_text, unit
 from freqrobust.results.summary import (
     Entry,
     Measure,
@@ -95,7 +98,8 @@ class LaTeX(Comparing):
         notes += [f"over all cells: {text}" for text in ranges(report)]
         notes += [f"warning: {warning_text(report, warning)}" for warning in report.warnings]
         notes += [note for table in gate_tables(report.gate) for note in table.notes]
-        self._write([_Tabular(heads, lines, caption, self.label), *self._gate(report)], notes, target)
+        tables = [_Tabular(heads, lines, caption, self.label), *self._robustness(report), *self._gate(report)]
+        self._write(tables, notes, target)
 
     def render_many(self, reports: Mapping[str, Report], target: IO[str]) -> None:
         board = self.board(reports)
@@ -128,7 +132,10 @@ class LaTeX(Comparing):
             return "failed"
         text = percent(one.accuracy)
         text = rf"\textbf{{{text}}}" if best else text
-        return f"{text} {{\\scriptsize {{{interval(one.ci95, decimals)}}}}}" if self.interval else text
+        return self._with_interval(text, interval(one.ci95, decimals))
+
+    def _with_interval(self, text: str, ends: str) -> str:
+        return f"{text} {{\\scriptsize {{{ends}}}}}" if self.interval else text
 
     def _write(self, tables: Sequence[_Tabular], notes: Sequence[str], target: IO[str]) -> None:
         lines = [
@@ -141,6 +148,26 @@ class LaTeX(Comparing):
             packages += ["\\usepackage{booktabs}", "\\usepackage{graphicx}"]
             lines = ["\\documentclass{article}", *packages, "\\begin{document}", *lines, "\\end{document}"]
         target.write("\n".join(lines) + "\n")
+
+    def _robustness(self, report: Report) -> Iterator[_Tabular]:
+        """A table for the robustness curves of each norm: accuracies by eps, median distance, half-accuracy eps."""
+        names, decimals = entry_labels(report), digits(report)
+        for norm, measured in robustness_curves(report).items():
+            eps = budgets(norm, measured)
+            heads = [escape("Model and defense" if len(report.models) > 1 else "Defense")]
+            heads += [f"{{{_NORMS[norm]} {escape(Threat(norm, one).eps_text)}}}" for one in eps]
+            heads += ["{Median distance}", "{Half-accuracy eps}"]
+            rows = []
+            for one in measured:
+                rates = [one.curve.at(budget) for budget in eps]
+                cells = [self._with_interval(percent(r.accuracy), interval(r.ci95, decimals)) for r in rates]
+                for estimate in (one.curve.median(), one.curve.half_accuracy_eps()):
+                    value, _, ends = estimate_text(norm, estimate).partition(" ")
+                    cells.append(self._with_interval(value, ends) if ends else "--")
+                rows.append([escape(names[one.entry]), *cells])
+            caption = f"Robustness curves: robust accuracy in percent by eps, and distances ({unit(norm)})"
+            found_by = ", ".join(dict.fromkeys(attack for one in measured for attack in one.attacks))
+            yield _Tabular(heads, rows, f"{caption}. Upper bounds, found by {found_by}.", f"{self.label}-{norm}-curve")
 
     def _gate(self, report: Report) -> Iterator[_Tabular]:
         """A table for each of the gate's."""

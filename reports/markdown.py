@@ -21,9 +21,11 @@ from freqrobust.reports.text import (
     oblivious_table,
     provenance,
     readings,
+    robustness_tables,
     title,
 )
 from freqrobust.results.gate_view import gate_tables
+from freqrobust.results.robustness_tables import UPPER_BOUND
 from freqrobust.results.summary import (
     Measure,
     at_chance,
@@ -204,6 +206,9 @@ def _sections(report: Report) -> list[_Section]:
         lines = [f"- {escape(warning_text(report, warning))}" for warning in report.warnings]
         sections.append(_Section(f"Warnings ({len(lines)})", lines))
     sections += _diagnostics(report)
+    curves = list(robustness_tables(report))
+    if curves:
+        sections.append(_robustness(curves))
     for table in corruption_tables(report):
         sections.append(_Section(f"Corruptions, {escape(table.title)}", _plain(table)))
     sections += _analyses(report)
@@ -260,6 +265,13 @@ def _plain(table: AnalysisTable, specs: int = 0) -> list[str]:
     for row in table.rows:
         lines += _row([*map(code, row[:specs]), *map(escape, row[specs:])])
     return lines
+
+
+def _robustness(tables: Sequence[AnalysisTable]) -> _Section:
+    lines = [UPPER_BOUND]
+    for table in tables:
+        lines += ["", f"**{escape(table.title)}**", "", *_plain(table, specs=1)]
+    return _Section("Robustness curves", lines)
 
 
 def _analyses(report: Report) -> list[_Section]:

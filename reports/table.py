@@ -25,6 +25,8 @@ from freqrobust.reports.text import (
 )
 from freqrobust.results.cells import Cell
 from freqrobust.results.gate_view import gate_tables, gate_verdict
+from freqrobust.results.robustness_curve import budgets, robustness_curves
+from freqrobust.results.robustness_tables import UPPER_BOUND, summary_columns, summary_row, unit
 from freqrobust.results.summary import (
     Measure,
     at_chance,
@@ -139,6 +141,7 @@ class _Printer:
         every = self._cells()
         if every:
             self._print(self._grid("Every cell: accuracy in percent, 95 % interval", every))
+        self._robustness()
         for summary in self.folded:
             self._print(self._corruptions(summary))
         oblivious = self._oblivious()
@@ -180,6 +183,21 @@ class _Printer:
         """Defenses side by side, or one below the other where that takes fewer tables."""
         width = self.console.width
         print_grid(self.console, min(grid, grid.transposed(), key=lambda g: len(g.chunks(width))), self.plain)
+
+    def _robustness(self) -> None:
+        """A line for each robustness curve."""
+        for norm, measured in robustness_curves(self.report).items():
+            up_to = budgets(norm, measured)[-1]
+            heads = summary_columns(norm, up_to)[1:]  # the headline has the clean accuracy
+            rows = [(self.labels[one.entry], summary_row(one.curve, up_to)[1:]) for one in measured]
+            entries = {
+                (name, head): GridEntry({"": text})
+                for name, texts in rows
+                for head, text in zip(heads, texts, strict=True)
+            }
+            title = f"Robustness curves: distances ({unit(norm)}) with 95 % intervals"
+            print_grid(self.console, Grid(title, [name for name, _ in rows], heads, entries), self.plain)
+            self.notes[UPPER_BOUND] = None
 
     def _headline(self) -> Grid:
         grid = self._grid("Headline: accuracy in percent, 95 % interval", headline(self.report))

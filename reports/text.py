@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 from freqrobust.core.percent import interval, percent, points
 from freqrobust.results.analysis import AnalysisTable
+from freqrobust.results.cells import WorstCase
+from freqrobust.results.robustness_curve import budgets, robustness_curves
+from freqrobust.results.robustness_tables import accuracy_table, summary_table
 from freqrobust.results.summary import entry_labels, entry_of, model_labels, oblivious_attacks
 
 if TYPE_CHECKING:
     from freqrobust.results.analysis_record import AnalysisRecord
-    from freqrobust.results.cells import Cell, WorstCase
+    from freqrobust.results.cells import Cell
     from freqrobust.results.diagnosis import Check, Diagnosis
     from freqrobust.results.records import Difference, ModelRecord, PublishedRecord
     from freqrobust.results.report import Report
@@ -124,6 +127,27 @@ def corruption_tables(report: Report) -> Iterator[AnalysisTable]:
         label = labels.get(entry_of(one), one.defense_spec)
         title = f"{label}: {one.part} corruptions, {kind}{'' if one.complete else ', not all of them'}{against}"
         yield AnalysisTable(title=title, columns=["corruption", *severities, "mean", *errors], rows=rows)
+
+
+def robustness_tables(report: Report) -> Iterator[AnalysisTable]:
+    """Of each norm with a minimum-norm attack: what the robustness curves amount to, and the accuracy by eps.
+
+    Where attacks were run at these budgets, their worst case is below the accuracy of the curve.
+    """
+    labels, decimals = entry_labels(report), digits(report)
+    for norm, measured in robustness_curves(report).items():
+        eps = budgets(norm, measured)
+        curves = [(labels[one.entry], one.curve) for one in measured]
+        yield summary_table(entry_head(report), curves, norm, eps[-1], [", ".join(one.attacks) for one in measured])
+        table = accuracy_table(entry_head(report), curves, norm, eps, decimals)
+        rows = []
+        for one, row in zip(measured, table.rows, strict=True):
+            worst = {point.eps: point.record for point in one.points if isinstance(point.record, WorstCase)}
+            rows.append(row)
+            if worst:
+                texts = [accuracy(worst[e], decimals) if e in worst else "-" for e in eps]
+                rows.append([f"{labels[one.entry]} (worst case)", *texts])
+        yield table.model_copy(update={"rows": rows})
 
 
 #: The head of the paired differences from the undefended model.

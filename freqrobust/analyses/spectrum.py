@@ -46,7 +46,7 @@ class Spectra(SplitAnalysis):
         from freqrobust.harness.analysis_context import lean
 
         radius = self.split(data.shape)
-        attacks, shifts = self._attacks(), self._shifts(data.shape)
+        attacks, shifts = self.attack_specs(), self._shifts(data.shape)
         spectra: list[SpectrumRecord] = []
 
         def of_the_data() -> bool:
@@ -65,7 +65,7 @@ class Spectra(SplitAnalysis):
             )
         return result
 
-    def _attacks(self) -> list[PluginSpec[Attack]]:
+    def attack_specs(self) -> list[PluginSpec[Attack]]:
         from freqrobust.plugins.selection import parse_attacks
 
         if self.attacks == ["none"]:

@@ -38,7 +38,7 @@ def execute(config: AnalyzeCommand, parameters: Mapping[str, Sequence[str]] | No
     from freqrobust.core.config import AnalyzeConfig
     from freqrobust.core.files import cache_root, check_writable, user_path, write_atomically
     from freqrobust.core.progress import Screen
-    from freqrobust.harness.analyze import analyze, check_into, put_into
+    from freqrobust.harness.analyze import analyze, check_attacks, check_into, put_into
     from freqrobust.harness.devices import resolve_device
     from freqrobust.harness.inputs import open_data, open_models, open_train_data, say_data, with_demo
     from freqrobust.plugins.selection import parse_defenses
@@ -60,6 +60,7 @@ def execute(config: AnalyzeCommand, parameters: Mapping[str, Sequence[str]] | No
         check_writable(RUNS / chosen.name / RECORD)
     device = resolve_device(config.device)
     chains = parse_defenses(config.defenses or [])
+    check_attacks(chosen.plugin, chains)
     _check_labels(config)
     screen = Screen(config.quiet)
     inputs = with_demo(config, screen, chosen.plugin.needs_data)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from freqrobust.data.dataset import ImageData
     from freqrobust.harness.analysis_context import AnalysisContext
+    from freqrobust.plugins.base import Attack
+    from freqrobust.plugins.specs import PluginSpec
     from freqrobust.results.analysis import AnalysisResult, AnalysisTable
 
 
@@ -27,6 +29,14 @@ class Analysis(Plugin):
     #: :meth:`run` looks at images; one that looks at weights alone runs without any
     needs_data: ClassVar[bool] = True
     command: ClassVar[str | None] = "analyze"
+
+    def attack_specs(self) -> list[PluginSpec[Attack]]:
+        """The adversarial attacks that :meth:`run` runs; by default none.
+
+        They are checked before anything is measured: those that need a deterministic model are refused for stochastic
+        defenses.
+        """
+        return []
 
     def run(self, model: nn.Module, data: ImageData, context: AnalysisContext) -> AnalysisResult:
         """What was found, in a subclass of ``AnalysisResult`` with fields of its own.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -15,7 +16,8 @@ from freqrobust.core.errors import SpecError
 from freqrobust.core.text import near_miss
 from freqrobust.data.dataset import ImageData
 from freqrobust.harness.batches import Batches
-from freqrobust.harness.cell import EOT, run_attack
+from freqrobust.harness.cell import EOT, measure, measure_clean, run_attack
+from freqrobust.harness.outcome import distances
 from freqrobust.harness.preparation import prepared
 from freqrobust.harness.target_model import Prediction, TargetModel
 from freqrobust.plugins.base import Attack
@@ -63,6 +65,7 @@ class AnalysisContext:
         batches: the samples in batches.
         seed: the seed of the run.
         laboratory: what all subjects share.
+        warnings: code and message of what attacks reported; the record of the analysis has them.
     """
 
     label: str
@@ -70,6 +73,7 @@ class AnalysisContext:
     batches: Batches
     seed: int
     laboratory: Laboratory
+    warnings: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def data(self) -> ImageData:
@@ -122,6 +126,29 @@ class AnalysisContext:
             return run_attack(attack, plugin, self.target_model, images, labels, context.batch(ids))
 
         return changed
+
+    def distances(self, attack: PluginSpec[Attack]) -> np.ndarray:
+        """How far the nearest adversarial example of every sample is that a minimum-norm attack finds, float32 ``(n,)``.
+
+        The attack is run as ``evaluate`` runs it, with the same result: 0 where the clean image is misclassified,
+        infinite where no example was found.
+
+        Raises:
+            SpecError: it is no minimum-norm attack, or does not fit the data.
+        """
+        norm = attack.plugin.minimizes()
+        if norm is None:
+            raise SpecError(f"expected a minimum-norm attack, such as fmn, but got {attack.spec}")
+        attack.plugin.check_data(self.data)
+        target_model, view = self.target_model, self.target_model.view
+        before = target_model.forwards + view.forwards, view.backwards  # each measurement counts from 0
+        self.batches.progress.begin(f"{self.label}: {attack.spec}", len(self.data))
+        clean = measure_clean(target_model, self.batches)
+        outcome = measure(attack, target_model, self.batches, clean, None, self.seed)
+        target_model.forwards += before[0] + clean.numbers.forwards
+        view.backwards += before[1]
+        self.warnings += [*clean.warnings, *outcome.warnings]
+        return distances(clean, outcome, norm)
 
     def gradient(self, images: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """Gradient of each sample's cross-entropy in its image ``(N, C, H, W)``; the mean of several draws where

@@ -32,7 +32,7 @@ from freqrobust.models.classifier import Classifier, set_eval
 from freqrobust.models.fingerprint import fingerprint, record
 from freqrobust.models.loading import load_model
 from freqrobust.plugins.context import DefenseContext
-from freqrobust.plugins.selection import parse_chains
+from freqrobust.plugins.selection import check_stochastic, parse_chains
 from freqrobust.plugins.specs import DefenseChain, PluginSpec
 from freqrobust.results.analysis import AnalysisResult
 from freqrobust.results.analysis_record import AnalysisRecord
@@ -83,6 +83,7 @@ def analyze(
     images = open_data(data, config) if data is not None else None
     training = open_train_data(config)
     chains = parse_chains(config.defenses, config.undefended, training is not None)
+    check_attacks(plugin, chains)
     cache = user_path(config.cache_dir, "cache_dir") if config.cache_dir is not None else None
     pairs = labelled(model)
     with ExitStack() as stack:
@@ -157,6 +158,17 @@ def select(analysis: str | Analysis | PluginSpec[Analysis]) -> PluginSpec[Analys
     return found[0]
 
 
+def check_attacks(plugin: Analysis, chains: Sequence[DefenseChain]) -> None:
+    """Refuse the attacks of an analysis that are wrong, or that do not fit one of the defenses.
+
+    Raises:
+        SpecError: one of them is, or does not.
+    """
+    with running_user_code(f"{type(plugin).__name__}.attack_specs() failed"):
+        plugin_specs = plugin.attack_specs()
+    check_stochastic(chains, plugin_specs)
+
+
 def draw(plugin: Analysis, results: Sequence[AnalysisResult], format: Literal["png", "svg"]) -> Any:
     """The picture of the results; None where the analysis draws nothing."""
     with styled():
@@ -204,6 +216,10 @@ def _look(plugin: Analysis, batches: _Laboratory, position: int, chain: DefenseC
         chain.spec,
         chain.params,
     )
+    batches.warnings += [
+        Warned(code=code, message=f"{label}: {message}", model=position, defense=chain.spec)
+        for code, message in context.warnings
+    ]
     found.forwards = target_model.forwards + target_model.view.forwards
     found.backwards = target_model.view.backwards
     batches.progress.end(f"{label}: {found.sentence or 'done'} ({found.seconds:.1f} s)")

@@ -91,6 +91,13 @@ class Cell(CellNumbers, _Counted):
     status: Literal["ok", "failed"] = "ok"
     error: str | None = None
 
+    @model_validator(mode="after")
+    def _as_many_distances(self) -> Any:
+        count = len(self.distances.distances()) if self.distances is not None else self.n
+        if count != self.n:
+            raise ValueError(f"there are {count} distances, but n is {self.n}")
+        return self
+
 
 class WorstCase(_Counted):
     """Correct under every adversarial example whose perturbation is within the threat."""

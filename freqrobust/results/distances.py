@@ -63,7 +63,10 @@ class DistanceRecord(_Part):
 
 
 def _decoded(text: str) -> NDArray[np.float32]:
-    values = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4")
+    content = base64.b64decode(text, validate=True)
+    if len(content) % 4:
+        raise ValueError(f"distances should be float32 numbers of 4 bytes each, but got {len(content)} bytes")
+    values = np.frombuffer(content, dtype="<f4")
     if np.isnan(values).any() or (values < 0).any():
         raise ValueError("distances should be 0 or more, but some are negative or not a number")
     return values

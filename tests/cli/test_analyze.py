@@ -259,6 +259,7 @@ def test_every_analysis_on_the_demo(command: Callable[..., Any]) -> None:
     for name in analyses.names():
         given = ["--attacks", "fgsm:eps=0.1", "--shifts", "frequency"] if name == "spectrum" else []
         given = ["--shifts", "frequency"] if name == "energy" else given
+        given = ["--attack", "fmn:steps=3"] if name == "robustness-curve" else given
         result = command("analyze", name, "--first", "8", "--defense", "smooth", "--out", f"{name}.svg", *given)
         assert result.code == 0, result.err
         assert "demo" in result.out, name

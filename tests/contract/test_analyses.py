@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from freqrobust import AnalysisRecord, ImageData, analyze
-from freqrobust.core.errors import DataError
+from freqrobust.core.errors import DataError, SpecError
 from freqrobust.harness.analysis import Analysis, analyses
 from freqrobust.models.fingerprint import state_hash
 from freqrobust.plugins.selection import parse_attacks
@@ -24,6 +24,7 @@ PARAMS: dict[str, dict[str, Any]] = {
     "spectrum": {"shifts": ["lfc:radius=2"], "attacks": ["pgd:eps=0.1,steps=2"]},
     "misalignment": {"radii": [1, 2, 3], "gallery": 1},
     "radius-curve": {"per_class": True},
+    "robustness-curve": {"attack": "support.nearest:Nearest:steps=6"},
 }
 NAMES = analyses.names()
 
@@ -117,7 +118,12 @@ def test_the_same_again_and_whatever_the_batch_size(
 @pytest.mark.parametrize("name", NAMES)
 def test_random_and_hard_defenses(name: str, network: nn.Module, few: ImageData) -> None:
     """Votes and averaged gradients are keyed; straight-through gradients are enough."""
-    given = {"defenses": ["gaussian-noise:sigma=0.1", "bit-depth:bits=2"], "picture": None}
+    given: dict[str, Any] = {"defenses": ["gaussian-noise:sigma=0.1", "bit-depth:bits=2"], "picture": None}
+    refused = [one.spec for one in build(name).attack_specs() if one.plugin.deterministic_only]
+    if refused:
+        with pytest.raises(SpecError, match=f"{refused[0]} needs a deterministic model, but gaussian-noise.* is stoch"):
+            look(name, network, few, **given)
+        given["defenses"] = given["defenses"][1:]
     first, second = (look(name, network, few.first(5), **given) for _ in range(2))
     assert content(first) == content(second)
 

@@ -141,17 +141,18 @@ def test_csv_is_tidy(decorate, shown) -> None:
     report: Report = decorate("plain")
     rows = list(csv.DictReader(io.StringIO(shown("csv", report), newline="")))
     assert report.gate is not None
-    counts = [len(report.cells), len(report.worst_case), len(report.gate.rows)]
+    curves = sum(row["kind"] == "robustness curve" for row in rows)
+    counts = [len(report.cells), len(report.worst_case), curves, len(report.gate.rows)]
     assert len(rows) == sum(counts)
     for row, cell in zip(rows, report.cells, strict=False):
         assert (row["attack"], row["defense"], row["status"]) == (cell.attack_spec, cell.defense_spec, cell.status)
         assert (float(row["accuracy"]) if row["accuracy"] else None) == cell.accuracy
         assert int(row["n"]) == cell.n
-    for row, worst in zip(rows[counts[0] : -counts[2]], report.worst_case, strict=True):
+    for row, worst in zip(rows[counts[0] : counts[0] + counts[1]], report.worst_case, strict=True):
         assert row["attack"] == "worst case"
         assert float(row["eps"]) == worst.threat.eps
         assert (float(row["ci95_low"]), float(row["ci95_high"])) == worst.ci95
-    for row, judged in zip(rows[-counts[2] :], report.gate.rows, strict=True):
+    for row, judged in zip(rows[-counts[3] :], report.gate.rows, strict=True):
         assert (row["gate_cell"], row["kind"]) == (judged.name, judged.kind)
         assert row["gate_required" if judged.kind == "threshold" else "gate_allowed_drop"] == (
             "" if judged.required is None else repr(judged.required)

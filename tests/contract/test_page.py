@@ -197,7 +197,7 @@ def test_text_stands_out(scheme: str, pages, show: Open) -> None:
 def test_curves_read_by_mouse_and_keys(pages, show: Open) -> None:
     page = show(pages["one"])
     titles = page.evaluate("[...document.querySelectorAll('.chart figcaption')].map(e => e.textContent)")
-    assert len(titles) == 4
+    assert len(titles) == 5
     assert any("Linf" in title for title in titles)
     assert any("L2" in title for title in titles)
     assert page.evaluate("document.querySelector('.tip').hidden")

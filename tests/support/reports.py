@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -24,6 +25,7 @@ from freqrobust.results.analysis import AnalysisResult, AnalysisTable, PictureRe
 from freqrobust.results.analysis_record import AnalysisRecord
 from freqrobust.results.corruptions import CorruptionRow, CorruptionSummary
 from freqrobust.results.diagnosis import Check, Diagnosis
+from freqrobust.results.distances import DistanceRecord
 from freqrobust.results.gate_record import Comparison, GateRecord, RegressionRow, ThresholdRow
 from freqrobust.results.records import Warned
 from freqrobust.results.reporter import reports
@@ -258,7 +260,10 @@ def decorated(report: Report, text: str) -> Report:
     for one in [*found.cells, *found.worst_case]:
         one.defense_spec = spec if one.defense_spec != "undefended" else "undefended"
     for cell in found.cells:
-        cell.attack_spec = f"{text} {cell.attack_spec}" if cell.attack == "pgd" else cell.attack_spec
+        if cell.attack == "pgd":
+            cell.attack_spec = f"{text} {cell.attack_spec}"
+    for cell in (c for c in found.cells if c.model == 0 and c.attack_params.get("eps") == 0.05):  # a comment has limits
+        cell.distances = DistanceRecord.of("linf", np.linspace(0, 0.1, cell.n))
     found.cells[1].notes, found.cells[1].breakdown = [text], {text: 1}
     found.worst_case[0].by_checks = 1
     broken = next(cell for cell in found.cells if cell.attack == "hfc")
