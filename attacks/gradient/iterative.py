@@ -46,6 +46,9 @@ class IterativeGradientAttack(Attack):
     target: Literal["none", "least-likely", "next", "random"] = Field(
         "none", description="class whose loss is minimised instead; none: an untargeted attack"
     )
+    eight_bit: bool = Field(
+        False, description="examples whose pixels are multiples of 1/255, rounded within the budget in every step"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Any:
@@ -79,9 +82,11 @@ class IterativeGradientAttack(Attack):
             better,
             loss_for,
         )
+        from freqrobust.attacks.gradient.regions import EightBit
 
         loss = loss_for(context.criterion, self.loss, self.target != "none")
-        ascent = Ascent(self.space(), self.steps, loss, self.eot_used(context.eot))
+        space = EightBit(self.space(), self.norm, self.eps) if self.eight_bit else self.space()
+        ascent = Ascent(space, self.steps, loss, self.eot_used(context.eot))
         targets = self._targets(model, images, labels, context)
         if context.goal == "maximize":
             best = best_loss = None

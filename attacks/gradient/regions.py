@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 import torch
 
+from freqrobust.numerics.eight_bit import nearest_within
 from freqrobust.numerics.frequency import Shape, band_pass
 from freqrobust.numerics.norms import farthest_l1, length, per_sample, project, steepest
 from freqrobust.numerics.threat import StepNorm as Norm
@@ -184,6 +185,49 @@ class BandRegion:
 
     def keep(self, which: torch.Tensor) -> Region:
         return BandRegion(self.space, self.origin[which])
+
+
+@dataclass(frozen=True)
+class EightBit:
+    """Another space, whose images have pixels that are multiples of 1/255; its points are not rounded.
+
+    The gradient at an image is used as that of its point, as if rounding had the derivative 1 (the straight-through
+    estimator of Bengio, Leonard, Courville 2013). What rounding adds to a perturbation is in all frequencies.
+    """
+
+    space: Space
+    norm: Norm
+    eps: float
+
+    def region(self, origin: torch.Tensor) -> Region:
+        return EightBitRegion(self, origin, self.space.region(origin))
+
+    def origin_point(self, origin: torch.Tensor) -> torch.Tensor:
+        return self.space.origin_point(origin)
+
+    def random_point(self, origin: torch.Tensor, context: AttackContext, stream: str) -> torch.Tensor:
+        return self.space.random_point(origin, context, stream)
+
+    def vertex(self, origin: torch.Tensor, signs: torch.Tensor) -> torch.Tensor:
+        return self.space.vertex(origin, signs)
+
+
+@dataclass(frozen=True)
+class EightBitRegion:
+    """A region, with its images rounded to 8 bits within the budget."""
+
+    space: EightBit
+    origin: torch.Tensor
+    exact: Region
+
+    def image(self, point: torch.Tensor) -> torch.Tensor:
+        return nearest_within(self.exact.image(point), self.origin, self.space.norm, self.space.eps)
+
+    def step(self, point: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        return self.exact.step(point, gradient)
+
+    def keep(self, which: torch.Tensor) -> Region:
+        return EightBitRegion(self.space, self.origin[which], self.exact.keep(which))
 
 
 def _size(delta: torch.Tensor, norm: Norm) -> torch.Tensor:

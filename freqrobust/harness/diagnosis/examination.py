@@ -221,9 +221,11 @@ class Examination:
         def work() -> dict[str, Any]:
             model, batches, seed = run.target_model(), run.batches, run.run.seed
             if source is None:
-                return measure(plugin_spec, model, batches, self.clean, None, seed, among=among).to_piece()
+                return measure(
+                    plugin_spec, model, batches, self.clean, None, seed, among=among, rounding=False
+                ).to_piece()
             targets = [(model, self.clean)]
-            (outcome,) = measure_transfer(plugin_spec, source.target_model(), batches, targets, seed, among)
+            (outcome,) = measure_transfer(plugin_spec, source.target_model(), batches, targets, seed, among, False)
             return outcome.to_piece()
 
         purpose = "transfer" if source is not None else "attack"
