@@ -1,12 +1,15 @@
 """The sets of allowed examples, with their steps and projections, for ``freqrobust.attacks.gradient.ascent``.
 
-The ascent moves *points*; the model gets the *image* of a point. In a ball of pixels both are the same.
+The ascent moves *points*; the model gets the *image* of a point. In a ball of pixels both are the same. With ``eight_bit``
+the pixels of images are rounded to multiples of 1/255 within the budget, while points are not. The gradient at an image
+is used as that of its point, as if rounding had the derivative 1 (the straight-through estimator of Bengio, Leonard,
+Courville 2013).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 
@@ -15,6 +18,9 @@ from freqrobust.numerics.frequency import Shape, band_pass
 from freqrobust.numerics.norms import farthest_l1, length, per_sample, project, steepest
 from freqrobust.numerics.threat import StepNorm as Norm
 from freqrobust.plugins.context import AttackContext
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Region(Protocol):
@@ -26,7 +32,7 @@ class Region(Protocol):
     def step(self, point: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
         """One step of ascent from a point, projected onto the region; ``gradient`` is taken at the point's image."""
 
-    def keep(self, which: torch.Tensor) -> Region:
+    def keep(self, which: torch.Tensor) -> Self:
         """The region of a subset of the samples."""
 
 
@@ -59,6 +65,7 @@ class Ball:
     eps: float
     step_size: float
     sparsity: float = 0.0
+    eight_bit: bool = False
 
     def region(self, origin: torch.Tensor) -> Region:
         if self.norm == "linf":
@@ -90,20 +97,32 @@ class BallRegion:
     high: torch.Tensor | None = None
 
     def image(self, point: torch.Tensor) -> torch.Tensor:
-        return point
+        s = self.space
+        return nearest_within(point, self.origin, s.norm, s.eps) if s.eight_bit else point
 
     def step(self, point: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
         s = self.space
         if s.norm == "l1":
             share = s.step_size / max(1, round(s.sparsity * point[0].numel()))
-            moved = farthest_l1(gradient, point, s.step_size, share)
-            return project(moved, self.origin, s.norm, s.eps)
-        moved = point.add(steepest(gradient, s.norm), alpha=s.step_size)
-        if self.low is not None and self.high is not None:
-            return torch.clamp(moved, self.low, self.high)
-        return project(moved, self.origin, s.norm, s.eps)
+            return self.project(farthest_l1(gradient, point, s.step_size, share))
+        return self.project(point.add(steepest(gradient, s.norm), alpha=s.step_size))
 
-    def keep(self, which: torch.Tensor) -> Region:
+    def step_of(
+        self, point: torch.Tensor, gradient: torch.Tensor, size: torch.Tensor, pixels: torch.Tensor
+    ) -> torch.Tensor:
+        """One step of a size of its own for each sample, ``(N,)``; for L1 on so many ``pixels (N,)``."""
+        s = self.space
+        if s.norm == "l1":
+            return self.project(farthest_l1(gradient, point, size[:, None], (size / pixels)[:, None]))
+        return self.project(point + per_sample(size, point) * steepest(gradient, s.norm))
+
+    def project(self, point: torch.Tensor) -> torch.Tensor:
+        """The image in [0, 1] and in the ball that a step to ``point`` lands on."""
+        if self.low is not None and self.high is not None:
+            return torch.clamp(point, self.low, self.high)
+        return project(point, self.origin, self.space.norm, self.space.eps)
+
+    def keep(self, which: torch.Tensor) -> BallRegion:
         low, high = (part[which] if part is not None else None for part in (self.low, self.high))
         return BallRegion(self.space, self.origin[which], low, high)
 
@@ -117,6 +136,8 @@ class Band:
     the perturbation until nothing has to be clipped would avoid them, but a single black or white pixel would scale it
     to zero. As the points themselves are not clipped, these components do not accumulate over the steps.
 
+    Rounding to 8 bits adds components of all frequencies.
+
     For L2 a step and the projection are exact, as the band is a linear subspace. For Linf neither has a closed
     form: a step goes along the filtered sign of the filtered gradient. The projection is ``ROUNDS`` rounds of
     Dykstra's algorithm (Boyle and Dykstra 1986), which approaches the nearest point of ball and band; a result that is
@@ -129,6 +150,7 @@ class Band:
     low: float
     high: float
     shape: Shape = "circle"
+    eight_bit: bool = False
 
     def filter(self, images: torch.Tensor) -> torch.Tensor:
         """The part of the images that lies in the band."""
@@ -172,7 +194,9 @@ class BandRegion:
     origin: torch.Tensor
 
     def image(self, point: torch.Tensor) -> torch.Tensor:
-        return (self.origin + point).clamp_(0, 1)
+        image = (self.origin + point).clamp_(0, 1)
+        s = self.space
+        return nearest_within(image, self.origin, s.norm, s.eps) if s.eight_bit else image
 
     def step(self, point: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
         s = self.space
@@ -183,51 +207,8 @@ class BandRegion:
         direction = direction / per_sample(_size(direction, s.norm).clamp_min(1e-12), direction)
         return s.fit(point.add(direction, alpha=s.step_size))
 
-    def keep(self, which: torch.Tensor) -> Region:
+    def keep(self, which: torch.Tensor) -> BandRegion:
         return BandRegion(self.space, self.origin[which])
-
-
-@dataclass(frozen=True)
-class EightBit:
-    """Another space, whose images have pixels that are multiples of 1/255; its points are not rounded.
-
-    The gradient at an image is used as that of its point, as if rounding had the derivative 1 (the straight-through
-    estimator of Bengio, Leonard, Courville 2013). What rounding adds to a perturbation is in all frequencies.
-    """
-
-    space: Space
-    norm: Norm
-    eps: float
-
-    def region(self, origin: torch.Tensor) -> Region:
-        return EightBitRegion(self, origin, self.space.region(origin))
-
-    def origin_point(self, origin: torch.Tensor) -> torch.Tensor:
-        return self.space.origin_point(origin)
-
-    def random_point(self, origin: torch.Tensor, context: AttackContext, stream: str) -> torch.Tensor:
-        return self.space.random_point(origin, context, stream)
-
-    def vertex(self, origin: torch.Tensor, signs: torch.Tensor) -> torch.Tensor:
-        return self.space.vertex(origin, signs)
-
-
-@dataclass(frozen=True)
-class EightBitRegion:
-    """A region, with its images rounded to 8 bits within the budget."""
-
-    space: EightBit
-    origin: torch.Tensor
-    exact: Region
-
-    def image(self, point: torch.Tensor) -> torch.Tensor:
-        return nearest_within(self.exact.image(point), self.origin, self.space.norm, self.space.eps)
-
-    def step(self, point: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        return self.exact.step(point, gradient)
-
-    def keep(self, which: torch.Tensor) -> Region:
-        return EightBitRegion(self.space, self.origin[which], self.exact.keep(which))
 
 
 def _size(delta: torch.Tensor, norm: Norm) -> torch.Tensor:

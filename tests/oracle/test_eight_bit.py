@@ -110,7 +110,7 @@ class Small(nn.Module):
         return torch.tanh((x.flatten(1) - 0.5) @ self.first) @ self.second
 
 
-SPECS = ["fgsm:", "pgd:steps=8,", "pgd:steps=4,restarts=3,", "lowfreq-pgd:radius=2,steps=8,"]
+SPECS = ["fgsm:", "pgd:steps=8,", "apgd:steps=8,", "pgd:steps=4,restarts=3,", "lowfreq-pgd:radius=2,steps=8,"]
 
 
 @pytest.mark.parametrize("goal", ["decide", "maximize"])
