@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from torch import nn
 
 from freqrobust.core.errors import PluginError
 from freqrobust.harness.batches import Batches, Timer
@@ -330,8 +331,11 @@ def run_attack(
     images: torch.Tensor,
     labels: torch.Tensor,
     context: AttackContext,
+    watch: Callable[[nn.Module], nn.Module] = lambda view: view,
 ) -> torch.Tensor:
     """The attack's images for one batch, checked against what it declares.
+
+    ``watch`` may put a module around the model that the attack is given.
 
     Raises:
         PluginError: wrong type, shape or range, not finite, or outside of the budget.
@@ -341,7 +345,7 @@ def run_attack(
         target_model.attacked(context.ids, plugin_spec.spec, draws) as view,
         torch.set_grad_enabled(attack.needs_gradient),
     ):
-        changed = attack.perturb(view, images.clone(), labels.clone(), context)
+        changed = attack.perturb(watch(view), images.clone(), labels.clone(), context)
     name = plugin_spec.spec
     if not isinstance(changed, torch.Tensor):
         raise PluginError(f"{name} should return images, but returned a {type(changed).__name__}")
