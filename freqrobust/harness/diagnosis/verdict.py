@@ -45,7 +45,8 @@ def verdict(examined: Examined, meaningless: str | None) -> tuple[Verdict, str]:
 
 def _allowed(check: Check, n: int) -> float:
     """How many additional samples of ``n`` the attack of a check may misclassify."""
-    return allowed(n) if check.threshold is None or check.unit == "share" else check.threshold
+    own = check.threshold if check.unit == "samples" else None
+    return max(allowed(n), own or 0)
 
 
 def _points(check: Check, n: int) -> str:
