@@ -50,7 +50,7 @@ class APGD(GradientAttack):
         """The eps-ball, within [0, 1]."""
         from freqrobust.attacks.gradient.regions import Ball
 
-        return Ball(self.norm, self.eps, self.eps)
+        return Ball(self.norm, self.eps, self.eps, eight_bit=self.eight_bit)
 
     def stages(self, context: AttackContext) -> Sequence[Stage]:
         from freqrobust.attacks.gradient.ascent import Ascent, loss_for

@@ -30,6 +30,9 @@ class FGSM(Attack):
 
     eps: Number = Field(8 / 255, ge=0, description="budget, in the norm's unit; 8/255 is accepted")
     norm: StepNorm = Field("linf", description="norm of the budget")
+    eight_bit: bool = Field(
+        False, description="examples whose pixels are multiples of 1/255, rounded within the budget"
+    )
 
     @model_validator(mode="after")
     def _eps_in_pixels(self) -> Any:
@@ -40,9 +43,12 @@ class FGSM(Attack):
         self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
     ) -> torch.Tensor:
         from freqrobust.attacks.gradient.ascent import loss_and_gradient, loss_for
+        from freqrobust.numerics.eight_bit import nearest_within
         from freqrobust.numerics.norms import farthest_l1, project, steepest
 
         _, _, gradient = loss_and_gradient(model, images, labels, None, loss_for(context.criterion), context.eot)
         if self.norm == "l1":
-            return farthest_l1(gradient, images, self.eps)
-        return project(images + self.eps * steepest(gradient, self.norm), images, self.norm, self.eps)
+            found = farthest_l1(gradient, images, self.eps)
+        else:
+            found = project(images + self.eps * steepest(gradient, self.norm), images, self.norm, self.eps)
+        return nearest_within(found, images, self.norm, self.eps) if self.eight_bit else found

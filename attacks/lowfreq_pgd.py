@@ -45,7 +45,7 @@ class LowFrequencyPGD(IterativeGradientAttack):
         from freqrobust.attacks.gradient.regions import Band
 
         step = self.resolved_params()["step_size"]
-        return Band(self.norm, self.eps, step, self.low, self.radius, self.shape)
+        return Band(self.norm, self.eps, step, self.low, self.radius, self.shape, self.eight_bit)
 
     def perturb(
         self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext

@@ -48,4 +48,4 @@ class PGD(IterativeGradientAttack):
         from freqrobust.attacks.gradient.regions import Ball
 
         resolved = self.resolved_params()
-        return Ball(self.norm, self.eps, resolved["step_size"], resolved["sparsity"] or 0.0)
+        return Ball(self.norm, self.eps, resolved["step_size"], resolved["sparsity"] or 0.0, self.eight_bit)

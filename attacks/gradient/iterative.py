@@ -46,6 +46,9 @@ class GradientAttack(Attack):
         le=MOST,
         description="random draws averaged in every step; default 1, or 10 if the defense is stochastic",
     )
+    eight_bit: bool = Field(
+        False, description="examples whose pixels are multiples of 1/255, rounded within the budget in every step"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Any:

@@ -1,6 +1,9 @@
 """The sets of allowed examples, with their steps and projections, for ``freqrobust.attacks.gradient.ascent``.
 
-The ascent moves *points*; the model gets the *image* of a point. In a ball of pixels both are the same.
+The ascent moves *points*; the model gets the *image* of a point. In a ball of pixels both are the same. With ``eight_bit``
+the pixels of images are rounded to multiples of 1/255 within the budget, while points are not. The gradient at an image
+is used as that of its point, as if rounding had the derivative 1 (the straight-through estimator of Bengio, Leonard,
+Courville 2013).
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 
+from freqrobust.numerics.eight_bit import nearest_within
 from freqrobust.numerics.frequency import Shape, band_pass
 from freqrobust.numerics.norms import farthest_l1, length, per_sample, project, steepest
 from freqrobust.numerics.threat import StepNorm as Norm
@@ -61,6 +65,7 @@ class Ball:
     eps: float
     step_size: float
     sparsity: float = 0.0
+    eight_bit: bool = False
 
     def region(self, origin: torch.Tensor) -> Region:
         if self.norm == "linf":
@@ -92,7 +97,8 @@ class BallRegion:
     high: torch.Tensor | None = None
 
     def image(self, point: torch.Tensor) -> torch.Tensor:
-        return point
+        s = self.space
+        return nearest_within(point, self.origin, s.norm, s.eps) if s.eight_bit else point
 
     def step(self, point: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
         s = self.space
@@ -130,6 +136,8 @@ class Band:
     the perturbation until nothing has to be clipped would avoid them, but a single black or white pixel would scale it
     to zero. As the points themselves are not clipped, these components do not accumulate over the steps.
 
+    Rounding to 8 bits adds components of all frequencies.
+
     For L2 a step and the projection are exact, as the band is a linear subspace. For Linf neither has a closed
     form: a step goes along the filtered sign of the filtered gradient. The projection is ``ROUNDS`` rounds of
     Dykstra's algorithm (Boyle and Dykstra 1986), which approaches the nearest point of ball and band; a result that is
@@ -142,6 +150,7 @@ class Band:
     low: float
     high: float
     shape: Shape = "circle"
+    eight_bit: bool = False
 
     def filter(self, images: torch.Tensor) -> torch.Tensor:
         """The part of the images that lies in the band."""
@@ -185,7 +194,9 @@ class BandRegion:
     origin: torch.Tensor
 
     def image(self, point: torch.Tensor) -> torch.Tensor:
-        return (self.origin + point).clamp_(0, 1)
+        image = (self.origin + point).clamp_(0, 1)
+        s = self.space
+        return nearest_within(image, self.origin, s.norm, s.eps) if s.eight_bit else image
 
     def step(self, point: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
         s = self.space

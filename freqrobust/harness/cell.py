@@ -10,11 +10,13 @@ from typing import Literal
 
 import numpy as np
 import torch
+from torch import nn
 
 from freqrobust.core.errors import PluginError
 from freqrobust.harness.batches import Batches, Timer
 from freqrobust.harness.outcome import NORMS, Outcome
 from freqrobust.harness.preparation import prepared
+from freqrobust.harness.rounding import Rounding
 from freqrobust.harness.target_model import Prediction, TargetModel
 from freqrobust.numerics.norms import TOLERANCE, allowance, norms
 from freqrobust.numerics.threat import norm_name
@@ -83,10 +85,13 @@ def add_examples(
     prediction: Prediction,
     labels: torch.Tensor,
     perturbations: torch.Tensor,
-) -> None:
+) -> np.ndarray:
     """Record what an attack reached on the samples at the positions ``where``.
 
     Adversarial samples are not robust; the perturbations of those that are correct on the clean image are measured.
+
+    Returns:
+        Those of the samples whose example is adversarial and whose clean image is correct, ``(N,)``.
     """
     adversarial = prediction.is_adversarial(labels).cpu().numpy()
     outcome.predictions[where] = prediction.classes.cpu().numpy()
@@ -94,6 +99,8 @@ def add_examples(
     success = adversarial & clean.right[where]
     for norm in NORMS:
         outcome.examples[norm][where[success]] = norms(perturbations, norm).cpu().numpy()[success]
+    found: np.ndarray = success
+    return found
 
 
 def _warn_non_finite(outcome: Outcome, target_model: TargetModel, what: str) -> None:
@@ -112,6 +119,7 @@ def measure(
     seed: int,
     sweeping: bool = False,
     among: np.ndarray | None = None,
+    rounding: bool = True,
 ) -> Outcome:
     """One attack on one target model.
 
@@ -124,13 +132,14 @@ def measure(
         seed: the seed of the run.
         sweeping: keep the signs of the perturbations, from which the next larger eps is initialised.
         among: the samples that an adversarial attack may change, ``(n,)``; the others stay as they are.
+        rounding: predict the successful examples again with pixels rounded to 8 bits.
 
     Raises:
         PluginError: the attack broke its contract.
     """
     if plugin_spec.plugin.kind == "shift":
         return _shift(plugin_spec, target_model, batches, seed)
-    return _adversarial(plugin_spec, target_model, batches, clean, lower, seed, sweeping, among)
+    return _adversarial(plugin_spec, target_model, batches, clean, lower, seed, sweeping, among, rounding)
 
 
 def _shift(plugin_spec: PluginSpec[Attack], target_model: TargetModel, batches: Batches, seed: int) -> Outcome:
@@ -160,9 +169,11 @@ def _adversarial(
     seed: int,
     sweeping: bool,
     among: np.ndarray | None,
+    rounding: bool,
 ) -> Outcome:
     timer, attack = Timer(target_model, batches), plugin_spec.plugin
     outcome = unattacked(clean)
+    rounded = Rounding(target_model, outcome, attack.threat()) if rounding else None
     inherited = np.zeros(len(batches.data), dtype=bool)
     if lower is not None:
         inherited = clean.right & ~lower.right
@@ -170,6 +181,8 @@ def _adversarial(
         outcome.predictions[inherited] = lower.predictions[inherited]
         for norm in NORMS:
             outcome.examples[norm][inherited] = lower.examples[norm][inherited]
+        if rounded is not None:
+            rounded.inherit(inherited, lower)
     # of a stochastic defense every sample is attacked: one that is correct by a narrow majority may change by chance
     attacked = np.full(len(inherited), True) if target_model.stochastic else clean.right & ~inherited
     attacked &= among if among is not None else True
@@ -191,7 +204,9 @@ def _adversarial(
         prediction = target_model.predict(changed, ids)
         if signs is not None:
             signs[where] = np.packbits(_upwards(changed, images).flatten(1).cpu().numpy(), axis=1)
-        add_examples(outcome, clean, where, prediction, labels, changed - images)
+        success = add_examples(outcome, clean, where, prediction, labels, changed - images)
+        if rounded is not None:
+            rounded.add(where, success, changed, images, labels, ids)
 
     batches.each(positions, work)
     outcome.signs, outcome.warnings = signs, messages
@@ -219,6 +234,7 @@ def measure_transfer(
     targets: list[tuple[TargetModel, Outcome]],
     seed: int,
     among: np.ndarray | None = None,
+    rounding: bool = True,
 ) -> list[Outcome]:
     """Examples made on one model (``maximize``, whether its predictions are correct or not), predicted by others.
 
@@ -232,6 +248,7 @@ def measure_transfer(
         targets: the models that predict them, each with its own clean pass.
         seed: the seed of the run.
         among: the samples that may be attacked, ``(n,)``; the others stay as they are.
+        rounding: predict the successful examples again with pixels rounded to 8 bits.
 
     Returns:
         One outcome for each target. Each counts its own predictions and the passes that made the examples.
@@ -242,6 +259,10 @@ def measure_transfer(
     attack = plugin_spec.plugin
     made, timers = Timer(source, batches), [Timer(target_model, batches) for target_model, _ in targets]
     outcomes = [unattacked(clean) for _, clean in targets]
+    threat = attack.threat()
+    rounded = [
+        Rounding(model, outcome, threat) for (model, _), outcome in zip(targets, outcomes, strict=True) if rounding
+    ]
     everyone = torch.arange(len(batches.data))
     context = AttackContext(everyone, seed, "maximize", eot=EOT if source.stochastic else 1)
     messages: list[tuple[str, str]] = []
@@ -252,9 +273,11 @@ def measure_transfer(
         images, labels, ids = batches.data.batch(chunk, batches.device)
         with recorded(plugin_spec.spec, messages):
             changed = run_attack(plugin_spec, attack, source, images, labels, context.batch(ids))
-        for (target_model, clean), outcome in zip(targets, outcomes, strict=True):
+        for index, ((target_model, clean), outcome) in enumerate(zip(targets, outcomes, strict=True)):
             prediction = target_model.predict(changed, ids)
-            add_examples(outcome, clean, chunk.numpy(), prediction, labels, changed - images)
+            success = add_examples(outcome, clean, chunk.numpy(), prediction, labels, changed - images)
+            if rounded:
+                rounded[index].add(chunk.numpy(), success, changed, images, labels, ids)
 
     attacked = np.any([clean.right for _, clean in targets], axis=0) | (not attack.batch_invariant)
     attacked &= among if among is not None else True
@@ -308,8 +331,11 @@ def run_attack(
     images: torch.Tensor,
     labels: torch.Tensor,
     context: AttackContext,
+    watch: Callable[[nn.Module], nn.Module] = lambda view: view,
 ) -> torch.Tensor:
     """The attack's images for one batch, checked against what it declares.
+
+    ``watch`` may put a module around the model that the attack is given.
 
     Raises:
         PluginError: wrong type, shape or range, not finite, or outside of the budget.
@@ -319,7 +345,7 @@ def run_attack(
         target_model.attacked(context.ids, plugin_spec.spec, draws) as view,
         torch.set_grad_enabled(attack.needs_gradient),
     ):
-        changed = attack.perturb(view, images.clone(), labels.clone(), context)
+        changed = attack.perturb(watch(view), images.clone(), labels.clone(), context)
     name = plugin_spec.spec
     if not isinstance(changed, torch.Tensor):
         raise PluginError(f"{name} should return images, but returned a {type(changed).__name__}")

@@ -25,6 +25,8 @@ class Outcome:
         right: the sample counts as right, ``(n,)``.
         predictions: predicted class, ``(n,)``; of the clean image where no example was tried.
         examples: by norm, how far the successful example of a sample is, ``(n,)``; infinite without one.
+        survives: the successful example of a sample is still adversarial and within the budget with pixels rounded to
+            8 bits, ``(n,)``; None where that was not looked at.
         signs: of the last perturbation of every sample that stayed robust, as packed bits; for the next eps of a sweep.
         warnings: code and message of what is reported about the cell.
         numbers: all else that is recorded of the cell.
@@ -33,6 +35,7 @@ class Outcome:
     right: np.ndarray
     predictions: np.ndarray
     examples: dict[Norm, np.ndarray] = field(default_factory=dict)
+    survives: np.ndarray | None = None
     signs: np.ndarray | None = None
     warnings: list[tuple[str, str]] = field(default_factory=list)
     numbers: CellNumbers = field(default_factory=CellNumbers)
@@ -50,6 +53,7 @@ class Outcome:
             "right": pack(self.right),
             "predictions": _encode(self.predictions.astype("<i4")),
             "examples": {norm: _encode(values.astype("<f4")) for norm, values in self.examples.items()},
+            "survives": pack(self.survives) if self.survives is not None else None,
             "signs": _encode(self.signs) if self.signs is not None else None,
             "warnings": self.warnings,
             "numbers": self.numbers.model_dump(mode="json"),
@@ -62,6 +66,7 @@ class Outcome:
             right=unpack(piece["right"], piece["n"]),
             predictions=_decode(piece["predictions"], "<i4"),
             examples={norm: _decode(text, "<f4") for norm, text in piece["examples"].items()},
+            survives=unpack(piece["survives"], piece["n"]) if piece["survives"] is not None else None,
             signs=_decode(piece["signs"], "u1").reshape(piece["n"], -1) if piece["signs"] is not None else None,
             warnings=[(code, message) for code, message in piece["warnings"]],
             numbers=CellNumbers.model_validate(piece["numbers"]),

@@ -165,6 +165,7 @@ def _perturbation(outcome: Outcome) -> PerturbationRecord:
         successes=int(found.sum()),
         linf_max=float(outcome.examples["linf"][found].max()),
         l2_mean=float(outcome.examples["l2"][found].mean()),
+        survive_rounding=int(outcome.survives.sum()) if outcome.survives is not None else None,
     )
 
 

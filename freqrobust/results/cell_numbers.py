@@ -23,12 +23,26 @@ class PerturbationRecord(_Part):
     successes: Annotated[int, Value("adversarial examples", operator.add)]
     linf_max: Annotated[float, Value("largest Linf norm", max)]
     l2_mean: Annotated[float, Value("mean L2 norm", dropped)]
+    survive_rounding: Annotated[int | None, Value("adversarial after rounding to 8 bits", operator.add, zero=True)] = (
+        Field(
+            None,
+            description="how many of them are still adversarial and within the budget with every pixel rounded to the "
+            "nearest multiple of 1/255; null without any, and for stochastic defenses",
+        )
+    )
 
     def merged(self, other: PerturbationRecord) -> PerturbationRecord:
         """The sizes of the examples of both."""
         total = self.successes + other.successes
         mean = (self.l2_mean * self.successes + other.l2_mean * other.successes) / max(1, total)
-        return PerturbationRecord(successes=total, linf_max=max(self.linf_max, other.linf_max), l2_mean=mean)
+        counts = [part.survive_rounding for part in (self, other) if part.successes]
+        known = [count for count in counts if count is not None]
+        return PerturbationRecord(
+            successes=total,
+            linf_max=max(self.linf_max, other.linf_max),
+            l2_mean=mean,
+            survive_rounding=sum(known) if counts and len(known) == len(counts) else None,
+        )
 
 
 class CellNumbers(_Part):

@@ -18,12 +18,14 @@ class Value:
         merge: the value over the samples of both parts, from the values of each.
         place: a column of the tables that have room, a footnote, or among the details.
         share: it is written in percent.
+        zero: it is also written where it is 0.
     """
 
     label: str
     merge: Callable[[Any, Any], Any]
     place: Literal["column", "note", "detail"] = "detail"
     share: bool = False
+    zero: bool = False
 
 
 def first(a: Any, b: Any) -> Any:

@@ -57,7 +57,7 @@ def _text(content: Any, value: Value) -> str:
         return "; ".join(map(str, content))
     if value.share:
         return f"{100 * content:.1f} %" if content is not None else ""
-    if not content:
+    if content is None or (not content and not value.zero):
         return ""
     return f"{content:.4g}" if isinstance(content, float) else str(content)
 

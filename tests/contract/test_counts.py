@@ -124,7 +124,9 @@ def test_only_samples_that_are_right_are_attacked_and_broken_ones_are_left(netwo
     assert clean.correct < 64
     assert attacked.backwards < 10 * clean.correct
     assert attacked.backwards >= clean.correct + 9 * attacked.correct
-    assert attacked.forwards == attacked.backwards + clean.correct
+    successes = attacked.perturbation.successes
+    # every example is predicted once by the exact model, and again where rounding to 8 bits changes it
+    assert 0 < attacked.forwards - attacked.backwards - clean.correct <= successes
 
 
 def test_clean_images_are_predicted_once_whatever_the_attacks(network, digits) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 from collections import Counter
@@ -19,6 +20,7 @@ from freqrobust.core.progress import Silent
 from freqrobust.harness.diagnosis.checks import FULL_CHECKS, grey
 from freqrobust.harness.diagnosis.examination import _watched
 from freqrobust.harness.diagnosis.examine import SAMPLES, SAMPLES_STOCHASTIC, Examined
+from freqrobust.harness.diagnosis.indicators import Indicator
 from freqrobust.harness.diagnosis.verdict import verdict
 from freqrobust.numerics import noise
 from freqrobust.numerics.threat import Norm, Threat
@@ -102,7 +104,8 @@ def test_no_problem_is_found_with_honest_models(network, digits, depth) -> None:
         robust = re.escape(f" of 64 samples robust at {Threat('linf', diagnosis.threat.eps).text})")
         if depth == "quick":
             sentence = (
-                rf"no problem found by 4 quick checks \(\d+{robust}; not tested with strong attacks, run --diagnose"
+                rf"no problem found by 5 quick checks \(\d+{robust}; the only strong attack that was tried, "
+                r"apgd:eps=0\.\d+,norm=linf,steps=20,loss=margin, misclassified [0-3] more"
             )
         else:
             sentence = rf"no problem found by {ran} checks \(\d+{robust}"
@@ -117,7 +120,7 @@ def test_hidden_gradients(network, digits, full_rounds) -> None:
     assert check(quick, "zero gradients").measured == 1
     found = of(full_rounds, "Rounds")
     assert found.verdict == "overestimated"
-    assert found.sentence.startswith("overestimated: ")
+    assert found.sentence.startswith("overestimated by at least ")
     assert check(found, "transfer").status == "failed"
     assert check(found, "large eps").status == "failed"
 
@@ -170,9 +173,11 @@ def test_a_weak_attack_is_found_out_by_the_number_known_in_closed_form() -> None
     found = report.diagnostics[0]
     assert breakable > 10
     assert check(found, "plain PGD").additional == breakable
+    points = math.floor(1000 * breakable / 120) / 10
     assert (
         found.sentence
-        == f"overestimated: pgd:eps=0.04,norm=linf,steps=20 misclassified {breakable} more of 120 samples at Linf 0.04"
+        == f"overestimated by at least {points:g} points: apgd:eps=0.04,norm=linf,steps=20,loss=margin misclassified "
+        f"{breakable} more of 120 samples at Linf 0.04"
     )
     assert report.worst_case[0].correct == 120 - breakable
     assert check(found, "single step").measured == 0
@@ -196,10 +201,50 @@ def test_near_chance_and_constant_predictions_mean_nothing(network, digits) -> N
     assert constant.verdict == "not meaningful"
 
 
-def test_the_quick_part_takes_three_forward_passes_and_one_backward_pass(network, digits) -> None:
-    found = run(network, digits).diagnostics[0]
-    assert (found.n, found.forwards, found.backwards) == (64, 3 * 64, 64)
+def test_the_quick_part_takes_three_passes_and_the_strong_attack_on_robust_samples(network, digits) -> None:
+    """Three forward passes and a backward pass; of a robust sample 20 gradients, and the prediction of the example."""
+    report = run(network, digits)
+    found, robust = report.diagnostics[0], report.cell("pgd").correct
+    strong = check(found, "strong attack")
+    assert (found.n, strong.threshold) == (64, 3)
     assert found.n <= SAMPLES
+    steps = found.backwards - 64
+    assert 20 * (robust - strong.additional) <= steps <= 20 * robust
+    assert found.forwards == 3 * 64 + steps + robust
+
+
+def test_the_strong_attack_is_not_run_without_robust_samples(network, digits) -> None:
+    found = run(network, digits, ["pgd:eps=0.5,steps=20"]).diagnostics[0]
+    assert (found.forwards, found.backwards) == (3 * 64, 64)
+    assert check(found, "strong attack").status == "not applicable"
+
+
+def test_a_weak_attack_is_found_out_by_the_quick_checks(network, digits) -> None:
+    found = run(network, digits, ["pgd:eps=0.1,steps=2,step_size=0.002"]).diagnostics[0]
+    strong = check(found, "strong attack")
+    points = math.floor(1000 * strong.additional / 64) / 10
+    assert found.verdict == "overestimated"
+    assert found.sentence == (
+        f"overestimated by at least {points:g} points: {strong.attack} misclassified {strong.additional} more of 64 "
+        "samples at Linf 0.1"
+    )
+
+
+def test_the_strong_attack_has_the_loss_of_the_criterion(network, digits) -> None:
+    found = run(network, digits, criterion="topk:k=2").diagnostics[0]
+    assert check(found, "strong attack").attack == "apgd:eps=0.1,norm=linf,steps=20"
+    assert check(found, "strong attack").status == "passed"
+
+
+@pytest.mark.parametrize(("additional", "expected"), [(6, "no problem found"), (7, "overestimated")])
+def test_the_strong_attack_may_misclassify_three_points(additional, expected) -> None:
+    one = made(additional).model_copy(update={"attack": "apgd:eps=1/255", "threshold": 6, "unit": "samples"})
+    name, sentence = verdict(Examined("quick", Threat("linf", 1 / 255), 200, 39, [one]), None)
+    assert name == expected
+    if expected == "overestimated":
+        assert sentence.startswith("overestimated by at least 3.5 points: apgd:eps=1/255 misclassified 7 more of 200")
+    else:
+        assert sentence.endswith("; the only strong attack that was tried, apgd:eps=1/255, misclassified 6 more")
 
 
 def test_softmax_and_inner_gradients_are_information(network, digits) -> None:
@@ -441,7 +486,7 @@ def test_checks_that_were_run_are_counted() -> None:
 def test_a_transfer_is_said_to_be_one() -> None:
     one = made(9).model_copy(update={"attack": "pgd:eps=1/255", "transferred": True})
     assert verdict(Examined("full", Threat("linf", 1 / 255), 200, 39, [one]), None)[1] == (
-        "overestimated: pgd:eps=1/255, transferred from the undefended model, misclassified 9 more of 200 samples "
+        "overestimated by at least 4.5 points: pgd:eps=1/255, transferred from the undefended model, misclassified 9 more of 200 samples "
         "at Linf 1/255"
     )
 
@@ -458,8 +503,9 @@ def test_every_check_is_listed_where_none_can_be_run(network, digits, monkeypatc
     monkeypatch.setattr(attacks, "get", get)
     found = run(network, digits, [plugin_spec], "full").diagnostics[0]
     missing = {c.name: c for c in found.checks if c.status == "not applicable"}
-    assert list(missing) == [c.name for c in FULL_CHECKS]
-    assert {name: c.source for name, c in missing.items()} == {c.name: c.source for c in FULL_CHECKS}
+    expected = [c for c in FULL_CHECKS if not isinstance(c, Indicator)]  # these watch the attack of the report
+    assert list(missing) == [c.name for c in expected]
+    assert {name: c.source for name, c in missing.items()} == {c.name: c.source for c in expected}
     assert missing.pop("transfer").reason
     assert {c.reason for c in missing.values()} == {"no pgd here"}
 

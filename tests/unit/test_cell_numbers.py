@@ -27,7 +27,7 @@ VALUES = {
     "breakdown": {"part-a": 1033, "part-b": 1039},
     "chance_accuracy": 0.1049,
     "clean_agreement": 0.2061,
-    "perturbation": {"successes": 1063, "linf_max": 0.0369, "l2_mean": 0.5387},
+    "perturbation": {"successes": 1063, "linf_max": 0.0369, "l2_mean": 0.5387, "survive_rounding": 1051},
     "distances": DistanceRecord.of("linf", np.array([0, 0.0117, 0.0417, 0.0619, 0.0871])).model_dump(),
     "seconds": 109.1,
     "forwards": 1093,
@@ -62,7 +62,7 @@ def full(make_report) -> Report:
 
 
 SHOWN = ["surrogate", "1013", "1019", "1021", "1031", "a first note", "a second note", "part-a 1033, part-b 1039"]
-SHOWN += ["10.5 %", "20.6 %", "1063", "0.0369", "0.5387", "0.0518", "0.0417", "109.1", "1093", "1097"]
+SHOWN += ["10.5 %", "20.6 %", "1063", "0.0369", "0.5387", "1051", "0.0518", "0.0417", "109.1", "1093", "1097"]
 #: As recorded, for other programs.
 RAW = {"10.5 %": "0.1049", "20.6 %": "0.2061"}
 
@@ -104,7 +104,7 @@ def test_parts_are_merged_by_the_declarations() -> None:
         inherited=2,
         notes=["a second note", "a third note"],
         breakdown={"part-b": 1, "part-c": 5},
-        perturbation={"successes": 937, "linf_max": 0.05, "l2_mean": 1.5},
+        perturbation={"successes": 937, "linf_max": 0.05, "l2_mean": 1.5, "survive_rounding": 7},
         distances=DistanceRecord.of("linf", np.array([np.inf])),
         seconds=0.9,
         forwards=7,
@@ -119,6 +119,7 @@ def test_parts_are_merged_by_the_declarations() -> None:
     assert both.distances.half_accuracy_eps == pytest.approx(0.0417)
     assert both.perturbation.l2_mean == pytest.approx(mean)
     assert (both.perturbation.successes, both.perturbation.linf_max) == (2000, 0.05)
+    assert both.perturbation.survive_rounding == 1058
     assert both.model_dump(exclude={"perturbation", "distances"}) == {
         "gradients": "surrogate",
         "votes": 1013,
@@ -133,6 +134,25 @@ def test_parts_are_merged_by_the_declarations() -> None:
         "forwards": 1100,
         "backwards": 1100,
     }
+
+
+def test_counts_of_rounded_examples_are_merged_where_there_are_examples() -> None:
+    def record(successes: int, survive: int | None) -> PerturbationRecord:
+        return PerturbationRecord(successes=successes, linf_max=0.1, l2_mean=1.0, survive_rounding=survive)
+
+    assert record(5, 0).merged(record(0, None)).survive_rounding == 0
+    assert record(0, None).merged(record(5, 3)).survive_rounding == 3
+    assert record(5, 2).merged(record(5, None)).survive_rounding is None  # not looked at
+    assert record(0, None).merged(record(0, None)).survive_rounding is None
+
+
+def test_no_example_that_survives_rounding_is_shown_as_zero(make_report) -> None:
+    report = make_report({"clean": 60, "fgsm": 40})
+    report.cells[-1].perturbation = PerturbationRecord(successes=9, linf_max=0.1, l2_mean=1.0, survive_rounding=0)
+    table = details(report)
+    assert table is not None
+    assert table.rows[-1][table.columns.index("adversarial after rounding to 8 bits")] == "0"
+    assert table.rows[0][table.columns.index("adversarial after rounding to 8 bits")] == "-"
 
 
 def test_a_missing_value_is_that_of_the_other_part() -> None:

@@ -1,21 +1,29 @@
 """The checks that run other attacks at the budget of the report.
 
-``FULL_CHECKS`` declares each of them once. The examination runs them in this order, and lists those that cannot be run
-as not applicable: adding a check means adding one entry.
+``FULL_CHECKS`` declares each of them once, and ``QUICK_CHECKS`` those that are always run. The examination runs them in
+this order, and lists those that cannot be run as not applicable: adding a check means adding one entry.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from freqrobust.harness.diagnosis.findings import ATHALYE, CARLINI, TRAMER, Finding
+from freqrobust.harness.diagnosis.findings import ATHALYE, CARLINI, CROCE, PINTOR, TRAMER, Finding, NotApplicable
+from freqrobust.harness.diagnosis.full_check import FullCheck
+from freqrobust.harness.diagnosis.indicators import (
+    LossStillRising,
+    ScaleOfGradients,
+    SilentSuccess,
+    StepsWithoutEffect,
+)
+from freqrobust.harness.diagnosis.traces import DRAWS, trace
 from freqrobust.harness.outcome import robust_under
 from freqrobust.numerics.threat import Threat
+from freqrobust.plugins.criterion import Misclassification
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,35 +32,15 @@ if TYPE_CHECKING:
     from freqrobust.harness.outcome import Outcome
 
 
-@dataclass(frozen=True)
-class FullCheck(ABC):
-    """One check.
-
-    Attributes:
-        name: as reports show it, different for each check.
-        source: the paper that recommends it.
-        misclassification_only: it says nothing about other criteria.
-    """
-
-    name: str
-    source: str
-    misclassification_only: bool = field(default=False, kw_only=True)
-
-    @abstractmethod
-    def run(self, examination: Examination) -> Finding:
-        """Run the check.
-
-        Attacks are run through ``examination.attack``, which runs each of them once, resumes it from the journal and
-        counts its examples in the worst case.
-
-        Raises:
-            NotApplicable: the check cannot be run.
-        """
-
-
 def reference(examination: Examination) -> Outcome:
     """PGD with 20 steps on all examined samples, which most checks are compared with."""
     return examination.attack("pgd", steps=20)[1]
+
+
+#: Steps of the strong attack of the quick checks, and the share of the examined samples that it may misclassify.
+STRONG_STEPS, STRONG_SHARE = 20, 0.03
+#: Standard deviation of the noise of averaged gradients, as a share of the change of a pixel if all change by the same.
+NOISE = 0.5
 
 
 @dataclass(frozen=True)
@@ -91,6 +79,52 @@ class AnotherAttack(FullCheck):
         if self.robust_to == "both":
             robust = robust & examination.reported
         return robust, robust & examination.sample
+
+
+@dataclass(frozen=True)
+class StrongAttack(FullCheck):
+    """Auto-PGD, on the samples that are robust in the report, must not misclassify many of them.
+
+    It is a part of the quick checks: it takes at most ``STRONG_STEPS`` gradients for each of these samples.
+    """
+
+    def run(self, examination: Examination) -> Finding:
+        if examination.stochastic:
+            raise NotApplicable("of a stochastic defense only the full checks run attacks")
+        robust = examination.reported & examination.sample
+        if not robust.any():
+            raise NotApplicable("no sample is robust in the report")
+        # the losses of other criteria are their own
+        usual = isinstance(examination.run.run.criterion.plugin, Misclassification)
+        params: dict[str, Any] = {"steps": STRONG_STEPS, **({"loss": "margin"} if usual else {})}
+        spec, outcome = examination.attack("apgd", robust, **params)
+        beyond = examination.misclassified(outcome)
+        reason = examination.additional(f"Auto-PGD with {STRONG_STEPS} steps, compared with the report", beyond)
+        threshold = max(examination.allowed, STRONG_SHARE * examination.n)
+        return Finding(beyond, reason, beyond, spec, threshold=threshold)
+
+
+@dataclass(frozen=True)
+class AveragedGradients(FullCheck):
+    """PGD with gradients averaged over noise must not misclassify samples that the exact gradient does not.
+
+    Where a loss is discontinuous, its gradient says nothing of the direction in which the loss increases, but its mean
+    over a neighbourhood does.
+    """
+
+    def run(self, examination: Examination) -> Finding:
+        if examination.stochastic:
+            raise NotApplicable("attacks average the gradients of a stochastic defense already")
+        threat = examination.threat
+        robust = reference(examination).right & examination.reported & examination.sample
+        typical = {"linf": 1.0, "l2": examination.pixels**-0.5, "l1": 1 / examination.pixels}[threat.norm]
+        given = {"eps": threat.eps, "norm": threat.norm, "steps": 20}
+        found = trace(examination, examination.plugin_spec("pgd", given), robust, NOISE * typical * threat.eps)
+        beyond = examination.misclassified(found.outcome)
+        about = (
+            f"PGD-20 with gradients averaged over {DRAWS} Gaussian perturbations, compared with PGD-20 and the report"
+        )
+        return Finding(beyond, examination.additional(about, beyond), beyond)
 
 
 def at_budgets(examination: Examination) -> dict[float, Outcome]:
@@ -144,6 +178,8 @@ class Combined(FullCheck):
         return Finding(beyond, examination.additional("compared with the report", beyond), beyond)
 
 
+QUICK_CHECKS: tuple[FullCheck, ...] = (StrongAttack("strong attack", CROCE),)
+
 FULL_CHECKS: tuple[FullCheck, ...] = (
     AnotherAttack(
         "plain PGD", CARLINI, "pgd", "20 steps, not initialised from a sweep", {"steps": 20}, robust_to="report"
@@ -179,7 +215,12 @@ FULL_CHECKS: tuple[FullCheck, ...] = (
         {"steps": 20, "loss": "margin"},
         misclassification_only=True,  # the losses of other criteria are their own
     ),
+    AveragedGradients("averaged gradients", TRAMER),
     IncreasingEps("increasing eps", ATHALYE),
     LargeEps("large eps", ATHALYE, misclassification_only=True),
+    LossStillRising("loss still rising", PINTOR),
+    SilentSuccess("silent success", PINTOR),
+    StepsWithoutEffect("steps without effect", PINTOR),
+    ScaleOfGradients("scale of gradients", PINTOR),
     Combined("all checks combined", CARLINI),
 )

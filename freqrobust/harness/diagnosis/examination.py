@@ -66,6 +66,7 @@ class _Budgeted(NamedTuple):
     attack: Attack
     threat: Threat
     outcome: Outcome
+    plugin_spec: PluginSpec[Attack]
 
 
 @dataclass
@@ -79,6 +80,7 @@ class Examination:
         reported: those that are robust to all attacks of the report at this threat, ``(n,)``.
         source: the undefended model, to transfer examples from; None when it is the one that is examined.
         found: the outcomes of the attacks of the checks.
+        by_gradients: the attacks of the report that use gradients, within the threat.
     """
 
     run: DefenseRun
@@ -89,6 +91,7 @@ class Examination:
     source: DefenseRun | None = None
     checks: list[Check] = field(default_factory=list)
     found: list[Outcome] = field(default_factory=list)
+    by_gradients: list[_Budgeted] = field(default_factory=list)
     _tried: dict[tuple[str, bool, bytes], Outcome | NotApplicable] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -102,7 +105,7 @@ class Examination:
 
     def quick(self) -> None:
         """Do outputs repeat, are there gradients, and is noise as strong as they are?"""
-        piece = self._remembered("quick", None, self.sample, lambda: _look(self))
+        piece = self.remembered("quick", None, self.sample, lambda: _look(self))
         noisy = Outcome.from_piece(piece["noise"])
         self.found.append(noisy)
         self._repeatability(piece)
@@ -142,6 +145,7 @@ class Examination:
 
     def what_was_run(self, by_gradients: list[_Budgeted]) -> None:
         """Did a gradient-based attack run within the threat, and did it receive gradients?"""
+        self.by_gradients = by_gradients
         about: dict[str, Any] = {"name": "gradient-based attacks", "source": CARLINI, "threat": self.record}
         blind = [entry for entry in by_gradients if any(code in BLIND for code, _ in entry.outcome.warnings)]
         reason = f"attacks of the report that use gradients of the defended model: {len(by_gradients)}"
@@ -152,9 +156,9 @@ class Examination:
         status = "failed" if blind or not by_gradients else "passed"
         self.checks.append(Check(**about, status=status, reason=reason))
 
-    # -- full checks ----------------------------------------------------------------------------------------
+    # -- checks that run attacks ----------------------------------------------------------------------------
 
-    def full(self, checks: Iterable[RunnableCheck]) -> None:
+    def attacks_of(self, checks: Iterable[RunnableCheck]) -> None:
         """Other attacks at the same budget, and other budgets."""
         criterion = self.run.run.criterion
         for check in checks:
@@ -186,13 +190,7 @@ class Examination:
         if transferred and self.source is None:
             raise NotApplicable("this is the undefended model")
         given = {"eps": self.threat.eps, "norm": self.threat.norm, **params}
-        shown = {**given, "eps": Threat(self.threat.norm, given["eps"]).eps_text}
-        try:
-            plugin = attacks.get(name).build(name, given)
-            plugin_spec = PluginSpec(name, plugin, {key: f"{value}" for key, value in shown.items()})
-            check_criterion(self.run.run.criterion, [plugin_spec])
-        except SpecError as error:
-            raise NotApplicable(str(error)) from error
+        plugin_spec = self.plugin_spec(name, given)
         among = self.sample if among is None else among
         key = (plugin_spec.spec, transferred, among.tobytes())
         if key not in self._tried:
@@ -201,6 +199,21 @@ class Examination:
         if isinstance(outcome, NotApplicable):
             raise outcome
         return plugin_spec.spec, outcome
+
+    def plugin_spec(self, name: str, given: dict[str, Any]) -> PluginSpec[Attack]:
+        """An attack with these parameters.
+
+        Raises:
+            NotApplicable: it is not installed, has no such parameter, or does not take the criterion.
+        """
+        shown = {**given, "eps": Threat(self.threat.norm, given["eps"]).eps_text}
+        try:
+            plugin = attacks.get(name).build(name, given)
+            plugin_spec = PluginSpec(name, plugin, {key: f"{value}" for key, value in shown.items()})
+            check_criterion(self.run.run.criterion, [plugin_spec])
+        except SpecError as error:
+            raise NotApplicable(str(error)) from error
+        return plugin_spec
 
     def misclassified(self, outcome: Outcome, robust: np.ndarray | None = None) -> int:
         """How many of the samples that are robust, in the report unless given, an attack misclassified."""
@@ -221,21 +234,23 @@ class Examination:
         def work() -> dict[str, Any]:
             model, batches, seed = run.target_model(), run.batches, run.run.seed
             if source is None:
-                return measure(plugin_spec, model, batches, self.clean, None, seed, among=among).to_piece()
+                return measure(
+                    plugin_spec, model, batches, self.clean, None, seed, among=among, rounding=False
+                ).to_piece()
             targets = [(model, self.clean)]
-            (outcome,) = measure_transfer(plugin_spec, source.target_model(), batches, targets, seed, among)
+            (outcome,) = measure_transfer(plugin_spec, source.target_model(), batches, targets, seed, among, False)
             return outcome.to_piece()
 
         purpose = "transfer" if source is not None else "attack"
         try:
             with running_user_code(f"{plugin_spec.spec} failed"):
-                outcome = Outcome.from_piece(self._remembered(purpose, plugin_spec, among, work))
+                outcome = Outcome.from_piece(self.remembered(purpose, plugin_spec, among, work))
         except FreqRobustError as error:  # the other checks are kept
             return NotApplicable(one_line(error))
         self.found.append(outcome)
         return outcome
 
-    def _remembered(
+    def remembered(
         self,
         purpose: str,
         plugin_spec: PluginSpec[Attack] | None,
@@ -257,14 +272,15 @@ class Examination:
         return piece
 
     def _judge(self, name: str, source: str, finding: Finding) -> None:
+        threshold = self.allowed if finding.threshold is None else finding.threshold
         self.checks.append(
             Check(
                 name=name,
-                status="failed" if finding.measured > self.allowed else "passed",
+                status="failed" if finding.measured > threshold else "passed",
                 measured=finding.measured,
-                threshold=self.allowed,
-                unit="samples",
-                n=self.n,
+                threshold=threshold,
+                unit="share" if finding.share else "samples",
+                n=self.n if finding.n is None else finding.n,
                 threat=self.record,
                 attack=finding.attack,
                 transferred=finding.transferred,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from freqrobust.harness.diagnosis.checks import FULL_CHECKS
+from freqrobust.harness.diagnosis.checks import FULL_CHECKS, QUICK_CHECKS
 from freqrobust.harness.diagnosis.examination import Examination, _Budgeted
 from freqrobust.harness.diagnosis.findings import CARLINI
 from freqrobust.harness.outcome import NORMS, Outcome, robust_under
@@ -67,7 +67,7 @@ def examine(
         adaptive: its cells under adaptive attacks.
         oblivious: its cells under oblivious attacks.
         depth: ``quick`` takes three forward passes and one backward pass per sample, more of a stochastic defense, whose
-            predictions are votes; ``full`` runs other attacks.
+            predictions are votes, and runs one strong attack on the robust samples; ``full`` runs other attacks.
         source: the undefended model, to transfer examples from; None when it is the one that is examined.
 
     Returns:
@@ -93,17 +93,21 @@ def examine(
         names = " and ".join(norm.capitalize() for norm in others)
         reason = f"{threat.norm.capitalize()} was examined; {names} was measured but not examined"
         work.inform("other norms", reason, CARLINI)
+    work.attacks_of(QUICK_CHECKS)
     if depth == "full":
-        work.full(FULL_CHECKS)
+        work.attacks_of(FULL_CHECKS)
     robust = robust_under(clean, [*outcomes, *work.found], threat)
     return Examined(depth, threat, int(sample.sum()), int((robust & sample).sum()), work.checks, work.found)
 
 
 def _budgeted(measured: Measurements) -> list[_Budgeted]:
     """The attacks with a budget above 0 that did not fail."""
-    pairs = [(plugin_spec.plugin, outcome) for plugin_spec, outcome in measured if isinstance(outcome, Outcome)]
-    threats = [(attack, attack.threat(), outcome) for attack, outcome in pairs]
-    return [_Budgeted(a, threat, outcome) for a, threat, outcome in threats if threat is not None and threat.eps > 0]
+    found = []
+    for plugin_spec, outcome in measured:
+        threat = plugin_spec.plugin.threat()
+        if isinstance(outcome, Outcome) and threat is not None and threat.eps > 0:
+            found.append(_Budgeted(plugin_spec.plugin, threat, outcome, plugin_spec))
+    return found
 
 
 def _choose(threats: set[Threat], clean: Outcome, outcomes: list[Outcome], sample: np.ndarray) -> Threat | None:

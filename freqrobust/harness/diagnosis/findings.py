@@ -9,6 +9,7 @@ ATHALYE = "Athalye, Carlini, Wagner 2018, sec. 3.1"
 CARLINI = "Carlini et al. 2019"
 TRAMER = "Tramer et al. 2020"
 CROCE = "Croce and Hein 2020"
+PINTOR = "Pintor et al. 2022"
 
 
 class NotApplicable(Exception):  # noqa: N818  # not an error: a result of a check
@@ -20,19 +21,25 @@ class Finding:
     """What a check counted.
 
     Attributes:
-        measured: samples; the check fails when they are more than the examination allows.
+        measured: samples, or a share of them; the check fails when it is more than the threshold.
         reason: what was counted, in words.
         beyond: samples that the check misclassified and that are robust in the report; None where the check does not
             count them.
         attack: the spec of the attack that was run.
         transferred: the attack was run on the undefended model.
+        threshold: None for what the examination allows.
+        share: ``measured`` and ``threshold`` are shares.
+        n: the samples that were looked at; None for all that are examined.
     """
 
-    measured: int
+    measured: float
     reason: str
     beyond: int | None = None
     attack: str | None = None
     transferred: bool = False
+    threshold: float | None = None
+    share: bool = False
+    n: int | None = None
 
 
 class RunnableCheck(Protocol):

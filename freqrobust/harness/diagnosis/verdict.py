@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from freqrobust.harness.diagnosis.examination import FEWEST, REPEATABILITY, allowed
 from freqrobust.harness.diagnosis.examine import Examined
 from freqrobust.results.diagnosis import Check, Verdict
@@ -25,10 +27,11 @@ def verdict(examined: Examined, meaningless: str | None) -> tuple[Verdict, str]:
     changing = [c for c in failed if c.name == REPEATABILITY]
     if changing:  # every other comparison then depends on random draws as well
         return "inconclusive", f"inconclusive: {changing[0].reason}"
-    stronger = [c for c in examined.checks if c.additional is not None and c.additional > allowed(examined.n)]
+    stronger = [c for c in examined.checks if c.additional is not None and c.additional > _allowed(c, examined.n)]
     if stronger:
         worst = max(stronger, key=lambda c: c.additional or 0)
-        return "overestimated", f"overestimated: {_subject(worst)} misclassified {worst.additional} more {of} at {at}"
+        by = f"overestimated by at least {_points(worst, examined.n)}"
+        return "overestimated", f"{by}: {_subject(worst)} misclassified {worst.additional} more {of} at {at}"
     if examined.robust == 0:
         return "nothing to check", f"nothing to check: 0 {of} robust at {at}"
     if failed:
@@ -38,6 +41,18 @@ def verdict(examined: Examined, meaningless: str | None) -> tuple[Verdict, str]:
     if examined.n < FEWEST:
         return "inconclusive", f"inconclusive: {examined.n} samples were examined, at least {FEWEST} are needed"
     return "no problem found", _no_problem(examined, f"{examined.robust} {of} robust at {at}")
+
+
+def _allowed(check: Check, n: int) -> float:
+    """How many additional samples of ``n`` the attack of a check may misclassify."""
+    own = check.threshold if check.unit == "samples" else None
+    return max(allowed(n), own or 0)
+
+
+def _points(check: Check, n: int) -> str:
+    """The additional samples in percentage points of those examined, rounded down."""
+    points = math.floor(1000 * (check.additional or 0) / n) / 10
+    return "1 point" if points == 1 else f"{points:g} points"
 
 
 def _subject(check: Check) -> str:
@@ -51,6 +66,10 @@ def _no_problem(examined: Examined, robust: str) -> str:
     ran = [c for c in examined.checks if c.status in ("passed", "failed")]
     quick = "quick " if examined.depth == "quick" else ""
     sentence = f"no problem found by {len(ran)} {quick}checks ({robust})"
-    if examined.depth == "quick":
-        return f"{sentence}; not tested with strong attacks, run --diagnose"
-    return sentence if any(c.attack for c in ran) else f"{sentence}; not tested with strong attacks"
+    tried = [c for c in ran if c.attack is not None]
+    if not tried:
+        return f"{sentence}; not tested with strong attacks" + (", run --diagnose" if quick else "")
+    if not quick:
+        return sentence
+    strong = max(tried, key=lambda c: c.additional or 0)
+    return f"{sentence}; the only strong attack that was tried, {strong.attack}, misclassified {strong.additional} more"
