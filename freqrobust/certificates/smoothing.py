@@ -80,9 +80,9 @@ class Smoothing(Certificate):
 
     def statement(self) -> str:
         return (
-            f"the smoothed classifier, which votes over infinitely many Gaussian draws, predicts the label within the L2 "
-            f"budget; statistical, wrong with probability at most {self.alpha:g} for each sample, from {self.n:,} draws; "
-            f"not about the defended model, which votes over a few copies; floating-point arithmetic without directed rounding"
+            f"the smoothed classifier, the majority over all Gaussian noise, predicts the label within the L2 budget, with "
+            f"probability {1 - self.alpha:g} for each sample, from {self.n:,} draws; it is another object than the "
+            f"defended model, which takes the votes of a few copies; not sound against floating-point rounding"
         )
 
     def passes(self) -> int:

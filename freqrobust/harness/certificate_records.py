@@ -127,7 +127,6 @@ def _record(
     }
     if isinstance(samples, str):
         return CertificateRecord(**values, correct=0, outcomes=None, status="failed", error=samples)
-    notes = [f"measured once with {samples.shared}"] if samples.shared is not None else []
     return CertificateRecord(
         **values,
         correct=int(samples.certified.sum()),
@@ -136,7 +135,7 @@ def _record(
         abstained=int(samples.abstained.sum()) if samples.abstained is not None else None,
         seconds=samples.seconds,
         forwards=samples.forwards,
-        notes=notes,
+        shared_with=samples.shared,
     )
 
 

@@ -228,7 +228,7 @@ def _checked(
     name = plugin_spec.spec
     if not isinstance(result, Certified):
         raise PluginError(f"{name} should return a freqrobust.Certified, but returned a {type(result).__name__}")
-    arrays = {}
+    arrays: dict[str, np.ndarray | None] = {}
     for key in ("certified", "radius", "abstained"):
         values = getattr(result, key)
         if values is None and key != "certified":

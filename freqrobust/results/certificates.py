@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import base64
 import operator
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 from pydantic import Field, computed_field, model_validator
 
 from freqrobust.plugins.certificate import Guarantee
-from freqrobust.results.cells import _Counted
+from freqrobust.results.cells import Cell, WorstCase, _Counted
 from freqrobust.results.records import ThreatRecord
-from freqrobust.results.value import Value, concatenated
+from freqrobust.results.value import Value, concatenated, first
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,6 +47,9 @@ class CertificateRecord(_Counted):
         0,
         description="of a statistical certificate: certified samples for which an attack on the defended model found an "
         "adversarial example within the threat; the certified object is another",
+    )
+    shared_with: Annotated[str | None, Value("measured together with", first, "note")] = Field(
+        None, description="spec of the certificate whose measurement this is, at another eps of the same sweep"
     )
     notes: Annotated[list[str], Value("", concatenated, "note")] = Field(
         [], description="what a reader has to know about it"
@@ -92,6 +95,10 @@ class CertificateRecord(_Counted):
     def certified_radii(self) -> NDArray[np.float32] | None:
         """The largest certified budget of every sample, ``(n,)``; None where there is none."""
         return decode_radii(self.radii) if self.radii is not None else None
+
+
+#: Everything of a report that is a number of samples out of all.
+Counted: TypeAlias = Cell | WorstCase | CertificateRecord
 
 
 def encode_radii(radii: NDArray[np.float32]) -> str:
