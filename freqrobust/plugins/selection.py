@@ -185,7 +185,7 @@ def parse_certificates(specs: Any) -> list[PluginSpec[Certificate]]:
         SpecError: a spec is wrong.
     """
     found: dict[str, PluginSpec[Certificate]] = {}
-    for spec in listed(specs, "certify", Certificate):
+    for spec in listed(specs, "certificates", Certificate):
         if isinstance(spec, PluginSpec):
             several = [spec]
         else:
