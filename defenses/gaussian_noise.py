@@ -24,3 +24,6 @@ class GaussianNoise(InputDefense):
         from freqrobust.numerics.noise import scoped_normal
 
         return images + self.sigma * scoped_normal(images)
+
+    def smoothing_sigma(self) -> float | None:
+        return self.sigma or None

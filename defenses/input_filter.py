@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from freqrobust.plugins.base import InputDefense
+from freqrobust.plugins.base import InputDefense, RemovedBand
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +23,9 @@ class LowPass(InputDefense):
 
         return low_pass(images, self.radius, self.shape)
 
+    def removed_band(self) -> RemovedBand | None:
+        return RemovedBand(self.radius, float("inf"), self.shape)
+
 
 class HighPass(InputDefense):
     """Keep only the frequencies with distance >= radius from DC, and optionally the mean."""
@@ -36,3 +39,7 @@ class HighPass(InputDefense):
 
         result = high_pass(images, self.radius, self.shape)
         return result + images.mean(dim=(-2, -1), keepdim=True) if self.keep_mean and self.radius > 0 else result
+
+    def removed_band(self) -> RemovedBand | None:
+        low = 1.0 if self.keep_mean else 0.0  # the distance of every frequency but DC is at least 1
+        return RemovedBand(low, self.radius, self.shape) if self.radius > low else None

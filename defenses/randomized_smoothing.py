@@ -32,6 +32,9 @@ class RandomizedSmoothing(Defense):
 
         return NoisyCopies(model, self.sigma, self.copies, soft=False)
 
+    def smoothing_sigma(self) -> float | None:
+        return self.sigma
+
     def surrogate(self, model: Any) -> Any:
         from freqrobust.defenses._ensembles import NoisyCopies
 

@@ -24,6 +24,9 @@ __all__ = [
     "AnalyzeConfig",
     "Attack",
     "AttackContext",
+    "Certificate",
+    "CertificateContext",
+    "Certified",
     "Criterion",
     "Defense",
     "DefenseContext",
@@ -60,6 +63,7 @@ if TYPE_CHECKING:
     from freqrobust.models.loading import load_model
     from freqrobust.numerics import noise
     from freqrobust.plugins.base import Attack, Defense, InputDefense
+    from freqrobust.plugins.certificate import Certificate, CertificateContext, Certified
     from freqrobust.plugins.context import AttackContext, DefenseContext
     from freqrobust.plugins.criterion import Criterion
     from freqrobust.results.analysis import AnalysisResult, AnalysisTable
@@ -76,6 +80,9 @@ _HOMES = {
     "AnalyzeConfig": "core.config",
     "Attack": "plugins.base",
     "AttackContext": "plugins.context",
+    "Certificate": "plugins.certificate",
+    "CertificateContext": "plugins.certificate",
+    "Certified": "plugins.certificate",
     "Criterion": "plugins.criterion",
     "Defense": "plugins.base",
     "DefenseContext": "plugins.context",

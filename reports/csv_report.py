@@ -7,6 +7,7 @@ from typing import IO, TYPE_CHECKING
 
 from freqrobust.core.text import one_line
 from freqrobust.results.cells import Cell
+from freqrobust.results.certificates import CertificateRecord
 from freqrobust.results.gate_view import gate_tables
 from freqrobust.results.reporter import Reporter
 from freqrobust.results.robustness_curve import budgets, robustness_curves
@@ -14,7 +15,7 @@ from freqrobust.results.summary import Entry, entry_of, model_labels, warning_te
 from freqrobust.results.view import facts
 
 if TYPE_CHECKING:
-    from freqrobust.results.cells import WorstCase
+    from freqrobust.results.certificates import Counted
     from freqrobust.results.diagnosis import Diagnosis
     from freqrobust.results.report import Report
 
@@ -23,7 +24,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff2
 
 
 class CSVReport(Reporter):
-    """One row a cell, a worst case and an eps of a robustness curve (RFC 4180), for data frames; rates are shares."""
+    """One row a cell, a worst case, a certificate and an eps of a robustness curve (RFC 4180); rates are shares."""
 
     def render(self, report: Report, target: IO[str]) -> None:
         self.render_many({"": report}, target)
@@ -55,10 +56,10 @@ def field(value: object) -> str:
 
 
 def _rows(name: str, report: Report) -> Iterator[dict[str, object]]:
-    """A dictionary for each cell, then for each worst case; what a row lacks is left out of it."""
+    """A dictionary for each cell, then for each worst case and certificate; what a row lacks is left out of it."""
     labels = model_labels(report)
     diagnoses = {entry_of(diagnosis): diagnosis for diagnosis in report.diagnostics}
-    records: list[Cell | WorstCase] = [*report.cells, *report.worst_case]
+    records: list[Counted] = [*report.cells, *report.worst_case, *report.certificates]
     for record in records:
         yield {
             "report": name,
@@ -133,11 +134,21 @@ def _gate(report: Report, labels: list[str]) -> Iterator[dict[str, object]]:
             }
 
 
-def _identity(record: Cell | WorstCase) -> dict[str, object]:
+def _identity(record: Counted) -> dict[str, object]:
     threat = {
         "norm": record.threat.norm if record.threat else None,
         "eps": record.threat.eps if record.threat else None,
     }
+    if isinstance(record, CertificateRecord):
+        return {
+            "attack": record.certificate_spec,
+            "kind": "certificate",
+            **threat,
+            "status": record.status,
+            "error": record.error,
+            "guarantee": record.guarantee,
+            "statement": record.statement,
+        }
     if not isinstance(record, Cell):
         return {"attack": "worst case", "kind": "worst case", **threat, "status": "ok"}
     return {
@@ -151,7 +162,7 @@ def _identity(record: Cell | WorstCase) -> dict[str, object]:
     }
 
 
-def _rates(record: Cell | WorstCase) -> dict[str, object]:
+def _rates(record: Counted) -> dict[str, object]:
     low, high = record.ci95 or (None, None)
     change = record.difference
     ends = change.ci95 if change else (None, None)
@@ -167,15 +178,16 @@ def _rates(record: Cell | WorstCase) -> dict[str, object]:
     }
 
 
-def _verdict(record: Cell | WorstCase, diagnoses: Mapping[Entry, Diagnosis]) -> dict[str, object]:
+def _verdict(record: Counted, diagnoses: Mapping[Entry, Diagnosis]) -> dict[str, object]:
     """The verdict, where it is about a robust accuracy."""
     diagnosis = diagnoses.get(entry_of(record))
-    if diagnosis is None or (isinstance(record, Cell) and record.kind == "shift"):
+    shift = isinstance(record, Cell) and record.kind == "shift"
+    if diagnosis is None or shift or isinstance(record, CertificateRecord):
         return {"verdict": None, "verdict_sentence": None}
     return {"verdict": diagnosis.verdict, "verdict_sentence": diagnosis.sentence}
 
 
-def _warnings(report: Report, record: Cell | WorstCase) -> str:
+def _warnings(report: Report, record: Counted) -> str:
     """The warnings about a cell; those about no cell are in the row of the clean accuracy of what they are about."""
     attack = record.attack_spec if isinstance(record, Cell) else None
     return "; ".join(

@@ -19,6 +19,7 @@ from freqrobust.reports.comparing import Comparing
 from freqrobust.reports.curves import Named, charts
 from freqrobust.reports.text import (
     AGAINST,
+    CERTIFIED,
     check_table,
     conditions,
     corruption_tables,
@@ -50,7 +51,7 @@ from freqrobust.results.view import facts, footnotes, notes
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-    from freqrobust.results.cells import Cell, WorstCase
+    from freqrobust.results.certificates import Counted
     from freqrobust.results.leaderboard import Board
     from freqrobust.results.report import Report
 
@@ -181,6 +182,7 @@ def _view(name: str, report: Report, index: int) -> dict[str, Any]:
         "statements": statements(report),
         "headline": _grid(report, headline(report)),
         "chance": any(at_chance(record) for measure in headline(report) for record in measure.found.values()),
+        "certified": CERTIFIED if report.certificates else "",
         "cells": list(_cells(report)),
         "entry": entry_head(report),
         "against": AGAINST,
@@ -207,7 +209,7 @@ def _view(name: str, report: Report, index: int) -> dict[str, Any]:
     }
 
 
-def _number(one: Cell | WorstCase | None, decimals: int) -> Number:
+def _number(one: Counted | None, decimals: int) -> Number:
     if one is None:
         return Number(None, "-")
     if one.accuracy is None or one.ci95 is None:

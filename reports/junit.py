@@ -9,13 +9,14 @@ from xml.etree import ElementTree
 
 from freqrobust.core.text import one_line
 from freqrobust.reports.text import AGAINST, accuracy, check_number, check_reason, conditions, difference, digits
+from freqrobust.results.cells import Cell
 from freqrobust.results.gate_view import gate_tables
 from freqrobust.results.reporter import Reporter
 from freqrobust.results.summary import diagnosed, entry_labels, entry_of, verdict_text, warning_text
 from freqrobust.results.view import facts, footnotes, name_of, notes, ranges
 
 if TYPE_CHECKING:
-    from freqrobust.results.cells import Cell
+    from freqrobust.results.certificates import CertificateRecord
     from freqrobust.results.report import Report
 
 
@@ -33,7 +34,7 @@ class _Case:
 
 
 class JUnit(Reporter):
-    """A test case for each cell, threshold, change from the baseline and check, in the JUnit form that CI systems read.
+    """A test case for each cell, certificate, threshold, change from the baseline and check, in the JUnit form that CI systems read.
 
     A cell passes when it could be measured: only thresholds, regressions and checks can fail. Rows shown
     as information count as skipped.
@@ -55,7 +56,7 @@ class JUnit(Reporter):
 
 
 def _suite(name: str, report: Report) -> ElementTree.Element:
-    cases = [*_cells(report), *_gate(report), *_checks(report)]
+    cases = [*_cells(report), *_certificates(report), *_gate(report), *_checks(report)]
     count = {outcome: sum(case.outcome == outcome for case in cases) for outcome in ("failure", "error", "skipped")}
     suite = ElementTree.Element(
         "testsuite",
@@ -132,8 +133,21 @@ def _cells(report: Report) -> Iterator[_Case]:
             yield _Case(group, name_of(cell), cell.seconds, "passed", _result(cell, digits(report)), about=about)
 
 
-def _result(cell: Cell, decimals: int) -> str:
-    text = f"accuracy {accuracy(cell, decimals)} %, {cell.correct} of {cell.n}"
+def _certificates(report: Report) -> Iterator[_Case]:
+    labels = entry_labels(report)
+    for record in report.certificates:
+        group = _group("certificates", labels[entry_of(record)])
+        if record.status == "failed":
+            text = record.error or "failed"
+            yield _Case(group, name_of(record), record.seconds, "error", text, "certificate-failed")
+        else:
+            about = [f"{record.guarantee}: {record.statement}"]
+            yield _Case(group, name_of(record), record.seconds, "passed", _result(record, digits(report)), about=about)
+
+
+def _result(cell: Cell | CertificateRecord, decimals: int) -> str:
+    what = "accuracy" if isinstance(cell, Cell) else "certified accuracy"
+    text = f"{what} {accuracy(cell, decimals)} %, {cell.correct} of {cell.n}"
     change = [f"{AGAINST} {difference(cell.difference, decimals)}"] if cell.difference is not None else []
     return "; ".join([text, *change, *notes(cell)])
 

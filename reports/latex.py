@@ -31,7 +31,7 @@ from freqrobust.results.summary import (
 from freqrobust.results.view import footnotes, ranges
 
 if TYPE_CHECKING:
-    from freqrobust.results.cells import Cell, WorstCase
+    from freqrobust.results.certificates import Counted
     from freqrobust.results.records import ThreatRecord
     from freqrobust.results.report import Report
 
@@ -125,7 +125,7 @@ class LaTeX(Comparing):
             for entry, name in names.items()
         ]
 
-    def _number(self, one: Cell | WorstCase | None, decimals: int, best: bool) -> str:
+    def _number(self, one: Counted | None, decimals: int, best: bool) -> str:
         if one is None:
             return "--"
         if one.accuracy is None or one.ci95 is None:
@@ -207,13 +207,14 @@ class _Tabular:
 
 
 def _columns(report: Report, threats: str) -> list[Measure]:
-    """Clean, LFC, then threat by threat the attacks of that budget and their worst case."""
+    """Clean, LFC, then threat by threat the attacks of that budget, their worst case and what is certified."""
     measures = headline(report)
-    columns = [m for m in measures if m.threat is None]
+    columns = [m for m in measures if m.threat is None and m.certificate is None]
     for measure in _shown([m for m in measures if m.threat is not None], threats):
-        columns += [_named(m, measure.threat) for m in attacks(report) if _has(m, measure.threat)]
+        if measure.certificate is None:
+            columns += [_named(m, measure.threat) for m in attacks(report) if _has(m, measure.threat)]
         columns.append(measure)
-    return columns
+    return columns + [m for m in measures if m.threat is None and m.certificate is not None]
 
 
 def _shown(measures: Sequence[Measure], threats: str, keep: str | None = None) -> list[Measure]:
@@ -250,6 +251,7 @@ def _head(column: Measure) -> str:
     if threat is None:
         return f"{{{escape(_capitalized(label))}}}"
     name = "Worst" if label.startswith("worst case") else label
+    name = f"Certified ({column.certificate})" if column.certificate is not None else name
     return f"{{{escape(name)}, {_NORMS.get(threat.norm, escape(threat.norm))} {escape(eps_text(threat))}}}"
 
 

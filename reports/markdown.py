@@ -12,6 +12,7 @@ from pydantic import Field
 from freqrobust.core.text import one_line
 from freqrobust.reports.comparing import Comparing
 from freqrobust.reports.text import (
+    CERTIFIED,
     accuracy,
     check_table,
     conditions,
@@ -37,11 +38,11 @@ from freqrobust.results.summary import (
     verdict_label,
     warning_text,
 )
-from freqrobust.results.view import details, footnotes
+from freqrobust.results.view import details, footnotes, name_of
 
 if TYPE_CHECKING:
     from freqrobust.results.analysis import AnalysisTable
-    from freqrobust.results.cells import Cell, WorstCase
+    from freqrobust.results.certificates import Counted
     from freqrobust.results.report import Report
 
 #: Longest comment that GitHub takes, in characters.
@@ -170,7 +171,7 @@ def _verdicts(report: Report) -> list[str]:
     return [*found, ""] if found else []
 
 
-def _number(one: Cell | WorstCase | None, decimals: int) -> str:
+def _number(one: Counted | None, decimals: int) -> str:
     if one is None:
         return "-"
     text = accuracy(one, decimals, "&#126;" if at_chance(one) else "")
@@ -191,8 +192,10 @@ def _grid(report: Report, measures: Sequence[Measure], entries_down: bool) -> li
             lines += _row([code(measure.label), *(numbers[entry, measure.label] for entry in names)])
     shown = [one for measure in measures for one in measure.found.values()]
     note = "Accuracy in percent with its 95 % interval."
-    if any(measure.threat is not None for measure in measures):
+    if any(measure.threat is not None and measure.certificate is None for measure in measures):
         note += " A worst case is the robust accuracy: correct under every attack within the perturbation budget."
+    if any(measure.certificate is not None for measure in measures):
+        note += f" {CERTIFIED}"
     if any(one.difference is not None for one in shown):
         note += " Below it, the paired difference from the undefended model."
     if any(map(at_chance, shown)):
@@ -216,6 +219,11 @@ def _sections(report: Report) -> list[_Section]:
     failed = [
         f"- {code(c.defense_spec)} / {code(c.attack_spec)} failed: {escape(c.error)}"
         for c in report.cells
+        if c.status == "failed"
+    ]
+    failed += [
+        f"- {code(c.defense_spec)} / {escape(name_of(c))} failed: {escape(c.error)}"
+        for c in report.certificates
         if c.status == "failed"
     ]
     sections.append(_Section(f"Every cell ({len(cells)} attacks)", _grid(report, cells, entries_down=False) + failed))

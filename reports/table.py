@@ -14,6 +14,7 @@ from freqrobust.reports._grid import Grid, GridEntry, breakable, new_table, prin
 from freqrobust.reports.comparing import Comparing
 from freqrobust.reports.text import (
     AGAINST,
+    CERTIFIED,
     OBLIVIOUS,
     OVERSTATED,
     accuracy,
@@ -40,12 +41,12 @@ from freqrobust.results.summary import (
     verdict_text,
     warning_text,
 )
-from freqrobust.results.view import details, footnotes, ranges
+from freqrobust.results.view import details, footnotes, name_of, ranges
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from freqrobust.results.cells import WorstCase
+    from freqrobust.results.certificates import Counted
     from freqrobust.results.corruptions import CorruptionSummary
     from freqrobust.results.diagnosis import Check, Diagnosis
     from freqrobust.results.records import ModelRecord
@@ -150,7 +151,8 @@ class _Printer:
         self._verdicts()
         if self.details:
             self._details()
-        notes = [*self.notes, *map(str, footnotes(report))]
+        certified = [CERTIFIED] if report.certificates else []
+        notes = [*self.notes, *certified, *map(str, footnotes(report))]
         if ranges(report):
             notes.append(f"Other values, from the smallest to the largest cell: {'; '.join(ranges(report))}")
         for note in notes:
@@ -213,7 +215,7 @@ class _Printer:
         found = [m for m in attacks(self.report) if not all(self._is_folded(cell) for cell in m.found.values())]
         return [] if self.folded and [m.label for m in found] == ["clean"] else found  # the headline has it
 
-    def _is_folded(self, cell: Cell | WorstCase) -> bool:
+    def _is_folded(self, cell: Counted) -> bool:
         if not isinstance(cell, Cell) or cell.attack != "corruption" or cell.accuracy is None:
             return False
         name, severity = cell.attack_params["name"], str(cell.attack_params["severity"])
@@ -252,10 +254,10 @@ class _Printer:
         }
         return Grid(title, [one_line(measure.label) for measure in measures], list(self.labels.values()), entries)
 
-    def _entry(self, one: Cell | WorstCase) -> GridEntry:
+    def _entry(self, one: Counted) -> GridEntry:
         name = self.labels[entry_of(one)]
         if one.accuracy is None:
-            self.notes[f"failed: {name} / {getattr(one, 'attack_spec', '')}: {getattr(one, 'error', '')}"] = None
+            self.notes[f"failed: {name} / {name_of(one)}: {getattr(one, 'error', '')}"] = None
             return GridEntry({"": "failed"}, failed=True)
         mark = ""
         if at_chance(one):

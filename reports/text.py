@@ -15,12 +15,18 @@ from freqrobust.results.summary import entry_labels, entry_of, model_labels, obl
 if TYPE_CHECKING:
     from freqrobust.results.analysis_record import AnalysisRecord
     from freqrobust.results.cells import Cell
+    from freqrobust.results.certificates import Counted
     from freqrobust.results.diagnosis import Check, Diagnosis
     from freqrobust.results.records import Difference, ModelRecord, PublishedRecord
     from freqrobust.results.report import Report
 
 #: The default criterion, which is not worth mentioning.
 MISCLASSIFICATION = "misclassification"
+#: What a certified accuracy is, for the notes below tables.
+CERTIFIED = (
+    "A certified accuracy is a lower bound; of a deterministic certificate, certified <= true <= attacked within the "
+    "same budget. The notes say what each certificate is about."
+)
 #: From so many samples on, an interval is narrow enough for another digit.
 _FINE = 2000
 
@@ -30,7 +36,7 @@ def digits(report: Report) -> int:
     return 1 if report.data.n >= _FINE else 0
 
 
-def accuracy(one: Cell | WorstCase, decimals: int, mark: str = "") -> str:
+def accuracy(one: Counted, decimals: int, mark: str = "") -> str:
     """``45.2 [41, 50]``, or ``failed``; ``mark`` comes after the number."""
     if one.accuracy is None or one.ci95 is None:
         return "failed"

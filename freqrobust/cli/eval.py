@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from freqrobust.core.config import EvalCommand
     from freqrobust.gate.thresholds import Gate
     from freqrobust.plugins.base import Attack
+    from freqrobust.plugins.certificate import Certificate
     from freqrobust.plugins.specs import DefenseChain, PluginSpec
 
 
@@ -45,7 +46,15 @@ def execute(
     from freqrobust.harness.inputs import open_data, open_models, open_train_data, say_data, with_demo
     from freqrobust.harness.provenance import data_record
     from freqrobust.harness.save_adversarial import adversarial, save_adversarial
-    from freqrobust.plugins.selection import parse_attacks, parse_defenses, source_spec, with_undefended
+    from freqrobust.plugins.selection import (
+        check_certificates,
+        parse_attacks,
+        parse_certificates,
+        parse_criterion,
+        parse_defenses,
+        source_spec,
+        with_undefended,
+    )
     from freqrobust.plugins.suites import resolve
     from freqrobust.results.rendering import STDOUT, check_outputs, parse_outputs, write_outputs
     from freqrobust.results.reporter import reports
@@ -57,6 +66,9 @@ def execute(
     chains = parse_defenses(config.defenses or [], parameters)
     saved = _defense_to_save(config, chains)
     attacks = parse_attacks(config.attacks) if config.attacks is not None else None
+    certificates = parse_certificates(config.certify)
+    if certificates:
+        check_certificates(certificates, with_undefended(chains, config.undefended), parse_criterion(config.criterion))
     outputs = parse_outputs(config.reports, "--report")
     for flag, target in (("--json", config.json_file), ("--save-model", config.save_model)):
         if target is not None:
@@ -81,10 +93,11 @@ def execute(
         adversarial(attacks)
     if gate is not None:
         gate.prepare(planned(with_undefended(chains, config.undefended), attacks, config.oblivious), data_record(data))
-    run_dir = run_dir or default_run_dir(config, models, data, chains, attacks, gate)
+    run_dir = run_dir or default_run_dir(config, models, data, chains, attacks, certificates, gate)
     check_writable(run_dir / "report.json")
     loaded: dict[str, Any] = {"train_data": train_data, "device": device, "cache_dir": cache, "defenses": chains}
     measured: dict[str, Any] = {"attacks": attacks or ["clean"], "suite": None, "run_dir": run_dir}
+    measured["certify"] = certificates or None
     try:
         with screen:
             report = (gate.measure if gate is not None else evaluate)(
@@ -184,6 +197,7 @@ def default_run_dir(
     data: Any,
     chains: list[DefenseChain],
     attacks: list[PluginSpec[Attack]],
+    certificates: list[PluginSpec[Certificate]],
     gate: Gate | None,
 ) -> Path:
     """A directory under ``runs/`` named by content, so that the same command uses it again."""
@@ -201,6 +215,8 @@ def default_run_dir(
         "seed": config.seed,
         "precision": config.precision,
     }
+    if certificates:
+        content["certify"] = [plugin_spec.spec for plugin_spec in certificates]
     if gate is not None and gate.early:
         content["stopped_early"] = [gate.confident, [threshold.text for threshold in gate.thresholds]]
     first = Path(config.model[0] if config.model else "demo").stem

@@ -22,7 +22,7 @@ def exit_code(report: Report, unsaved: Sequence[str] = ()) -> int:
 
 
 def print_failures(report: Report, unsaved: Sequence[str] = ()) -> None:
-    """A line for each threshold that was not reached, regression, failed cell and unsaved set; then the exit code.
+    """A line for each threshold that was not reached, regression, failed cell or certificate and unsaved set; then the exit code.
 
     Prints nothing where nothing failed.
     """
@@ -35,10 +35,16 @@ def print_failures(report: Report, unsaved: Sequence[str] = ()) -> None:
         for cell in report.cells
         if cell.status == "failed"
     ]
+    unproved = [
+        f"{labels[Entry(record.model, record.defense_spec)]} / {record.certificate_spec} failed: {record.error}"
+        for record in report.certificates
+        if record.status == "failed"
+    ]
     gate = gate_lines(report.gate) if report.gate is not None else []
-    lines = [*gate[:-1], *cells, *(f"not saved: {line}" for line in unsaved), *gate[-1:]]
+    lines = [*gate[:-1], *cells, *unproved, *(f"not saved: {line}" for line in unsaved), *gate[-1:]]
     if exit_code(report, unsaved) == CELLS_FAILED:
         parts = [f"{len(cells)} of {len(report.cells)} cells failed"] if cells else []
+        parts += [f"{len(unproved)} of {len(report.certificates)} certificates failed"] if unproved else []
         parts += (
             [f"{len(unsaved)} {'set' if len(unsaved) == 1 else 'sets'} of examples could not be saved"]
             if unsaved

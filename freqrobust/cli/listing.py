@@ -10,11 +10,11 @@ from freqrobust.core.text import near_miss, one_line
 from freqrobust.harness.analysis import analyses
 from freqrobust.plugins.help import field_default, field_type
 from freqrobust.plugins.plugin import Plugin
-from freqrobust.plugins.registry import Registry, attacks, criteria, defenses
+from freqrobust.plugins.registry import Registry, attacks, certificates, criteria, defenses
 from freqrobust.results.reporter import reports
 
 KINDS: dict[str, Registry[Any]] = {
-    registry.plural: registry for registry in (attacks, criteria, defenses, reports, analyses)
+    registry.plural: registry for registry in (attacks, certificates, criteria, defenses, reports, analyses)
 }
 
 

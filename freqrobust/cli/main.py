@@ -106,7 +106,7 @@ def report_error(error: Exception, debug: bool = False) -> int:
     if format_message is not None:
         message = f"{message[:1].lower()}{message[1:]}" if message else "see freqrobust --help"
     fail(message, None if debug else LONGEST_ERROR)
-    return EXIT_BAD_INPUT
+    return error.exit_code if isinstance(error, FreqRobustError) else EXIT_BAD_INPUT
 
 
 def build(arguments: list[str]) -> tuple[Any, list[str]]:
@@ -198,12 +198,12 @@ def list_(
     what: Annotated[
         str | None,
         typer.Argument(
-            help="What to list: attacks, criteria, defenses, reports, analyses, suites, models, archs or datasets. Default: all of them.",
+            help="What to list: attacks, certificates, criteria, defenses, reports, analyses, suites, models, archs or datasets. Default: all of them.",
             metavar="[WHAT]",
         ),
     ] = None,
 ) -> int:
-    """List the attacks, criteria, defenses, reports and analyses with their parameters, the suites, architectures and datasets."""
+    """List the attacks, certificates, criteria, defenses, reports and analyses with their parameters, the suites, architectures and datasets."""
     from freqrobust.cli.listing import print_lists
 
     print_lists(what)

@@ -187,6 +187,14 @@ class EvalConfig(SaveConfig):
         "quick", "Check the robust accuracies with additional, stronger attacks. Without it, only quick checks are run.",
         RUN, flag_value="full",
     )  # fmt: skip
+    certify: Specs = option(
+        None,
+        "A certificate, such as smoothing:eps=0.25: a lower bound of the robust accuracy, shown beside the attacks. "
+        "Repeat the option for several certificates.",
+        RUN,
+        "SPEC",
+        many=True,
+    )
     criterion: Any = option(
         "misclassification", "What counts as an adversarial example: misclassification, targeted:next, topk:5, or a "
         "plugin.", RUN, "SPEC",

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 
 class FreqRobustError(Exception):
-    """Root of all errors that a user can act on."""
+    """Root of all errors that a user can act on.
+
+    Attributes:
+        exit_code: of the command line.
+    """
+
+    exit_code = 2
 
 
 class SpecError(FreqRobustError):
@@ -33,3 +39,9 @@ class JournalError(FreqRobustError):
 
 class GateError(FreqRobustError):
     """A gate cannot decide: two reports cannot be compared, or what it judges was not measured."""
+
+
+class ContradictionError(FreqRobustError):
+    """A certificate says that a sample is robust, and an attack has found an adversarial example for it."""
+
+    exit_code = 3

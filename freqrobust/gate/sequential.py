@@ -186,6 +186,7 @@ class SequentialGate(Gate):
         oblivious: bool = options.pop("oblivious")
         progress: Progress = options.pop("progress")
         options["mce_reference"] = None  # means over corruptions need all samples
+        options["certify"] = None  # thresholds are about attacks, and only they are decided
         options["diagnose"] = None  # checks of a part of the samples would say little about all
         known = planned.planned(chains, attacks, oblivious)
         required = required_of(self.thresholds, known)

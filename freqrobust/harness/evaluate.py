@@ -15,6 +15,8 @@ from freqrobust.core.progress import Progress, as_progress
 from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code
 from freqrobust.data.dataset import ImageData
+from freqrobust.harness.certificate_records import check_contradictions, records
+from freqrobust.harness.certify import Certification, certify
 from freqrobust.harness.diagnosis.examine import Depth, Examined, examine
 from freqrobust.harness.inputs import open_data, open_models, open_train_data, recorded
 from freqrobust.harness.multi_model import Models, join, named
@@ -24,7 +26,15 @@ from freqrobust.harness.report_builder import assemble
 from freqrobust.harness.run import DefenseRun, Measured, Run
 from freqrobust.plugins import corruption_names, suites
 from freqrobust.plugins.base import Attack
-from freqrobust.plugins.selection import check_stochastic, parse_chains, parse_criterion, parse_selections
+from freqrobust.plugins.certificate import Certificate
+from freqrobust.plugins.selection import (
+    check_certificates,
+    check_stochastic,
+    parse_certificates,
+    parse_chains,
+    parse_criterion,
+    parse_selections,
+)
 from freqrobust.plugins.specs import DefenseChain, PluginSpec
 from freqrobust.results import corruption_summary
 from freqrobust.results.records import Warned
@@ -76,6 +86,8 @@ def evaluate(
     for plugin_spec in chosen:
         with running_user_code(f"{plugin_spec.spec} failed"):
             plugin_spec.plugin.check_data(images)
+    criterion, certificates = parse_criterion(config.criterion), parse_certificates(config.certify)
+    check_certificates(certificates, chains, criterion)
     reference = _reference(config.mce_reference, images, chosen)
     cache = _first_path(config.cache_dir, config.run_dir)
     with as_progress(progress) as progress:
@@ -99,12 +111,15 @@ def evaluate(
                 cache_dir=cache,
                 progress=progress,
                 fit=fit,
-                criterion=parse_criterion(config.criterion),
+                criterion=criterion,
             )
             with opened as run:
-                measured, examined = _measure(run, chains, config.oblivious, config.diagnose)
+                measured, examined, certified = _measure(run, chains, certificates, config.oblivious, config.diagnose)
             warnings = [*run.warnings, *_warnings(run, examined, config.diagnose)]
             report = assemble(run, measured, examined, warnings, reference)
+            report.certificates = records(certified, measured, examined)
+            if any(record.status == "failed" for record in report.certificates):
+                report.status = "partial"
             if name is not None:
                 report.models[0].name = name
             reports.append(report)
@@ -114,27 +129,46 @@ def evaluate(
 
 
 def _measure(
-    run: Run, chains: Sequence[DefenseChain], oblivious: bool, depth: Depth | None
-) -> tuple[list[Measured], list[Examined | None]]:
-    """All cells of all defenses; then those that need several models; and what was examined of each defense."""
+    run: Run,
+    chains: Sequence[DefenseChain],
+    certificates: Sequence[PluginSpec[Certificate]],
+    oblivious: bool,
+    depth: Depth | None,
+) -> tuple[list[Measured], list[Examined | None], list[Certification]]:
+    """All cells of all defenses; then those that need several models; and what was examined and certified of each.
+
+    Raises:
+        ContradictionError: an attack has found an adversarial example for a certified sample.
+    """
     runs = [DefenseRun(run, chain) for chain in chains]
     source = next((one for one in runs if not one.chain.parts), DefenseRun(run, DefenseChain()))
     measured: list[Measured] = []
     examined: list[Examined | None] = []
+    certified: list[Certification] = []
     several_models = oblivious or depth == "full"
     for one in runs:
         measured.append(one.measure())
+        certified.append(certify(one, measured[-1], certificates))
         if not several_models:
             examined.append(_examine(one, measured[-1], depth, source))
             one.forget()  # one model at a time
-    if not several_models:
-        return measured, examined
+    if several_models:
+        _transfer(run, runs, measured, source, oblivious)
+        examined = [_examine(r, m, depth, source) for r, m in zip(runs, measured, strict=True)]
+    for certification, cells, checks in zip(certified, measured, examined, strict=True):
+        check_contradictions(certification, cells, checks, run.data.ids)
+    return measured, examined, certified
+
+
+def _transfer(
+    run: Run, runs: Sequence[DefenseRun], measured: Sequence[Measured], source: DefenseRun, oblivious: bool
+) -> None:
+    """The oblivious cells of all defenses."""
     targets = [(r, m) for r, m in zip(runs, measured, strict=True) if r.chain.parts and m.error is None]
     for plugin_spec in run.attacks if oblivious else []:
         attack = plugin_spec.plugin
         if isinstance(attack, Attack) and attack.kind == "adversarial" and targets:
             run.transfer(plugin_spec, source, targets)
-    return measured, [_examine(r, m, depth, source) for r, m in zip(runs, measured, strict=True)]
 
 
 def _examine(run: DefenseRun, measured: Measured, depth: Depth | None, source: DefenseRun) -> Examined | None:

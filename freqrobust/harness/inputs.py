@@ -19,7 +19,8 @@ from freqrobust.data.loading import as_data, load_data
 from freqrobust.models.fingerprint import fingerprint
 from freqrobust.models.loading import load_model
 from freqrobust.plugins.base import Attack, Defense
-from freqrobust.plugins.selection import listed, parse_attacks, parse_defenses, source_spec
+from freqrobust.plugins.certificate import Certificate
+from freqrobust.plugins.selection import listed, parse_attacks, parse_certificates, parse_defenses, source_spec
 
 Model = nn.Module | str | os.PathLike[str]
 #: The model and the data where none is named.
@@ -121,14 +122,16 @@ def say_data(data: ImageData, progress: Progress) -> None:
 def recorded(config: Options, models: Sequence[Any], data: Any) -> dict[str, Any]:
     """The options of a call for its report, with specs in the place of objects."""
     values: dict[str, Any] = {"model": models, "data": data}
-    for name, base in (("attacks", Attack), ("defenses", Defense)):
+    for name, base in (("attacks", Attack), ("defenses", Defense), ("certify", Certificate)):
         items = listed(getattr(config, name, None), name, base)
         if items:
             values[name] = [item if isinstance(item, str) else _spec(item, base) for item in items]
     return config.record(**values)
 
 
-def _spec(item: Any, base: type[Attack] | type[Defense]) -> str:
+def _spec(item: Any, base: type[Attack] | type[Defense] | type[Certificate]) -> str:
+    if base is Certificate:
+        return parse_certificates([item])[0].spec
     return source_spec(parse_defenses([item])[0]) if base is Defense else parse_attacks([item])[0].spec
 
 

@@ -34,6 +34,25 @@ def wilson(correct: int, n: int, z: float = Z95) -> tuple[float, float]:
     return low, high
 
 
+def clopper_pearson_lower(successes: int, n: int, alpha: float) -> float:
+    """One-sided lower confidence bound of a proportion, at confidence ``1 - alpha`` (Clopper and Pearson 1934).
+
+    The ``alpha`` quantile of ``Beta(k, n - k + 1)``: the smallest proportion under which ``k`` or more successes of ``n``
+    have at least the probability ``alpha``; 0 without a success.
+
+    Example:
+        >>> round(clopper_pearson_lower(1000, 1000, 0.001), 6) == round(0.001 ** (1 / 1000), 6)
+        True
+    """
+    from scipy.special import betaincinv
+
+    if not 0 <= successes <= n or n <= 0:
+        raise ValueError(f"expected 0 <= successes <= n and n > 0, but got {successes} of {n}")
+    if not 0 < alpha < 1:
+        raise ValueError(f"expected 0 < alpha < 1, but got {alpha}")
+    return float(betaincinv(successes, n - successes + 1, alpha)) if successes else 0.0
+
+
 def paired_difference(
     both: int, only_first: int, only_second: int, neither: int, z: float = Z95
 ) -> tuple[float, tuple[float, float]]:

@@ -5,7 +5,7 @@ This module does not import torch, so that help texts can be built without it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args
 
 from freqrobust.core.errors import PluginError
 from freqrobust.numerics.threat import Norm, Threat
@@ -105,6 +105,21 @@ class AttackFamily:
         raise PluginError(f"{type(self).__name__} does not implement member()")
 
 
+class RemovedBand(NamedTuple):
+    """Frequencies that a filter removes: those with ``low <= distance < high`` from DC, in cycles per image."""
+
+    low: float
+    high: float
+    shape: Literal["circle", "square"] = "circle"
+
+    def __str__(self) -> str:
+        """``distances of 12 or more cycles per image``."""
+        measured = "" if self.shape == "circle" else " (square)"
+        if self.high == float("inf"):
+            return f"distances of {self.low:g} or more cycles per image{measured}"
+        return f"distances from {self.low:g} to less than {self.high:g} cycles per image{measured}"
+
+
 class Defense(Plugin):
     """Something that changes the model. Subclasses implement :meth:`apply`."""
 
@@ -124,6 +139,20 @@ class Defense(Plugin):
     def needs_train_data(self) -> bool:
         """Whether ``apply`` will ask for training data; by default the class attribute ``trains``."""
         return self.trains
+
+    def smoothing_sigma(self) -> float | None:
+        """Standard deviation of the Gaussian noise that the defended model predicts under; None where it adds none.
+
+        The defended model then has the model behind the noise as its attribute ``model``.
+        """
+        return None
+
+    def removed_band(self) -> RemovedBand | None:
+        """Frequencies that the defense removes from the input before anything else; None where it removes none.
+
+        The filter has to be linear.
+        """
+        return None
 
     def surrogate(self, model: Any) -> Any:
         """A differentiable stand-in that attacks use for gradients; required when ``differentiable = False``."""

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
-from freqrobust.core.errors import PluginError
+from freqrobust.core.errors import PluginError, SpecError
 from freqrobust.numerics.threat import Norm, Threat
 from freqrobust.plugins.plugin import Plugin
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from freqrobust.plugins.base import Defense
+
+#: Whether a certificate is a proof about the model itself.
+Guarantee = Literal["deterministic", "statistical"]
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,13 @@ class Certified:
         radius: ``(N,)``: the largest budget for which that is proved, 0 where nothing is; None where the method decides
             for one budget only.
         abstained: bool ``(N,)``: a statistical method could not decide; None where it does not abstain.
+        forwards: forward passes that were made, in images.
     """
 
     certified: torch.Tensor
     radius: torch.Tensor | None = None
     abstained: torch.Tensor | None = None
+    forwards: int = 0
 
 
 @dataclass(frozen=True)
@@ -44,11 +49,14 @@ class CertificateContext:
         ids: dataset indices of the samples, int64 ``(N,)``.
         seed: the seed of the run; all randomness is seeded by it and by the ids.
         defenses: that the model was defended with, left first; empty for the undefended model.
+        correct: bool ``(N,)``: the clean image is predicted as its label, as the clean accuracy counts it; None outside of
+            a run.
     """
 
     ids: torch.Tensor
     seed: int = 0
     defenses: Sequence[Defense] = field(default_factory=tuple)
+    correct: torch.Tensor | None = None
 
 
 class Certificate(Plugin):
@@ -63,7 +71,11 @@ class Certificate(Plugin):
     reserved_fields: ClassVar[frozenset[str]] = frozenset({"seed"})
     #: "deterministic": a proof about the model itself; "statistical": it may be wrong with a stated probability, or is
     #: about another object, such as the smoothed classifier, than what attacks are run on
-    guarantee: ClassVar[str] = "deterministic"
+    guarantee: ClassVar[Guarantee] = "deterministic"
+    #: the radius of a sample does not depend on the parameter ``eps``: a sweep over it is measured once
+    radius_decides: ClassVar[bool] = False
+    #: images that it passes through the model together for each image that it is given; its batches are smaller by that
+    expansion: ClassVar[int] = 1
 
     def certify(
         self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: CertificateContext
@@ -78,6 +90,24 @@ class Certificate(Plugin):
     def statement(self) -> str:
         """What exactly is certified, in one sentence."""
         raise PluginError(f"{type(self).__name__} does not implement statement()")
+
+    def statement_about(self, defenses: Sequence[Defense]) -> str:
+        """The same for a model with these defenses; by default :meth:`statement`."""
+        return self.statement()
+
+    def check_defenses(self, defenses: Sequence[Defense]) -> None:
+        """Refuse defenses that it can certify nothing about, before anything is measured.
+
+        By default a deterministic certificate refuses stochastic defenses, whose predictions are random.
+
+        Raises:
+            SpecError: one line that says which defense it is, and why.
+        """
+        random = next((defense for defense in defenses if defense.stochastic), None)
+        if self.guarantee == "deterministic" and random is not None:
+            raise SpecError(
+                f"{type(self).__name__} certifies deterministic models, but {type(random).__name__} is stochastic"
+            )
 
     def passes(self) -> int:
         """Forward passes of the model per sample that it will make, to announce the cost; 0 where it is small."""

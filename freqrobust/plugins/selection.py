@@ -8,10 +8,13 @@ from typing import Any
 
 from freqrobust.core.errors import SpecError
 from freqrobust.core.source_hash import source_hash
+from freqrobust.core.text import one_line
+from freqrobust.core.user_code import running_user_code
 from freqrobust.plugins.base import Attack, Defense
+from freqrobust.plugins.certificate import Certificate
 from freqrobust.plugins.criterion import Criterion, Misclassification
 from freqrobust.plugins.plugin import Plugin
-from freqrobust.plugins.registry import attacks, criteria, defenses
+from freqrobust.plugins.registry import attacks, certificates, criteria, defenses
 from freqrobust.plugins.specs import UNDEFENDED, UNDEFENDED_NAMES, DefenseChain, PluginSpec, split_chain
 
 
@@ -173,6 +176,58 @@ def check_criterion(criterion: PluginSpec[Criterion], attacks: Iterable[PluginSp
                 f"{plugin_spec.spec} supports only the criterion misclassification, not {criterion.spec}; "
                 f"attacks such as pgd support every criterion"
             )
+
+
+def parse_certificates(specs: Any) -> list[PluginSpec[Certificate]]:
+    """The certificates of specs or objects, sweeps expanded, each once.
+
+    Raises:
+        SpecError: a spec is wrong.
+    """
+    found: dict[str, PluginSpec[Certificate]] = {}
+    for spec in listed(specs, "certificates", Certificate):
+        if isinstance(spec, PluginSpec):
+            several = [spec]
+        else:
+            several = certificates.parse(spec) if isinstance(spec, str) else [certificates.select(spec)]
+        for one in several:
+            with running_user_code(f"{one.spec} failed"):
+                one.plugin.threat()
+            found.setdefault(f"{one.name} {sorted(one.params.items())} {one.code}", one)
+    _refuse_same_names(found.values())
+    return list(found.values())
+
+
+def check_certificates(
+    chosen: Iterable[PluginSpec[Certificate]], chains: Sequence[DefenseChain], criterion: PluginSpec[Criterion]
+) -> None:
+    """Refuse a certificate that says nothing about any of the models that are measured.
+
+    Raises:
+        SpecError: one of them certifies none of the defenses, or the criterion is not misclassification.
+    """
+    for plugin_spec in chosen:
+        if not isinstance(criterion.plugin, Misclassification):
+            raise SpecError(
+                f"{plugin_spec.spec} certifies under the criterion misclassification only, not {criterion.spec}"
+            )
+        reasons = [refusal(plugin_spec, chain) for chain in chains]
+        if None not in reasons:
+            raise SpecError(f"{plugin_spec.spec} certifies none of the models: {reasons[-1]}")
+
+
+def refusal(plugin_spec: PluginSpec[Certificate], chain: DefenseChain) -> str | None:
+    """Why a certificate says nothing about a model with these defenses; None where it does.
+
+    Raises:
+        PluginError: the certificate failed.
+    """
+    try:
+        with running_user_code(f"{plugin_spec.spec} failed"):
+            plugin_spec.plugin.check_defenses(chain.defenses)
+    except SpecError as error:
+        return one_line(error)
+    return None
 
 
 def check_stochastic(chains: Iterable[DefenseChain], attacks: Iterable[PluginSpec[Attack]]) -> None:

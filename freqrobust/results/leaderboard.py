@@ -10,7 +10,7 @@ from statistics import NormalDist
 from freqrobust.core.errors import SpecError
 from freqrobust.core.text import near_miss
 from freqrobust.numerics.statistics import independent_difference, paired_difference
-from freqrobust.results.cells import Cell, WorstCase
+from freqrobust.results.certificates import Counted
 from freqrobust.results.records import ThreatRecord
 from freqrobust.results.report import Report
 from freqrobust.results.summary import (
@@ -50,7 +50,7 @@ class Standing:
     name: str
     report: str
     entry: Entry
-    measures: dict[str, Cell | WorstCase]
+    measures: dict[str, Counted]
     ranks: tuple[int, int] | None = None
     verdict: str | None = None
     level: Level | None = None
@@ -151,10 +151,11 @@ def _measures(reports: Iterable[Report]) -> list[Measure]:
             found.setdefault(measure.label, measure)
     norms = {"linf": 0, "l2": 1, "l1": 2}
 
-    def order(measure: Measure) -> tuple[int, int, float]:
+    def order(measure: Measure) -> tuple[int, int, float, bool]:
+        certified = measure.certificate is not None
         if measure.threat is None:
-            return (0 if measure.label == "clean" else 1, 0, 0.0)
-        return (2, norms.get(measure.threat.norm, len(norms)), measure.threat.eps)
+            return (3 if certified else 0 if measure.label == "clean" else 1, 0, 0.0, certified)
+        return (2, norms.get(measure.threat.norm, len(norms)), measure.threat.eps, certified)
 
     return sorted(found.values(), key=order)
 
@@ -170,14 +171,15 @@ def _find(measures: list[Measure], by: str) -> Measure:
 
 
 def _default(measures: list[Measure], standings: list[Standing]) -> Measure:
-    threatened = [m for m in measures if m.threat is not None]
+    attacked = [m for m in measures if m.certificate is None]
+    threatened = [m for m in attacked if m.threat is not None]
 
     def preference(measure: Measure) -> tuple[int, int, float]:
         having = sum(_number(s, measure.label) is not None for s in standings)
         eps = measure.threat.eps if measure.threat is not None else 0.0
         return (having, measure.threat is not None and measure.threat.norm == "linf", eps)
 
-    return max(threatened or measures, key=preference)
+    return max(threatened or attacked, key=preference)
 
 
 def _number(standing: Standing, label: str) -> float | None:
@@ -210,7 +212,7 @@ def _interval(
     return independent_difference(a.correct, a.n, b.correct, b.n, z)[1]
 
 
-def compare(one: Cell | WorstCase, other: Cell | WorstCase, z: float) -> tuple[float, float]:
+def compare(one: Counted, other: Counted, z: float) -> tuple[float, float]:
     """Interval of the paired difference of two accuracies on the same samples, one minus other."""
     a, b = one.right(), other.right()
     both, only_first, only_second = (int(x.sum()) for x in (a & b, a & ~b, ~a & b))
@@ -234,7 +236,7 @@ def _rank_notes(ranked: list[Standing], reports: Mapping[str, Report], chosen: M
     ]
     if all(s.ranks == (1, len(ranked)) for s in ranked):
         notes.append(f"no entry can be told from any other by {label}")
-    if chosen.threat is not None:
+    if chosen.threat is not None and chosen.certificate is None:
         sets: dict[tuple[str, ...], list[str]] = {}
         for s in ranked:
             sets.setdefault(_attacks(reports[s.report], s.entry, chosen.threat), []).append(s.name)
@@ -279,6 +281,9 @@ def differences(reports: Mapping[str, Report]) -> list[str]:
         failed = sum(cell.status == "failed" for cell in report.cells)
         if failed:
             found.append(f"{key}: {_many(failed, 'cell')} failed, and what failed is in no worst case")
+        unproved = sum(record.status == "failed" for record in report.certificates)
+        if unproved:
+            found.append(f"{key}: {_many(unproved, 'certificate')} failed")
     return found
 
 

@@ -11,6 +11,7 @@ from freqrobust.core.errors import SpecError
 from freqrobust.results.analysis_record import AnalysisRecord, Document
 from freqrobust.results.cell_reference import pick
 from freqrobust.results.cells import Cell, WorstCase
+from freqrobust.results.certificates import CertificateRecord
 from freqrobust.results.corruptions import CorruptionSummary
 from freqrobust.results.diagnosis import Diagnosis
 from freqrobust.results.gate_record import GateRecord
@@ -32,6 +33,7 @@ class Report(Document):
     environment: EnvironmentRecord
     cells: list[Cell]
     worst_case: list[WorstCase] = []
+    certificates: list[CertificateRecord] = []
     corruptions: list[CorruptionSummary] = []
     diagnostics: list[Diagnosis] = []
     analyses: list[AnalysisRecord] = []

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 from typing import Literal, NamedTuple
 
 from freqrobust.numerics.threat import Threat
-from freqrobust.plugins.specs import UNDEFENDED
+from freqrobust.plugins.specs import UNDEFENDED, parse_params
 from freqrobust.plugins.suites import HEADLINE_RADIUS, scaled_radius
-from freqrobust.results.cells import Cell, WorstCase
+from freqrobust.results.cells import Cell
+from freqrobust.results.certificates import CertificateRecord, Counted
 from freqrobust.results.corruptions import CorruptionSummary
 from freqrobust.results.diagnosis import Diagnosis, Verdict
 from freqrobust.results.gate_view import failed_rows, gate_verdict
@@ -30,11 +31,19 @@ class Entry(NamedTuple):
 
 
 class Measure(NamedTuple):
-    """One number per entry, all comparable: a row of the headline."""
+    """One number per entry, all comparable: a row of the headline.
+
+    Attributes:
+        label: what it is called.
+        found: the number of each entry that has one.
+        threat: of a worst case or a certificate.
+        certificate: what certified the number, where it is a lower bound.
+    """
 
     label: str
-    found: dict[Entry, Cell | WorstCase]
+    found: dict[Entry, Counted]
     threat: ThreatRecord | None = None
+    certificate: str | None = None
 
 
 def model_labels(report: Report) -> list[str]:
@@ -106,21 +115,46 @@ def with_defense(model: str, defense: str) -> str:
 
 
 def headline(report: Report) -> list[Measure]:
-    """Clean accuracy, LFC at the headline's radius, and the worst case under each threat."""
+    """Clean accuracy, LFC at the headline's radius, and for each threat the worst case and what is certified."""
     found = [Measure("clean", {entry_of(c): c for c in report.cells if c.attack == "clean"})]
     radius = headline_radius(report)
-    low: dict[Entry, Cell | WorstCase] = {entry_of(c): c for c in report.cells if _is_lfc(c, radius)}
+    low: dict[Entry, Counted] = {entry_of(c): c for c in report.cells if _is_lfc(c, radius)}
     if low:
         found.append(Measure(f"LFC, radius {radius:g}", low))
-    for threat in threats(report):
-        rows: dict[Entry, Cell | WorstCase] = {entry_of(w): w for w in report.worst_case if w.threat == threat}
-        found.append(Measure(f"worst case {threat_text(threat)}", rows, threat))
-    return found
+    for threat in _ordered([*threats(report), *(c.threat for c in report.certificates if c.threat is not None)]):
+        rows: dict[Entry, Counted] = {entry_of(w): w for w in report.worst_case if w.threat == threat}
+        found += [Measure(f"worst case {threat_text(threat)}", rows, threat)] if rows else []
+        found += _certified(report, threat)
+    return found + _certified(report, None)
+
+
+def _certified(report: Report, threat: ThreatRecord | None) -> list[Measure]:
+    """What each certificate says about a threat, or about no ball."""
+    found: dict[str, Measure] = {}
+    for record in report.certificates:
+        if record.threat == threat:
+            label = certified_label(record)
+            measure = found.setdefault(label, Measure(label, {}, threat, certificate_name(record)))
+            measure.found[entry_of(record)] = record
+    return list(found.values())
+
+
+def certified_label(record: CertificateRecord) -> str:
+    """``certified Linf 2/255 (crown)``."""
+    budget = f"{threat_text(record.threat)} " if record.threat is not None else ""
+    return f"certified {budget}({certificate_name(record)})"
+
+
+def certificate_name(record: CertificateRecord) -> str:
+    """The spec of a certificate without its budget: ``crown``, ``smoothing:n=10000``."""
+    head, _, params = record.certificate_spec.partition(":")
+    kept = [f"{key}={value}" for key, value in parse_params(params, params) if key not in ("norm", "eps")]
+    return f"{head}:{','.join(kept)}" if kept else head
 
 
 def attacks(report: Report) -> list[Measure]:
     """Every attack with the accuracy of each entry under it, adaptive attacks only."""
-    found: dict[str, dict[Entry, Cell | WorstCase]] = {}
+    found: dict[str, dict[Entry, Counted]] = {}
     for cell in report.cells:
         if cell.knowledge == "adaptive":
             found.setdefault(cell.attack_spec, {})[entry_of(cell)] = cell
@@ -152,17 +186,21 @@ def oblivious_attacks(report: Report) -> list[Oblivious]:
     ]
 
 
-def entry_of(record: Cell | WorstCase | CorruptionSummary | Diagnosis) -> Entry:
+def entry_of(record: Counted | CorruptionSummary | Diagnosis) -> Entry:
     """The entry that a part of a report is about."""
     return Entry(record.model, record.defense_spec)
 
 
 def threats(report: Report) -> list[ThreatRecord]:
     """The threats of the worst cases, each once: norm by norm, with growing eps."""
+    return _ordered(row.threat for row in report.worst_case)
+
+
+def _ordered(several: Iterable[ThreatRecord]) -> list[ThreatRecord]:
     found: list[ThreatRecord] = []
-    for row in report.worst_case:
-        if row.threat not in found:
-            found.append(row.threat)
+    for threat in several:
+        if threat not in found:
+            found.append(threat)
     return sorted(found, key=lambda t: (_NORMS.get(t.norm, len(_NORMS)), t.norm, t.eps))
 
 
@@ -191,7 +229,7 @@ def _is_lfc(cell: Cell, radius: float) -> bool:
     )
 
 
-def at_chance(record: Cell | WorstCase) -> bool:
+def at_chance(record: Counted) -> bool:
     """Whether an accuracy under shift is no better than independent predictions and labels would give."""
     chance = record.chance_accuracy if isinstance(record, Cell) else None
     return chance is not None and record.ci95 is not None and record.ci95[0] <= chance
@@ -249,6 +287,9 @@ def statements(report: Report) -> list[Statement]:
     failures = sum(cell.status == "failed" for cell in report.cells)
     if failures:
         found.append(Statement("bad", f"{failures} of {len(report.cells)} cells failed and are in no worst case"))
+    unproved = sum(record.status == "failed" for record in report.certificates)
+    if unproved:
+        found.append(Statement("bad", f"{unproved} of {len(report.certificates)} certificates failed"))
     found += [Statement(level(diagnosis), verdict_text(report, diagnosis)) for diagnosis in report.diagnostics]
     return found
 

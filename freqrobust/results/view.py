@@ -1,4 +1,4 @@
-"""What reports show of cells and worst cases besides their accuracy, from the declarations of their values.
+"""What reports show of cells, worst cases and certificates besides their accuracy, from the declarations of their values.
 
 Every form of report goes through :func:`facts`, :func:`footnotes`, :func:`ranges` and :func:`details`: a value that is
 declared in :mod:`freqrobust.results.cell_numbers` is in all of them.
@@ -6,20 +6,28 @@ declared in :mod:`freqrobust.results.cell_numbers` is in all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
+import numpy as np
 from pydantic import BaseModel
 
 from freqrobust.results.analysis import AnalysisTable
-from freqrobust.results.cells import Cell, WorstCase
+from freqrobust.results.cells import WorstCase
+from freqrobust.results.certificates import CertificateRecord, Counted
 from freqrobust.results.report import Report
-from freqrobust.results.summary import entry_labels, entry_of, threat_text
+from freqrobust.results.summary import (
+    certificate_name,
+    certified_label,
+    entry_labels,
+    entry_of,
+    threat_text,
+)
 from freqrobust.results.value import Value, declared
 
 
 class Fact(NamedTuple):
-    """One value of a cell or a worst case.
+    """One value of a cell, a worst case or a certificate.
 
     Attributes:
         key: its name in the JSON report; columns of CSV have it.
@@ -34,8 +42,8 @@ class Fact(NamedTuple):
     place: Literal["column", "note", "detail"]
 
 
-def facts(record: Cell | WorstCase) -> list[Fact]:
-    """All values of a cell or a worst case in their order, those of records inside of it as well."""
+def facts(record: Counted) -> list[Fact]:
+    """All values of a cell, a worst case or a certificate in their order, those of records inside of it as well."""
     return list(_facts(type(record), record))
 
 
@@ -62,9 +70,9 @@ def _text(content: Any, value: Value) -> str:
     return f"{content:.4g}" if isinstance(content, float) else str(content)
 
 
-def notes(record: Cell | WorstCase) -> list[str]:
+def notes(record: Counted) -> list[str]:
     """What a reader has to know about one number."""
-    found: list[str] = []
+    found: list[str] = _certificate_notes(record) if isinstance(record, CertificateRecord) else []
     for fact in facts(record):
         if fact.place == "note" and fact.text:
             found += fact.value if isinstance(fact.value, list) else [f"{fact.label}: {fact.text}"]
@@ -76,9 +84,9 @@ class Footnote(NamedTuple):
 
     Attributes:
         entry: the label of the model and defense.
-        about: the spec of the attack, or which worst case.
+        about: the spec of the attack, or which worst case or certificate.
         text: what there is to know.
-        worst_case: whether it is about a worst case, which is in the headline.
+        worst_case: whether it is about a worst case or a certificate, which are in the headline.
     """
 
     entry: str
@@ -91,19 +99,44 @@ class Footnote(NamedTuple):
 
 
 def footnotes(report: Report) -> list[Footnote]:
-    """The notes on all worst cases, then on all cells."""
+    """The notes on all worst cases, on what is certified, then on all cells."""
     labels = entry_labels(report)
-    found = []
-    records: list[Cell | WorstCase] = [*report.worst_case, *report.cells]
+    found = _statements(report)
+    records: list[Counted] = [*report.worst_case, *report.certificates, *report.cells]
     for record in records:
         label = labels.get(entry_of(record), record.defense_spec)
-        worst = isinstance(record, WorstCase)
+        worst = isinstance(record, WorstCase | CertificateRecord)
         found += [Footnote(label, name_of(record), text, worst) for text in notes(record)]
     return found
 
 
-def name_of(record: Cell | WorstCase) -> str:
-    """The attack with what it knows, or which worst case."""
+def _statements(report: Report) -> list[Footnote]:
+    """What each certificate states, once for all defenses and budgets of which it states the same."""
+    labels, about = entry_labels(report), dict[tuple[str, str], dict[str, None]]()
+    for record in report.certificates:
+        text = f"{record.guarantee} lower bound: {record.statement}"
+        label = labels.get(entry_of(record), record.defense_spec)
+        about.setdefault((certificate_name(record), text), {})[label] = None
+    return [Footnote(", ".join(several), f"certified ({name})", text, True) for (name, text), several in about.items()]
+
+
+def _certificate_notes(record: CertificateRecord) -> list[str]:
+    """On how many samples a certificate abstained, and how large the radii are; once for a sweep over eps."""
+    if record.shared_with is not None:
+        return []
+    found = []
+    if record.abstained is not None:
+        found.append(f"abstained on {record.abstained} of {record.n} samples")
+    radii = record.certified_radii()
+    if radii is not None and (radii > 0).any():
+        found.append(f"median radius of {(radii > 0).sum()} samples {float(np.median(radii[radii > 0])):.4g}")
+    return ["; ".join(found)] if found else []
+
+
+def name_of(record: Counted) -> str:
+    """The attack with what it knows, or which worst case or certificate."""
+    if isinstance(record, CertificateRecord):
+        return certified_label(record)
     if isinstance(record, WorstCase):
         return f"worst case {threat_text(record.threat)}"
     return record.attack_spec + (" (oblivious)" if record.knowledge == "oblivious" else "")
@@ -111,13 +144,13 @@ def name_of(record: Cell | WorstCase) -> str:
 
 def ranges(report: Report) -> list[str]:
     """Every value that is no footnote, from its smallest to its largest in all cells."""
-    return [f"{label} {_range(several)}" for label, several in _by_label(report).items()]
+    return [f"{label} {_range(several)}" for label, several in _by_label(report.cells).items()]
 
 
-def _by_label(report: Report) -> dict[str, list[Fact]]:
+def _by_label(records: Iterable[Counted]) -> dict[str, list[Fact]]:
     """The facts that are no footnotes, without empty ones, in the order of their declaration."""
     found: dict[str, list[Fact]] = {}
-    for fact in (fact for cell in report.cells for fact in facts(cell) if fact.place != "note"):
+    for fact in (fact for record in records for fact in facts(record) if fact.place != "note"):
         found.setdefault(fact.label, []).extend([fact] if fact.text else [])
     return {label: several for label, several in found.items() if several}
 
@@ -131,13 +164,14 @@ def _range(several: list[Fact]) -> str:
 
 
 def details(report: Report) -> AnalysisTable | None:
-    """A row for each cell with every value that is no footnote; None where there is none."""
+    """A row for each cell and certificate with every value that is no footnote; None where there is none."""
     labels = entry_labels(report)
-    heads = list(_by_label(report))
+    records: list[Counted] = [*report.cells, *report.certificates]
+    heads = list(_by_label(records))
     rows = []
-    for cell in report.cells:
-        texts = {fact.label: fact.text for fact in facts(cell)}
-        rows.append([labels[entry_of(cell)], name_of(cell), *(texts.get(head) or "-" for head in heads)])
+    for record in records:
+        texts = {fact.label: fact.text for fact in facts(record)}
+        rows.append([labels[entry_of(record)], name_of(record), *(texts.get(head) or "-" for head in heads)])
     if not heads:
         return None
     entry = "model and defense" if len(report.models) > 1 else "defense"

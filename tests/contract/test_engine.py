@@ -15,7 +15,7 @@ import pytest
 
 import freqrobust
 from freqrobust.harness.analysis import analyses
-from freqrobust.plugins.registry import attacks, defenses
+from freqrobust.plugins.registry import attacks, certificates, defenses
 from freqrobust.results.reporter import reports
 
 if sys.version_info >= (3, 11):
@@ -26,7 +26,13 @@ else:
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE_PACKAGES = ("cli", "core", "data", "gate", "harness", "models", "numerics", "plugins", "results", "training")
 ENGINE = sorted(path for name in ENGINE_PACKAGES for path in (ROOT / "freqrobust" / name).rglob("*.py"))
-PLUGIN_PACKAGES = ("freqrobust.analyses", "freqrobust.attacks", "freqrobust.defenses", "freqrobust.reports")
+PLUGIN_PACKAGES = (
+    "freqrobust.analyses",
+    "freqrobust.attacks",
+    "freqrobust.certificates",
+    "freqrobust.defenses",
+    "freqrobust.reports",
+)
 MODULES = sorted(
     module.name
     for package in ("freqrobust",)
@@ -79,12 +85,10 @@ def test_importing_is_cheap() -> None:
     """Neither the package nor what help texts need brings torch."""
     code = "import sys, freqrobust, freqrobust.plugins.base, freqrobust.plugins.registry, freqrobust.plugins.help, freqrobust.cli"
     plugins = (
-        "from freqrobust.plugins.registry import attacks, defenses\nfrom freqrobust.results.reporter import reports\n"
+        "from freqrobust.plugins.registry import attacks, certificates, defenses\nfrom freqrobust.results.reporter import reports\n"
         "from freqrobust.harness.analysis import analyses"
     )
-    load = (
-        "[r.get(n) for r in (analyses, attacks, defenses, reports) for n in r.names() if not n.startswith('example_')]"
-    )
+    load = "[r.get(n) for r in (analyses, attacks, certificates, defenses, reports) for n in r.names() if not n.startswith('example_')]"
     done = python(
         f"{code}\n{plugins}\n{load}\nprint([m for m in ('torch', 'torchvision', 'sklearn') if m in sys.modules])"
     )
@@ -108,7 +112,9 @@ def test_folders_of_plugins_refuse_to_be_imported_by_their_bare_name(folder) -> 
     assert f"import freqrobust.{folder} instead" in done.stderr
 
 
-@pytest.mark.parametrize("registry", [analyses, attacks, defenses, reports], ids=lambda registry: registry.kind)
+@pytest.mark.parametrize(
+    "registry", [analyses, attacks, certificates, defenses, reports], ids=lambda registry: registry.kind
+)
 def test_entry_points_are_those_of_the_project_file(registry) -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"][registry.group]
     installed = {e.name: e.value for e in entry_points(group=registry.group) if e.value.startswith("freqrobust.")}
