@@ -230,7 +230,7 @@ class Builder:
     def divide(self, out: Shape, input: Any, other: Any) -> Ref:
         if isinstance(other, Ref):
             raise NoBoundsError("it divides by a layer")
-        return self.scaled(input, 1 / torch.as_tensor(other).to(self.like), 0)
+        return self.scaled(input, 1 / self._exact(other), 0)
 
     def negative(self, out: Shape, input: Ref) -> Ref:
         return self.scaled(input, -1, 0)
@@ -251,8 +251,12 @@ class Builder:
         operation = Scale(self._full(factor, x), None if none else self._full(shift, x))
         return self.layer(operation, [x], self.shape(x))
 
+    def _exact(self, value: Any) -> torch.Tensor:
+        """A constant in float64; a number is not rounded to float32 first."""
+        return value.to(self.like) if isinstance(value, torch.Tensor) else self.like.new_tensor(value)
+
     def _full(self, value: Any, x: Ref) -> torch.Tensor:
-        tensor = torch.as_tensor(value).to(self.like)
+        tensor = self._exact(value)
         try:
             return tensor.expand(1, *self.shape(x))
         except RuntimeError:

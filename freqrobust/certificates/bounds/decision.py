@@ -48,7 +48,7 @@ def certify(
         return certified
     device = torch.device("cpu") if images.device.type == "mps" else images.device  # which has no float64
     with torch.inference_mode(False), torch.no_grad():
-        given = model(images).to(device).double()
+        given = model(images.clone()).to(device).double()
         exact, where = images.to(device).double(), labels.to(device)
         layers = network(copy.deepcopy(model).to(device).double(), exact[[0, -1]])
         size = max(1, MOST_VALUES // layers.total)

@@ -124,7 +124,9 @@ def _built(build: Builder, values: dict[fx.Node, Any], node: fx.Node, model: nn.
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
     try:
         if shape[:1] != (samples,):
-            raise NoBoundsError("its result has no batch dimension" if shape else "its result is not a tensor")
+            raise NoBoundsError(
+                "its result has no batch dimension" if "shape" in node.meta else "its result is not a tensor"
+            )
         if node.op == "call_module":
             module = model.get_submodule(str(node.target))
             layer = _layer_type(module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -46,6 +47,22 @@ class KnownProxy(fx.Proxy):
 
     def __len__(self) -> int:
         return self.shape[0] if isinstance(self.value, torch.Tensor) else len(self.value)
+
+    def __iadd__(self, other: Any) -> Any:
+        return self._in_place(operator.iadd, other)
+
+    def __isub__(self, other: Any) -> Any:
+        return self._in_place(operator.isub, other)
+
+    def __imul__(self, other: Any) -> Any:
+        return self._in_place(operator.imul, other)
+
+    def __itruediv__(self, other: Any) -> Any:
+        return self._in_place(operator.itruediv, other)
+
+    def _in_place(self, function: Callable[..., Any], other: Any) -> Any:
+        """Recorded as such, because other names of the tensor change as well."""
+        return self.tracer.create_proxy("call_function", function, (self, other), {})
 
     def _tensor(self) -> torch.Tensor:
         if not isinstance(self.value, torch.Tensor):
@@ -95,10 +112,7 @@ class ShapeTracer(fx.Tracer):
     def create_node(self, kind: str, target: Any, *rest: Any, **options: Any) -> fx.Node:
         node = super().create_node(kind, target, *rest, **options)
         if kind == "get_attr":
-            value: Any = self.root
-            for name in target.split("."):
-                value = getattr(value, name)
-            node.meta["constant"] = value
+            node.meta["constant"] = self._computed(operator.attrgetter(target), self.root)
         return node
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **options: Any) -> Any:
@@ -109,7 +123,10 @@ class ShapeTracer(fx.Tracer):
         node.meta["where"] = described(scope.module_path if scope else "", getattr(module_type, "__name__", "module"))
         if kind == "output":
             return proxy
+        before = torch.random.get_rng_state()
         proxy.value = node.meta["constant"] if kind == "get_attr" else self._compute(kind, target, args, kwargs)
+        if not torch.equal(before, torch.random.get_rng_state()):
+            raise SpecError(f"no bounds for {node.meta['where']}: it draws random numbers")
         if (kind == "placeholder" and args) or (
             node.all_input_nodes and all("constant" in source.meta for source in node.all_input_nodes)
         ):
@@ -123,15 +140,21 @@ class ShapeTracer(fx.Tracer):
         if kind == "placeholder":
             return args[0] if args else self.probe
         values, named = (fx.node.map_aggregate(part, _value) for part in (args, kwargs))
-        self.computing = True
+        function = target
+        if kind == "call_module":
+            function = self.root.get_submodule(target).forward
+        elif kind == "call_method":
+            function = getattr(values[0], target)
+            values = values[1:]
+        return self._computed(function, *values, **named)
+
+    def _computed(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """The result of a call that is not recorded itself."""
+        outer, self.computing = self.computing, True
         try:
-            if kind == "call_module":
-                return self.root.get_submodule(target).forward(*values, **named)
-            return (
-                getattr(values[0], target)(*values[1:], **named) if kind == "call_method" else target(*values, **named)
-            )
+            return function(*arguments, **named)
         finally:
-            self.computing = False
+            self.computing = outer
 
 
 def _value(argument: Any) -> Any:
