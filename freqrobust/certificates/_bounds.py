@@ -1,0 +1,60 @@
+"""What the certificates by bounds share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from freqrobust.core.errors import PluginError, SpecError
+from freqrobust.core.numbers import Number
+from freqrobust.numerics.threat import check_eps
+from freqrobust.plugins.certificate import Certificate, CertificateContext, Certified
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from freqrobust.certificates.bounds.propagation import Method
+
+
+class BoundCertificate(Certificate):
+    """A certificate by lower bounds of the margins ``z_y - z_j``."""
+
+    eps: Number = Field(8 / 255, ge=0, description="budget, in the norm's unit; 8/255 is accepted")
+    norm: Literal["linf", "l2"] = Field("linf", description="norm of the budget")
+
+    @model_validator(mode="after")
+    def _eps_in_pixels(self) -> Any:
+        check_eps(self.norm, self.eps)
+        return self
+
+    def methods(self) -> list[Method]:
+        """Ways to bound the margins, the cheapest one first."""
+        raise PluginError(f"{type(self).__name__} does not implement methods()")
+
+    def certify(
+        self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: CertificateContext
+    ) -> Certified:
+        from freqrobust.certificates.bounds.decision import certify
+
+        for defense in context.defenses:
+            if defense.stochastic:
+                raise SpecError(
+                    f"no bounds for a model with the defense {type(defense).__name__}, which draws random numbers; "
+                    "expected a deterministic model"
+                )
+        return Certified(certify(model, images, labels, self.norm, self.eps, self.methods()))
+
+    def statement(self) -> str:
+        threat = self.threat()
+        assert threat is not None
+        return (
+            f"Every image in [0, 1] within {threat.text} of a certified image is classified as its label by the model; "
+            f"proved with {self.name_of_bounds} in float64, up to floating-point rounding."
+        )
+
+    @property
+    def name_of_bounds(self) -> str:
+        """What the statement calls the method."""
+        raise PluginError(f"{type(self).__name__} does not implement name_of_bounds")
