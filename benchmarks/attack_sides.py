@@ -54,6 +54,9 @@ OURS = {
     "pgd-50 5x": "pgd:eps={eps},steps=50,step_size={step}",
     "pgd-50 12.5x": "pgd:eps={eps},steps=50,step_size={step}",
     "pgd-20 clean": "pgd:eps={eps},steps=20,random_start=false",
+    "pgd-20 clean 5x": "pgd:eps={eps},steps=20,random_start=false,step_size={step}",
+    "pgd-20 clean 10x": "pgd:eps={eps},steps=20,random_start=false,step_size={step}",
+    "pgd-20 clean 10x margin": "pgd:eps={eps},steps=20,random_start=false,step_size={step},loss=margin",
     "pgd-20 x5": "pgd:eps={eps},steps=20,restarts=5",
     "pgd-10 x10": "pgd:eps={eps},steps=10,restarts=10",
     "pgd-50 x2": "pgd:eps={eps},steps=50,restarts=2",
@@ -122,7 +125,7 @@ def _adversarial_library(
 
 def sides() -> dict[str, Side]:
     """All attacks by name; a number after the name is the number of steps, ``xN`` stands for N restarts and ``Nx`` for
-    a step size of ``N * eps / steps``."""
+    a step size of ``N * eps / steps``. ``clean`` starts at the clean image, all others of this package in the ball."""
     found = {}
     for name, template in OURS.items():
         factor = next((float(word[:-1]) for word in name.split()[1:] if word.endswith("x")), None)
