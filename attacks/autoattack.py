@@ -1,4 +1,4 @@
-"""AutoAttack and the Square attack, through the library pyautoattack."""
+"""AutoAttack, through the library pyautoattack."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from freqrobust.attacks.isolation import any_batch, installed, isolated, require, settle
-from freqrobust.core.numbers import Count, Number
+from freqrobust.core.numbers import Number
 from freqrobust.numerics.threat import check_eps
 from freqrobust.plugins.base import Attack
 
@@ -162,30 +162,3 @@ def _highest_loss(ensemble: Any, seed: int, images: torch.Tensor, labels: torch.
     apgd.loss, apgd.n_restarts, apgd.use_largereps = "ce", 1, False
     perturbed: torch.Tensor = apgd.perturb(images.clone(), labels.clone(), best_loss=True)
     return perturbed
-
-
-class Square(_Bounded):
-    """Random search over square-shaped perturbations, without gradients.  (Andriushchenko et al. 2020, algorithm 1)"""
-
-    needs_gradient: ClassVar[bool] = False
-
-    queries: Count = Field(5000, description="largest number of forward passes per sample")
-
-    def perturb(
-        self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
-    ) -> torch.Tensor:
-        library = require(LIBRARY, "square")
-        if self.eps == 0 or len(images) == 0:
-            return images.clone()
-        with isolated("square", model, context.seed % 2**32, images.device):
-            attack = library.square.SquareAttack(
-                any_batch(model, context),
-                norm=NORMS[self.norm],
-                n_queries=self.queries,
-                eps=self.eps,
-                seed=context.seed,
-                resc_schedule=False,  # as AutoAttack has it
-                device=images.device,
-            )
-            examples = repeated(attack.perturb, images, labels, context)
-        return settle(examples, images, self.norm, self.eps)

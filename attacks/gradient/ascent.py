@@ -7,12 +7,15 @@ are is defined by the space of the examples (``freqrobust.attacks.gradient.regio
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from freqrobust.attacks.gradient.regions import Space
+from freqrobust.attacks.gradient.step_sizes import FixedSteps, Stepper
 from freqrobust.numerics.losses import Loss, LossFunction, loss_function
 from freqrobust.numerics.norms import per_sample
 from freqrobust.plugins.context import AttackContext
@@ -21,20 +24,24 @@ from freqrobust.plugins.criterion import Criterion, Misclassification
 
 @dataclass(frozen=True)
 class Ascent:
-    """The loss, the space of the examples, the number of steps, and the draws of a random model per step."""
+    """The loss, the space of the examples, the number of steps, and the draws of a random model per step.
+
+    ``stepper`` makes what chooses the steps, from a region and the number of steps.
+    """
 
     space: Space
     steps: int
     loss: LossFunction
     eot: int = 1
+    stepper: Callable[[Any, int], Stepper] = FixedSteps
 
 
-def loss_for(criterion: Criterion, name: Loss = "ce", targeted: bool = False) -> LossFunction:
-    """The loss of that name; instead of the untargeted cross-entropy, the default, a criterion's own loss.
+def loss_for(criterion: Criterion, name: Loss = "ce", targeted: bool = False, default: Loss = "ce") -> LossFunction:
+    """The loss of that name; instead of the untargeted ``default`` of the attack, a criterion's own loss.
 
     Under misclassification every loss is the one that is named.
     """
-    if name != "ce" or targeted or isinstance(criterion, Misclassification):
+    if name != default or targeted or isinstance(criterion, Misclassification):
         return loss_function(name)
     return lambda logits, labels, targets: criterion.loss(logits, labels)
 
@@ -81,25 +88,26 @@ def ascend_until_adversarial(
         The examples, and which of them are known to be adversarial. The model is not called again after the last
         step: whether its examples are adversarial is for the caller to predict.
     """
-    region = ascent.space.region(origin)
-    point, x = start, region.image(start)
+    stepper = ascent.stepper(ascent.space.region(origin), ascent.steps)
+    point, x = start, stepper.region.image(start)
     result = x.clone()
     adversarial = torch.zeros(len(start), dtype=torch.bool, device=start.device)
     active = torch.arange(len(start), device=start.device)
     for _ in range(ascent.steps):
-        logits, _, gradient = loss_and_gradient(model, x, labels, targets, ascent.loss, ascent.eot)
+        logits, values, gradient = loss_and_gradient(model, x, labels, targets, ascent.loss, ascent.eot)
         success = context.is_adversarial(logits, labels)
         if success.any():
             result[active[success]] = x[success]
             adversarial[active[success]] = True
             keep = ~success
-            active, point, gradient, labels = active[keep], point[keep], gradient[keep], labels[keep]
-            region = region.keep(keep)
+            active, point, gradient = active[keep], point[keep], gradient[keep]
+            values, labels = values[keep], labels[keep]
+            stepper.keep(keep)
             targets = targets[keep] if targets is not None else None
             if len(active) == 0:
                 return result, adversarial
-        point = region.step(point, gradient)
-        x = region.image(point)
+        point = stepper.step(point, values, gradient)
+        x = stepper.region.image(point)
     result[active] = x
     return result, adversarial
 
@@ -113,14 +121,14 @@ def ascend_to_maximum(
     ascent: Ascent,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Ascend from the points ``start``; the highest-loss example over these and all steps, with its loss ``(N,)``."""
-    region = ascent.space.region(origin)
-    point, x = start, region.image(start)
+    stepper = ascent.stepper(ascent.space.region(origin), ascent.steps)
+    point, x = start, stepper.region.image(start)
     best = best_loss = None
     for _ in range(ascent.steps):
         _, values, gradient = loss_and_gradient(model, x, labels, targets, ascent.loss, ascent.eot)
         best, best_loss = better(best, best_loss, x, values)
-        point = region.step(point, gradient)
-        x = region.image(point)
+        point = stepper.step(point, values, gradient)
+        x = stepper.region.image(point)
     values = expected_loss(model, x, labels, targets, ascent.loss, ascent.eot)
     return better(best, best_loss, x, values)
 

@@ -6,7 +6,7 @@ The ascent moves *points*; the model gets the *image* of a point. In a ball of p
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 
@@ -14,6 +14,9 @@ from freqrobust.numerics.frequency import Shape, band_pass
 from freqrobust.numerics.norms import farthest_l1, length, per_sample, project, steepest
 from freqrobust.numerics.threat import StepNorm as Norm
 from freqrobust.plugins.context import AttackContext
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Region(Protocol):
@@ -25,7 +28,7 @@ class Region(Protocol):
     def step(self, point: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
         """One step of ascent from a point, projected onto the region; ``gradient`` is taken at the point's image."""
 
-    def keep(self, which: torch.Tensor) -> Region:
+    def keep(self, which: torch.Tensor) -> Self:
         """The region of a subset of the samples."""
 
 
@@ -95,14 +98,25 @@ class BallRegion:
         s = self.space
         if s.norm == "l1":
             share = s.step_size / max(1, round(s.sparsity * point[0].numel()))
-            moved = farthest_l1(gradient, point, s.step_size, share)
-            return project(moved, self.origin, s.norm, s.eps)
-        moved = point.add(steepest(gradient, s.norm), alpha=s.step_size)
-        if self.low is not None and self.high is not None:
-            return torch.clamp(moved, self.low, self.high)
-        return project(moved, self.origin, s.norm, s.eps)
+            return self.project(farthest_l1(gradient, point, s.step_size, share))
+        return self.project(point.add(steepest(gradient, s.norm), alpha=s.step_size))
 
-    def keep(self, which: torch.Tensor) -> Region:
+    def step_of(
+        self, point: torch.Tensor, gradient: torch.Tensor, size: torch.Tensor, pixels: torch.Tensor
+    ) -> torch.Tensor:
+        """One step of a size of its own for each sample, ``(N,)``; for L1 on so many ``pixels (N,)``."""
+        s = self.space
+        if s.norm == "l1":
+            return self.project(farthest_l1(gradient, point, size[:, None], (size / pixels)[:, None]))
+        return self.project(point + per_sample(size, point) * steepest(gradient, s.norm))
+
+    def project(self, point: torch.Tensor) -> torch.Tensor:
+        """The image in [0, 1] and in the ball that a step to ``point`` lands on."""
+        if self.low is not None and self.high is not None:
+            return torch.clamp(point, self.low, self.high)
+        return project(point, self.origin, self.space.norm, self.space.eps)
+
+    def keep(self, which: torch.Tensor) -> BallRegion:
         low, high = (part[which] if part is not None else None for part in (self.low, self.high))
         return BallRegion(self.space, self.origin[which], low, high)
 
@@ -182,7 +196,7 @@ class BandRegion:
         direction = direction / per_sample(_size(direction, s.norm).clamp_min(1e-12), direction)
         return s.fit(point.add(direction, alpha=s.step_size))
 
-    def keep(self, which: torch.Tensor) -> Region:
+    def keep(self, which: torch.Tensor) -> BandRegion:
         return BandRegion(self.space, self.origin[which])
 
 
