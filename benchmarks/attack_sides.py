@@ -51,19 +51,26 @@ OURS = {
     **{f"pgd-{steps}": f"pgd:eps={{eps}},steps={steps}" for steps in (10, 20, 50, 100)},
     "pgd-20 1x": "pgd:eps={eps},steps=20,step_size={step}",
     "pgd-20 5x": "pgd:eps={eps},steps=20,step_size={step}",
-    "pgd-50 5x": "pgd:eps={eps},steps=50,step_size={step}",
     "pgd-50 12.5x": "pgd:eps={eps},steps=50,step_size={step}",
     "pgd-20 clean": "pgd:eps={eps},steps=20,random_start=false",
     "pgd-20 clean 5x": "pgd:eps={eps},steps=20,random_start=false,step_size={step}",
     "pgd-20 clean 10x": "pgd:eps={eps},steps=20,random_start=false,step_size={step}",
-    "pgd-20 clean 10x margin": "pgd:eps={eps},steps=20,random_start=false,step_size={step},loss=margin",
+    "pgd-20 clean 5x margin": "pgd:eps={eps},steps=20,random_start=false,step_size={step},loss=margin",
     "pgd-20 x5": "pgd:eps={eps},steps=20,restarts=5",
     "pgd-10 x10": "pgd:eps={eps},steps=10,restarts=10",
-    "pgd-50 x2": "pgd:eps={eps},steps=50,restarts=2",
     "pgd-20 dlr": "pgd:eps={eps},steps=20,loss=dlr",
     "pgd-20 margin": "pgd:eps={eps},steps=20,loss=margin",
+    "pgd-20 pm": "pgd:eps={eps},steps=20,loss=pm",
+    "pgd-20 5x margin": "pgd:eps={eps},steps=20,step_size={step},loss=margin",
     "pgd-100 margin": "pgd:eps={eps},steps=100,loss=margin",
-    "pgd-20 x5 margin": "pgd:eps={eps},steps=20,restarts=5,loss=margin",
+    **{f"apgd-{steps}": f"apgd:eps={{eps}},steps={steps}" for steps in (10, 20, 40, 100)},
+    "apgd-20 clean": "apgd:eps={eps},steps=20,random_start=false",
+    "apgd-20 ce": "apgd:eps={eps},steps=20,loss=ce",
+    "apgd-20 margin": "apgd:eps={eps},steps=20,loss=margin",
+    "apgd-20 x2": "apgd:eps={eps},steps=20,restarts=2",
+    "apgd-20 t3": "apgd:eps={eps},steps=20,targets=3",
+    "apgd-20 t9": "apgd:eps={eps},steps=20,targets=9",
+    "square-500": "square:eps={eps},queries=500",
 }
 
 
@@ -124,8 +131,8 @@ def _adversarial_library(
 
 
 def sides() -> dict[str, Side]:
-    """All attacks by name; a number after the name is the number of steps, ``xN`` stands for N restarts and ``Nx`` for
-    a step size of ``N * eps / steps``. ``clean`` starts at the clean image, all others of this package in the ball."""
+    """All attacks by name; a number after the name is the number of steps, ``xN`` stands for N restarts, ``tN`` for
+    runs towards N classes, and ``Nx`` for a step size of ``N * eps / steps``. ``clean`` starts at the clean image, all others of this package in the ball."""
     found = {}
     for name, template in OURS.items():
         factor = next((float(word[:-1]) for word in name.split()[1:] if word.endswith("x")), None)
@@ -134,13 +141,11 @@ def sides() -> dict[str, Side]:
     versions = packages(*LIBRARIES)
     others: list[tuple[str, str, str, Any, dict[str, Any]]] = [
         ("PGD-20", "torchattacks", "PGD", _torchattacks, {"steps": 20}),
-        ("PGD-100", "torchattacks", "PGD", _torchattacks, {"steps": 100}),
         ("APGD-50 ce", "torchattacks", "APGD", _torchattacks, {"steps": 50, "loss": "ce"}),
         ("APGD-50 dlr", "torchattacks", "APGD", _torchattacks, {"steps": 50, "loss": "dlr"}),
         ("Square-500", "torchattacks", "Square", _torchattacks, {"n_queries": 500}),
         ("PGD-20", "foolbox", "LinfPGD", _foolbox, {"steps": 20, "rel_stepsize": 2.5 / 20}),
         ("FMN-50", "foolbox", "LInfFMNAttack", _foolbox, {"steps": 50}),
-        ("FMN-200", "foolbox", "LInfFMNAttack", _foolbox, {"steps": 200}),
         ("PGD-40", "adv-lib", "pgd_linf", _adversarial_library, {"steps": 40}),
         ("APGD-50 ce", "adv-lib", "apgd", _adversarial_library, {"n_iter": 50, "loss_function": "ce"}),
         ("APGD-50 dlr", "adv-lib", "apgd", _adversarial_library, {"n_iter": 50, "loss_function": "dlr"}),
