@@ -70,6 +70,8 @@ OURS = {
     "apgd-20 x2": "apgd:eps={eps},steps=20,restarts=2",
     "apgd-20 t3": "apgd:eps={eps},steps=20,targets=3",
     "apgd-20 t9": "apgd:eps={eps},steps=20,targets=9",
+    **{f"fmn-{steps}": f"fmn:steps={steps}" for steps in (50, 200)},
+    "aa": "aa:eps={eps}",
     "square-500": "square:eps={eps},queries=500",
 }
 
@@ -137,7 +139,7 @@ def sides() -> dict[str, Side]:
     for name, template in OURS.items():
         factor = next((float(word[:-1]) for word in name.split()[1:] if word.endswith("x")), None)
         code = f"{template} {factor} {source_hash(type(_plugin(template, factor, 1 / 255)))}"
-        found[name] = Side(partial(_ours, template, factor), False, code)
+        found[name] = Side(partial(_ours, template, factor), template.startswith("fmn"), code)
     versions = packages(*LIBRARIES)
     others: list[tuple[str, str, str, Any, dict[str, Any]]] = [
         ("PGD-20", "torchattacks", "PGD", _torchattacks, {"steps": 20}),
