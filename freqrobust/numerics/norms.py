@@ -55,14 +55,15 @@ def steepest(gradient: torch.Tensor, norm: Literal["linf", "l2"]) -> torch.Tenso
     return scaled / per_sample(scaled.flatten(1).norm(dim=1).clamp_min(1e-12), scaled)
 
 
-def project(images: torch.Tensor, origin: torch.Tensor, norm: StepNorm, eps: float) -> torch.Tensor:
+def project(images: torch.Tensor, origin: torch.Tensor, norm: StepNorm, eps: float | torch.Tensor) -> torch.Tensor:
     """The image in [0, 1] and in the eps-ball around ``origin`` that a step lands on.
 
-    For Linf and L1 this is the exact projection onto the intersection of ball and box. For L2 the perturbation is
+    ``eps`` is one number, or one for each sample, ``(N,)``; it may be infinite. For Linf and L1 this is the exact projection onto the intersection of ball and box. For L2 the perturbation is
     scaled into the ball and then clipped to [0, 1]; clipping only shortens it, as the origin is in [0, 1].
     """
     if norm == "linf":
-        return torch.minimum(torch.maximum(images, origin - eps), origin + eps).clamp_(0, 1)
+        reach = per_sample(eps, origin) if isinstance(eps, torch.Tensor) else eps
+        return torch.minimum(torch.maximum(images, origin - reach), origin + reach).clamp_(0, 1)
     delta = images - origin
     if norm == "l1":
         return move(origin, _nearest_l1(delta, origin, eps))
@@ -71,7 +72,7 @@ def project(images: torch.Tensor, origin: torch.Tensor, norm: StepNorm, eps: flo
     return (origin + delta).clamp_(0, 1)
 
 
-def _nearest_l1(delta: torch.Tensor, origin: torch.Tensor, eps: float) -> torch.Tensor:
+def _nearest_l1(delta: torch.Tensor, origin: torch.Tensor, eps: float | torch.Tensor) -> torch.Tensor:
     """The nearest perturbation with L1 norm at most ``eps`` that keeps ``origin`` in [0, 1], in float64.
 
     With ``room_i`` the way from the origin to the wall that ``delta_i`` points at, it is
@@ -80,6 +81,8 @@ def _nearest_l1(delta: torch.Tensor, origin: torch.Tensor, eps: float) -> torch.
     ``sum_i max(|delta_i| - s, 0) - max(|delta_i| - room_i - s, 0)``, so that ``s`` follows from sorting where it bends.
     """
     wanted = delta.flatten(1).to(_precise(delta))
+    if isinstance(eps, torch.Tensor):
+        eps = eps.to(wanted.dtype)[:, None]
     start = origin.flatten(1).to(wanted.dtype)
     size, room = wanted.abs(), torch.where(wanted > 0, 1 - start, start)
     # beyond the larger of two walls nothing bends; negative s is not looked for

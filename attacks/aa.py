@@ -1,0 +1,148 @@
+"""An ensemble of this package's own attacks, after AutoAttack."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, model_validator
+
+from freqrobust.core.numbers import Count, Number
+from freqrobust.numerics.threat import StepNorm, check_eps
+from freqrobust.plugins.base import Attack
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from freqrobust.plugins.context import AttackContext
+
+#: Classes that the loss of a part needs: the targeted DLR loss the fourth largest logit.
+FEWEST_CLASSES = {"apgd-t": 4}
+#: Queries of Square for every sample, as a share of all.
+FIRST_QUERIES = 0.1
+
+
+class AA(Attack):
+    """Attacks in a fixed order, each on the samples that are robust to those before it.  (after Croce and Hein 2020)
+
+    APGD on the probability margin, then on cross-entropy, then towards 9 classes on the DLR loss, nearest class first; FMN,
+    whose nearest example counts where it is within ``eps``; Square. The report counts what each one misclassified.
+
+    Square is there for models whose gradients are masked. It gets a tenth of its ``queries`` first, and the others only
+    for samples on which it reached a larger margin than every attack with gradients. Results do not depend on the batch.
+    With 2 or 3 classes there is no DLR loss with a target, and for random models no FMN; a note says so.
+    """
+
+    eps: Number = Field(8 / 255, ge=0, description="budget, in the norm's unit; 8/255 is accepted")
+    norm: StepNorm = Field("linf", description="norm of the budget")
+    queries: Count = Field(5000, description="largest number of queries of Square per sample")
+
+    @model_validator(mode="after")
+    def _eps_in_pixels(self) -> Any:
+        check_eps(self.norm, self.eps)
+        return self
+
+    def parts(self) -> dict[str, Attack]:
+        """The attacks, in their order; after them Square may be run again with all of its queries."""
+        from freqrobust.attacks.apgd import APGD
+        from freqrobust.attacks.fmn import FMN
+
+        budget: dict[str, Any] = {"eps": self.eps, "norm": self.norm}
+        return {
+            "apgd-pm": APGD(**budget, loss="pm", steps=40),
+            "apgd-ce": APGD(**budget, loss="ce", steps=100),
+            "apgd-t": APGD(**budget, loss="dlr", steps=40, untargeted=False, targets=9),
+            "fmn": FMN(norm=self.norm, steps=100),
+            "square": self._square(max(1, round(FIRST_QUERIES * self.queries))),
+        }
+
+    def _square(self, queries: int) -> Attack:
+        from freqrobust.attacks.square import Square
+
+        return Square(eps=self.eps, norm=self.norm, queries=queries)
+
+    def perturb(
+        self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
+    ) -> torch.Tensor:
+        import torch
+
+        if self.eps == 0 or len(images) == 0:
+            return images.clone()
+        with torch.no_grad():
+            logits = model(images)
+        search = Search(self, model, images, labels, context, logits)
+        parts = self.parts()
+        left_out = [name for name in parts if logits.shape[1] < FEWEST_CLASSES.get(name, 2)]
+        left_out += [name for name, part in parts.items() if part.deterministic_only and context.eot > 1]
+        if left_out:
+            context.note(f"without {', '.join(left_out)}: {logits.shape[1]} classes")
+        parts = {name: part for name, part in parts.items() if name not in left_out}
+        for name in parts:
+            context.count(name, 0)
+        square = parts.pop("square")
+        for name, part in parts.items():
+            search.run(name, part)
+        by_gradients = search.margin.clone()
+        search.run("square", square)
+        masked = search.active[search.margin[search.active] > by_gradients[search.active]]
+        if len(masked):
+            context.note(f"gradients may be masked: square was run with {self.queries} queries on some samples")
+            search.active = masked
+            search.run("square", self._square(self.queries))
+        return search.examples
+
+
+class Search:
+    """What the parts have found for the samples of a batch.
+
+    Attributes:
+        examples: those with the largest margins, ``(N, C, H, W)``.
+        margin: of these, ``(N,)``.
+        active: the samples that are not known to be adversarial, as positions.
+    """
+
+    def __init__(
+        self,
+        attack: AA,
+        model: nn.Module,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        context: AttackContext,
+        logits: torch.Tensor,
+    ) -> None:
+        import torch
+
+        self._attack, self._model, self._images, self._labels = attack, model, images, labels
+        self._context, self._first = context, True
+        self.examples, self.margin = images.clone(), context.criterion.margin(logits, labels)
+        self.margin = self.margin.masked_fill(self.margin.isnan(), float("-inf"))
+        self.active = torch.arange(len(images), device=images.device)
+
+    def run(self, name: str, part: Attack) -> None:
+        """Run a part on the samples that are left, and count what it makes adversarial.
+
+        The first part maximises if that is the goal, and starts from the signs of a smaller budget.
+        """
+        import torch
+
+        from freqrobust.attacks.gradient.ascent import better
+        from freqrobust.numerics.norms import allowance, norms
+
+        if len(self.active) == 0:
+            return
+        # the model averages over its draws by itself
+        own = replace(self._context.subset(self.active), eot=1)
+        if not self._first:
+            own = replace(own, goal="decide", initial_signs=None)
+        images, labels = self._images[self.active], self._labels[self.active]
+        tried = part.perturb(self._model, images, labels, own)
+        with torch.no_grad():
+            logits = self._model(tried)
+        inside = norms(tried - images, self._attack.norm) <= allowance(self._attack.eps)
+        margin = own.criterion.margin(logits, labels).masked_fill(~inside, float("-inf"))
+        examples, margin = better(self.examples[self.active], self.margin[self.active], tried, margin)
+        self.examples[self.active], self.margin[self.active] = examples, margin
+        adversarial = inside & own.is_adversarial(logits, labels)
+        self._context.count(name, int(adversarial.sum()))
+        self.active, self._first = self.active[~adversarial], False

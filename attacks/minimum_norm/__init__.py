@@ -1,0 +1,1 @@
+"""Searches for the nearest adversarial example of every sample, which the attacks without a budget run."""
