@@ -7,11 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from freqrobust import Attack, InputDefense, evaluate
+from freqrobust import Attack, InputDefense, evaluate, load_data
+from freqrobust.harness.diagnosis import examine
+from freqrobust.harness.diagnosis.checks import FULL_CHECKS, QUICK_CHECKS
 from freqrobust.harness.diagnosis.traces import RISING, Recorder
 from freqrobust.numerics.threat import Norm
 from freqrobust.plugins.criterion import Misclassification
 from freqrobust.plugins.registry import attacks
+from freqrobust.training.fit import Recipe, fit
 
 NAMES = ["loss still rising", "silent success", "steps without effect", "scale of gradients"]
 
@@ -19,9 +22,6 @@ NAMES = ["loss still rising", "silent success", "steps without effect", "scale o
 @pytest.fixture(autouse=True)
 def _indicators_alone(monkeypatch) -> None:
     """The full part without its other checks."""
-    from freqrobust.harness.diagnosis import examine
-    from freqrobust.harness.diagnosis.checks import FULL_CHECKS
-
     monkeypatch.setattr(examine, "FULL_CHECKS", tuple(c for c in FULL_CHECKS if c.name in NAMES))
     monkeypatch.setattr(examine, "QUICK_CHECKS", ())
 
@@ -229,3 +229,44 @@ def test_curves_in_closed_form() -> None:
 def test_values_that_are_not_finite() -> None:
     found = summary([[-1.0, float("nan"), -1.0], [-0.5, -0.5, float("inf")]] * 5)
     assert found["scale"] == [False, True, True]
+
+
+class LargestOnly(nn.Module):
+    """k-winners-take-all: keeps a tenth of the activations, those that are largest.  (Xiao, Zhong, Zheng 2020)"""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        flat = x.flatten(1)
+        smallest = flat.topk(round(self.share * flat.shape[1]), dim=1).values[:, -1:]
+        return (flat * (flat >= smallest)).view_as(x)
+
+
+@pytest.fixture(scope="module")
+def discontinuous(trained_once) -> nn.Module:
+    """A network of digits with k-winners-take-all activations."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        convolutions = [nn.Conv2d(1, 32, 3, padding=1), LargestOnly(0.1), nn.Conv2d(32, 32, 3, padding=1)]
+        linear = [nn.Flatten(), nn.Linear(2048, 64), LargestOnly(0.2), nn.Linear(64, 10)]
+        model = nn.Sequential(*convolutions, LargestOnly(0.1), *linear)
+
+    def train() -> None:
+        fit(model, load_data("digits", split="train"), Recipe(6, 0.05, batch=64), device=torch.device("cpu"))
+
+    trained_once("k-winners-take-all", model, train)
+    return model
+
+
+def test_averaged_gradients_find_what_exact_ones_miss(discontinuous, monkeypatch) -> None:
+    monkeypatch.setattr(examine, "FULL_CHECKS", tuple(c for c in FULL_CHECKS if c.name == "averaged gradients"))
+    monkeypatch.setattr(examine, "QUICK_CHECKS", QUICK_CHECKS)
+    found = diagnosed(discontinuous, load_data("digits", limit=100), "pgd:eps=0.1,steps=20")
+    averaged, strong = check(found, "averaged gradients"), check(found, "strong attack")
+    assert strong.status == "passed"
+    assert averaged.status == "failed"
+    assert averaged.additional > 3
+    assert found.verdict == "overestimated"
+    assert ": averaged gradients misclassified" in found.sentence

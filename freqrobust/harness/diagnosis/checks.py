@@ -40,7 +40,7 @@ def reference(examination: Examination) -> Outcome:
 #: Steps of the strong attack of the quick checks, and the share of the examined samples that it may misclassify.
 STRONG_STEPS, STRONG_SHARE = 20, 0.03
 #: Standard deviation of the noise of averaged gradients, as a share of the change of a pixel if all change by the same.
-NOISE = 0.5
+NOISE = 1.0
 
 
 @dataclass(frozen=True)
