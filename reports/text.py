@@ -14,7 +14,6 @@ from freqrobust.results.summary import entry_labels, entry_of, model_labels, obl
 
 if TYPE_CHECKING:
     from freqrobust.results.analysis_record import AnalysisRecord
-    from freqrobust.results.cells import Cell
     from freqrobust.results.certificates import Counted
     from freqrobust.results.diagnosis import Check, Diagnosis
     from freqrobust.results.records import Difference, ModelRecord, PublishedRecord
