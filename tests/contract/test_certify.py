@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -418,3 +419,30 @@ def test_the_option_takes_specs_and_objects() -> None:
     assert EvalConfig(certify="band").certify == ["band"]
     plugin = Smoothing(eps=0.1)
     assert EvalConfig(certify=[plugin]).certify == [plugin]
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "certificates.md"
+
+
+def test_every_certificate_is_documented() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    for name in certificates.names():
+        if certificates.origin(name).startswith("freqrobust "):
+            assert re.search(rf"^\| `{name}` \|", text, re.MULTILINE), name
+            assert re.search(rf"^### .*`{name}`", text, re.MULTILINE), name
+
+
+def test_the_documented_certificate(network, digits, tmp_path) -> None:
+    """On a linear model whose largest singular value is the constant."""
+    code = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)[0]
+    file = tmp_path / "lipschitz.py"
+    file.write_text(code, encoding="utf-8")
+    torch.manual_seed(0)
+    linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    constant = float(torch.linalg.matrix_norm(linear[1].weight.detach(), 2))
+    images = torch.rand(40, 1, 8, 8)
+    data = (images, linear(images).argmax(dim=1))
+    spec = f"{file}:Lipschitz:eps=0.05,constant={constant}"
+    report = run(linear, data, [spec], ["pgd:eps=0.05,norm=l2,steps=20"], [], undefended=True)
+    certified, worst = report.certificates[0], report.worst_case[0]
+    assert 0 < certified.certified <= worst.correct < 40
