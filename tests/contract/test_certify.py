@@ -123,6 +123,15 @@ def test_the_batch_size_changes_nothing(network, digits) -> None:
     assert [r.model_dump(exclude=drop) for r in one] == [r.model_dump(exclude=drop) for r in other]
 
 
+def test_the_same_noise_has_the_same_radii_whatever_takes_the_votes(network, digits) -> None:
+    """The smoothed classifier depends on the noise and on the model behind it only."""
+    chains = ["randomized-smoothing:sigma=0.25,copies=2", "gaussian-noise:sigma=0.25"]
+    report = run(network, digits.first(8), ["smoothing:eps=0.1,n=40,n0=20"], defenses=chains)
+    one, other = report.certificates
+    assert one.radii == other.radii
+    assert one.certified > 0
+
+
 def test_what_is_measured_is_kept_and_found_again(network, digits, tmp_path) -> None:
     """Also for another eps, as radii do not depend on it; not for another number of draws or another seed."""
     lines: list[str] = []
