@@ -86,7 +86,7 @@ class Table(Comparing):
             table.add_column("", overflow="fold", max_width=label)
             labels = board.labels[start : start + fitting]
             for column in labels:
-                table.add_column(Text(column), justify="right", min_width=14, overflow="fold")
+                table.add_column(Text(one_line(column)), justify="right", min_width=14, overflow="fold")
             for standing, name in zip(board.standings, names, strict=True):
                 texts = [standing.rank_text, name]
                 for column in labels:

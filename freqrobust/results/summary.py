@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 from typing import Literal, NamedTuple
 
+from freqrobust.core.errors import SpecError
 from freqrobust.numerics.threat import Threat
 from freqrobust.plugins.specs import UNDEFENDED, parse_params
 from freqrobust.plugins.suites import HEADLINE_RADIUS, scaled_radius
@@ -148,7 +149,10 @@ def certified_label(record: CertificateRecord) -> str:
 def certificate_name(record: CertificateRecord) -> str:
     """The spec of a certificate without its budget: ``crown``, ``smoothing:n=10000``."""
     head, _, params = record.certificate_spec.partition(":")
-    kept = [f"{key}={value}" for key, value in parse_params(params, params) if key not in ("norm", "eps")]
+    try:
+        kept = [f"{key}={value}" for key, value in parse_params(params, params) if key not in ("norm", "eps")]
+    except SpecError:  # a report can contain anything
+        return record.certificate_spec
     return f"{head}:{','.join(kept)}" if kept else head
 
 

@@ -112,12 +112,28 @@ def footnotes(report: Report) -> list[Footnote]:
 
 def _statements(report: Report) -> list[Footnote]:
     """What each certificate states, once for all defenses and budgets of which it states the same."""
-    labels, about = entry_labels(report), dict[tuple[str, str], dict[str, None]]()
+    labels = entry_labels(report)
+    about: dict[tuple[str, str], dict[str, None]] = {}
+    texts: dict[tuple[str, str], dict[str, None]] = {}
     for record in report.certificates:
         text = f"{record.guarantee} lower bound: {record.statement}"
-        label = labels.get(entry_of(record), record.defense_spec)
-        about.setdefault((certificate_name(record), text), {})[label] = None
-    return [Footnote(", ".join(several), f"certified ({name})", text, True) for (name, text), several in about.items()]
+        key = certificate_name(record), _without_budget(text, record)
+        about.setdefault(key, {})[labels.get(entry_of(record), record.defense_spec)] = None
+        texts.setdefault(key, {})[text] = None
+    return [
+        Footnote(
+            ", ".join(about[name, general]),
+            f"certified ({name})",
+            general if len(several) > 1 else next(iter(several)),
+            True,
+        )
+        for (name, general), several in texts.items()
+    ]
+
+
+def _without_budget(text: str, record: CertificateRecord) -> str:
+    """A statement for a sweep over eps, which names the budget instead of its numbers."""
+    return text.replace(threat_text(record.threat), "the budget") if record.threat is not None else text
 
 
 def _certificate_notes(record: CertificateRecord) -> list[str]:

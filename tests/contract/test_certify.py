@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -120,6 +121,15 @@ def test_the_batch_size_changes_nothing(network, digits) -> None:
     one, other = (run(network, data, [SMALL], batch_size=size).certificates for size in (1, 64))
     drop = {"seconds"}
     assert [r.model_dump(exclude=drop) for r in one] == [r.model_dump(exclude=drop) for r in other]
+
+
+def test_the_same_noise_has_the_same_radii_whatever_takes_the_votes(network, digits) -> None:
+    """The smoothed classifier depends on the noise and on the model behind it only."""
+    chains = ["randomized-smoothing:sigma=0.25,copies=2", "gaussian-noise:sigma=0.25"]
+    report = run(network, digits.first(8), ["smoothing:eps=0.1,n=40,n0=20"], defenses=chains)
+    one, other = report.certificates
+    assert one.radii == other.radii
+    assert one.certified > 0
 
 
 def test_what_is_measured_is_kept_and_found_again(network, digits, tmp_path) -> None:
@@ -418,3 +428,30 @@ def test_the_option_takes_specs_and_objects() -> None:
     assert EvalConfig(certify="band").certify == ["band"]
     plugin = Smoothing(eps=0.1)
     assert EvalConfig(certify=[plugin]).certify == [plugin]
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "certificates.md"
+
+
+def test_every_certificate_is_documented() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    for name in certificates.names():
+        if certificates.origin(name).startswith("freqrobust "):
+            assert re.search(rf"^\| `{name}` \|", text, re.MULTILINE), name
+            assert re.search(rf"^### .*`{name}`", text, re.MULTILINE), name
+
+
+def test_the_documented_certificate(network, digits, tmp_path) -> None:
+    """On a linear model whose largest singular value is the constant."""
+    code = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)[0]
+    file = tmp_path / "lipschitz.py"
+    file.write_text(code, encoding="utf-8")
+    torch.manual_seed(0)
+    linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    constant = float(torch.linalg.matrix_norm(linear[1].weight.detach(), 2))
+    images = torch.rand(40, 1, 8, 8)
+    data = (images, linear(images).argmax(dim=1))
+    spec = f"{file}:Lipschitz:eps=0.05,constant={constant}"
+    report = run(linear, data, [spec], ["pgd:eps=0.05,norm=l2,steps=20"], [], undefended=True)
+    certified, worst = report.certificates[0], report.worst_case[0]
+    assert 0 < certified.certified <= worst.correct < 40

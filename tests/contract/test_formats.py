@@ -47,13 +47,13 @@ def test_junit_counts(decorate, shown) -> None:
     failures = [case for case in cases if case.find("failure") is not None]
     errors = [case for case in cases if case.find("error") is not None]
     skipped = [case for case in cases if case.find("skipped") is not None]
-    # every cell, two rows of a comparison and one threshold, three checks
-    assert len(cases) == len(report.cells) + 3 + 3
+    # every cell, two certificates, two rows of a comparison and one threshold, three checks
+    assert len(cases) == len(report.cells) + 2 + 3 + 3
     assert [case.get("name") for case in failures] == ["plain", "plain"]  # the regression, the failed check
-    assert len(errors) == 1
+    assert len(errors) == 2  # a cell and a certificate
     assert len(skipped) == 2  # shown as information, not applicable
     for element in (root, suite):
-        assert [int(element.attrib[key]) for key in ("tests", "failures", "errors")] == [len(cases), 2, 1]
+        assert [int(element.attrib[key]) for key in ("tests", "failures", "errors")] == [len(cases), 2, 2]
     names = [(case.get("classname"), case.get("name")) for case in cases]
     assert len(set(names)) == len(names)
     seconds = sum(float(case.attrib["time"]) for case in cases)
@@ -114,7 +114,8 @@ def test_markdown_has_the_headline_first_and_the_rest_folded(decorate, shown) ->
         assert row[0] == name
         for value, measure in zip(row[1:], measures, strict=True):
             one = measure.found.get(entry)
-            assert value.split()[0].rstrip("~") == (percent(one.accuracy) if one is not None else "-")
+            expected = "-" if one is None else percent(one.accuracy) if one.accuracy is not None else "failed"
+            assert value.split()[0].rstrip("~") == expected
     assert text.index("gate failed") < text.index("| clean |") < text.index("<details>")
 
 
@@ -142,12 +143,20 @@ def test_csv_is_tidy(decorate, shown) -> None:
     rows = list(csv.DictReader(io.StringIO(shown("csv", report), newline="")))
     assert report.gate is not None
     curves = sum(row["kind"] == "robustness curve" for row in rows)
-    counts = [len(report.cells), len(report.worst_case), curves, len(report.gate.rows)]
+    counts = [len(report.cells), len(report.worst_case), len(report.certificates), curves, len(report.gate.rows)]
     assert len(rows) == sum(counts)
     for row, cell in zip(rows, report.cells, strict=False):
         assert (row["attack"], row["defense"], row["status"]) == (cell.attack_spec, cell.defense_spec, cell.status)
         assert (float(row["accuracy"]) if row["accuracy"] else None) == cell.accuracy
         assert int(row["n"]) == cell.n
+    certificates = [row for row in rows if row["kind"] == "certificate"]
+    for row, certified in zip(certificates, report.certificates, strict=True):
+        assert (row["attack"], row["kind"], row["status"]) == (
+            certified.certificate_spec,
+            "certificate",
+            certified.status,
+        )
+        assert row["accuracy"] == (repr(certified.accuracy) if certified.accuracy is not None else "")
     for row, worst in zip(rows[counts[0] : counts[0] + counts[1]], report.worst_case, strict=True):
         assert row["attack"] == "worst case"
         assert float(row["eps"]) == worst.threat.eps

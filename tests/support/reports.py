@@ -23,11 +23,12 @@ import torch
 from freqrobust import Report, evaluate
 from freqrobust.results.analysis import AnalysisResult, AnalysisTable, PictureRecord
 from freqrobust.results.analysis_record import AnalysisRecord
+from freqrobust.results.certificates import CertificateRecord, encode_radii
 from freqrobust.results.corruptions import CorruptionRow, CorruptionSummary
 from freqrobust.results.diagnosis import Check, Diagnosis
 from freqrobust.results.distances import DistanceRecord
 from freqrobust.results.gate_record import Comparison, GateRecord, RegressionRow, ThresholdRow
-from freqrobust.results.records import Warned
+from freqrobust.results.records import ThreatRecord, Warned
 from freqrobust.results.reporter import reports
 from support.networks import untrained
 
@@ -288,6 +289,27 @@ def decorated(report: Report, text: str) -> Report:
         Check(name="c", status="not applicable", reason=text, source="s"),
     ]
     defended = next(cell for cell in found.cells if cell.defense_spec == spec)
+    certified = CertificateRecord(
+        model=1,
+        defense=defended.defense,
+        defense_spec=spec,
+        defense_params=defended.defense_params,
+        certificate="smoothing",
+        certificate_spec=f"smoothing:{text}",
+        certificate_params={},
+        threat=ThreatRecord(norm="l2", eps=0.5),
+        guarantee="statistical",
+        statement=text,
+        alpha=0.001,
+        n=60,
+        correct=defended.correct,
+        outcomes=defended.outcomes,
+        radii=encode_radii(np.where(defended.right(), 0.75, 0.0)),
+        abstained=0,
+        notes=[text],
+    )
+    failed = {"status": "failed", "error": text, "correct": 0, "outcomes": None, "radii": None, "abstained": None}
+    found.certificates = [certified, certified.model_copy(update={"certificate_spec": f"{text}:eps=0.5", **failed})]
     found.diagnostics = [
         Diagnosis(
             model=1,
