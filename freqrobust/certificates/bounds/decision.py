@@ -16,8 +16,8 @@ from freqrobust.certificates.bounds.region import BoundNorm, Region
 from freqrobust.core.errors import SpecError
 from freqrobust.numerics.norms import allowance
 
-#: A margin has to exceed this share of one plus the largest logit: ten times what float32 logits of small networks and
-#: of ResNets were measured to differ from those in float64.
+#: A margin has to exceed this share of one plus the largest absolute logit. The float32 logits of CIFAR-10 ResNets with 20
+#: and 32 layers, and of a small network, were measured to differ from those in float64 by at most a share of 9e-7.
 MARGIN = 1e-5
 #: How often the difference of the logits of a sample in the model's precision and in float64 a margin has to exceed.
 DIFFERENCES = 10
