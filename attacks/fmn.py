@@ -30,10 +30,11 @@ class FMN(Attack):
     ``eps <- min(eps * (1 - c), best)``; else ``eps <- eps * (1 + c)`` or, until an adversarial image has been found,
     the distance to the linearised boundary ``||x - x_0|| + |m(x)| / ||g||_*`` if that is more (dual norm).
 
-    It differs from the paper in the schedule: there ``a`` and ``c`` decrease by cosine annealing over all steps; here
-    ``c`` is reduced by 30 % whenever a sample crosses the boundary, and ``a`` with it. A sample is finished when c is
-    0.001, which takes about a third of the passes. For L2 and L1, ``a`` is a share of eps. For L1 the projection onto
-    the intersection of the ball and [0, 1] is exact.
+    It differs from the paper in four ways. There ``a`` and ``c`` decrease by cosine annealing over all steps; here ``c``
+    is reduced by 30 % whenever a sample crosses the boundary, and ``a``, a share of eps, with it: a sample is finished
+    when c is 0.001. The first gradient is that of the class whose linearised boundary is the nearest, where the criterion
+    is misclassification. Linf steps follow the sign of the gradient with momentum 0.75. For L1 the projection onto the
+    intersection of the ball and [0, 1] is exact.
     """
 
     any_criterion: ClassVar[bool] = True
