@@ -133,8 +133,12 @@ def _adversarial_library(
 
 
 def sides() -> dict[str, Side]:
-    """All attacks by name; a number after the name is the number of steps, ``xN`` stands for N restarts, ``tN`` for
-    runs towards N classes, and ``Nx`` for a step size of ``N * eps / steps``. ``clean`` starts at the clean image, all others of this package in the ball."""
+    """All attacks of this package and of the libraries that are installed, by name.
+
+    A number after the name is the number of steps, ``xN`` stands for N restarts, ``tN`` for runs towards N classes, and
+    ``Nx`` for a step size of ``N * eps / steps``. ``clean`` starts at the clean image, all other attacks of this package
+    in the ball.
+    """
     found = {}
     for name, template in OURS.items():
         factor = next((float(word[:-1]) for word in name.split()[1:] if word.endswith("x")), None)
@@ -156,6 +160,8 @@ def sides() -> dict[str, Side]:
         ("FMN-200", "adv-lib", "fmn", _adversarial_library, {"steps": 200}),
     ]
     for name, library, attack, call, params in others:
+        if versions[library] is None:
+            continue
         code = f"{library} {versions[library]} {attack} {sorted(params.items())}"
         found[f"{library} {name}"] = Side(partial(call, attack, params), "FMN" in name, code)
     code = f"autoattack:eps={{eps}} {versions['pyautoattack']}"

@@ -184,8 +184,15 @@ def summary(found: list[Cell]) -> Table:
     return shown
 
 
-def draw(found: list[Cell], path: Path, most: int = 12) -> None:
-    """The curves: one panel for each network and eps, with its best attacks."""
+def family(name: str) -> str:
+    """The library and the kind of an attack, without its configuration."""
+    words = name.split()
+    kept = words[:2] if words[0] in attack_sides.LIBRARIES else words[:1]
+    return " ".join([*kept[:-1], kept[-1].partition("-")[0]])
+
+
+def draw(found: list[Cell], path: Path) -> None:
+    """The curves: one panel for each network and eps, with the best configuration of every attack."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -200,13 +207,17 @@ def draw(found: list[Cell], path: Path, most: int = 12) -> None:
     for axis, cell in zip(axes.flat, found, strict=False):
         ranked = cell.optimality
         best = curves.envelope(cell.firsts.values())
+        axis.set_prop_cycle(color=plt.get_cmap("tab20").colors)  # more curves than the default has colours
         axis.step(grid, _curve(best, grid, cell.total), "k--", where="post", label="best of all")
-        for name in sorted(ranked, key=lambda name: -ranked[name])[:most]:
+        shown: dict[str, str] = {}
+        for name in sorted(ranked, key=lambda name: -ranked[name]):
+            shown.setdefault(family(name), name)
+        for name in shown.values():
             label = f"{name} ({ranked[name]:.2f})"
             axis.step(grid, _curve(cell.firsts[name], grid, cell.total), where="post", label=label)
-        axis.set(xscale="log", xlabel="passes per sample", ylabel="robust accuracy, %", ylim=(0, None))
+        axis.set(xscale="log", xlabel="passes per sample", ylabel="robust accuracy, %")
         axis.set_title(f"{cell.network}, Linf {cell.eps * 255:g}/255")
-        axis.legend(fontsize="x-small")
+        axis.legend(fontsize="x-small", loc="upper right")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
     plt.close(figure)
