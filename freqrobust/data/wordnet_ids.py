@@ -33,7 +33,9 @@ def class_indices(path: str | None, spec: str) -> dict[str, int]:
         locations = [] if package is None else list(package.submodule_search_locations or [])
         found = [Path(location) / _LIST[1] for location in locations if (Path(location) / _LIST[1]).is_file()]
         if not found:
-            raise DataError(f"{spec}: the classes are not known without timm (pip install 'freqrobust[zoo]'); or give {_OPTION}")
+            raise DataError(
+                f"{spec}: the classes are not known without timm (pip install 'freqrobust[zoo]'); or give {_OPTION}"
+            )
         file = found[0]
     try:
         lines = file.read_text(encoding="utf-8").split("\n")
