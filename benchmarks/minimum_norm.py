@@ -42,7 +42,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--shared", type=Path, default=shared, help="folder with data/ and checkpoints/")
     parser.add_argument("--networks", default="cifar_small,resnet20")
     parser.add_argument("--norms", default="linf,l2,l1")
-    parser.add_argument("--images", type=int, default=200, help="first test images of CIFAR-10, at most 500")
+    parser.add_argument(
+        "--images", type=int, default=200, help="size of a class-stratified subset of the 500 test images"
+    )
     parser.add_argument("--steps", type=int, default=100, help="of FMN, DDN and PGD")
     return parser.parse_args()
 
