@@ -161,7 +161,7 @@ def test_csv_is_tidy(decorate, shown) -> None:
         assert row["attack"] == "worst case"
         assert float(row["eps"]) == worst.threat.eps
         assert (float(row["ci95_low"]), float(row["ci95_high"])) == worst.ci95
-    for row, judged in zip(rows[-counts[3] :], report.gate.rows, strict=True):
+    for row, judged in zip(rows[-counts[-1] :], report.gate.rows, strict=True):
         assert (row["gate_cell"], row["kind"]) == (judged.name, judged.kind)
         assert row["gate_required" if judged.kind == "threshold" else "gate_allowed_drop"] == (
             "" if judged.required is None else repr(judged.required)
