@@ -43,11 +43,11 @@ def certify(
     Raises:
         SpecError: the model has an operation without bounds, or the traced network has other logits than the model.
     """
-    certified = torch.zeros(len(images), dtype=torch.bool, device=images.device)
     if len(images) == 0:
-        return certified
+        return torch.zeros(0, dtype=torch.bool, device=images.device)
     device = torch.device("cpu") if images.device.type == "mps" else images.device  # which has no float64
     with torch.inference_mode(False), torch.no_grad():
+        certified = torch.zeros(len(images), dtype=torch.bool, device=images.device)
         given = model(images.clone()).to(device).double()
         exact, where = images.to(device).double(), labels.to(device)
         layers = network(copy.deepcopy(model).to(device).double(), exact[[0, -1]])
