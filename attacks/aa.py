@@ -51,8 +51,8 @@ class AA(Attack):
 
         budget: dict[str, Any] = {"eps": self.eps, "norm": self.norm}
         return {
-            "apgd-pm": APGD(**budget, loss="pm", steps=100),
-            "apgd-ce": APGD(**budget, loss="ce", steps=100),
+            "apgd-pm": APGD(**budget, loss="pm", steps=100, targets=0),
+            "apgd-ce": APGD(**budget, loss="ce", steps=100, targets=0),
             "apgd-t": APGD(**budget, loss="dlr", steps=40, untargeted=False, targets=9),
             "fmn": FMN(norm=self.norm, steps=100),
             "square": self._square(max(1, round(FIRST_QUERIES * self.queries))),

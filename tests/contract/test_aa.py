@@ -60,18 +60,22 @@ def test_masked_gradients_get_all_queries() -> None:
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.02), ("l2", 0.1), ("l1", 0.5)])
 def test_is_as_strong_as_its_parts_and_within_its_budget(norm, eps) -> None:
     model = untrained(1, classes=6, channels=3, width=8).eval().requires_grad_(False)
-    x = torch.rand(24, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    x = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(2))
     labels = model(x).argmax(dim=1)
     spec = f"norm={norm},eps={eps}"
     _, whole, part = evaluate(
-        model, (x, labels), attacks=[f"aa:{spec},queries=20", f"apgd:{spec},steps=100"], device="cpu", diagnose=None
+        model,
+        (x, labels),
+        attacks=[f"aa:{spec},queries=20", f"apgd:{spec},steps=100,targets=0"],
+        device="cpu",
+        diagnose=None,
     ).cells
     assert whole.status == "ok", whole.error
-    assert 0 < whole.correct < 24
+    assert 0 < whole.correct < 12
     assert not (whole.right() & ~part.right()).any()
     attack = AA(norm=norm, eps=eps, queries=20)
     decided, most = (
-        attack.perturb(model, x, labels, AttackContext(torch.arange(24), 0, goal)) for goal in ("decide", "maximize")
+        attack.perturb(model, x, labels, AttackContext(torch.arange(12), 0, goal)) for goal in ("decide", "maximize")
     )
     assert norms(most - x, norm).max() <= eps + 1e-6
     robust = model(decided).argmax(dim=1) == labels
