@@ -21,8 +21,8 @@ from support.reports import all_hostile, browser, decorate, hostile, measured, s
 
 #: What would take too long otherwise.
 CHEAP = {"epochs": 1, "train_batch": 64, "queries": 20, "copies": 3, "directions": 2}
-#: Budgets at which an ensemble of attacks needs only the first of its parts.
-QUICK = {"autoattack": {"eps": 0.4}}
+#: Ensembles at budgets at which the first of their parts is enough, and attacks with fewer steps.
+QUICK = {"autoattack": {"eps": 0.4}, "aa": {"eps": 0.4}, "apgd": {"steps": 10, "targets": 1}}
 
 
 @pytest.fixture(scope="session")
