@@ -31,7 +31,8 @@ class AA(Attack):
 
     Square is there for models whose gradients are masked. It gets a tenth of its ``queries`` first, and the others only
     for samples on which it reached a larger margin than every attack with gradients. Results do not depend on the batch.
-    With 2 or 3 classes there is no DLR loss with a target, and for random models no FMN; a note says so.
+    With 2 or 3 classes there is no DLR loss with a target; a note says so. For random models there is no FMN, the other
+    attacks are run on all samples, with the mean of several draws for each pass, and Square has its first queries only.
     """
 
     eps: Number = Field(8 / 255, ge=0, description="budget, in the norm's unit; 8/255 is accepted")
@@ -50,8 +51,8 @@ class AA(Attack):
 
         budget: dict[str, Any] = {"eps": self.eps, "norm": self.norm}
         return {
-            "apgd-pm": APGD(**budget, loss="pm", steps=40),
-            "apgd-ce": APGD(**budget, loss="ce", steps=100),
+            "apgd-pm": APGD(**budget, loss="pm", steps=100, targets=0),
+            "apgd-ce": APGD(**budget, loss="ce", steps=100, targets=0),
             "apgd-t": APGD(**budget, loss="dlr", steps=40, untargeted=False, targets=9),
             "fmn": FMN(norm=self.norm, steps=100),
             "square": self._square(max(1, round(FIRST_QUERIES * self.queries))),
@@ -73,23 +74,24 @@ class AA(Attack):
             logits = model(images)
         search = Search(self, model, images, labels, context, logits)
         parts = self.parts()
-        left_out = [name for name in parts if logits.shape[1] < FEWEST_CLASSES.get(name, 2)]
-        left_out += [name for name, part in parts.items() if part.deterministic_only and context.eot > 1]
-        if left_out:
-            context.note(f"without {', '.join(left_out)}: {logits.shape[1]} classes")
-        parts = {name: part for name, part in parts.items() if name not in left_out}
-        for name in parts:
-            context.count(name, 0)
+        for name, part in list(parts.items()):
+            if logits.shape[1] < FEWEST_CLASSES.get(name, 2):
+                context.note(f"without {name}, which needs {FEWEST_CLASSES[name]} classes")
+                del parts[name]
+            elif part.deterministic_only and context.eot > 1:
+                context.note(f"without {name}, which needs predictions that are not random")
+                del parts[name]
+            else:
+                context.count(name, 0)
         square = parts.pop("square")
         for name, part in parts.items():
             search.run(name, part)
         by_gradients = search.margin.clone()
         search.run("square", square)
-        masked = search.active[search.margin[search.active] > by_gradients[search.active]]
-        if len(masked):
+        masked = ~search.adversarial & (search.margin > by_gradients)
+        if masked.any() and not search.random:
             context.note(f"gradients may be masked: square was run with {self.queries} queries on some samples")
-            search.active = masked
-            search.run("square", self._square(self.queries))
+            search.run("square", self._square(self.queries), masked)
         return search.examples
 
 
@@ -99,7 +101,8 @@ class Search:
     Attributes:
         examples: those with the largest margins, ``(N, C, H, W)``.
         margin: of these, ``(N,)``.
-        active: the samples that are not known to be adversarial, as positions.
+        adversarial: the samples that are known to be, ``(N,)``.
+        random: whether the model is; then every pass needs the whole batch, as its noise is seeded by sample.
     """
 
     def __init__(
@@ -117,10 +120,11 @@ class Search:
         self._context, self._first = context, True
         self.examples, self.margin = images.clone(), context.criterion.margin(logits, labels)
         self.margin = self.margin.masked_fill(self.margin.isnan(), float("-inf"))
-        self.active = torch.arange(len(images), device=images.device)
+        self.adversarial = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        self.random = context.eot > 1
 
-    def run(self, name: str, part: Attack) -> None:
-        """Run a part on the samples that are left, and count what it makes adversarial.
+    def run(self, name: str, part: Attack, among: torch.Tensor | None = None) -> None:
+        """Run a part on the samples that are left, or on some of them, and count what it makes adversarial.
 
         The first part maximises if that is the goal, and starts from the signs of a smaller budget.
         """
@@ -129,20 +133,21 @@ class Search:
         from freqrobust.attacks.gradient.ascent import better
         from freqrobust.numerics.norms import allowance, norms
 
-        if len(self.active) == 0:
+        left = ~self.adversarial if among is None else among
+        if not left.any():
             return
-        # the model averages over its draws by itself
-        own = replace(self._context.subset(self.active), eot=1)
+        rows = (left | self.random).nonzero()[:, 0]
+        own = replace(self._context.subset(rows), eot=1)  # the model averages over its draws by itself
         if not self._first:
-            own = replace(own, goal="decide", initial_signs=None)
-        images, labels = self._images[self.active], self._labels[self.active]
+            own = replace(own, goal="maximize" if self.random else "decide", initial_signs=None)
+        images, labels = self._images[rows], self._labels[rows]
         tried = part.perturb(self._model, images, labels, own)
         with torch.no_grad():
             logits = self._model(tried)
         inside = norms(tried - images, self._attack.norm) <= allowance(self._attack.eps)
         margin = own.criterion.margin(logits, labels).masked_fill(~inside, float("-inf"))
-        examples, margin = better(self.examples[self.active], self.margin[self.active], tried, margin)
-        self.examples[self.active], self.margin[self.active] = examples, margin
-        adversarial = inside & own.is_adversarial(logits, labels)
-        self._context.count(name, int(adversarial.sum()))
-        self.active, self._first = self.active[~adversarial], False
+        self.examples[rows], self.margin[rows] = better(self.examples[rows], self.margin[rows], tried, margin)
+        success = inside & own.is_adversarial(logits, labels) & ~self.adversarial[rows]
+        self._context.count(name, int(success.sum()))
+        self.adversarial[rows] |= success
+        self._first = False

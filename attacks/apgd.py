@@ -30,21 +30,21 @@ class APGD(GradientAttack):
     own losses only, so that results do not depend on the batch.
 
     ``loss=pm`` is the probability margin, the largest other probability minus that of the label (Xie et al. 2024,
-    "Towards Million-Scale Adversarial Robustness Evaluation With Stronger Individual Attacks"). With ``targets=k`` there
-    follow k runs towards single classes: those whose decision boundaries are nearest in the linearised model, nearest
-    first (Melamed, Yehudai and Shamir 2024, "MALT Powers Up Adversarial Attacks"). Under a criterion other than
-    misclassification its loss replaces the default loss, and there are no targeted runs.
+    "Towards Million-Scale Adversarial Robustness Evaluation With Stronger Individual Attacks"). After the untargeted
+    runs there is a run towards each of ``targets`` classes: those whose decision boundaries are nearest in the linearised
+    model, nearest first (Melamed, Yehudai and Shamir 2024, "MALT Powers Up Adversarial Attacks"). Under a criterion other
+    than misclassification its loss replaces the default loss, and there are no targeted runs.
     """
 
     stream: ClassVar[str] = "apgd"
 
-    steps: Count = Field(40, description="gradient steps per run")
+    steps: Count = Field(50, description="gradient steps per run")
     loss: Literal["ce", "dlr", "margin", "pm"] = Field(
         "pm",
         description="loss to maximise; pm is replaced by the loss of the criterion if that is not misclassification",
     )
     untargeted: bool = Field(True, description="make untargeted runs, one for each restart")
-    targets: int = Field(0, ge=0, le=MOST, description="number of target classes that are tried after that, one by one")
+    targets: int = Field(2, ge=0, le=MOST, description="number of target classes that are tried after that, one by one")
 
     def space(self) -> Space:
         """The eps-ball, within [0, 1]."""

@@ -54,7 +54,7 @@ def loss_and_gradient(
     loss: LossFunction,
     eot: int = 1,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logits ``(N, K)``, loss ``(N,)`` and the gradient of its sum, shaped like ``x``.
+    """Logits ``(N, K)``, loss ``(N,)`` and the gradient of its sum, shaped like ``x``; where that is NaN, zero.
 
     With ``eot > 1`` they are means over so many draws of a random model: expectation over transformation
     (Athalye, Engstrom, Ilyas, Kwok 2018).
@@ -70,7 +70,10 @@ def loss_and_gradient(
         if not values.requires_grad:  # the logits do not depend on the images
             return logits.detach(), values.detach(), torch.zeros_like(x)
         gradient: torch.Tensor | None = torch.autograd.grad(values.sum(), x, allow_unused=True)[0]
-    return logits.detach(), values.detach(), gradient if gradient is not None else torch.zeros_like(x)
+    if gradient is None:
+        return logits.detach(), values.detach(), torch.zeros_like(x)
+    # one NaN would make the whole direction of an L2 step NaN
+    return logits.detach(), values.detach(), gradient.nan_to_num_()
 
 
 def ascend_until_adversarial(

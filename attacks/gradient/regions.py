@@ -110,11 +110,14 @@ class BallRegion:
     def step_of(
         self, point: torch.Tensor, gradient: torch.Tensor, size: torch.Tensor, pixels: torch.Tensor
     ) -> torch.Tensor:
-        """One step of a size of its own for each sample, ``(N,)``; for L1 on so many ``pixels (N,)``."""
+        """One step of a size of its own for each sample, ``(N,)``.
+
+        For L1 so many ``pixels (N,)`` move, also beyond 0 and 1: the projection then shortens the others more (Croce and Hein
+        2021, "Mind the box").
+        """
         s = self.space
-        if s.norm == "l1":
-            return self.project(farthest_l1(gradient, point, size[:, None], (size / pixels)[:, None]))
-        return self.project(point + per_sample(size, point) * steepest(gradient, s.norm))
+        direction = sparse_sign(gradient, pixels) if s.norm == "l1" else steepest(gradient, s.norm)
+        return self.project(point + per_sample(size, point) * direction)
 
     def project(self, point: torch.Tensor) -> torch.Tensor:
         """The image in [0, 1] and in the ball that a step to ``point`` lands on."""
@@ -214,6 +217,15 @@ class BandRegion:
 def _size(delta: torch.Tensor, norm: Norm) -> torch.Tensor:
     size: torch.Tensor = delta.flatten(1).abs().amax(dim=1) if norm == "linf" else length(delta).to(delta.dtype)
     return size
+
+
+def sparse_sign(gradient: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+    """The signs of the ``pixels (N,)`` largest gradients of each sample, rounded; of L1 norm 1."""
+    flat = gradient.flatten(1)
+    order = flat.abs().argsort(dim=1, descending=True, stable=True)
+    rank = torch.arange(flat.shape[1], device=flat.device).expand_as(order)
+    signs = torch.zeros_like(flat).scatter_(1, order, (rank < pixels.round()[:, None]).to(flat.dtype)) * flat.sign()
+    return (signs / signs.abs().sum(dim=1, keepdim=True).clamp_min(1)).view_as(gradient)
 
 
 def free_gradient(point: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,8 @@ import torch
 from freqrobust.attacks.gradient.regions import BallRegion, Region
 from freqrobust.numerics.norms import per_sample
 
+#: The first step size, relative to eps (Croce and Hein 2020, sec. 3).
+FIRST_STEP = 2.0
 #: Weight of the step against the momentum (Croce and Hein 2020, sec. 3, alpha).
 STEP_WEIGHT = 0.75
 #: Share of the steps that have to increase the loss, or the step size is halved (sec. 3, rho).
@@ -82,7 +84,7 @@ class AutoSteps:
         self._checks = list(range(every, steps, every)) if self.sparse else checkpoints(steps)
         like = region.origin.new_full((n,), eps)
         pixels = float(region.origin[0].numel()) if n else 1.0
-        self._state: dict[str, torch.Tensor] = {"size": like if self.sparse else 2 * like}
+        self._state: dict[str, torch.Tensor] = {"size": like if self.sparse else FIRST_STEP * like}
         if self.sparse:
             self._state["changed"] = torch.full_like(like, pixels)
             self._state["pixels"] = torch.full_like(like, max(1.0, FIRST_SPARSITY * pixels))

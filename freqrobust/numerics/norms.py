@@ -105,17 +105,14 @@ def _nearest_l1(delta: torch.Tensor, origin: torch.Tensor, eps: float | torch.Te
     return (wanted.sign() * torch.minimum((size - shift).clamp_min(0), room)).view_as(delta)
 
 
-def farthest_l1(
-    gradient: torch.Tensor, origin: torch.Tensor, eps: float | torch.Tensor, most: float | torch.Tensor = 1.0
-) -> torch.Tensor:
+def farthest_l1(gradient: torch.Tensor, origin: torch.Tensor, eps: float, most: float = 1.0) -> torch.Tensor:
     """The image in the L1 ball around ``origin`` and in [0, 1] at which a linear function of this gradient is largest.
 
     Pixels move in the order of ``|gradient|``, each to its wall, until the budget is spent (Croce and Hein 2021, "Mind
-    the box"). With ``most < 1`` no pixel moves farther than that: more of them share the budget. Both may be of shape
-    ``(N, 1)``.
+    the box"). With ``most < 1`` no pixel moves farther than that: more of them share the budget.
     """
     slope, start = gradient.flatten(1), origin.flatten(1).to(_precise(origin))
-    room = torch.where(slope > 0, 1 - start, start).clamp(max=most) * (slope != 0)
+    room = torch.where(slope > 0, 1 - start, start).clamp_max(most) * (slope != 0)
     order = slope.abs().argsort(dim=1, descending=True, stable=True)
     wanted = room.gather(1, order)
     moved = torch.minimum(wanted, (eps - wanted.cumsum(dim=1) + wanted).clamp_min(0))

@@ -21,8 +21,14 @@ from support.reports import all_hostile, browser, decorate, hostile, measured, s
 
 #: What would take too long otherwise.
 CHEAP = {"epochs": 1, "train_batch": 64, "queries": 20, "copies": 3, "directions": 2}
-#: A budget at which an ensemble of attacks needs only the first of its parts; and fewer steps.
-QUICK = {"autoattack": {"eps": 0.4}, "ddn": {"steps": 20}, "fmn": {"steps": 40}}
+#: Ensembles at budgets at which the first of their parts is enough, and attacks with fewer steps.
+QUICK = {
+    "autoattack": {"eps": 0.4},
+    "aa": {"eps": 0.4},
+    "apgd": {"steps": 10, "targets": 1},
+    "ddn": {"steps": 20},
+    "fmn": {"steps": 40},
+}
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,8 @@ from freqrobust.plugins.context import AttackContext
 from freqrobust.plugins.corruption_names import COMMON, EXTRA
 from freqrobust.plugins.registry import attacks
 
-# autoattack takes minutes; test_autoattack.py holds it to the same contract
-NAMES = [name for name in attacks.names() if name != "autoattack"]
+# they take minutes; test_autoattack.py and test_aa.py hold them to the same contract
+NAMES = [name for name in attacks.names() if name not in ("aa", "autoattack")]
 #: Further configurations of attacks, beside their defaults.
 VARIANTS = {
     "pgd": [
@@ -31,6 +31,12 @@ VARIANTS = {
         {"step_size": 1.0, "steps": 3},
         {"norm": "l1", "eps": 2.0, "steps": 5},
         {"norm": "l1", "eps": 2.0, "steps": 4, "restarts": 2, "sparsity": 0.2},
+    ],
+    "apgd": [
+        {"steps": 5, "targets": 2, "restarts": 2},
+        {"steps": 5, "targets": 3, "untargeted": False, "loss": "dlr"},
+        {"norm": "l1", "eps": 2.0, "steps": 6, "targets": 1},
+        {"norm": "l2", "eps": 0.5, "steps": 6, "random_start": False},
     ],
     "fgsm": [{"norm": "l1", "eps": 2.0}],
     "noise": [{"distribution": "gaussian", "norm": "l2"}, {"distribution": "sign", "norm": "l1"}, {"draws": 1}],
