@@ -81,6 +81,7 @@ class Examination:
         source: the undefended model, to transfer examples from; None when it is the one that is examined.
         found: the outcomes of the attacks of the checks.
         by_gradients: the attacks of the report that use gradients, within the threat.
+        traces: the attacks that were watched, or why they could not be.
     """
 
     run: DefenseRun
@@ -92,6 +93,7 @@ class Examination:
     checks: list[Check] = field(default_factory=list)
     found: list[Outcome] = field(default_factory=list)
     by_gradients: list[_Budgeted] = field(default_factory=list)
+    traces: dict[tuple[str, str, bytes], Any] = field(default_factory=dict)
     _tried: dict[tuple[str, bool, bytes], Outcome | NotApplicable] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -152,7 +152,7 @@ _ARRAYS = ("attacked", "returned", "started", "rising", "idle", "scale")
 def trace(
     examination: Examination, plugin_spec: PluginSpec[Attack], among: np.ndarray, sigma: float | None = None
 ) -> Trace:
-    """Run an attack to the maximum, on the samples ``among`` with a correct clean image, and watch it.
+    """Run an attack to the maximum, on the samples ``among`` with a correct clean image, and watch it; once for all checks.
 
     It takes the passes of the attack and up to two more forward passes for each sample: for the example that the attack
     returned, and for the best image on the way.
@@ -167,6 +167,22 @@ def trace(
         NotApplicable: the attack failed.
     """
     purpose = "trace" if sigma is None else f"averaged {DRAWS} {sigma!r}"
+    key = (purpose, plugin_spec.spec, among.tobytes())
+    if key not in examination.traces:
+        try:
+            examination.traces[key] = _found(examination, plugin_spec, among, sigma, purpose)
+        except NotApplicable as why:
+            examination.traces[key] = why
+    found = examination.traces[key]
+    if not isinstance(found, Trace):
+        raise found
+    return found
+
+
+def _found(
+    examination: Examination, plugin_spec: PluginSpec[Attack], among: np.ndarray, sigma: float | None, purpose: str
+) -> Trace:
+    """The trace, from the journal or measured; its outcome counts among those of the checks."""
     try:
         with running_user_code(f"{plugin_spec.spec} failed"):
             piece = examination.remembered(
