@@ -7,9 +7,9 @@ and its area relative to that of the best attack on every sample (optimality: 1 
 passes of all sides are counted by the same recording model (benchmarks/curves.py).
 
 Run time: ``--quick`` (three networks, 30 images, few attacks) takes about one minute on one core, the small networks
-with all attacks about four. Everything takes an hour or more, most of it for the ResNets; AutoAttack, which is only run if ``--attacks`` names
-it, adds up to 20 minutes for every budget of a ResNet. No run starts after ``--minutes`` (default 60). Results are
-stored one by one in ``--runs``, and a later call continues.
+with all attacks about four. Everything takes an hour or more, most of it for the ResNets; AutoAttack, which is only run
+if ``--attacks`` names it, adds up to 20 minutes for every budget of a ResNet. No attack starts after ``--minutes``
+(default 60). Results are stored one by one in ``--runs``, and a later call continues.
 """
 
 from __future__ import annotations
