@@ -22,7 +22,7 @@ SHAPE = (3, 5, 5)
 SIZE = 75
 DUAL = {"linf": 1, "l2": 2, "l1": np.inf}
 SPECS = ["fmn:norm=linf", "fmn:norm=l2", "fmn:norm=l1", "ddn:steps=200", "deepfool:norm=linf", "deepfool:norm=l2"]
-#: Fewer steps, for what does not depend on their number.
+#: Fewer steps of FMN, for what does not depend on their number.
 SHORT = [
     "fmn:steps=40",
     "fmn:norm=l2,steps=40",
