@@ -27,7 +27,7 @@ SHORT = [
     "fmn:steps=40",
     "fmn:norm=l2,steps=40",
     "fmn:norm=l1,steps=40",
-    "ddn:steps=40",
+    "ddn:steps=200",
     "deepfool:norm=linf",
     "deepfool",
 ]
