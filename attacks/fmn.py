@@ -34,7 +34,9 @@ class FMN(Attack):
     is reduced by 30 % whenever a sample crosses the boundary, and ``a``, a share of eps, with it: a sample is finished
     when c is 0.001. The first gradient is that of the class whose linearised boundary is the nearest, where the criterion
     is misclassification. Linf steps follow the sign of the gradient with momentum 0.75. For L1 the projection onto the
-    intersection of the ball and [0, 1] is exact.
+    intersection of the ball and [0, 1] is exact, the first step leads to the point of that set where the linearised
+    margin is largest, and every further one changes the pixels with the largest gradients by the same amount, 1.75 times
+    fewer than differ from the image; a sample is finished when c is 0.002.
     """
 
     any_criterion: ClassVar[bool] = True

@@ -11,7 +11,7 @@ from torch import nn
 from freqrobust.attacks.gradient.ascent import loss_and_gradient
 from freqrobust.attacks.minimum_norm.linearized import margins, nearest_boundary, runners_up
 from freqrobust.attacks.minimum_norm.nearest import Nearest
-from freqrobust.numerics.norms import dual_norms, norms, per_sample, project, steepest
+from freqrobust.numerics.norms import farthest_l1, norms, per_sample, project, reach_of, steepest
 from freqrobust.numerics.threat import StepNorm
 from freqrobust.plugins.context import AttackContext
 from freqrobust.plugins.criterion import Misclassification
@@ -19,7 +19,9 @@ from freqrobust.plugins.criterion import Misclassification
 #: The step size at the end, as a share of the first.
 LAST_STEP = 0.01
 #: The relative change of the radius at which a sample has converged.
-LAST_GAMMA = 0.001
+LAST_GAMMA = {"linf": 0.001, "l2": 0.001, "l1": 0.002}
+#: The pixels that differ from the image, divided by those that an L1 step changes.
+SPARSITY = 1.75
 #: What the relative change of the radius is multiplied by when the boundary is crossed, and when it is not.
 CROSSED, NOT_CROSSED = 0.7, 1.0
 
@@ -64,7 +66,7 @@ class Adaptive:
                 logits, margin, gradient = loss_and_gradient(
                     model, x, y, None, lambda z, labels, _: context.criterion.margin(z, labels)
                 )
-                ahead = margin.abs() / dual_norms(gradient, self.norm).clamp_min(1e-12)
+                ahead = reach_of(gradient, x, self.norm, margin.abs())
             adversarial = context.is_adversarial(logits, y)
             distance = nearest.update(active, x, adversarial)
             best = nearest.distance[active]
@@ -80,14 +82,18 @@ class Adaptive:
 
             direction = self.momentum * direction + steepest(gradient, "l2")
 
-            keep = (best > 0) & (gamma > LAST_GAMMA)  # an image that is adversarial as it is has nothing nearer
+            keep = (best > 0) & (
+                gamma > LAST_GAMMA[self.norm]
+            )  # an image that is adversarial as it is has nothing nearer
             if not keep.all():
                 active, x, y, origin = active[keep], x[keep], y[keep], origin[keep]
                 eps, gamma, inside, direction = eps[keep], gamma[keep], inside[keep], direction[keep]
                 if len(active) == 0:
                     return nearest.images
-            size = per_sample(self._step_size(gamma) * eps, x)
-            x = project(x + size * steepest(direction, "linf" if self.norm == "linf" else "l2"), origin, self.norm, eps)
+            if step == 0 and self.norm == "l1":
+                x = farthest_l1(direction, origin, eps[:, None])
+            else:
+                x = project(self._step(x, origin, direction, self._step_size(gamma) * eps), origin, self.norm, eps)
         return nearest.finish(model, active, x, y, context)
 
     def _first(
@@ -101,8 +107,20 @@ class Adaptive:
             distance, gradient = nearest_boundary(margins(logits, labels, others, context), x, self.norm)
         return logits.detach(), distance, gradient
 
+    def _step(self, x: torch.Tensor, origin: torch.Tensor, direction: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+        """A step of length ``size (N,)``, not yet projected.
+
+        The projection onto an L1 ball subtracts the same amount from all pixels, which undoes most of a step that changes
+        them all: the step changes fewer than differ from the image.
+        """
+        if self.norm == "l1":
+            pixels = ((x != origin).flatten(1).sum(dim=1) / SPARSITY).clamp_min(1)
+            return farthest_l1(direction, x, size[:, None], (size / pixels)[:, None])
+        return x + per_sample(size, x) * steepest(direction, self.norm)
+
     def _step_size(self, gamma: torch.Tensor) -> torch.Tensor:
         """Cosine annealing by how far gamma has come from its first value to its last, on a logarithmic scale."""
-        left = (gamma / LAST_GAMMA).log() / math.log(max(self.gamma, 1.1 * LAST_GAMMA) / LAST_GAMMA)
+        last = LAST_GAMMA[self.norm]
+        left = (gamma / last).log() / math.log(max(self.gamma, 1.1 * last) / last)
         share: torch.Tensor = (1 - torch.cos(math.pi * left.clamp(0, 1))) / 2
         return self.step_size * (LAST_STEP + (1 - LAST_STEP) * share)

@@ -9,7 +9,7 @@ from torch import nn
 
 from freqrobust.attacks.gradient.regions import free_gradient
 from freqrobust.attacks.minimum_norm.nearest import Nearest
-from freqrobust.numerics.norms import dual_norms, per_sample, steepest
+from freqrobust.numerics.norms import dual_norms, per_sample, reach_of, steepest
 from freqrobust.numerics.threat import Norm
 from freqrobust.plugins.context import AttackContext
 from freqrobust.plugins.criterion import Misclassification
@@ -86,8 +86,8 @@ def nearest_boundary(differences: list[torch.Tensor], x: torch.Tensor, norm: Nor
     Pixels that a step would move out of [0, 1] do not count.
 
     Returns:
-        Its distance ``|difference| / ||gradient||_*``, ``(N,)``, and the gradient, shaped like ``x``. Where all
-        gradients are zero both are zero.
+        Its distance ``|difference| / ||gradient||_*``, ``(N,)``, for L1 within [0, 1] (:func:`reach_of`), and the
+        gradient, shaped like ``x``. Where all gradients are zero both are zero.
     """
     least, best = torch.full((len(x),), float("inf"), device=x.device), torch.zeros_like(x)
     for number, difference in enumerate(differences):
@@ -100,9 +100,8 @@ def nearest_boundary(differences: list[torch.Tensor], x: torch.Tensor, norm: Nor
         if gradient is None:
             continue
         gradient = free_gradient(x.detach(), gradient)
-        dual = dual_norms(gradient, norm)
-        distance = difference.detach().abs().clamp_min(LEAST) / dual.clamp_min(1e-30)
-        nearer = (dual > 0) & (distance < least)
+        distance = reach_of(gradient, x.detach(), norm, difference.detach().abs().clamp_min(LEAST))
+        nearer = (dual_norms(gradient, norm) > 0) & (distance < least)
         least = torch.where(nearer, distance, least)
         best = torch.where(per_sample(nearer, x), gradient, best)
     return torch.where(least.isfinite(), least, 0.0), best.detach()

@@ -120,6 +120,26 @@ def farthest_l1(gradient: torch.Tensor, origin: torch.Tensor, eps: float, most: 
     return move(origin, delta.view_as(origin))
 
 
+def reach_of(gradient: torch.Tensor, origin: torch.Tensor, norm: Norm, gain: torch.Tensor) -> torch.Tensor:
+    """How far from ``origin`` a linear function of this gradient has grown by ``gain (N,)``, at the least, ``(N,)``.
+
+    For Linf and L2 it is ``gain / ||gradient||_*`` (dual norm), without regard to [0, 1]. For L1 it is exact in [0, 1],
+    in the order of :func:`farthest_l1`; where the function cannot grow so much there, it is the number of pixels, which
+    is farther than any image.
+    """
+    if norm != "l1":
+        return gain / dual_norms(gradient, norm).clamp_min(1e-30)
+    slope, start = gradient.flatten(1).to(_precise(origin)), origin.flatten(1).to(_precise(origin))
+    steep, order = slope.abs().sort(dim=1, descending=True, stable=True)
+    room = torch.where(slope > 0, 1 - start, start).gather(1, order)
+    grown = (steep * room).cumsum(dim=1)
+    last = (grown < gain[:, None]).sum(dim=1, keepdim=True).clamp_max(steep.shape[1] - 1)  # the pixel that reaches it
+    missing = gain[:, None] - (grown - steep * room).gather(1, last)
+    far = (room.cumsum(dim=1) - room).gather(1, last) + missing / steep.gather(1, last).clamp_min(1e-30)
+    reached = grown[:, -1] >= gain
+    return torch.where(reached, far[:, 0], float(steep.shape[1])).to(gain.dtype)
+
+
 def move(origin: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
     """``origin + delta`` in the origin's precision, rounded towards the origin.
 

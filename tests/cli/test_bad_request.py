@@ -44,6 +44,7 @@ Rejected = Callable[..., str]
         ("--attack pgd:eps=[]", "is not a list"),
         ("--attack pgd:eps=[1/255,]", "is not a list"),
         ("--attack pgd:eps=]1/255[", "pgd"),
+        ("--attack fmn --defense gaussian-noise", "needs a deterministic model"),
         ("--attack fgsm --suite quick", "give either --attack or --suite, not both"),
         ("--suite standrad", "unknown suite 'standrad'; did you mean 'standard'? (standard, quick, frequency"),
         ("--suite empty.txt", "empty.txt contains no attack specs"),

@@ -22,11 +22,18 @@ SHAPE = (3, 5, 5)
 SIZE = 75
 DUAL = {"linf": 1, "l2": 2, "l1": np.inf}
 SPECS = ["fmn:norm=linf", "fmn:norm=l2", "fmn:norm=l1", "ddn:steps=200", "deepfool:norm=linf", "deepfool:norm=l2"]
-#: How far above the optimum a distance may be. In L1 the optimum is one pixel, which dense steps approach slowly; DDN has
-#: a fixed gamma; DeepFool an overshoot of 2 %.
+#: Fewer steps of FMN, for what does not depend on their number.
+SHORT = [
+    "fmn:steps=40",
+    "fmn:norm=l2,steps=40",
+    "fmn:norm=l1,steps=40",
+    "ddn:steps=200",
+    "deepfool:norm=linf",
+    "deepfool",
+]
+#: How far above the optimum a distance may be. DDN has a fixed gamma, DeepFool an overshoot of 2 %.
 EXCESS = {
     "fmn": 0.01,
-    "fmn:norm=l1": 0.08,
     "ddn:steps=200": 0.05,
     "deepfool:norm=linf": 0.021,
     "deepfool:norm=l2": 0.021,
@@ -34,7 +41,11 @@ EXCESS = {
 
 
 def linear(classes: int) -> tuple[np.ndarray, np.ndarray, nn.Module]:
-    """Weights, biases, and the model: equal logits at a gray image; so steep that cross-entropy follows one class."""
+    """Weights, biases, and the model: equal logits at a gray image.
+
+    The model is so steep that cross-entropy follows one class. On flat logits it follows several, and DDN ends up to
+    38 % above the optimum, as Foolbox's does at equal steps.
+    """
     rng = np.random.default_rng(classes)
     weight = 100 * rng.standard_normal((classes, SIZE)).astype(np.float32)
     bias = (5 * rng.standard_normal(classes) - 0.5 * weight.sum(axis=1)).astype(np.float32)
@@ -45,7 +56,7 @@ def linear(classes: int) -> tuple[np.ndarray, np.ndarray, nn.Module]:
     return weight, bias, nn.Sequential(nn.Flatten(), layer).eval()
 
 
-def gray(n: int = 12) -> torch.Tensor:
+def gray(n: int = 8) -> torch.Tensor:
     """Images so far inside of [0, 1] that no perturbation of the tests is clipped."""
     return torch.from_numpy(np.random.default_rng(7).normal(0.5, 0.02, (n, *SHAPE)).astype(np.float32))
 
@@ -106,19 +117,46 @@ def test_a_linear_model_with_clipped_pixels(spec: str, excess: float) -> None:
         assert high * 0.999 < distance < high * (1 + excess)
 
 
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("classes", [2, 6])
+def test_l1_on_a_linear_model_with_clipped_pixels(classes: int) -> None:
+    """The pixels with the largest gradients move to 0 or 1, one after the other, until the class changes."""
+    weight, _, model = linear(classes)
+    images = torch.from_numpy(np.random.default_rng(5).uniform(0, 1, (8, *SHAPE)).astype(np.float32))
+    labels = predicted(model, images)
+    _, found = perturb("fmn:norm=l1", model, images, labels)
+    assert (predicted(model, found) != labels).all()
+    with torch.no_grad():
+        logits = model(images).double().numpy()
+    for i, label in enumerate(labels.tolist()):
+        distances = []
+        for other in set(range(classes)) - {label}:
+            missing, spent = logits[i, label] - logits[i, other], 0.0
+            direction = (weight[other] - weight[label]).astype(np.float64)
+            for pixel in np.argsort(-np.abs(direction)):
+                value = float(images[i].flatten()[pixel])
+                room = 1 - value if direction[pixel] > 0 else value
+                used = min(room, missing / abs(direction[pixel]))
+                spent, missing = spent + used, missing - used * abs(direction[pixel])
+                if missing <= 1e-9:
+                    distances.append(spent)
+                    break
+        distance = float(norms(found - images, "l1")[i])
+        assert min(distances) * 0.999 < distance < min(distances) * 1.01
+
+
+@pytest.mark.parametrize("spec", SHORT)
 def test_what_is_found_does_not_depend_on_the_batch(spec: str) -> None:
     model = untrained(3).eval().requires_grad_(False)
-    images = torch.rand(7, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     labels = predicted(model, images)
     _, together = perturb(spec, model, images, labels)
     attack = attacks.parse(spec)[0].plugin
-    for i in range(7):
+    for i in range(4):
         alone = attack.perturb(model, images[i : i + 1], labels[i : i + 1], AttackContext(torch.tensor([i]))).detach()
         torch.testing.assert_close(alone[0], together[i], atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("spec", SHORT)
 @pytest.mark.parametrize("criterion", [Targeted(target="next"), TopK(k=2)])
 def test_other_criteria(spec: str, criterion: Criterion) -> None:
     model = untrained(3).eval().requires_grad_(False)
@@ -134,7 +172,7 @@ def test_other_criteria(spec: str, criterion: Criterion) -> None:
     assert harder[adversarial].mean() > easier[adversarial].mean()
 
 
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("spec", SHORT)
 def test_a_model_without_a_gradient_is_left_alone(spec: str) -> None:
     class Constant(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -149,7 +187,7 @@ def test_a_model_without_a_gradient_is_left_alone(spec: str) -> None:
 @pytest.mark.parametrize(
     ("spec", "peer", "given"),
     [
-        ("ddn:steps=60", "DDNAttack", {"steps": 60}),
+        ("ddn:steps=40", "DDNAttack", {"steps": 40}),
         ("deepfool", "L2DeepFoolAttack", {}),
         ("deepfool:norm=linf", "LinfDeepFoolAttack", {}),
     ],
@@ -157,7 +195,7 @@ def test_a_model_without_a_gradient_is_left_alone(spec: str) -> None:
 def test_distances_are_those_of_foolbox(spec: str, peer: str, given: dict[str, int]) -> None:
     foolbox = pytest.importorskip("foolbox")
     model = untrained(1, channels=3, width=8).eval().requires_grad_(False)
-    images = 0.25 + 0.5 * torch.rand(40, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    images = 0.25 + 0.5 * torch.rand(20, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     labels = predicted(model, images)
     attack, found = perturb(spec, model, images, labels)
     wrapped = foolbox.models.PyTorchModel(model, bounds=(0, 1), device="cpu")
@@ -165,6 +203,27 @@ def test_distances_are_those_of_foolbox(spec: str, peer: str, given: dict[str, i
     ours, other = (norms(x - images, attack.norm) for x in (found, theirs))
     assert (predicted(model, found) != labels).all()
     assert float((ours / other).median()) == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0])
+def test_ddn_on_flat_logits_is_that_of_foolbox(scale: float) -> None:
+    """Cross-entropy follows several classes at once: no closed form, but the same distances at equal steps."""
+    foolbox = pytest.importorskip("foolbox")
+    _, _, model = linear(6)
+    steep = model[1]
+    assert isinstance(steep, nn.Linear)
+    with torch.no_grad():
+        steep.weight.mul_(scale / 100)
+        steep.bias.mul_(scale / 100)
+    images = gray()
+    labels = predicted(model, images)
+    _, found = perturb("ddn:steps=150", model, images, labels)
+    wrapped = foolbox.models.PyTorchModel(model, bounds=(0, 1), device="cpu")
+    theirs = foolbox.attacks.DDNAttack(steps=150).run(wrapped, images, labels)
+    ratio = norms(found - images, "l2") / norms(theirs - images, "l2")
+    assert (predicted(model, found) != labels).all()
+    assert float(ratio.max()) < 1.02
+    assert float(ratio.min()) > 0.9
 
 
 def test_projection_takes_an_eps_for_each_sample() -> None:
