@@ -50,10 +50,11 @@ class AA(Attack):
         from freqrobust.attacks.fmn import FMN
 
         budget: dict[str, Any] = {"eps": self.eps, "norm": self.norm}
+        ascent = {**budget, "early_stopping": False}
         return {
-            "apgd-pm": APGD(**budget, loss="pm", steps=100, targets=0),
-            "apgd-ce": APGD(**budget, loss="ce", steps=100, targets=0),
-            "apgd-t": APGD(**budget, loss="dlr", steps=40, untargeted=False, targets=9),
+            "apgd-pm": APGD(**ascent, loss="pm", steps=100, targets=0),
+            "apgd-ce": APGD(**ascent, loss="ce", steps=100, targets=0),
+            "apgd-t": APGD(**ascent, loss="dlr", steps=40, untargeted=False, targets=9),
             "fmn": FMN(norm=self.norm, steps=100),
             "square": self._square(max(1, round(FIRST_QUERIES * self.queries))),
         }

@@ -34,6 +34,9 @@ class APGD(GradientAttack):
     runs there is a run towards each of ``targets`` classes: those whose decision boundaries are nearest in the linearised
     model, nearest first (Melamed, Yehudai and Shamir 2024, "MALT Powers Up Adversarial Attacks"). Under a criterion other
     than misclassification its loss replaces the default loss, and there are no targeted runs.
+
+    With ``early_stopping`` a run ends on samples whose margin grows so slowly that it would stay negative even if it grew
+    twice as fast in the remaining steps. It has no effect with ``goal="maximize"``, nor on stochastic defenses.
     """
 
     stream: ClassVar[str] = "apgd"
@@ -45,6 +48,10 @@ class APGD(GradientAttack):
     )
     untargeted: bool = Field(True, description="make untargeted runs, one for each restart")
     targets: int = Field(2, ge=0, le=MOST, description="number of target classes that are tried after that, one by one")
+
+    early_stopping: bool = Field(
+        True, description="end a run on samples that cannot be expected to become adversarial in its remaining steps"
+    )
 
     def space(self) -> Space:
         """The eps-ball, within [0, 1]."""
@@ -60,7 +67,8 @@ class APGD(GradientAttack):
 
         def ascent(targeted: bool) -> Ascent:
             loss = loss_for(context.criterion, self.loss, targeted, default="pm")
-            return Ascent(self.space(), self.steps, loss, self.eot_used(context.eot), AutoSteps)
+            eot = self.eot_used(context.eot)
+            return Ascent(self.space(), self.steps, loss, eot, AutoSteps, self.early_stopping and eot == 1)
 
         targeted = self.targets > 0 and isinstance(context.criterion, Misclassification)
         stages = [Stage(ascent(False), self.start, self.restarts)] if self.untargeted or not targeted else []

@@ -16,7 +16,7 @@ from torch import nn
 
 from freqrobust.attacks.gradient.regions import Space
 from freqrobust.attacks.gradient.step_sizes import FixedSteps, Stepper
-from freqrobust.numerics.losses import Loss, LossFunction, loss_function
+from freqrobust.numerics.losses import Loss, LossFunction, loss_function, margin
 from freqrobust.numerics.norms import per_sample
 from freqrobust.plugins.context import AttackContext
 from freqrobust.plugins.criterion import Criterion, Misclassification
@@ -26,7 +26,8 @@ from freqrobust.plugins.criterion import Criterion, Misclassification
 class Ascent:
     """The loss, the space of the examples, the number of steps, and the draws of a random model per step.
 
-    ``stepper`` makes what chooses the steps, from a region and the number of steps.
+    ``stepper`` makes what chooses the steps, from a region and the number of steps. With ``early_stopping`` the ascent
+    until adversarial ends on samples that cannot be expected to become adversarial (:class:`Patience`).
     """
 
     space: Space
@@ -34,6 +35,43 @@ class Ascent:
     loss: LossFunction
     eot: int = 1
     stepper: Callable[[Any, int], Stepper] = FixedSteps
+    early_stopping: bool = False
+
+
+#: Steps between two looks at how fast a margin grows, and how much faster than since the last look it may become.
+PERIOD, PATIENCE = 10, 2.0
+
+
+class Patience:
+    """Decides for each sample whether its margin can be expected to become positive in the steps that are left.
+
+    After every ``PERIOD`` steps: not if even with ``PATIENCE`` times its mean growth since the last look the largest
+    margin so far would stay negative. Margins usually grow more slowly the longer an ascent takes.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self.made = 0
+        self.best: torch.Tensor | None = None
+        self.last: torch.Tensor | None = None
+
+    def hopeless(self, margins: torch.Tensor) -> torch.Tensor:
+        """Samples on which to stop, ``(N,)``, from their margins ``(N,)`` at the present point; call it once a step."""
+        self.best = margins if self.best is None else torch.fmax(self.best, margins)
+        self.last = self.best if self.last is None else self.last
+        stop = torch.zeros_like(margins, dtype=torch.bool)
+        if self.made > 0 and self.made % PERIOD == 0:
+            growth = (self.best - self.last) / PERIOD
+            stop = self.best + PATIENCE * growth * (self.steps - self.made) < 0
+            self.last = self.best
+        self.made += 1
+        return stop
+
+    def keep(self, which: torch.Tensor) -> None:
+        """Go on with a subset of the samples."""
+        assert self.best is not None
+        assert self.last is not None
+        self.best, self.last = self.best[which], self.last[which]
 
 
 def loss_for(criterion: Criterion, name: Loss = "ce", targeted: bool = False, default: Loss = "ce") -> LossFunction:
@@ -85,7 +123,7 @@ def ascend_until_adversarial(
     ascent: Ascent,
     context: AttackContext,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ascend from the points ``start``, and stop on each sample as soon as it is adversarial.
+    """Ascend from the points ``start``, and stop on each sample as soon as it is adversarial, or given up.
 
     Returns:
         The examples, and which of them are known to be adversarial. The model is not called again after the last
@@ -96,16 +134,23 @@ def ascend_until_adversarial(
     result = x.clone()
     adversarial = torch.zeros(len(start), dtype=torch.bool, device=start.device)
     active = torch.arange(len(start), device=start.device)
+    patience = Patience(ascent.steps) if ascent.early_stopping else None
     for _ in range(ascent.steps):
         logits, values, gradient = loss_and_gradient(model, x, labels, targets, ascent.loss, ascent.eot)
         success = context.is_adversarial(logits, labels)
-        if success.any():
-            result[active[success]] = x[success]
+        done = success
+        if patience is not None:
+            margins = context.criterion.margin(logits, labels) if targets is None else margin(logits, labels, targets)
+            done = success | patience.hopeless(margins)
+        if done.any():
+            result[active[done]] = x[done]
             adversarial[active[success]] = True
-            keep = ~success
+            keep = ~done
             active, point, gradient = active[keep], point[keep], gradient[keep]
             values, labels = values[keep], labels[keep]
             stepper.keep(keep)
+            if patience is not None:
+                patience.keep(keep)
             targets = targets[keep] if targets is not None else None
             if len(active) == 0:
                 return result, adversarial
