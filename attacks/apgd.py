@@ -33,10 +33,11 @@ class APGD(GradientAttack):
     "Towards Million-Scale Adversarial Robustness Evaluation With Stronger Individual Attacks"). After the untargeted
     runs there is a run towards each of ``targets`` classes: those whose decision boundaries are nearest in the linearised
     model, nearest first (Melamed, Yehudai and Shamir 2024, "MALT Powers Up Adversarial Attacks"). Under a criterion other
-    than misclassification its loss replaces the default loss, and there are no targeted runs.
+    than misclassification its loss replaces the default loss, and there are no targeted runs; nor are there any with
+    ``goal="maximize"``, unless ``untargeted=false``, as the highest loss is found without them.
 
     With ``early_stopping`` a run ends on samples whose margin grows so slowly that it would stay negative even if it grew
-    twice as fast in the remaining steps. It has no effect with ``goal="maximize"``, nor on stochastic defenses.
+    twice as fast in the remaining steps. It has no effect with ``goal="maximize"``.
     """
 
     stream: ClassVar[str] = "apgd"
@@ -67,10 +68,10 @@ class APGD(GradientAttack):
 
         def ascent(targeted: bool) -> Ascent:
             loss = loss_for(context.criterion, self.loss, targeted, default="pm")
-            eot = self.eot_used(context.eot)
-            return Ascent(self.space(), self.steps, loss, eot, AutoSteps, self.early_stopping and eot == 1)
+            return Ascent(self.space(), self.steps, loss, self.eot_used(context.eot), AutoSteps, self.early_stopping)
 
-        targeted = self.targets > 0 and isinstance(context.criterion, Misclassification)
+        wanted = context.goal == "decide" or not self.untargeted
+        targeted = wanted and self.targets > 0 and isinstance(context.criterion, Misclassification)
         stages = [Stage(ascent(False), self.start, self.restarts)] if self.untargeted or not targeted else []
         if targeted:
             stages.append(Stage(ascent(True), self.start, self.restarts, self._targets))

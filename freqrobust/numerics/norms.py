@@ -105,7 +105,9 @@ def _nearest_l1(delta: torch.Tensor, origin: torch.Tensor, eps: float | torch.Te
     return (wanted.sign() * torch.minimum((size - shift).clamp_min(0), room)).view_as(delta)
 
 
-def farthest_l1(gradient: torch.Tensor, origin: torch.Tensor, eps: float, most: float = 1.0) -> torch.Tensor:
+def farthest_l1(
+    gradient: torch.Tensor, origin: torch.Tensor, eps: float | torch.Tensor, most: float | torch.Tensor = 1.0
+) -> torch.Tensor:
     """The image in the L1 ball around ``origin`` and in [0, 1] at which a linear function of this gradient is largest.
 
     Pixels move in the order of ``|gradient|``, each to its wall, until the budget is spent (Croce and Hein 2021, "Mind

@@ -26,11 +26,11 @@ def _filters(shape: tuple[int, ...], radii: tuple[int, ...]) -> list[str]:
 
 
 def standard(shape: tuple[int, ...]) -> list[str]:
-    """LFC and HFC at four radii, FGSM, and PGD-20 at five budgets."""
+    """LFC and HFC at four radii, FGSM, and Auto-PGD at five budgets."""
     return [
         *_filters(shape, RADII),
         "fgsm:eps=8/255",
-        "pgd:eps=[0.5/255,1/255,2/255,4/255,8/255],steps=20",
+        "apgd:eps=[0.5/255,1/255,2/255,4/255,8/255]",
     ]
 
 
