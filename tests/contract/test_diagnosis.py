@@ -105,7 +105,7 @@ def test_no_problem_is_found_with_honest_models(network, digits, depth) -> None:
         if depth == "quick":
             sentence = (
                 rf"no problem found by 5 quick checks \(\d+{robust}; the only strong attack that was tried, "
-                r"apgd:eps=0\.\d+,norm=linf,steps=20,loss=margin, misclassified [0-3] more"
+                r"apgd:eps=0\.\d+,norm=linf,steps=20,targets=0,loss=margin, misclassified [0-3] more"
             )
         else:
             sentence = rf"no problem found by {ran} checks \(\d+{robust}"
@@ -176,7 +176,7 @@ def test_a_weak_attack_is_found_out_by_the_number_known_in_closed_form() -> None
     points = math.floor(1000 * breakable / 120) / 10
     assert (
         found.sentence
-        == f"overestimated by at least {points:g} points: apgd:eps=0.04,norm=linf,steps=20,loss=margin misclassified "
+        == f"overestimated by at least {points:g} points: apgd:eps=0.04,norm=linf,steps=20,targets=0,loss=margin misclassified "
         f"{breakable} more of 120 samples at Linf 0.04"
     )
     assert report.worst_case[0].correct == 120 - breakable
@@ -232,7 +232,7 @@ def test_a_weak_attack_is_found_out_by_the_quick_checks(network, digits) -> None
 
 def test_the_strong_attack_has_the_loss_of_the_criterion(network, digits) -> None:
     found = run(network, digits, criterion="topk:k=2").diagnostics[0]
-    assert check(found, "strong attack").attack == "apgd:eps=0.1,norm=linf,steps=20"
+    assert check(found, "strong attack").attack == "apgd:eps=0.1,norm=linf,steps=20,targets=0"
     assert check(found, "strong attack").status == "passed"
 
 

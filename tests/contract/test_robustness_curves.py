@@ -69,7 +69,7 @@ def test_a_curve_has_the_smallest_distance_of_all_attacks(evaluated: Report) -> 
 def test_a_curve_begins_at_the_clean_accuracy_and_is_never_below_the_worst_case(evaluated: Report) -> None:
     for one in robustness_curves(evaluated)["linf"]:
         clean = evaluated.cell("clean", one.entry.defense)
-        assert one.curve.at(0.0).robust == clean.correct
+        assert one.curve.clean.robust == clean.correct
         rows = [w for w in evaluated.worst_case if w.defense_spec == one.entry.defense]
         assert len(rows) == 2
         for row in rows:
