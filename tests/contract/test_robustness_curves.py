@@ -328,7 +328,8 @@ def test_the_documented_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     """The commands of docs/robustness-curve.md, with few samples and steps."""
     monkeypatch.chdir(tmp_path)
     text = (Path(__file__).parents[2] / "docs" / "robustness-curve.md").read_text(encoding="utf-8")
-    lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    blocks = [block.replace("\\\n", " ") for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)]
+    lines = [line for block in blocks for line in block.splitlines()]
     lines = [line for line in lines if "SHARED" not in line and line.startswith("freqrobust")]
     assert len(lines) == 3
     for line in lines:
