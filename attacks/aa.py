@@ -132,7 +132,8 @@ class Search:
         import torch
 
         from freqrobust.attacks.gradient.ascent import better
-        from freqrobust.numerics.norms import allowance, norms
+        from freqrobust.numerics.norms import norms
+        from freqrobust.numerics.threat import allowance
 
         left = ~self.adversarial if among is None else among
         if not left.any():

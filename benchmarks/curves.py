@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from freqrobust.numerics.norms import TOLERANCE, allowance
+from freqrobust.numerics.threat import TOLERANCE, allowance
 
 #: The area is taken over 1 to this number of passes.
 HORIZON = 1000

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
+
 from freqrobust.core.percent import percent
 from freqrobust.core.text import one_line
 from freqrobust.numerics.threat import Norm, Threat, norm_name
@@ -104,7 +106,9 @@ def _is_worst(point: Budgeted) -> bool:
 
 def _line(number: int, name: str, one: MeasuredCurve, axis: Axis, across: Callable[[float], float]) -> Line:
     eps, shares = one.curve.steps(STEPS)
-    inside = [(float(x), float(y)) for x, y in zip(eps, shares, strict=True) if x <= axis.high]
+    first = max(0, int(np.searchsorted(eps, axis.low, side="right")) - 1)  # the steps before have no place on the axis
+    steps = zip(eps[first:].tolist(), shares[first:].tolist(), strict=True)
+    inside = [(x, y) for x, y in steps if x <= axis.high]
     marks: dict[bool, list[str]] = {True: [], False: []}
     for point in one.points:
         if point.record.accuracy is not None:

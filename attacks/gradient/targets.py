@@ -5,18 +5,15 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from freqrobust.numerics.norms import norms
+from freqrobust.numerics.norms import dual_norms
 from freqrobust.numerics.threat import Norm
-
-#: The norm that is dual to that of the threat.
-DUAL: dict[str, Norm] = {"linf": "l1", "l2": "l2", "l1": "linf"}
 
 
 def ranked_targets(
     model: nn.Module,
     images: torch.Tensor,
     labels: torch.Tensor,
-    norm: str,
+    norm: Norm,
     count: int,
     candidates: int,
     eot: int = 1,
@@ -49,7 +46,7 @@ def ranked_targets(
             more = j + 1 < len(gradients)
             gradient = torch.autograd.grad(gaps[:, j].sum(), x, retain_graph=more, allow_unused=True)[0]
             gradients[j] += gradient if gradient is not None else 0
-    slopes = torch.stack([norms(gradient, DUAL[norm]) for gradient in gradients], dim=1)
+    slopes = torch.stack([dual_norms(gradient, norm) for gradient in gradients], dim=1)
     distance = (total / slopes.clamp_min(1e-12)).nan_to_num(nan=float("inf"))
     nearest = distance.argsort(dim=1, stable=True)[:, :count]
     return classes.gather(1, nearest)

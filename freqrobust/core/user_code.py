@@ -56,9 +56,11 @@ def running_user_code(
 
 
 def is_closed_output(error: BaseException) -> bool:
-    """Whether rich stopped because the reader of standard output has gone, as in ``freqrobust report ... | head``."""
+    """Whether rich or click stopped because the reader of standard output has gone, as in ``freqrobust ... | head``."""
     if not isinstance(error, SystemExit):
         return False
+    if isinstance(error.__context__, BrokenPipeError):  # click
+        return True
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return bool(frames) and frames[-1].f_code.co_name == "on_broken_pipe"
 

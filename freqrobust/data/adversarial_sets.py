@@ -18,7 +18,7 @@ from freqrobust.core.files import identity, regular_file, write_atomically
 from freqrobust.core.text import one_line
 from freqrobust.data.arrays import read_npz
 from freqrobust.data.dataset import ImageData
-from freqrobust.numerics.norms import TOLERANCE
+from freqrobust.numerics.threat import TOLERANCE
 from freqrobust.plugins.specs import UNDEFENDED, UNDEFENDED_NAMES
 from freqrobust.results.records import DataRecord, ModelRecord, Precision, ThreatRecord
 

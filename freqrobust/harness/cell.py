@@ -18,8 +18,8 @@ from freqrobust.harness.outcome import NORMS, Outcome
 from freqrobust.harness.preparation import prepared
 from freqrobust.harness.rounding import Rounding
 from freqrobust.harness.target_model import Prediction, TargetModel
-from freqrobust.numerics.norms import TOLERANCE, allowance, norms
-from freqrobust.numerics.threat import norm_name
+from freqrobust.numerics.norms import norms
+from freqrobust.numerics.threat import TOLERANCE, allowance, norm_name
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.context import AttackContext
 from freqrobust.plugins.specs import PluginSpec

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from freqrobust.numerics.norms import allowance
-from freqrobust.numerics.threat import Norm, Threat
+from freqrobust.numerics.threat import Norm, Threat, allowance
 from freqrobust.results.cell_numbers import CellNumbers
 from freqrobust.results.outcomes import pack, unpack
 
@@ -44,7 +43,7 @@ class Outcome:
         """Samples with a successful example inside the threat, ``(n,)``."""
         if threat.norm not in self.examples:
             return np.zeros(len(self.right), dtype=bool)
-        return self.examples[threat.norm] <= allowance(threat.eps)
+        return self.examples[threat.norm] <= np.float32(allowance(threat.eps))
 
     def to_piece(self) -> dict[str, Any]:
         """JSON-like content, for the journal."""

@@ -32,8 +32,11 @@ from freqrobust.results.report import Report
 _Measurement = tuple[PluginSpec[Attack] | None, Outcome | str, Literal["adaptive", "oblivious"]]
 #: Share of the predictions of one class from which on they count as constant.
 CONSTANT = 0.99
-#: Beside the accuracy under a minimum-norm attack, which is often 0.
-NO_BUDGET = "no budget: this is the share of samples without any adversarial example; see the median distance"
+#: Beside the accuracy under an adaptive minimum-norm attack, which is often 0.
+NO_BUDGET = (
+    "the attack has no budget, and the accuracy is the share of samples without any adversarial example; see the "
+    "robustness curve"
+)
 
 
 def assemble(
@@ -134,7 +137,7 @@ def _cells(run: Run, measured: Measured, base: dict[str, np.ndarray] | None) -> 
                 norm = attack.minimizes() if attack is not None else None
                 if norm is not None:
                     numbers.distances = DistanceRecord.of(norm, distances(measured.clean, outcome, norm))
-                    numbers.notes = [*numbers.notes, NO_BUDGET]
+                    numbers.notes = [*numbers.notes, *([NO_BUDGET] if knowledge == "adaptive" else [])]
             else:
                 if run.criterion.plugin.correct_is_largest:
                     numbers.chance_accuracy = chance_of(outcome.predictions, run.data.labels.numpy())

@@ -8,8 +8,8 @@ import torch
 from freqrobust.harness.outcome import Outcome
 from freqrobust.harness.target_model import TargetModel
 from freqrobust.numerics.eight_bit import nearest
-from freqrobust.numerics.norms import allowance, norms
-from freqrobust.numerics.threat import Threat
+from freqrobust.numerics.norms import norms
+from freqrobust.numerics.threat import Threat, allowance
 
 
 class Rounding:

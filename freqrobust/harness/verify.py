@@ -143,7 +143,8 @@ def _verified(
     from freqrobust.harness.opening import open_run
     from freqrobust.harness.run import DefenseRun
     from freqrobust.models.fingerprint import record
-    from freqrobust.numerics.norms import allowance, norms
+    from freqrobust.numerics.norms import norms
+    from freqrobust.numerics.threat import allowance
 
     meta, data, n = saved.meta, saved.data, len(saved.ids)
     for part in chain.defenses:

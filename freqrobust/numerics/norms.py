@@ -8,13 +8,8 @@ import torch
 
 from freqrobust.numerics.threat import Norm, StepNorm
 
-#: How far a returned example may lie outside of its declared budget, relative to budgets above 1.
-TOLERANCE = 1e-6
-
-
-def allowance(eps: float) -> float:
-    """The largest measured norm that still counts as inside of the budget ``eps``."""
-    return eps + TOLERANCE * max(1.0, eps)
+#: The dual of each norm.
+_DUAL: dict[Norm, Norm] = {"linf": "l1", "l2": "l2", "l1": "linf"}
 
 
 def per_sample(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -45,9 +40,7 @@ def length(delta: torch.Tensor) -> torch.Tensor:
 
 def dual_norms(gradient: torch.Tensor, norm: Norm) -> torch.Tensor:
     """How much a linear function of this gradient grows for a perturbation of norm 1: its dual norm, ``(N,)``."""
-    order = {"linf": 1.0, "l2": 2.0, "l1": float("inf")}[norm]
-    found: torch.Tensor = torch.linalg.vector_norm(gradient.flatten(1), ord=order, dim=1)
-    return found
+    return norms(gradient, _DUAL[norm])
 
 
 def steepest(gradient: torch.Tensor, norm: Literal["linf", "l2"]) -> torch.Tensor:
@@ -65,8 +58,9 @@ def steepest(gradient: torch.Tensor, norm: Literal["linf", "l2"]) -> torch.Tenso
 def project(images: torch.Tensor, origin: torch.Tensor, norm: StepNorm, eps: float | torch.Tensor) -> torch.Tensor:
     """The image in [0, 1] and in the eps-ball around ``origin`` that a step lands on.
 
-    ``eps`` is one number, or one for each sample, ``(N,)``; it may be infinite. For Linf and L1 this is the exact projection onto the intersection of ball and box. For L2 the perturbation is
-    scaled into the ball and then clipped to [0, 1]; clipping only shortens it, as the origin is in [0, 1].
+    ``eps`` is one number, or one for each sample, ``(N,)``; it may be infinite. For Linf and L1 this is the exact
+    projection onto the intersection of ball and box. For L2 the perturbation is scaled into the ball and then clipped to
+    [0, 1]; clipping only shortens it, as the origin is in [0, 1].
     """
     if norm == "linf":
         reach = per_sample(eps, origin) if isinstance(eps, torch.Tensor) else eps

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from freqrobust.core.numbers import pixel_text
-
-if TYPE_CHECKING:
-    pass
 
 Norm = Literal["linf", "l2", "l1"]
 #: The norms that gradient steps are defined for.
 StepNorm = Literal["linf", "l2", "l1"]
+#: How far a returned example may lie outside of its declared budget, relative to budgets above 1.
+TOLERANCE = 1e-6
+
+
+def allowance(eps: float) -> float:
+    """The largest measured norm that still counts as inside of the budget ``eps``."""
+    return eps + TOLERANCE * max(1.0, eps)
 
 
 class Threat(NamedTuple):

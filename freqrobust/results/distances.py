@@ -28,10 +28,10 @@ class DistanceRecord(_Part):
         description="base64 of little-endian float32 in sample order: 0 where the clean image is misclassified, "
         "infinite where no adversarial example was found"
     )
-    median: Annotated[float | None, Value("median distance", dropped)] = Field(
+    median: Annotated[float | None, Value("median distance", dropped, by_norm=True)] = Field(
         None, description="of the samples that are correct on the clean image; null where it is infinite"
     )
-    half_accuracy_eps: Annotated[float | None, Value("half-accuracy eps", dropped)] = Field(
+    half_accuracy_eps: Annotated[float | None, Value("half-accuracy eps", dropped, by_norm=True)] = Field(
         None, description="smallest eps at which the robust accuracy is at most 50 %; null where there is none"
     )
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from freqrobust.numerics.order_statistics import dkw_half_width, median_ranks
 from freqrobust.numerics.statistics import wilson
-from freqrobust.numerics.threat import Norm
+from freqrobust.numerics.threat import Norm, allowance
 from freqrobust.results.cells import Cell, WorstCase
 from freqrobust.results.report import Report
 from freqrobust.results.summary import Entry, entries, entry_of
@@ -72,9 +72,21 @@ class RobustnessCurve:
         """The distances in increasing order, ``(n,)``."""
         return np.sort(self.distances)
 
+    @property
+    def clean(self) -> Rate:
+        """The accuracy on the clean images: the share of samples whose distance is not 0."""
+        return self._rate(0.0, 0.0)
+
     def at(self, eps: float) -> Rate:
-        """The robust accuracy at a budget: the share of samples whose distance is larger than eps in float32."""
-        robust = self.n - int(np.searchsorted(self.ordered, np.float32(eps), side="right"))
+        """The robust accuracy at a budget: the share of samples whose distance exceeds it.
+
+        A distance exceeds the budget as in a worst case, if it is larger than
+        :func:`freqrobust.numerics.threat.allowance` of eps in float32.
+        """
+        return self._rate(eps, allowance(eps))
+
+    def _rate(self, eps: float, largest: float) -> Rate:
+        robust = self.n - int(np.searchsorted(self.ordered, np.float32(largest), side="right"))
         return Rate(eps, robust, self.n, robust / self.n, wilson(robust, self.n))
 
     @property

@@ -11,7 +11,7 @@ import numpy as np
 from freqrobust.core.percent import interval, percent
 from freqrobust.numerics.threat import Norm, Threat, norm_name
 from freqrobust.results.analysis import AnalysisTable
-from freqrobust.results.robustness_curve import Estimate, RobustnessCurve
+from freqrobust.results.robustness_curve import Estimate, Rate, RobustnessCurve
 
 #: Distances that differ by more than this factor are shown on a logarithmic axis.
 WIDE = 20.0
@@ -61,12 +61,15 @@ def summary_columns(norm: Norm, up_to: float) -> list[str]:
 def summary_row(curve: RobustnessCurve, up_to: float) -> list[str]:
     """One curve in a line: clean accuracy, median distance, half-accuracy eps, area; with intervals."""
     estimates = (curve.median(), curve.half_accuracy_eps(), curve.area(up_to))
-    return [accuracy_text(curve, 0.0), *(estimate_text(curve.norm, estimate) for estimate in estimates)]
+    return [_rate_text(curve.clean), *(estimate_text(curve.norm, estimate) for estimate in estimates)]
 
 
 def accuracy_text(curve: RobustnessCurve, eps: float, decimals: int = 0) -> str:
     """``45.2 [41, 50]``, in percent."""
-    rate = curve.at(eps)
+    return _rate_text(curve.at(eps), decimals)
+
+
+def _rate_text(rate: Rate, decimals: int = 0) -> str:
     return f"{percent(rate.accuracy)} {interval(rate.ci95, decimals)}"
 
 

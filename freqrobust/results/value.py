@@ -19,6 +19,7 @@ class Value:
         place: a column of the tables that have room, a footnote, or among the details.
         share: it is written in percent.
         zero: it is also written where it is 0.
+        by_norm: it is in units of the norm of its record, which is shown behind the label.
     """
 
     label: str
@@ -26,6 +27,7 @@ class Value:
     place: Literal["column", "note", "detail"] = "detail"
     share: bool = False
     zero: bool = False
+    by_norm: bool = False
 
 
 def first(a: Any, b: Any) -> Any:

@@ -6,12 +6,13 @@ declared in :mod:`freqrobust.results.cell_numbers` is in all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from pydantic import BaseModel
 
+from freqrobust.numerics.threat import norm_name
 from freqrobust.results.analysis import AnalysisTable
 from freqrobust.results.cells import WorstCase
 from freqrobust.results.certificates import CertificateRecord, Counted
@@ -55,7 +56,9 @@ def _facts(cls: type[BaseModel], record: BaseModel | None) -> Iterator[Fact]:
         if inner:
             yield from _facts(inner[0], content)
         else:
-            yield Fact(key, value.label, content, _text(content, value), value.place)
+            norm = getattr(record, "norm", None) if value.by_norm else None
+            label = f"{value.label} ({norm_name(norm)})" if norm is not None else value.label
+            yield Fact(key, label, content, _text(content, value), value.place)
 
 
 def _text(content: Any, value: Value) -> str:
@@ -83,8 +86,8 @@ class Footnote(NamedTuple):
     """Something that a reader has to know about one number.
 
     Attributes:
-        entry: the label of the model and defense.
-        about: the spec of the attack, or which worst case or certificate.
+        entry: the labels of the models and defenses.
+        about: the specs of the attacks, or which worst cases or certificates.
         text: what there is to know.
         worst_case: whether it is about a worst case or a certificate, which are in the headline.
     """
@@ -99,15 +102,27 @@ class Footnote(NamedTuple):
 
 
 def footnotes(report: Report) -> list[Footnote]:
-    """The notes on all worst cases, on what is certified, then on all cells."""
+    """The notes on all worst cases, on what is certified, then on all cells; the same note on several cells once."""
     labels = entry_labels(report)
-    found = _statements(report)
+    found = []
     records: list[Counted] = [*report.worst_case, *report.certificates, *report.cells]
     for record in records:
         label = labels.get(entry_of(record), record.defense_spec)
         worst = isinstance(record, WorstCase | CertificateRecord)
         found += [Footnote(label, name_of(record), text, worst) for text in notes(record)]
-    return found
+    return [*_statements(report), *_joined(_joined(found, "entry"), "about")]
+
+
+def _joined(several: Sequence[Footnote], field: Literal["entry", "about"]) -> list[Footnote]:
+    """Footnotes that differ in one field only as one, with all values of that field."""
+    values: dict[Footnote, dict[str, None]] = {}
+    for note in several:
+        if field == "entry":
+            values.setdefault(note._replace(entry=""), {})[note.entry] = None
+        else:
+            values.setdefault(note._replace(about=""), {})[note.about] = None
+    joined = [(note, ", ".join(names)) for note, names in values.items()]
+    return [note._replace(entry=text) if field == "entry" else note._replace(about=text) for note, text in joined]
 
 
 def _statements(report: Report) -> list[Footnote]:

@@ -11,7 +11,8 @@ from torch import nn
 
 from freqrobust import evaluate
 from freqrobust.models.fingerprint import state_hash
-from freqrobust.numerics.norms import TOLERANCE, norms
+from freqrobust.numerics.norms import norms
+from freqrobust.numerics.threat import TOLERANCE
 from freqrobust.plugins.context import AttackContext
 from freqrobust.plugins.corruption_names import COMMON, EXTRA
 from freqrobust.plugins.registry import attacks

@@ -105,7 +105,7 @@ def test_no_problem_is_found_with_honest_models(network, digits, depth) -> None:
         if depth == "quick":
             sentence = (
                 rf"no problem found by 5 quick checks \(\d+{robust}; the only strong attack that was tried, "
-                r"apgd:eps=0\.\d+,norm=linf,steps=20,loss=margin, misclassified [0-3] more"
+                r"apgd:eps=0\.\d+,norm=linf,steps=20,targets=0,loss=margin, misclassified [0-3] more"
             )
         else:
             sentence = rf"no problem found by {ran} checks \(\d+{robust}"
@@ -176,7 +176,7 @@ def test_a_weak_attack_is_found_out_by_the_number_known_in_closed_form() -> None
     points = math.floor(1000 * breakable / 120) / 10
     assert (
         found.sentence
-        == f"overestimated by at least {points:g} points: apgd:eps=0.04,norm=linf,steps=20,loss=margin misclassified "
+        == f"overestimated by at least {points:g} points: apgd:eps=0.04,norm=linf,steps=20,targets=0,loss=margin misclassified "
         f"{breakable} more of 120 samples at Linf 0.04"
     )
     assert report.worst_case[0].correct == 120 - breakable
@@ -232,7 +232,7 @@ def test_a_weak_attack_is_found_out_by_the_quick_checks(network, digits) -> None
 
 def test_the_strong_attack_has_the_loss_of_the_criterion(network, digits) -> None:
     found = run(network, digits, criterion="topk:k=2").diagnostics[0]
-    assert check(found, "strong attack").attack == "apgd:eps=0.1,norm=linf,steps=20"
+    assert check(found, "strong attack").attack == "apgd:eps=0.1,norm=linf,steps=20,targets=0"
     assert check(found, "strong attack").status == "passed"
 
 
@@ -388,10 +388,12 @@ def test_every_image_can_become_grey(norm) -> None:
     assert lengths.max() == pytest.approx(grey(norm, 12))
 
 
-def test_without_a_gradient_based_attack_the_verdict_is_inconclusive(network, digits) -> None:
-    found = run(network, digits, ["noise:eps=0.1,draws=1"]).diagnostics[0]
+@pytest.mark.parametrize(("eps", "verdict"), [(0.001, "inconclusive"), (0.1, "overestimated")])
+def test_without_a_gradient_based_attack_it_depends_on_the_strong_attack(network, digits, eps, verdict) -> None:
+    found = run(network, digits, [f"noise:eps={eps},draws=1"]).diagnostics[0]
     assert check(found, "gradient-based attacks").status == "failed"
-    assert found.verdict == "inconclusive"
+    assert (check(found, "strong attack").additional > 3) == (verdict == "overestimated")
+    assert found.verdict == verdict
 
 
 def test_attacks_that_received_no_gradient(network, digits) -> None:
@@ -514,8 +516,10 @@ def test_an_attack_is_run_once_for_all_checks(network, digits) -> None:
     progress = Listening()
     run(network, digits, [SPEC], "full", progress=progress)
     begun = [label for label in progress.begun if label.startswith("checking")]
-    plain = [label for label in begun if "restarts" not in label and "steps=20" in label and "loss" not in label]
+    plain = [label for label in begun if label.startswith("checking undefended, pgd:") and label.endswith(",steps=20")]
     assert len(set(begun)) == len(begun)
+    assert [label.split(", ")[-1] for label in begun].count("with averaged gradients") == 1
+    assert f"checking undefended, {SPEC}, watched at every step" in begun
     assert len(plain) == 4  # at half, once and twice the budget, and at mid-grey
 
 

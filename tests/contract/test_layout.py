@@ -75,10 +75,10 @@ def edited(monkeypatch: pytest.MonkeyPatch, path: Path, old: str, new: str) -> s
 @pytest.mark.parametrize(
     ("file", "old", "new", "same"),
     [
-        ("freqrobust/numerics/norms.py", "TOLERANCE = 1e-6", "TOLERANCE = 1e-5", False),
+        ("freqrobust/numerics/threat.py", "TOLERANCE = 1e-6", "TOLERANCE = 1e-5", False),
         ("freqrobust/harness/cell.py", "SIGN_BYTES = 64", "SIGN_BYTES = 65", False),
         ("freqrobust/numerics/norms.py", '"""', '"""Another docstring. ', True),
-        ("freqrobust/numerics/norms.py", "TOLERANCE = 1e-6", "# a comment\nTOLERANCE = 1e-6", True),
+        ("freqrobust/numerics/threat.py", "TOLERANCE = 1e-6", "# a comment\nTOLERANCE = 1e-6", True),
         ("freqrobust/cli/main.py", "import", "import os\nimport", True),
         ("reports/html.py", "import", "import os\nimport", True),
         ("freqrobust/plugins/help.py", "import", "import os\nimport", True),

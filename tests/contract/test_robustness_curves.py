@@ -20,10 +20,15 @@ from freqrobust import AnalysisRecord, ImageData, Report, analyze, evaluate
 from freqrobust.cli.main import main
 from freqrobust.core.errors import SpecError
 from freqrobust.harness.analyze import put_into
+from freqrobust.harness.report_builder import NO_BUDGET
+from freqrobust.reports._robustness import _across, _line
+from freqrobust.reports.curves import down
 from freqrobust.results.analysis_record import ReportError
 from freqrobust.results.cells import joined
-from freqrobust.results.robustness_curve import BUDGETS, budgets, robustness_curves
-from freqrobust.results.robustness_tables import UPPER_BOUND, estimate_text
+from freqrobust.results.robustness_curve import BUDGETS, MeasuredCurve, RobustnessCurve, budgets, robustness_curves
+from freqrobust.results.robustness_tables import UPPER_BOUND, Axis, estimate_text
+from freqrobust.results.summary import Entry, oblivious_attacks
+from freqrobust.results.view import footnotes, ranges
 
 NEAREST = "support.nearest:Nearest"
 REPORTS = ["table", "html", "markdown", "csv", "latex"]
@@ -69,7 +74,7 @@ def test_a_curve_has_the_smallest_distance_of_all_attacks(evaluated: Report) -> 
 def test_a_curve_begins_at_the_clean_accuracy_and_is_never_below_the_worst_case(evaluated: Report) -> None:
     for one in robustness_curves(evaluated)["linf"]:
         clean = evaluated.cell("clean", one.entry.defense)
-        assert one.curve.at(0.0).robust == clean.correct
+        assert one.curve.clean.robust == clean.correct
         rows = [w for w in evaluated.worst_case if w.defense_spec == one.entry.defense]
         assert len(rows) == 2
         for row in rows:
@@ -82,6 +87,41 @@ def test_a_curve_begins_at_the_clean_accuracy_and_is_never_below_the_worst_case(
             ("worst case", 8),
             ("worst case", 32),
         ]
+
+
+def test_values_of_different_norms_are_not_mixed(evaluated: Report) -> None:
+    found = dict(re.findall(r"(median distance \(\w+\)) ([\d.]+) to [\d.]+", "; ".join(ranges(evaluated))))
+    for norm, name in (("linf", "Linf"), ("l2", "L2")):
+        records = [c.distances for c in evaluated.cells if c.distances is not None and c.distances.norm == norm]
+        medians = [record.median for record in records if record.median is not None]
+        assert float(found[f"median distance ({name})"]) == pytest.approx(min(medians), rel=1e-3)
+
+
+def test_oblivious_accuracies_without_a_budget_are_not_compared(evaluated: Report) -> None:
+    """Under an adaptive minimum-norm attack the accuracy is 0 whatever the defense."""
+    cells = {(c.attack_spec, c.knowledge) for c in evaluated.cells if c.distances is not None}
+    assert {knowledge for _, knowledge in cells} == {"adaptive", "oblivious"}
+    compared = {pair.adaptive.attack for pair in oblivious_attacks(evaluated)}
+    assert compared == {"pgd", "fgsm"}
+
+
+def test_a_note_on_several_cells_is_written_once(evaluated: Report) -> None:
+    found = [note for note in map(str, footnotes(evaluated)) if "has no budget" in note]
+    specs = list(dict.fromkeys(c.attack_spec for c in evaluated.cells if c.distances is not None))
+    assert len(specs) == 3
+    assert found == [f"undefended, smooth:rho=0.1 / {', '.join(specs)}: {NO_BUDGET}"]
+
+
+def test_a_drawn_curve_begins_at_the_left_end_of_its_axis() -> None:
+    """On a logarithmic axis the steps before the axis have no place; one path vertex has the smallest x."""
+    curve = MeasuredCurve(
+        Entry("", "undefended"), ["fmn"], RobustnessCurve("l2", np.float32([0, 1e-9, 1e-8, 0.1, 0.2, 0.3, 0.4])), []
+    )
+    axis = Axis(0.01, 1.0, True)
+    path = _line(0, "a", curve, axis, _across(axis)).path
+    places = [tuple(map(float, vertex.split(","))) for vertex in path[1:].split("L")]
+    assert [y for x, y in places if x == places[0][0]] == [down(4 / 7)]
+    assert sorted({y for _, y in places}) == [down(k / 7) for k in (4, 3, 2, 1, 0)]
 
 
 def test_budgets_are_those_of_the_attacks_or_the_usual_ones(evaluated: Report) -> None:
@@ -328,7 +368,8 @@ def test_the_documented_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     """The commands of docs/robustness-curve.md, with few samples and steps."""
     monkeypatch.chdir(tmp_path)
     text = (Path(__file__).parents[2] / "docs" / "robustness-curve.md").read_text(encoding="utf-8")
-    lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    blocks = [block.replace("\\\n", " ") for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)]
+    lines = [line for block in blocks for line in block.splitlines()]
     lines = [line for line in lines if "SHARED" not in line and line.startswith("freqrobust")]
     assert len(lines) == 3
     for line in lines:

@@ -15,7 +15,7 @@ from freqrobust import ImageData, InputDefense, evaluate
 from freqrobust.core.errors import PluginError
 from freqrobust.models.fingerprint import state_hash
 from freqrobust.numerics import noise
-from freqrobust.numerics.norms import TOLERANCE
+from freqrobust.numerics.threat import TOLERANCE
 from freqrobust.plugins.context import AttackContext
 from freqrobust.plugins.registry import attacks
 from freqrobust.plugins.selection import parse_attacks

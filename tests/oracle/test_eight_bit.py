@@ -14,7 +14,8 @@ from torch import nn
 from freqrobust import InputDefense, evaluate
 from freqrobust.numerics import noise
 from freqrobust.numerics.eight_bit import nearest, nearest_within
-from freqrobust.numerics.norms import allowance, norms, project
+from freqrobust.numerics.norms import norms, project
+from freqrobust.numerics.threat import allowance
 from freqrobust.plugins.context import AttackContext
 from freqrobust.plugins.registry import attacks
 

@@ -15,7 +15,8 @@ from freqrobust.attacks.gradient.regions import Ball, laplace, random_start
 from freqrobust.core.errors import SpecError
 from freqrobust.numerics import noise
 from freqrobust.numerics.losses import cross_entropy
-from freqrobust.numerics.norms import TOLERANCE, farthest_l1, move, norms, project
+from freqrobust.numerics.norms import farthest_l1, move, norms, project
+from freqrobust.numerics.threat import TOLERANCE
 from freqrobust.plugins.context import AttackContext
 from freqrobust.plugins.registry import attacks
 

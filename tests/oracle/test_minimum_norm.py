@@ -250,7 +250,7 @@ def test_the_report_has_distances_and_they_count_in_the_worst_case() -> None:
     record = cell.distances
     assert record is not None
     assert cell.threat is None
-    assert any("no budget" in note for note in cell.notes)
+    assert any("has no budget" in note for note in cell.notes)
     assert record.norm == "linf"
     distances = record.distances()
     assert distances[0] == 0

@@ -11,7 +11,8 @@ from scipy import stats
 
 from freqrobust.attacks.gradient.regions import random_start
 from freqrobust.numerics import noise
-from freqrobust.numerics.norms import TOLERANCE, norms, project, steepest
+from freqrobust.numerics.norms import norms, project, steepest
+from freqrobust.numerics.threat import TOLERANCE
 
 NORMS = ["linf", "l2"]
 

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
+from freqrobust.harness.outcome import Outcome, distances, robust_under
 from freqrobust.numerics.order_statistics import dkw_half_width, median_ranks
 from freqrobust.numerics.statistics import wilson
+from freqrobust.numerics.threat import Norm, Threat, allowance
 from freqrobust.results.robustness_curve import BUDGETS, RobustnessCurve
-from freqrobust.results.robustness_tables import distance_text, eps_axis
+from freqrobust.results.robustness_tables import distance_text, eps_axis, summary_row
 
 
 def drawn(n: int, seed: int = 0, wrong: float = 0.1, never: float = 0.1) -> np.ndarray:
@@ -31,12 +33,34 @@ def test_the_curve_is_a_count(n: int) -> None:
     for eps in [0.0, *np.unique(values[np.isfinite(values)]).tolist(), 0.0123, 0.5, 1.0]:
         robust = 0
         for distance in values:
-            if not distance <= np.float32(eps):
+            if not distance <= np.float32(allowance(eps)):
                 robust += 1
         rate = curve.at(eps)
         assert (rate.eps, rate.robust, rate.n) == (eps, robust, n)
         assert rate.accuracy == robust / n
         assert rate.ci95 == wilson(robust, n)
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e-7, 0.5 / 255, 1 / 255, 8 / 255, 0.3, 1.0, 12.0, 123.4])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_the_curve_at_a_budget_is_the_worst_case_of_the_same_examples(norm: Norm, eps: float) -> None:
+    """Distances around the budget and around the largest norm that counts as within it, number by number of float32."""
+    around = [np.float32(eps), np.float32(allowance(eps))]
+    for _ in range(4):
+        around += [np.nextafter(value, np.float32(end)) for value in around for end in (-1, np.inf)]
+    values = np.array([*np.clip(around, 0, None), 0, 0, np.inf], dtype=np.float32)
+    clean = Outcome(np.arange(len(values)) % 7 > 0, np.zeros(len(values), dtype=np.int32))
+    outcome = Outcome(clean.right, clean.predictions, {norm: values})
+    curve = RobustnessCurve(norm, distances(clean, outcome, norm))
+    within = robust_under(clean, [outcome], Threat(norm, eps))
+    assert curve.at(eps).robust == within.sum()
+    assert 0 < within.sum() < clean.right.sum()
+
+
+def test_the_clean_accuracy_counts_small_distances_as_correct() -> None:
+    curve = RobustnessCurve("linf", np.array([0, 1e-7, 0.1, np.inf], dtype=np.float32))
+    assert (curve.clean.eps, curve.clean.robust, curve.clean.accuracy) == (0, 3, 0.75)
+    assert summary_row(curve, 0.1)[0].startswith("75.0 ")
 
 
 @pytest.mark.parametrize("most", [None, 5])

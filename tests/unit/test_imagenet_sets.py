@@ -13,6 +13,7 @@ from torch import nn
 from freqrobust import ImageData, Report, evaluate, load_data, load_model
 from freqrobust.cli.main import main
 from freqrobust.core.errors import DataError
+from freqrobust.data.sources.imagenet_corruptions import _severity
 from freqrobust.data.wordnet_ids import class_indices
 from freqrobust.harness.save_adversarial import save_adversarial
 from freqrobust.harness.verify import verify
@@ -101,6 +102,17 @@ def test_corruptions_in_folders(home) -> None:
     assert len(load_data(f"imagenetcbar:{home}/cbar,name=sparkles,severity=5", limit=50)) == 50
     with pytest.raises(DataError, match=r"2\.35: Couldn't find any class folder"):
         load_data(f"imagenetcbar:{home}/cbar,name=sparkles,severity=1")
+
+
+def test_severities_that_are_named_by_other_whole_numbers(tmp_path) -> None:
+    """The folder ``3`` is severity 1 where the five are named 3, 5, 8, 9 and 10, and not severity 3."""
+    for name in ("10", "3", "5", "8", "9"):
+        (tmp_path / name).mkdir()
+    assert [_severity(tmp_path, severity).name for severity in range(1, 6)] == ["3", "5", "8", "9", "10"]
+    (tmp_path / "10").rmdir()
+    assert _severity(tmp_path, 3).name == "3"
+    with pytest.raises(DataError, match="has no severity 1; expected"):
+        _severity(tmp_path, 1)
 
 
 def test_predictions_are_restricted(some, tmp_path) -> None:

@@ -13,7 +13,7 @@ from freqrobust import Attack
 from freqrobust.core.errors import DataError, SpecError
 from freqrobust.data.adversarial_sets import read, read_all
 from freqrobust.harness.save_adversarial import save_adversarial
-from freqrobust.numerics.norms import allowance
+from freqrobust.numerics.threat import allowance
 
 
 def test_every_sample_is_there_inside_of_its_budget(folder, undefended, model, digits) -> None:

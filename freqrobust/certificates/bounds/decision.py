@@ -14,7 +14,7 @@ from freqrobust.certificates.bounds.operations import Interval
 from freqrobust.certificates.bounds.propagation import Method, layer_bounds, margins
 from freqrobust.certificates.bounds.region import BoundNorm, Region
 from freqrobust.core.errors import SpecError
-from freqrobust.numerics.norms import allowance
+from freqrobust.numerics.threat import allowance
 
 #: A margin has to exceed this share of one plus the largest absolute logit. The float32 logits of CIFAR-10 ResNets with 20
 #: and 32 layers, and of a small network, were measured to differ from those in float64 by at most a share of 9e-7.

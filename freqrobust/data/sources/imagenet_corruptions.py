@@ -49,19 +49,20 @@ def load(request: DataRequest) -> ImageData:
 
 
 def _severity(folder: Path, severity: int) -> Path:
-    """The folder of a severity: named like it, or else the one in that place by the numbers that five are named.
+    """The folder of a severity: of five folders that are named by numbers the one in that place, else the one so named.
 
-    ImageNet-C-bar names its five severities by the parameter of the corruption, such as ``2.35``.
+    ImageNet-C-bar names its five severities by the parameter of the corruption, such as ``2.35``, or 3, 5, 8, 9 and 10:
+    there, the folder ``3`` is that of severity 1.
     """
     names = _folders(folder)
-    if str(severity) in names:
-        return folder / str(severity)
     numbers = {float(name): name for name in names if name.replace(".", "", 1).isdecimal()}
-    if len(numbers) != len(SEVERITIES):
+    if len(numbers) == len(SEVERITIES):
+        return folder / numbers[sorted(numbers)[severity - 1]]
+    if str(severity) not in names:
         raise DataError(
             f"{folder} has no severity {severity}; expected {folder / str(severity)}, found {_shown(names)}"
         )
-    return folder / numbers[sorted(numbers)[severity - 1]]
+    return folder / str(severity)
 
 
 def _folders(path: Path) -> list[str]:

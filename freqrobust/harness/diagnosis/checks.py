@@ -85,7 +85,8 @@ class AnotherAttack(FullCheck):
 class StrongAttack(FullCheck):
     """Auto-PGD, on the samples that are robust in the report, must not misclassify many of them.
 
-    It is a part of the quick checks: it takes at most ``STRONG_STEPS`` gradients for each of these samples.
+    It is a part of the quick checks: it takes at most ``STRONG_STEPS`` gradients for each of these samples. Runs towards
+    single classes would take a multiple of them.
     """
 
     def run(self, examination: Examination) -> Finding:
@@ -96,7 +97,7 @@ class StrongAttack(FullCheck):
             raise NotApplicable("no sample is robust in the report")
         # the losses of other criteria are their own
         usual = isinstance(examination.run.run.criterion.plugin, Misclassification)
-        params: dict[str, Any] = {"steps": STRONG_STEPS, **({"loss": "margin"} if usual else {})}
+        params: dict[str, Any] = {"steps": STRONG_STEPS, "targets": 0, **({"loss": "margin"} if usual else {})}
         spec, outcome = examination.attack("apgd", robust, **params)
         beyond = examination.misclassified(outcome)
         reason = examination.additional(f"Auto-PGD with {STRONG_STEPS} steps, compared with the report", beyond)

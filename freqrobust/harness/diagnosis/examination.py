@@ -24,7 +24,7 @@ from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code
 from freqrobust.harness.batches import Timer
 from freqrobust.harness.cell import add_examples, measure, measure_transfer, unattacked
-from freqrobust.harness.diagnosis.findings import ATHALYE, CARLINI, CROCE, Finding, NotApplicable, RunnableCheck
+from freqrobust.harness.diagnosis.findings import ATHALYE, CARLINI, CROCE, HOW, Finding, NotApplicable, RunnableCheck
 from freqrobust.harness.outcome import Outcome
 from freqrobust.harness.target_model import TargetModel
 from freqrobust.numerics.norms import norms, per_sample, project
@@ -266,7 +266,8 @@ class Examination:
         piece = run.checked.load(key)
         if piece is None:
             self.run.target_model()  # made before the clock starts
-            label = f"checking {self.run.chain.spec}, {plugin_spec.spec if plugin_spec is not None else 'quick checks'}"
+            what = plugin_spec.spec + HOW[purpose.split()[0]] if plugin_spec is not None else "quick checks"
+            label = f"checking {self.run.chain.spec}, {what}"
             run.progress.begin(label, int(among.sum()))
             piece = work()
             run.keep(run.checked, key, piece)

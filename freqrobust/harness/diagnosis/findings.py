@@ -10,6 +10,13 @@ CARLINI = "Carlini et al. 2019"
 TRAMER = "Tramer et al. 2020"
 CROCE = "Croce and Hein 2020"
 PINTOR = "Pintor et al. 2022"
+#: How an attack is run for a check, by purpose, behind its spec where progress is shown.
+HOW = {
+    "attack": "",
+    "transfer": ", transferred from the undefended model",
+    "trace": ", watched at every step",
+    "averaged": ", with averaged gradients",
+}
 
 
 class NotApplicable(Exception):  # noqa: N818  # not an error: a result of a check

@@ -19,7 +19,8 @@ from freqrobust.harness.cell import add_examples, run_attack, unattacked
 from freqrobust.harness.diagnosis.findings import NotApplicable
 from freqrobust.harness.outcome import Outcome
 from freqrobust.harness.preparation import prepared
-from freqrobust.numerics.norms import allowance, norms, per_sample
+from freqrobust.numerics.norms import norms, per_sample
+from freqrobust.numerics.threat import allowance
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.context import AttackContext
 from freqrobust.plugins.criterion import Criterion
