@@ -216,6 +216,15 @@ FULL_CHECKS: tuple[FullCheck, ...] = (
         {"steps": 20, "loss": "margin"},
         misclassification_only=True,  # the losses of other criteria are their own
     ),
+    AnotherAttack(
+        "nearest classes",
+        CROCE,
+        "apgd",
+        "Auto-PGD, also towards the 3 nearest classes, compared with PGD-20 and the report",
+        {"steps": 100, "targets": 3},
+        {"steps": 20},
+        misclassification_only=True,  # other criteria have no targeted runs
+    ),
     AveragedGradients("averaged gradients", TRAMER),
     IncreasingEps("increasing eps", ATHALYE),
     LargeEps("large eps", ATHALYE, misclassification_only=True),
