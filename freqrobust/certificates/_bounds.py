@@ -50,8 +50,8 @@ class BoundCertificate(Certificate):
         threat = self.threat()
         assert threat is not None
         return (
-            f"Every image in [0, 1] within {threat.text} of a certified image is classified as its label by the model; "
-            f"proved with {self.name_of_bounds} in float64, up to floating-point rounding."
+            f"the model predicts the label of a certified sample under every perturbation within {threat.text} that keeps "
+            f"the pixels in [0, 1]; proved with {self.name_of_bounds} in float64, up to floating-point rounding"
         )
 
     @property
