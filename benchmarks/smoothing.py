@@ -1,6 +1,6 @@
 """ResNet-20 with randomized smoothing, before and after fine-tuning with Gaussian noise.
 
-    python benchmarks/smoothing.py --folder DIR [--shared ../shared] [--images 50] [--epochs 5] [--n 1000]
+    python benchmarks/smoothing.py --folder DIR [--shared ../shared] [--images 30] [--epochs 5] [--copies 4] [--n 1000]
 
 The published weights were trained without noise. They are fine-tuned with Gaussian noise on ``train_4000.npz`` and stored
 in the folder, from which they are taken the next time. Both networks are then attacked with PGD in the L2 norm and
@@ -60,10 +60,11 @@ def arguments() -> argparse.Namespace:
     shared = Path(os.environ.get("FREQROBUST_SHARED", ROOT.parent / "shared"))
     parser.add_argument("--shared", type=Path, default=shared, help="folder with data/ and checkpoints/")
     parser.add_argument("--folder", type=Path, required=True, help="folder of the fine-tuned network and of the runs")
-    parser.add_argument("--images", type=int, default=50, help="first images of the test set")
+    parser.add_argument("--images", type=int, default=30, help="first images of the test set")
     parser.add_argument("--epochs", type=int, default=5, help="of the fine-tuning")
     parser.add_argument("--sigma", type=float, default=0.12, help="standard deviation of the noise")
-    parser.add_argument("--steps", type=int, default=10, help="of PGD, which averages over 16 noisy copies")
+    parser.add_argument("--copies", type=int, default=4, help="noisy copies that vote")
+    parser.add_argument("--steps", type=int, default=10, help="of PGD, each the mean of 10 draws of all copies")
     parser.add_argument("--n", type=int, default=1000, help="draws of the certificate")
     return parser.parse_args()
 
@@ -78,7 +79,7 @@ def main() -> None:
         models,
         str(options.shared / "data/cifar10/test_500.npz"),
         first=options.images,
-        defenses=[f"randomized-smoothing:sigma={options.sigma:g}"],
+        defenses=[f"randomized-smoothing:sigma={options.sigma:g},copies={options.copies}"],
         undefended=False,
         attacks=[f"pgd:eps=[0.1,0.25],norm=l2,steps={options.steps}"],
         certify=[f"smoothing:eps=[0.1,0.25],n={options.n}"],

@@ -145,7 +145,7 @@ def _certificate_notes(record: CertificateRecord) -> list[str]:
         found.append(f"abstained on {record.abstained} of {record.n} samples")
     radii = record.certified_radii()
     if radii is not None and (radii > 0).any():
-        found.append(f"median radius of {(radii > 0).sum()} samples {float(np.median(radii[radii > 0])):.4g}")
+        found.append(f"median radius {float(np.median(radii[radii > 0])):.4g} of {(radii > 0).sum()} samples")
     return ["; ".join(found)] if found else []
 
 

@@ -151,15 +151,40 @@ def test_hooks_are_refused() -> None:
     assert "'1.act' (Identity): it has forward hooks" in refusal(model)
 
 
-def test_a_view_that_is_changed_in_place_is_refused() -> None:
-    """What torch.fx records is then another function than the model."""
+def view_changed(module: Body, x: torch.Tensor) -> torch.Tensor:
+    y = 2 * x
+    y.view(-1, 192).sub_(1)
+    return y
 
-    def changed(module: Body, x: torch.Tensor) -> torch.Tensor:
-        y = 2 * x
-        y.view(-1, 192).sub_(1)
-        return y
 
-    assert "have other logits than the model" in refusal(Body(changed).eval())
+def view_used(module: Body, x: torch.Tensor) -> torch.Tensor:
+    y = 2 * x + 1
+    z = y.flatten(1)
+    y.relu_()  # changes no value of this image
+    return z + 1
+
+
+def slice_changed(module: Body, x: torch.Tensor) -> torch.Tensor:
+    y = 2 * x + 1
+    F.relu(y[:, 1:], inplace=True)
+    return y
+
+
+@pytest.mark.parametrize("function", [view_changed, view_used, slice_changed])
+def test_a_view_that_is_changed_in_place_is_refused(function) -> None:
+    """What torch.fx records is then another function than the model, even where the logits of the image are the same."""
+    assert "it changes a tensor in place and uses a view of it" in refusal(Body(function).eval())
+
+
+def test_a_model_that_changes_from_call_to_call_is_refused() -> None:
+    """What is recorded in one call is not what another call computes."""
+    calls = iter(range(1, 100))
+    assert "have other logits than the model" in refusal(Body(lambda m, x: x * next(calls)).eval())
+
+
+def test_a_view_may_be_changed_where_nothing_else_uses_its_memory() -> None:
+    parts = [nn.Conv2d(3, 4, 3), nn.Flatten(), nn.ReLU(inplace=True), nn.Linear(144, 4)]
+    certified(nn.Sequential(*parts).eval())
 
 
 def test_the_model_is_not_changed_and_gradients_may_be_on() -> None:
