@@ -116,6 +116,8 @@ def _statements(report: Report) -> list[Footnote]:
     about: dict[tuple[str, str], dict[str, None]] = {}
     texts: dict[tuple[str, str], dict[str, None]] = {}
     for record in report.certificates:
+        if record.status == "failed":  # nothing is certified
+            continue
         text = f"{record.guarantee} lower bound: {record.statement}"
         key = certificate_name(record), _without_budget(text, record)
         about.setdefault(key, {})[labels.get(entry_of(record), record.defense_spec)] = None
