@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
@@ -9,6 +10,7 @@ from pydantic import Field, model_validator
 from freqrobust.core.errors import PluginError, SpecError
 from freqrobust.core.numbers import Number
 from freqrobust.numerics.threat import check_eps
+from freqrobust.plugins.base import Defense, InputDefense
 from freqrobust.plugins.certificate import Certificate, CertificateContext, Certified
 
 if TYPE_CHECKING:
@@ -33,6 +35,15 @@ class BoundCertificate(Certificate):
         """Ways to bound the margins, the cheapest one first."""
         raise PluginError(f"{type(self).__name__} does not implement methods()")
 
+    def check_defenses(self, defenses: Sequence[Defense]) -> None:
+        super().check_defenses(defenses)
+        changing = next((defense for defense in defenses if isinstance(defense, InputDefense)), None)
+        if changing is not None:
+            raise SpecError(
+                f"{type(self).__name__} has bounds for networks only, but {type(changing).__name__} changes the images; "
+                f"expected the undefended model, or a defense that changes the weights, such as smooth"
+            )
+
     def certify(
         self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: CertificateContext
     ) -> Certified:
@@ -50,8 +61,8 @@ class BoundCertificate(Certificate):
         threat = self.threat()
         assert threat is not None
         return (
-            f"Every image in [0, 1] within {threat.text} of a certified image is classified as its label by the model; "
-            f"proved with {self.name_of_bounds} in float64, up to floating-point rounding."
+            f"the model predicts the label of a certified sample under every perturbation within {threat.text} that keeps "
+            f"the pixels in [0, 1]; proved with {self.name_of_bounds} in float64, up to floating-point rounding"
         )
 
     @property

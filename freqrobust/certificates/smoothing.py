@@ -80,9 +80,10 @@ class Smoothing(Certificate):
 
     def statement(self) -> str:
         return (
-            f"the smoothed classifier, the majority over all Gaussian noise, predicts the label within the L2 budget, with "
-            f"probability {1 - self.alpha:g} for each sample, from {self.n:,} draws; it is another object than the "
-            f"defended model, which takes the votes of a few copies; not sound against floating-point rounding"
+            f"the smoothed classifier, which predicts the most likely class under Gaussian noise, predicts the label of a "
+            f"certified sample under every perturbation within the L2 budget; estimated from {self.n:,} draws, and wrong "
+            f"with probability at most {self.alpha:g} for each sample; it is another object than the defended model, which "
+            f"takes the votes of a few copies; floating-point rounding is not covered"
         )
 
     def passes(self) -> int:

@@ -179,7 +179,7 @@ def _measured(run: DefenseRun, clean: Outcome, plugin_spec: PluginSpec[Certifica
     with running_user_code(f"{plugin_spec.spec} failed"):
         passes = plugin.passes()
     if passes:
-        run.run.progress.say(f"{label}: {n:,} images x {passes:,} forward passes")
+        run.run.progress.say(f"{label}: {n:,} images, at most {passes:,} forward passes for each")
     batches = Batches(
         run.batches.data,
         run.batches.device,

@@ -131,6 +131,8 @@ def _statements(report: Report) -> list[Footnote]:
     about: dict[tuple[str, str], dict[str, None]] = {}
     texts: dict[tuple[str, str], dict[str, None]] = {}
     for record in report.certificates:
+        if record.status == "failed":  # nothing is certified
+            continue
         text = f"{record.guarantee} lower bound: {record.statement}"
         key = certificate_name(record), _without_budget(text, record)
         about.setdefault(key, {})[labels.get(entry_of(record), record.defense_spec)] = None
@@ -160,7 +162,7 @@ def _certificate_notes(record: CertificateRecord) -> list[str]:
         found.append(f"abstained on {record.abstained} of {record.n} samples")
     radii = record.certified_radii()
     if radii is not None and (radii > 0).any():
-        found.append(f"median radius of {(radii > 0).sum()} samples {float(np.median(radii[radii > 0])):.4g}")
+        found.append(f"median radius {float(np.median(radii[radii > 0])):.4g} of {(radii > 0).sum()} samples")
     return ["; ".join(found)] if found else []
 
 

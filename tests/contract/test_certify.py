@@ -30,6 +30,7 @@ from freqrobust.results.certificates import CertificateRecord
 from freqrobust.results.leaderboard import board
 from freqrobust.results.reporter import reports
 from freqrobust.results.summary import headline
+from freqrobust.results.view import footnotes
 
 NOISY = "randomized-smoothing:sigma=0.25,copies=3"
 SMALL = "smoothing:eps=[0.05,0.3],n=60,n0=20,alpha=0.01"
@@ -154,7 +155,7 @@ def test_what_is_measured_is_kept_and_found_again(network, digits, tmp_path) -> 
 
     first, said = again("smoothing:eps=0.05,n=60,n0=20")
     label = f"{NOISY} / smoothing:eps=0.05,n=60,n0=20"
-    assert said == [f"{label}: 20 images x 80 forward passes", f"begin {label}"]
+    assert said == [f"{label}: 20 images, at most 80 forward passes for each", f"begin {label}"]
     same, said = again("smoothing:eps=0.05,n=60,n0=20")
     assert same == first
     (line,) = said
@@ -284,6 +285,14 @@ def test_a_certificate_that_fails_keeps_the_others(network, digits, how, message
     assert report.status == "partial"
     for name in ("table", "markdown", "junit", "csv"):
         assert "failed" in shown(name, report)
+    assert len([note for note in footnotes(report) if "lower bound:" in note.text]) == 1  # of the one that did not fail
+
+
+def test_bounds_are_not_measured_for_defenses_that_change_the_images(network, digits) -> None:
+    report = run(network, digits, ["ibp:eps=0.01"], defenses=["lowpass:radius=3", "smooth"], undefended=True)
+    assert [(r.defense_spec, r.status) for r in report.certificates] == [("undefended", "ok"), ("smooth", "ok")]
+    with pytest.raises(SpecError, match="has bounds for networks only, but LowPass changes the images"):
+        run(network, digits, ["crown:eps=0.01"], defenses=["lowpass:radius=3"])
 
 
 def test_a_defense_that_fails_fails_its_certificates(network, digits) -> None:

@@ -73,7 +73,8 @@ def test_the_walk_would_notice(source) -> None:
 @pytest.mark.parametrize("path", ENGINE, ids=lambda path: "-".join(path.parts[-2:]))
 def test_the_engine_imports_no_plugin(path) -> None:
     found = imported(ast.parse(path.read_text(encoding="utf-8")))
-    objects = {f"freqrobust.plugins.registry.{kind}" for kind in ("analyses", "attacks", "defenses", "reports")}
+    kinds = ("analyses", "attacks", "certificates", "defenses", "reports")
+    objects = {f"freqrobust.plugins.registry.{kind}" for kind in kinds}
     assert not sorted(module for module in found - objects if names_plugin(module))
 
 

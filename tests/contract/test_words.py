@@ -13,7 +13,7 @@ import pytest
 import freqrobust
 from freqrobust.cli.main import main
 from freqrobust.harness.analysis import analyses
-from freqrobust.plugins.registry import attacks, defenses
+from freqrobust.plugins.registry import attacks, certificates, defenses
 from freqrobust.results.reporter import reports
 
 ROOT = Path(__file__).parents[2]
@@ -118,7 +118,7 @@ def test_templates(template: Path) -> None:
 
 
 def registered() -> list[Any]:
-    registries: list[Any] = [attacks, defenses, analyses, reports]
+    registries: list[Any] = [attacks, certificates, defenses, analyses, reports]
     return [
         pytest.param(plugin, registry.get(plugin), id=plugin)
         for registry in registries

@@ -15,7 +15,7 @@ from freqrobust.certificates.bounds.coefficients import Coefficients
 from freqrobust.certificates.bounds.decision import certify
 from freqrobust.certificates.bounds.lowering import network
 from freqrobust.certificates.bounds.network import Network
-from freqrobust.certificates.bounds.operations import Affine, Interval, MaxPool
+from freqrobust.certificates.bounds.operations import Affine, Dense, Interval, MaxPool
 from freqrobust.certificates.bounds.propagation import layer_bounds, lower_bounds, margins
 from freqrobust.certificates.bounds.region import Region
 from freqrobust.certificates.bounds.relaxation import MaxPoolLines, ReLULines
@@ -185,6 +185,18 @@ def test_windows_of_coefficients_give_the_bounds_of_the_whole_layers(monkeypatch
     assert compared > 1000
 
 
+@torch.no_grad()
+def test_a_linear_layer_on_the_columns_of_an_image_keeps_the_row() -> None:
+    """Its outputs have one column, so that the window of one neuron has the width of the layer, but not its height."""
+    weight = torch.arange(1.0, 7).double()[None]
+    dense = Dense(weight, None, (2, 4, 1))
+    one = Coefficients(torch.ones(1, 2, 1, 1, dtype=torch.float64), (3, 0))
+    (found,) = dense.transpose(one)
+    expected = torch.zeros(1, 2, 4, 6, dtype=torch.float64)
+    expected[:, :, 3] = weight
+    torch.testing.assert_close(found.dense((2, 4, 6)), expected)
+
+
 def through(layers: Network, x: torch.Tensor) -> list[torch.Tensor]:
     """The values of all layers."""
     values: list[Interval] = []
@@ -194,11 +206,18 @@ def through(layers: Network, x: torch.Tensor) -> list[torch.Tensor]:
     return [value.lower for value in values]
 
 
+def columns() -> nn.Module:
+    """A linear layer on the columns of an image, with convolutions on both sides."""
+    parts = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Linear(6, 1), nn.Conv2d(4, 3, 1), nn.ReLU()]
+    return nn.Sequential(*parts, nn.Flatten(), nn.Linear(18, 4))
+
+
 NETWORKS = {
     "small_cnn": (partial(SmallCNN), (1, 8, 8)),
     "option_a": (partial(CifarResNet, [1, 1], [4, 8], OptionAShortcut), (3, 8, 8)),
     "option_b": (partial(CifarResNet, [1, 1], [4, 8], projection_shortcut), (3, 8, 8)),
     "windows": (partial(Windows), (2, 6, 6)),
+    "columns": (partial(columns), (3, 8, 8)),
 }
 
 

@@ -180,3 +180,7 @@ def test_any_defense_with_gaussian_noise_can_be_certified() -> None:
         Smoothing(eps=0.1).check_defenses([GaussianNoise(sigma=0.1), RandomizedSmoothing(sigma=0.25)])
     with pytest.raises(SpecError, match=r"at most the radius 0\.1232 for sigma=0\.05, but eps is 0\.25"):
         Smoothing(eps=0.25).check_defenses([RandomizedSmoothing(sigma=0.05)])
+
+
+def test_the_statement_names_a_probability_of_error_above_0() -> None:
+    assert "wrong with probability at most 1e-09 for each sample" in Smoothing(eps=0.1, alpha=1e-9).statement()

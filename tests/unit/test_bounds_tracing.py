@@ -53,6 +53,13 @@ def in_place(module: Body, x: torch.Tensor) -> torch.Tensor:
     return y.sub_(z * 0.5) + z
 
 
+def copied(module: Body, x: torch.Tensor) -> torch.Tensor:
+    """Copies that are changed in place, and the tensor that they were made of."""
+    y = 2 * x - 1
+    z = y.clone().relu_()
+    return module.norm(z + torch.clone(y).sub_(0.5) + y)
+
+
 def shapes(module: Body, x: torch.Tensor) -> torch.Tensor:
     """Code that depends on shapes only, with constants that were made in the forward pass."""
     if x.shape[1] != 3 or x.ndim != 4 or x.size(0) < 1 or len(x) < 1:
@@ -63,7 +70,7 @@ def shapes(module: Body, x: torch.Tensor) -> torch.Tensor:
     return joined.view(x.size(0), -1).unsqueeze(1).squeeze(1)[:, 192:]
 
 
-@pytest.mark.parametrize("function", [in_place, shapes])
+@pytest.mark.parametrize("function", [in_place, copied, shapes])
 def test_what_is_recorded_is_what_the_model_computes(function) -> None:
     """:func:`certify` compares the logits; here the difference is known to be rounding."""
     model = Body(function).double().eval()
@@ -82,6 +89,11 @@ def region(x: torch.Tensor):
     from freqrobust.certificates.bounds.operations import Interval
 
     return Interval(x, x)
+
+
+def test_float_is_supported() -> None:
+    """The bounds are computed in float64, which it does not undo."""
+    certified(Body(lambda module, x: module.norm(x.float())).eval())
 
 
 def test_parametrised_weights_and_subclasses_of_layers_are_supported() -> None:
@@ -122,6 +134,7 @@ def test_parametrised_weights_and_subclasses_of_layers_are_supported() -> None:
             "padding_mode='zeros'",
         ),
         (lambda: Body(lambda m, x: x.clamp(0, 1)), "of clamp only min=0 has bounds"),
+        (lambda: Body(lambda m, x: torch.cat([x], 0)), "cat in '1' (Body): it concatenates samples"),
         (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), "it should return one tensor of logits (N, K)"),
     ],
 )
@@ -138,15 +151,40 @@ def test_hooks_are_refused() -> None:
     assert "'1.act' (Identity): it has forward hooks" in refusal(model)
 
 
-def test_a_view_that_is_changed_in_place_is_refused() -> None:
-    """What torch.fx records is then another function than the model."""
+def view_changed(module: Body, x: torch.Tensor) -> torch.Tensor:
+    y = 2 * x
+    y.view(-1, 192).sub_(1)
+    return y
 
-    def changed(module: Body, x: torch.Tensor) -> torch.Tensor:
-        y = 2 * x
-        y.view(-1, 192).sub_(1)
-        return y
 
-    assert "have other logits than the model" in refusal(Body(changed).eval())
+def view_used(module: Body, x: torch.Tensor) -> torch.Tensor:
+    y = 2 * x + 1
+    z = y.flatten(1)
+    y.relu_()  # changes no value of this image
+    return z + 1
+
+
+def slice_changed(module: Body, x: torch.Tensor) -> torch.Tensor:
+    y = 2 * x + 1
+    F.relu(y[:, 1:], inplace=True)
+    return y
+
+
+@pytest.mark.parametrize("function", [view_changed, view_used, slice_changed])
+def test_a_view_that_is_changed_in_place_is_refused(function) -> None:
+    """What torch.fx records is then another function than the model, even where the logits of the image are the same."""
+    assert "it changes a tensor in place and uses a view of it" in refusal(Body(function).eval())
+
+
+def test_a_model_that_changes_from_call_to_call_is_refused() -> None:
+    """What is recorded in one call is not what another call computes."""
+    calls = iter(range(1, 100))
+    assert "have other logits than the model" in refusal(Body(lambda m, x: x * next(calls)).eval())
+
+
+def test_a_view_may_be_changed_where_nothing_else_uses_its_memory() -> None:
+    parts = [nn.Conv2d(3, 4, 3), nn.Flatten(), nn.ReLU(inplace=True), nn.Linear(144, 4)]
+    certified(nn.Sequential(*parts).eval())
 
 
 def test_the_model_is_not_changed_and_gradients_may_be_on() -> None:
@@ -166,7 +204,7 @@ def test_plugins(name) -> None:
     plugin = certificates.parse(f"{name}:eps=2/255,norm=l2")[0].plugin
     assert str(plugin.threat()) == "L2 2/255"
     assert plugin.guarantee == "deterministic"
-    assert plugin.statement().startswith("Every image in [0, 1] within L2 2/255 of a certified image is classified")
+    assert "the label of a certified sample under every perturbation within L2 2/255" in plugin.statement()
     with pytest.raises(SpecError, match="did you mean 8/255"):
         certificates.parse(f"{name}:eps=8")
     with pytest.raises(SpecError, match="norm"):

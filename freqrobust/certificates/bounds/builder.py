@@ -178,6 +178,10 @@ class Builder:
     def same(self, out: Shape, input: Ref, *arguments: Any, **named: Any) -> Ref:
         return input
 
+    def clone(self, out: Shape, input: Ref, *arguments: Any, **named: Any) -> Ref:
+        """A layer of its own, so that changes of the one in place are none of the other."""
+        return self.layer(Reshape(out, out), [input], out)
+
     def dropout(self, out: Shape, input: Ref, p: float = 0.5, training: bool = True, inplace: bool = False) -> Ref:
         if training and p > 0:
             raise NoBoundsError("it is in train mode, so that its outputs are random")
@@ -209,6 +213,8 @@ class Builder:
         if not all(isinstance(x, Ref) for x in tensors):
             raise NoBoundsError("of concatenation only layers have bounds, but not constants")
         dim %= len(out) + 1
+        if dim == 0:
+            raise NoBoundsError("it concatenates samples")
         return self.layer(Concatenation(dim, [self.shape(x) for x in tensors], out), tensors, out)
 
     def add(self, out: Shape, input: Any, other: Any, alpha: float = 1) -> Ref:

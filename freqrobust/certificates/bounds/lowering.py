@@ -31,7 +31,8 @@ FUNCTIONS: dict[Callable[..., Any], tuple[Any, ...]] = {
         *(torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze),
         *("flatten", "reshape", "view", "squeeze", "unsqueeze"),
     ),
-    Builder.same: ("contiguous", "clone", "detach", "float", "double"),
+    Builder.same: ("contiguous", "detach", "float", "double"),
+    Builder.clone: (torch.clone, "clone"),
     Builder.dropout: (F.dropout, F.dropout2d),
     Builder.pad: (F.pad,),
     Builder.getitem: (operator.getitem,),
@@ -101,6 +102,7 @@ def network(model: nn.Module, probe: torch.Tensor) -> Network:
     graph = trace(model, probe, lambda module: _layer_type(module) is not None)
     build = Builder(probe)
     values: dict[fx.Node, Any] = {}
+    bases: dict[int, int] = {}  # of the layers that are views, the layer whose memory they share
     for node in graph.nodes:
         if "constant" in node.meta:
             values[node] = node.meta["constant"]
@@ -110,9 +112,15 @@ def network(model: nn.Module, probe: torch.Tensor) -> Network:
             return _finished(build, values, node, model)
         else:
             values[node] = built = _built(build, values, node, model, len(probe))
+            first = values.get(node.args[0]) if node.args and isinstance(node.args[0], fx.Node) else None
+            base = bases.get(first.index, first.index) if isinstance(first, Ref) else built.index
+            if _is_view(node, model) or _in_place(node, model):
+                bases[built.index] = base
             if _in_place(node, model):
-                changed = values[node.args[0]]
-                values.update({other: built for other, value in values.items() if value is changed})
+                values.update({other: built for other, value in values.items() if value is first})
+                used = [value for other, value in values.items() if any(user not in values for user in other.users)]
+                if any(isinstance(x, Ref) and x != built and bases.get(x.index, x.index) == base for x in used):
+                    raise unsupported(f"{node.meta['where']}: it changes a tensor in place and uses a view of it")
     raise AssertionError("a graph has an output")
 
 
@@ -144,6 +152,13 @@ def _built(build: Builder, values: dict[fx.Node, Any], node: fx.Node, model: nn.
     except NoBoundsError as reason:
         what = where if node.op == "call_module" else f"{name} in {where}"
         raise unsupported(f"{what}: {reason}" if str(reason) else what) from None
+
+
+def _is_view(node: fx.Node, model: nn.Module) -> bool:
+    """Whether the result may share the memory of the first argument."""
+    if node.op == "call_module":
+        return isinstance(model.get_submodule(str(node.target)), nn.Flatten | nn.Unflatten)
+    return _BUILD.get(node.target) in (Builder.reshape, Builder.getitem)
 
 
 def _in_place(node: fx.Node, model: nn.Module) -> bool:

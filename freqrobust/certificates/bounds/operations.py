@@ -57,7 +57,7 @@ class Dense(Affine):
     """``y = W x + b`` on the last dimension."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, out_shape: Shape) -> None:
-        self.weight = weight
+        self.weight, self.out_shape = weight, out_shape
         self.offset = None if bias is None else bias.expand(1, *out_shape)
 
     def interval(self, inputs: Sequence[Interval]) -> Interval:
@@ -68,7 +68,7 @@ class Dense(Affine):
         )
 
     def transpose(self, rows: Coefficients) -> list[Coefficients]:
-        return [Coefficients(rows.values @ self.weight)]
+        return [Coefficients(rows.dense(self.out_shape) @ self.weight)]
 
 
 class Convolution(Affine):

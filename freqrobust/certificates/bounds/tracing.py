@@ -144,7 +144,8 @@ class ShapeTracer(fx.Tracer):
         if kind == "call_module":
             function = self.root.get_submodule(target).forward
         elif kind == "call_method":
-            function = getattr(values[0], target)
+            # the copy that is recorded computes in float64, which it keeps
+            function = getattr(values[0], "double" if target == "float" else target)
             values = values[1:]
         return self._computed(function, *values, **named)
 
