@@ -18,10 +18,13 @@ Rejected = Callable[..., str]
     ("arguments", "expected"),
     [
         ("--attack fgms", "unknown attack 'fgms'; did you mean 'fgsm'?"),
-        ("--attack quantum", "(attacks: autoattack, bandpass, corruption, "),
+        ("--attack quantum", "(attacks: aa, apgd, autoattack, bandpass, corruption, "),
         ("--attack smooth", "unknown attack 'smooth'"),
         ("--attack=", "empty attack spec"),
-        ("--attack fgsm:epz=0.1", "fgsm: unknown parameter 'epz'; did you mean 'eps'? (parameters: eps, norm)"),
+        (
+            "--attack fgsm:epz=0.1",
+            "fgsm: unknown parameter 'epz'; did you mean 'eps'? (parameters: eps, norm, eight_bit)",
+        ),
         ("--attack fgsm:eps=large", "fgsm: parameter 'eps' should be a valid number"),
         ("--attack fgsm:eps=8", "did you mean 8/255?"),
         ("--attack pgd:eps=8", "did you mean 8/255?"),

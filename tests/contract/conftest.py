@@ -27,6 +27,7 @@ QUICK = {
     "aa": {"eps": 0.4},
     "apgd": {"steps": 10, "targets": 1},
     "ddn": {"steps": 20},
+    "deepfool": {"steps": 10},
     "fmn": {"steps": 40},
 }
 

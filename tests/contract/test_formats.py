@@ -122,7 +122,7 @@ def test_markdown_has_the_headline_first_and_the_rest_folded(decorate, shown) ->
 def test_markdown_fits_a_comment(measured, shown) -> None:
     many = measured.model_copy(deep=True)
     cells = [cell for cell in measured.cells if cell.attack != "clean"]
-    for number in range(60):
+    for number in range(35):
         many.cells += [c.model_copy(update={"attack_spec": f"{c.attack_spec},restarts={number}"}) for c in cells]
     full = shown("markdown", many, max_chars=10_000_000)
     assert len(full) > COMMENT

@@ -251,7 +251,7 @@ for confidence in (0.5, 0.6):
     print(report.criterion, report.cell("clean").correct, report.cell("pgd").correct, int((reachable < needed).sum()))
     assert report.cell("example_noise").correct >= report.cell("pgd").correct
     status = {check.name: check.status for check in report.diagnostics[0].checks}
-    print(status["plain PGD"], status["black box"], status["another loss"])
+    print(status["plain PGD"], status["another loss"], status["nearest classes"])
 """
     done = run("-c", code, env=with_plugins(installed), cwd=installed)
     one, checks, other, _ = (line.split(maxsplit=3) for line in done.stdout.splitlines())
