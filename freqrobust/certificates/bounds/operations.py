@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ class Interval(NamedTuple):
         return Interval(torch.minimum(lower, upper), torch.maximum(lower, upper))
 
 
-class Affine:
+class Affine(ABC):
     """``y = L x + offset``, for one or more inputs.
 
     Attributes:
@@ -36,13 +37,13 @@ class Affine:
     offset: torch.Tensor | None = None
     mixes = True
 
+    @abstractmethod
     def interval(self, inputs: Sequence[Interval]) -> Interval:
         """The smallest intervals of the outputs for independent inputs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def transpose(self, rows: Coefficients) -> list[Coefficients]:
         """For rows ``a``, the coefficients of ``a . L x``, for every input."""
-        raise NotImplementedError
 
 
 def _centred(
