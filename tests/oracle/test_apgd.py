@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from freqrobust import evaluate
+from freqrobust.attacks.gradient.ascent import Patience
 from freqrobust.attacks.gradient.regions import Ball
 from freqrobust.attacks.gradient.step_sizes import AutoSteps, checkpoints
 from freqrobust.attacks.gradient.targets import ranked_targets
@@ -245,3 +246,65 @@ def test_few_classes_and_unknown_losses() -> None:
     cell = evaluate(*tiny(2, 6), attacks=["apgd:eps=2/255,loss=dlr,steps=5"], device="cpu").cells[1]
     assert cell.status == "failed"
     assert "loss=dlr needs at least 3 classes" in cell.error
+
+
+def test_patience_follows_its_rule() -> None:
+    """Beside a loop over single samples: after every 10 steps, twice the mean growth since the last look decides."""
+    steps = 50
+    series = torch.cumsum(torch.randn(40, steps, generator=torch.Generator().manual_seed(3)).double() * 0.3, dim=1) - 4
+    patience, stopped = Patience(steps), torch.full((40,), steps)
+    for step in range(steps):
+        stop = patience.hopeless(series[:, step])
+        stopped = torch.where(stop & (stopped == steps), step, stopped)
+    for values, found in zip(series.tolist(), stopped.tolist(), strict=True):
+        looks = [max(values[: step + 1]) for step in range(0, steps, 10)]
+        expected = steps
+        for number in range(1, len(looks)):
+            growth = (looks[number] - looks[number - 1]) / 10
+            if looks[number] + 2 * growth * (steps - 10 * number) < 0:
+                expected = 10 * number
+                break
+        assert found == expected
+    assert 0 < (stopped < steps).sum() < 40
+
+
+def test_early_stopping_saves_passes_and_finds_the_same() -> None:
+    """Of a linear model the margin stops growing at the optimum, so that nothing is lost by stopping there."""
+    model, x, labels = linear(4), images(40), torch.arange(40) % 4
+    found, passes = [], []
+    for early in ("false", "true"):
+        counted = Counting(model)
+        attack = build(f"apgd:eps=0.01,early_stopping={early}")
+        examples = attack.perturb(counted, x, labels, AttackContext(torch.arange(40)))
+        found.append(margins(model, examples, labels) > 0)
+        passes.append(counted.images)
+    assert torch.equal(*found)
+    assert 0 < found[0].sum() < 40
+    assert passes[1] < 0.7 * passes[0]
+
+
+def test_the_highest_loss_needs_no_targets() -> None:
+    """One untargeted run of 6 steps and the last look; with ``untargeted=false`` a run for each target as well."""
+    model, x, labels = linear(4), images(5), torch.arange(5) % 4
+    for given, expected in (("targets=2", 7 * 5), ("targets=0", 7 * 5)):
+        counted = Counting(model)
+        build(f"apgd:eps=0.01,steps=6,{given}").perturb(
+            counted, x, labels, AttackContext(torch.arange(5), 0, "maximize")
+        )
+        assert counted.images == expected
+    counted = Counting(model)
+    targeted = build("apgd:eps=0.01,steps=6,targets=2,untargeted=false")
+    targeted.perturb(counted, x, labels, AttackContext(torch.arange(5), 0, "maximize"))
+    assert counted.images > 2 * 7 * 5
+
+
+class Counting(nn.Module):
+    """Counts the images of its forward passes."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.images = model, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.images += len(x)
+        return self.model(x)
