@@ -23,7 +23,8 @@ from freqrobust.defenses.adversarial_training import AdversarialTraining
 from freqrobust.models.classifier import Classifier, frozen
 from freqrobust.models.normalization import parse
 from freqrobust.plugins.context import DefenseContext
-from freqrobust.training.fit import Recipe, fit
+from freqrobust.training.loop import fit
+from freqrobust.training.plan import sgd_plan
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Linf budgets in 1/255 at which the robust accuracy of each network is neither 0 nor its clean accuracy.
@@ -57,7 +58,7 @@ def _small() -> nn.Module:
 def small_natural(train: ImageData, shared: Path) -> nn.Module:
     """The small architecture, trained on clean images for 15 epochs."""
     model = _small()
-    fit(model, train, Recipe(15, 0.05, augment="flip-crop"), device=CPU)
+    fit(model, train, sgd_plan(15, 0.05, augment="flip-crop"), device=CPU)
     return model
 
 

@@ -21,9 +21,9 @@ from torch import nn
 from freqrobust import evaluate, load_data, load_model
 from freqrobust.core.files import write_atomically
 from freqrobust.data.dataset import ImageData
-from freqrobust.numerics import noise
 from freqrobust.results.reporter import reports
-from freqrobust.training.fit import Recipe, fit
+from freqrobust.training.loop import fit
+from freqrobust.training.plan import sgd_plan
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
@@ -32,13 +32,8 @@ LEARNING_RATE = 0.01
 
 def fine_tune(model: nn.Module, train: ImageData, sigma: float, epochs: int) -> None:
     """Train in place on images with Gaussian noise, which is new in every epoch (Cohen et al. 2019, sec. 3.3)."""
-
-    def add_noise(
-        network: nn.Module, images: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor, epoch: int
-    ) -> torch.Tensor:
-        return images + sigma * noise.normal(ids, tuple(images.shape[1:]), seed=0, stream=f"training noise {epoch}")
-
-    fit(model, train, Recipe(epochs, LEARNING_RATE, augment="flip-crop"), device=CPU, perturb=add_noise)
+    augment = ["flip-crop", f"gaussian-noise:sigma={sigma:g}"]
+    fit(model, train, sgd_plan(epochs, LEARNING_RATE, augment=augment), device=CPU)
 
 
 def fine_tuned(shared: Path, folder: Path, sigma: float, epochs: int) -> nn.Module:

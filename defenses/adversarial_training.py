@@ -52,13 +52,13 @@ class AdversarialTraining(Defense):
 
         import torch
 
-        from freqrobust.attacks.pgd import PGD
         from freqrobust.core.errors import JournalError, PluginError
         from freqrobust.core.files import identity, write_atomically
         from freqrobust.core.source_hash import source_hash
+        from freqrobust.methods.madry import Madry
         from freqrobust.models.fingerprint import fingerprint
-        from freqrobust.plugins.context import AttackContext
-        from freqrobust.training.fit import Recipe, fit
+        from freqrobust.training.loop import fit
+        from freqrobust.training.plan import sgd_plan
 
         data = context.require_train_data("madry")
         trained = copy.deepcopy(model)
@@ -86,28 +86,20 @@ class AdversarialTraining(Defense):
                         raise PluginError(
                             f"madry: start=scratch cannot reset the parameters of {type(module).__name__}"
                         )
-        attack = PGD(eps=self.eps, norm=self.norm, steps=self.steps, step_size=self.step_size)
-
-        def perturb(
-            network: nn.Module, images: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor, epoch: int
-        ) -> torch.Tensor:
-            attack_context = AttackContext(ids, seed=context.seed + 1_000_003 * (epoch + 1), goal="maximize")
-            return attack.perturb(network, images, labels, attack_context)
-
-        recipe = Recipe(
-            epochs=self.epochs,
-            learning_rate=self.lr,
-            batch=self.train_batch,
+        plan = sgd_plan(
+            self.epochs,
+            self.lr,
             weight_decay=self.weight_decay,
+            batch_size=self.train_batch,
             augment=self.augment,
+            method=Madry(eps=self.eps, norm=self.norm, steps=self.steps, step_size=self.step_size),
         )
         fit(
             trained,
             data,
-            recipe,
+            plan,
             device=context.device,
             seed=context.seed,
-            perturb=perturb,
             progress=context.progress,
             label="madry",
         )

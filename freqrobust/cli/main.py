@@ -138,7 +138,7 @@ def build(arguments: list[str]) -> tuple[Any, list[str]]:
 
 def made(arguments: list[str]) -> tuple[Callable[..., int], list[str]]:
     """The function of the command that is called, and its arguments."""
-    from freqrobust.core.config import COMMANDS
+    from freqrobust.core.commands import COMMANDS
 
     name = arguments[0]
     kind, specs = "defense", given_defenses(arguments) if name == "eval" else []

@@ -320,18 +320,3 @@ class CheckConfig(ReportOptions):
     run_dir: FilePath | None = option(
         None, "Directory of the report and of the finished cells. Default: a directory under runs/.", OUTPUT, "DIR"
     )
-
-
-#: The commands that are made from their options.
-COMMANDS: dict[str, type[Options]] = {
-    "eval": EvalCommand,
-    "analyze": AnalyzeCommand,
-    "verify": VerifyCommand,
-    "check": CheckConfig,
-}
-
-
-def reserved_names(command: str) -> frozenset[str]:
-    """The names that a parameter of a plugin may not have, as it is an option of this command too."""
-    cls = COMMANDS[command]
-    return frozenset({"help", *cls.model_fields, *(flag[2:].replace("-", "_") for flag in cls.flags())})

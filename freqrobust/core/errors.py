@@ -45,3 +45,9 @@ class ContradictionError(FreqRobustError):
     """A certificate says that a sample is robust, and an attack has found an adversarial example for it."""
 
     exit_code = 3
+
+
+class TrainingError(FreqRobustError):
+    """A training diverged; the last good checkpoint is kept."""
+
+    exit_code = 3

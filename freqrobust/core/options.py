@@ -246,6 +246,16 @@ def _whole(value: Any) -> Any:
     raise ValueError("should be a whole number")
 
 
+def _real(value: Any) -> Any:
+    """A real number, also as text."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            raise ValueError("should be a number") from None
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def _batch_size(value: Any) -> Any:
     if isinstance(value, str) and value == "auto":
         return value
@@ -271,6 +281,7 @@ def _text(value: Any) -> Any:
 Names = Annotated[list[str], BeforeValidator(_listed)]
 Specs = Annotated[Any, BeforeValidator(_specs)]
 Whole = Annotated[int, BeforeValidator(_whole)]
+Real = Annotated[float, BeforeValidator(_real)]
 Text = Annotated[str, BeforeValidator(_text)]
 FilePath = str | os.PathLike[str]
 BatchSize = Annotated[int | Literal["auto"], BeforeValidator(_batch_size)]

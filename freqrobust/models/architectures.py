@@ -89,7 +89,7 @@ class CifarResNet(nn.Module):
 
 
 def cifar_resnet_option_a(depth: int, num_classes: int = 10, in_channels: int = 3) -> nn.Module:
-    """ResNet-20, -32, -44, -56 or -110 for CIFAR (He et al. 2016, sec. 4.2), parameter-free shortcuts."""
+    """ResNet-8, -14, -20, -32, -44, -56 or -110 for CIFAR (He et al. 2016, sec. 4.2), parameter-free shortcuts."""
     return CifarResNet([(depth - 2) // 6] * 3, [16, 32, 64], OptionAShortcut, num_classes, in_channels)
 
 
@@ -130,6 +130,14 @@ class Architecture:
 ARCHITECTURES: dict[str, Architecture] = {
     entry.name: entry
     for entry in [
+        *(
+            Architecture(
+                f"resnet{depth}",
+                partial(cifar_resnet_option_a, depth),
+                f"CIFAR ResNet-{depth}, option A shortcuts, for fast experiments",
+            )
+            for depth in (8, 14)
+        ),
         *(
             Architecture(
                 f"resnet{depth}",

@@ -15,7 +15,7 @@ from importlib.metadata import EntryPoint, version
 from types import ModuleType
 from typing import Any, Generic, TypeVar, get_args
 
-from freqrobust.core.config import reserved_names
+from freqrobust.core.commands import reserved_names
 from freqrobust.core.entry_points import declared
 from freqrobust.core.errors import PluginError, SpecError
 from freqrobust.core.text import near_miss
@@ -26,6 +26,7 @@ from freqrobust.plugins.certificate import Certificate
 from freqrobust.plugins.criterion import Criterion
 from freqrobust.plugins.plugin import Plugin, takes_list, value_text
 from freqrobust.plugins.specs import UNDEFENDED_NAMES, PluginSpec, _list_text, _typed, list_items, parse_params
+from freqrobust.plugins.training import Augmentation, Optimizer, Regularizer, Schedule, TrainingMethod
 
 RESERVED_NAMES = {"attack": {"clean"}, "defense": set(UNDEFENDED_NAMES)}
 _FILE = re.compile(r"^(?P<where>.+?\.py):(?P<attr>[A-Za-z_]\w*)(?::(?P<params>.*))?$", re.DOTALL)
@@ -261,3 +262,8 @@ attacks = Registry("attack", "freqrobust.attacks", Attack, "perturb")
 defenses = Registry("defense", "freqrobust.defenses", Defense, "apply")
 criteria = Registry("criterion", "freqrobust.criteria", Criterion, "is_adversarial")
 certificates = Registry("certificate", "freqrobust.certificates", Certificate, "certify")
+methods = Registry("training method", "freqrobust.methods", TrainingMethod, "losses")
+augmentations = Registry("augmentation", "freqrobust.augmentations", Augmentation, "augment")
+regularizers = Registry("regularizer", "freqrobust.regularizers", Regularizer, "penalty")
+optimizers = Registry("optimizer", "freqrobust.optimizers", Optimizer, "make")
+schedules = Registry("schedule", "freqrobust.schedules", Schedule, "factor")

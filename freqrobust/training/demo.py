@@ -19,9 +19,10 @@ from freqrobust.models.classifier import Classifier
 from freqrobust.models.files import save_model
 from freqrobust.models.loading import load_model
 from freqrobust.models.source_table import LoadedModel, ModelRequest, ModelSource
-from freqrobust.training.fit import Recipe, fit
+from freqrobust.training.loop import fit
+from freqrobust.training.plan import sgd_plan
 
-RECIPE = Recipe(epochs=12, learning_rate=0.1, batch=64)
+EPOCHS, RATE, BATCH = 12, 0.1, 64
 
 
 def load(request: ModelRequest) -> LoadedModel:
@@ -31,7 +32,7 @@ def load(request: ModelRequest) -> LoadedModel:
 
 
 def _cached(cache_dir: Path | None, progress: Progress) -> torch.nn.Module:
-    key = identity(["demo", RECIPE.__dict__, code_hash([__name__]), torch.__version__])
+    key = identity(["demo", EPOCHS, RATE, BATCH, code_hash([__name__]), torch.__version__])
     path = cache_dir / "models" / f"demo-{key}.pt" if cache_dir is not None else None
     if path is not None and path.exists():
         with contextlib.suppress(FreqRobustError):  # a damaged file is replaced
@@ -53,7 +54,14 @@ def _trained(progress: Progress) -> torch.nn.Module:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # with layers this small, several threads are slower than one
     try:
-        fit(network, data, RECIPE, device=torch.device("cpu"), progress=progress, label="demo model")
+        fit(
+            network,
+            data,
+            sgd_plan(EPOCHS, RATE, batch_size=BATCH),
+            device=torch.device("cpu"),
+            progress=progress,
+            label="demo model",
+        )
     finally:
         torch.set_num_threads(threads)
     return network

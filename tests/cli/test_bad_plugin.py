@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from freqrobust.core.config import reserved_names
+from freqrobust.core.commands import reserved_names
 
 Rejected = Callable[..., str]
 Write = Callable[[str, str], str]

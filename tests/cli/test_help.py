@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from freqrobust import __version__
-from freqrobust.core.config import COMMANDS
+from freqrobust.core.commands import COMMANDS
 from freqrobust.harness.analysis import analyses
 from freqrobust.plugins.registry import attacks, defenses
 from freqrobust.results.reporter import reports

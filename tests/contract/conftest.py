@@ -15,7 +15,8 @@ from freqrobust.harness.save_adversarial import save_adversarial
 from freqrobust.models.architectures import SmallCNN
 from freqrobust.plugins.plugin import Plugin
 from freqrobust.plugins.registry import Registry
-from freqrobust.training.fit import Recipe, fit
+from freqrobust.training.loop import fit
+from freqrobust.training.plan import sgd_plan
 from support.networks import tiny
 from support.reports import all_hostile, browser, decorate, hostile, measured, show, shown  # noqa: F401
 
@@ -51,7 +52,7 @@ def trained(trained_once: Callable[..., None]) -> nn.Module:
         model = SmallCNN()
 
     def train() -> None:
-        fit(model, load_data("digits", split="train"), Recipe(4, 0.1, batch=64), device=torch.device("cpu"))
+        fit(model, load_data("digits", split="train"), sgd_plan(4, 0.1, batch_size=64), device=torch.device("cpu"))
 
     trained_once("small-cnn", model, train)
     return model

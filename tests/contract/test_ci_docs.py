@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from freqrobust.cli import gate, init, main
-from freqrobust.core.config import COMMANDS
+from freqrobust.core.commands import COMMANDS
 from freqrobust.gate.project import read_project
 
 pytest_plugins = ["pytester"]

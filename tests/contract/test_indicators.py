@@ -14,7 +14,8 @@ from freqrobust.harness.diagnosis.traces import RISING, Recorder
 from freqrobust.numerics.threat import Norm
 from freqrobust.plugins.criterion import Misclassification
 from freqrobust.plugins.registry import attacks
-from freqrobust.training.fit import Recipe, fit
+from freqrobust.training.loop import fit
+from freqrobust.training.plan import sgd_plan
 
 NAMES = ["loss still rising", "silent success", "steps without effect", "scale of gradients"]
 
@@ -254,7 +255,7 @@ def discontinuous(trained_once) -> nn.Module:
         model = nn.Sequential(*convolutions, LargestOnly(0.1), *linear)
 
     def train() -> None:
-        fit(model, load_data("digits", split="train"), Recipe(6, 0.05, batch=64), device=torch.device("cpu"))
+        fit(model, load_data("digits", split="train"), sgd_plan(6, 0.05, batch_size=64), device=torch.device("cpu"))
 
     trained_once("k-winners-take-all", model, train)
     return model

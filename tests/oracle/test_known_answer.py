@@ -19,7 +19,8 @@ from freqrobust import ImageData, analyze
 from freqrobust.data.dataset import check
 from freqrobust.harness.analysis import analyses
 from freqrobust.results.analysis_record import AnalysisRecord
-from freqrobust.training.fit import Recipe, fit
+from freqrobust.training.loop import fit
+from freqrobust.training.plan import sgd_plan
 
 Carrier = Literal["low", "high", "both"]
 SIDE = 16
@@ -105,7 +106,7 @@ def trained(carrier: Carrier, seed: int = 0) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Energies()
-    recipe = Recipe(epochs=30, learning_rate=0.1, batch=64, weight_decay=5e-3)
+    recipe = sgd_plan(30, 0.1, batch_size=64, weight_decay=5e-3)
     fit(model, images(carrier, 768, 10 + seed, gaps=True), recipe, device=torch.device("cpu"), seed=seed)
     return model.eval()
 

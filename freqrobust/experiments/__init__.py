@@ -1,0 +1,1 @@
+"""Training with probes, and the reproduction of published experiments."""

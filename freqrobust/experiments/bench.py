@@ -1,0 +1,215 @@
+"""What an experiment works with: data of the right size, trainings that are made once, accuracies."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from freqrobust.core.errors import JournalError, SpecError
+from freqrobust.core.files import identity, write_atomically
+from freqrobust.core.progress import Progress, Silent
+from freqrobust.core.source_hash import code_hash
+from freqrobust.core.training_config import Recipe
+from freqrobust.data.dataset import ImageData
+from freqrobust.data.loading import as_data, load_data
+from freqrobust.harness.correctness import correct_samples
+from freqrobust.models import normalization
+from freqrobust.models.classifier import Classifier
+from freqrobust.models.fingerprint import state_hash
+from freqrobust.plugins.registry import attacks
+from freqrobust.training.loop import EpochNumbers, fit
+from freqrobust.training.plan import plan
+from freqrobust.training.shifts import shifted
+
+Scale = Literal["digits", "cpu", "paper"]
+#: What is recorded of a network after an epoch: names and JSON-like values.
+Watch = Callable[[nn.Module], dict[str, Any]]
+
+
+@dataclass
+class Fitted:
+    """A trained network.
+
+    Attributes:
+        model: images in [0, 1] to logits, in eval mode.
+        epochs: loss and accuracy on the training batches after every epoch.
+        watched: what was recorded before the first epoch and after every epoch, so one longer than ``epochs``; empty
+            where nothing was.
+    """
+
+    model: Classifier
+    epochs: list[EpochNumbers]
+    watched: list[dict[str, Any]]
+
+
+@dataclass
+class Bench:
+    """What an experiment works with.
+
+    Attributes:
+        scale: the size of the experiment.
+        device: where networks are trained and measured.
+        seed: the seed of the run.
+        test_spec, train_spec: data specs that the user named; by default those of the scale.
+        data_dir: directory of downloaded datasets.
+        cache_dir: where trained networks are kept; None keeps nothing.
+        progress: reports what happens.
+    """
+
+    scale: Scale = "digits"
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    seed: int = 0
+    test_spec: Any = None
+    train_spec: Any = None
+    data_dir: Path | None = None
+    cache_dir: Path | None = None
+    progress: Progress = field(default_factory=Silent)
+    _data: dict[str, ImageData] = field(default_factory=dict)
+
+    def pick(self, **choices: Any) -> Any:
+        """The choice of this scale: ``bench.pick(digits=..., cpu=..., paper=...)``."""
+        return choices[self.scale]
+
+    @property
+    def test(self) -> ImageData:
+        """The test images."""
+        return self._load("test", self.test_spec)
+
+    @property
+    def train(self) -> ImageData:
+        """The training images."""
+        return self._load("train", self.train_spec)
+
+    @property
+    def used(self) -> dict[str, ImageData]:
+        """The data that was asked for so far, by split."""
+        return self._data
+
+    def _load(self, split: str, given: Any) -> ImageData:
+        if split not in self._data:
+            if given is None:
+                if self.scale == "cpu":
+                    raise SpecError("--scale cpu needs --data and --train-data, such as two files .npz, or cifar10")
+                given = self.pick(digits="digits", cpu=None, paper="cifar10")
+            named = isinstance(given, str | Path)
+            self._data[split] = (
+                load_data(str(given), data_dir=self.data_dir, split=split) if named else as_data(given, f"{split} data")
+            )
+        return self._data[split]
+
+    def fit(
+        self,
+        build: Callable[[], nn.Module],
+        data: ImageData,
+        recipe: Recipe,
+        *,
+        name: str,
+        normalize: bool = True,
+        watch: Watch | None = None,
+        seed: int | None = None,
+    ) -> Fitted:
+        """Train a network, or take it from the cache where the same was trained before.
+
+        Args:
+            build: makes the network with initial weights; torch's generator is seeded before it is called.
+            data: the training images, exactly as they are to be used.
+            recipe: how it is trained; ``arch``, ``normalize``, ``labels``, ``pixels``, ``train_shift`` and what is said
+                about probes are ignored.
+            name: names the training in the progress.
+            normalize: put a normalisation by mean and standard deviation of the training images in front.
+            watch: is called with the network in eval mode before the first epoch and after every epoch; what it returns is kept.
+                Its code is not part of the identity: ``name`` has to change with what it records.
+            seed: of weights, order and augmentation; by default that of the bench.
+        """
+        seed = self.seed if seed is None else seed
+        training_plan = plan(recipe)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = build()
+        choice = training_normalization(data) if normalize else normalization.preset("none", "none")
+        model = Classifier(network, choice, name, type(network).__name__, None).to(self.device)
+        content = [
+            name,
+            state_hash(model),
+            data.sha256,
+            training_plan.identity,
+            seed,
+            self.device.type,
+            torch.__version__,
+        ]
+        key = identity([*content, code_hash(["freqrobust.training.loop"])])
+        path = self.cache_dir / "experiments" / f"{key}.pt" if self.cache_dir is not None else None
+        if path is not None and path.exists():
+            with contextlib.suppress(Exception):  # a damaged file is replaced
+                saved = torch.load(path, map_location=self.device, weights_only=True)
+                model.load_state_dict(saved["model"])
+                model.eval().requires_grad_(False)
+                self.progress.say(f"{name}: trained before, taken from the cache")
+                return Fitted(model, [EpochNumbers(*row) for row in saved["epochs"]], saved["watched"])
+        epochs: list[EpochNumbers] = []
+        watched: list[dict[str, Any]] = [watch(model.eval())] if watch is not None else []
+
+        def each_epoch(network: nn.Module, numbers: EpochNumbers) -> None:
+            epochs.append(numbers)
+            if watch is not None:
+                watched.append(watch(network))
+
+        trained = fit(
+            model,
+            data,
+            training_plan,
+            device=self.device,
+            seed=seed,
+            progress=self.progress,
+            label=name,
+            each_epoch=each_epoch,
+        )
+        assert isinstance(trained, Classifier)
+        if path is not None:
+            self._keep(path, {"model": trained.state_dict(), "epochs": [tuple(e) for e in epochs], "watched": watched})
+        return Fitted(trained, epochs, watched)
+
+    def _keep(self, path: Path, content: dict[str, Any]) -> None:
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        try:
+            write_atomically(path, buffer.getvalue())
+        except JournalError as error:
+            self.progress.say(f"warning: {error}")
+
+    def correct(self, model: nn.Module, data: ImageData, spec: str | None = None) -> NDArray[np.bool_]:
+        """Which samples are correct after an attack or a shift, by its spec, ``(n,)``; None for the clean images."""
+        return self.correct_each(model, data, [spec])[0]
+
+    def correct_each(self, model: nn.Module, data: ImageData, specs: Sequence[str | None]) -> list[NDArray[np.bool_]]:
+        """As :meth:`correct`, for several specs of which none is a sweep."""
+        parsed = [attacks.parse(spec)[0] if spec is not None else None for spec in specs]
+        return correct_samples(model, data, parsed, device=self.device, seed=self.seed)
+
+    def shifted(self, data: ImageData, spec: str) -> ImageData:
+        """The data after a shift, such as ``lfc:radius=8``; pixels are float32 and may leave [0, 1] slightly."""
+        return shifted(data, [attacks.parse(spec)[0]], seed=self.seed)
+
+
+def training_normalization(data: ImageData) -> normalization.NormalizationChoice:
+    """Mean and standard deviation of every channel over the images."""
+    total = torch.zeros(data.shape[0], dtype=torch.float64)
+    square = torch.zeros_like(total)
+    for images in data.image_batches(1024, torch.device("cpu")):
+        pixels = images.double().transpose(0, 1).flatten(1)
+        total += pixels.sum(dim=1)
+        square += pixels.square().sum(dim=1)
+    count = len(data) * data.shape[1] * data.shape[2]
+    mean = total / count
+    std = (square / count - mean.square()).clamp_min(0).sqrt()
+    std = torch.where(std > 1e-4, std, torch.ones_like(std))  # a channel of one value stays as it is
+    return normalization.NormalizationChoice(tuple(mean.tolist()), tuple(std.tolist()), "given")

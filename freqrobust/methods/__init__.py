@@ -1,0 +1,1 @@
+"""Training methods: natural and adversarial training."""

@@ -1,0 +1,1 @@
+"""Published experiments that can be reproduced with one command."""
