@@ -32,7 +32,9 @@ def classifier(bench: Bench, *, norm: bool = True, dropout: float = 0.0) -> Call
         if not norm:
             remove_batch_norm(network)
         if dropout > 0:
-            network.linear = nn.Sequential(nn.Dropout(dropout), network.linear)
+            linear = network.linear
+            assert isinstance(linear, nn.Module)
+            network.linear = nn.Sequential(nn.Dropout(dropout), linear)
         return network
 
     return build
