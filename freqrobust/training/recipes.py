@@ -6,7 +6,7 @@ This module does not import torch.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -55,7 +55,7 @@ def resolve(config: TrainConfig) -> Recipe:
     for item in config.set:
         key, value = _assignment(item)
         values[key] = value
-        _checked({key: value}, lambda _, item=item: f"--set {excerpt(item)}")  # type: ignore[misc]
+        _checked({key: value}, lambda _, item=item: f"--set {excerpt(item)}")
     given = {name: getattr(config, name) for name in config.model_fields_set if name in Recipe.model_fields}
     return Recipe(**{**values, **given})
 
@@ -92,7 +92,7 @@ def read_recipe(given: str) -> dict[str, Any]:
             raise RecipeError(f"{_place(given, text, key)}: {name.replace('_', '-')!r} is given twice")
         values[name] = value
     written = {key.replace("-", "_"): key for key in content}
-    return _checked(values, lambda name: _place(given, text, written.get(name, name)))
+    return _checked(values, lambda name: _place(given, text, written.get(name, "")))
 
 
 def _place(file: str, text: str, key: str) -> str:
@@ -106,7 +106,7 @@ def _unknown(key: str) -> str:
     return f"unknown key {excerpt(key)!r}{hint} (keys of a recipe: {', '.join(keys)})"
 
 
-def _checked(values: Mapping[str, Any], place: Any) -> dict[str, Any]:
+def _checked(values: Mapping[str, Any], place: Callable[[str], str]) -> dict[str, Any]:
     """The values, if they make a recipe.
 
     Raises:
