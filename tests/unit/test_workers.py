@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import several_processes
 
 from freqrobust.training.workers import Workers
+from support import several_processes
 
 SCRIPT = Path(several_processes.__file__)
 
