@@ -20,7 +20,6 @@ from freqrobust.core.version import __version__
 from freqrobust.data.dataset import ImageData, Subset, stratified
 from freqrobust.data.loading import as_data, load_data
 from freqrobust.experiments.probes import Probe, check_probes, choose_best, parse_probes
-from freqrobust.harness.devices import resolve_device
 from freqrobust.models import normalization
 from freqrobust.models.classifier import Classifier, frozen
 from freqrobust.models.fingerprint import fingerprint
@@ -55,7 +54,7 @@ class Setup:
             shifted.
         held_out: the part of the held-out images that probes are measured on: with true labels and randomised pixels, not
             shifted; None where none are held out.
-        held_out_count: number of all held-out images.
+        all_held_out: all held-out images; None where none are.
         model: the network with its normalisation, with initial weights, on the device.
         probes: what is measured during the training.
         best: the probe that chooses the best checkpoint.
@@ -69,7 +68,7 @@ class Setup:
     train: ImageData
     probed: ImageData
     held_out: ImageData | None
-    held_out_count: int
+    all_held_out: ImageData | None
     model: Classifier
     probes: list[Probe]
     best: Probe
@@ -113,7 +112,7 @@ class Setup:
         }
 
 
-def prepare_setup(model: nn.Module | None, config: TrainConfig) -> Setup:
+def prepare_setup(model: nn.Module | None, config: TrainConfig, device: torch.device) -> Setup:
     """Resolve the recipe, load and split the data, make the network.
 
     Raises:
@@ -125,7 +124,6 @@ def prepare_setup(model: nn.Module | None, config: TrainConfig) -> Setup:
     shifts = parse_shifts(recipe)
     if recipe.probe is not None:
         choose_best(parse_probes(recipe.probe, training_plan.method.plugin), recipe.best)
-    device = resolve_device(config.device)
     data = open_training_data(config)
     probes = parse_probes(recipe.probe, training_plan.method.plugin, data.shape)
     best = choose_best(probes, recipe.best)
@@ -148,7 +146,7 @@ def prepare_setup(model: nn.Module | None, config: TrainConfig) -> Setup:
         train=replace(train, classes=outputs),
         probed=changed.limit(recipe.probe_samples, config.seed),
         held_out=held_out.limit(recipe.probe_samples, config.seed) if held_out is not None else None,
-        held_out_count=len(held_out) if held_out is not None else 0,
+        all_held_out=held_out,
         model=classifier.to(device),
         probes=probes,
         best=best,
