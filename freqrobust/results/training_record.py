@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -77,6 +78,6 @@ class TrainingRecord(Document):
     notes: list[str] = Field([], description="remarks, such as how the best checkpoint was chosen")
 
 
-def best_epoch(records: list[EpochRecord]) -> int | None:
+def best_epoch(records: Sequence[EpochRecord]) -> int | None:
     """The last epoch that was better than all before; None where none was."""
     return next((record.epoch for record in reversed(records) if record.best), None)
