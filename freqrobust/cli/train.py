@@ -95,7 +95,11 @@ def _summarise(config: TrainCommand, run: TrainingRun, job: TrainingJob) -> None
     if setup.held_out is None:
         print("no samples are held out, so that the best checkpoint is that of the last epoch")
     else:
-        print(one_line(f"best epoch: {best.epoch}, chosen by {record.best_probe} on {len(setup.held_out)} held-out images"))
+        print(
+            one_line(
+                f"best epoch: {best.epoch}, chosen by {record.best_probe} on {len(setup.held_out)} held-out images"
+            )
+        )
     print()
     table = AnalysisTable(
         title=f"accuracy after epoch {best.epoch}, with 95 % confidence intervals",

@@ -129,7 +129,9 @@ def prepare_setup(model: nn.Module | None, config: TrainConfig, device: torch.de
     best = choose_best(probes, recipe.best)
     part, held_out = split(data, recipe.hold_out, config.seed)
     if held_out is None and recipe.best is not None:
-        raise SpecError(f"the best checkpoint is chosen on held-out data, but hold-out is 0; leave out best={recipe.best}")
+        raise SpecError(
+            f"the best checkpoint is chosen on held-out data, but hold-out is 0; leave out best={recipe.best}"
+        )
     changed = randomized_pixels(randomized_labels(part, recipe.labels, config.seed), recipe.pixels, config.seed)
     if held_out is not None:
         held_out = randomized_pixels(held_out, recipe.pixels, config.seed, like=part)
@@ -144,7 +146,7 @@ def prepare_setup(model: nn.Module | None, config: TrainConfig, device: torch.de
         device=device,
         data=data,
         train=replace(train, classes=outputs),
-        probed=changed.limit(recipe.probe_samples, config.seed),
+        probed=changed.take(stratified(part.labels, recipe.probe_samples, config.seed)),
         held_out=held_out.limit(recipe.probe_samples, config.seed) if held_out is not None else None,
         all_held_out=held_out,
         model=classifier.to(device),
@@ -162,7 +164,9 @@ def parse_shifts(recipe: Recipe) -> list[PluginSpec[Attack]]:
     parsed = parse_attacks(recipe.train_shift) if recipe.train_shift else []
     for plugin_spec in parsed:
         if plugin_spec.plugin.kind != "shift" or plugin_spec.plugin.needs_gradient:
-            raise SpecError(f"train-shift {plugin_spec.spec} is no shift of the input; give lfc, hfc, bandpass or a corruption")
+            raise SpecError(
+                f"train-shift {plugin_spec.spec} is no shift of the input; give lfc, hfc, bandpass or a corruption"
+            )
     return parsed
 
 
