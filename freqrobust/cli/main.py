@@ -44,6 +44,11 @@ HELP = {
         "Several models and defenses are shown side by side on one scale.\n\n"
         "With NAME --help, the help also shows the parameters of that analysis."
     ),
+    "reproduce": (
+        "Run a published experiment at a chosen scale, and say of each trend that its source states whether it is "
+        "reproduced.\n\n"
+        "--list shows the experiments; the name all runs all of them."
+    ),
     "verify": (
         "Evaluate saved adversarial examples again, on the same or on another model, also after rounding to 8 bits.\n\n"
         "With --data, the clean images, the perturbation budgets are checked as well."
@@ -54,6 +59,7 @@ HELP = {
 INTERRUPTED = {
     "eval": "interrupted before the first cell; run the same command again",
     "analyze": "interrupted; nothing was written",
+    "reproduce": "interrupted; finished trainings are kept, run the same command again",
     "verify": "interrupted; nothing was written",
     "check": "interrupted; run the same command again",
 }
