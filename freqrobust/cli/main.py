@@ -44,6 +44,11 @@ HELP = {
         "Several models and defenses are shown side by side on one scale.\n\n"
         "With NAME --help, the help also shows the parameters of that analysis."
     ),
+    "reproduce": (
+        "Run a published experiment at a chosen scale, and say of each trend that its source states whether it is "
+        "reproduced.\n\n"
+        "--list shows the experiments; the name all runs all of them."
+    ),
     "train": (
         "Train a network while measuring what it has learnt: accuracies under attacks and frequency filters, on training "
         "and on held-out images.\n\n"
@@ -60,6 +65,7 @@ HELP = {
 INTERRUPTED = {
     "eval": "interrupted before the first cell; run the same command again",
     "analyze": "interrupted; nothing was written",
+    "reproduce": "interrupted; finished trainings are kept, run the same command again",
     "train": "interrupted before the first epoch; run the same command again",
     "verify": "interrupted; nothing was written",
     "check": "interrupted; run the same command again",

@@ -91,7 +91,7 @@ def _parameters(cls: type[Options]) -> list[inspect.Parameter]:
         looks["help"] = escape(shown["off"] or field.description or "")
         if shown["argument"]:
             parameter: tuple[Any, Any] = str, typer.Argument(help=looks["help"], metavar=looks["metavar"])
-            default: Any = inspect.Parameter.empty
+            default: Any = inspect.Parameter.empty if field.is_required() else None
         elif flag in cls.switches():
             parameter, default = (bool, typer.Option(flag, **{**looks, "metavar": ""})), False
         elif shown["many"]:
