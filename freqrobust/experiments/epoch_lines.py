@@ -16,7 +16,7 @@ def epoch_line(record: EpochRecord, epochs: int, width: int = WIDTH) -> str:
     before shifts; a star marks the best epoch so far.
     """
     star = "*" if record.best else ""
-    start = f"epoch {record.epoch:{len(str(epochs))}}/{epochs}{star}: loss {record.loss:.3f}"
+    start = f"epoch {record.epoch}/{epochs}{star}: loss {record.loss:.3f}"
     parts = [start, *(_pair(result) for result in _by_importance(record.probes))]
     if not record.probes:
         parts.append(f"accuracy on training batches {record.accuracy:.1%}")
