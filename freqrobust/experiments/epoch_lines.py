@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from freqrobust.core.progress import fitted
+from freqrobust.core.text import one_line
 from freqrobust.results.training_record import EpochRecord, ProbeResult
 
 #: Longest line that a terminal of 80 columns shows without a break.
@@ -20,7 +21,7 @@ def epoch_line(record: EpochRecord, epochs: int, width: int = WIDTH) -> str:
     parts = [start, *(_pair(result) for result in _by_importance(record.probes))]
     if not record.probes:
         parts.append(f"accuracy on training batches {record.accuracy:.1%}")
-    whole = ", ".join([*parts, _duration(record.seconds + record.probe_seconds)])
+    whole = one_line(", ".join([*parts, _duration(record.seconds + record.probe_seconds)]))
     return whole if len(whole) <= width else fitted(parts, width)
 
 

@@ -64,11 +64,11 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     def fails(**given: Any) -> Writer:
         raise NotADirectoryError(20, "Not a directory")
 
-    with pytest.raises(JournalError, match="cannot write .*: Not a directory"):
+    with pytest.raises(JournalError, match=r"cannot write .*: Not a directory"):
         Events(tmp_path, make=fails)
     events = Events(tmp_path, make=Writer)
     events._writer.add_scalar = lambda *value: fails()
-    with pytest.raises(JournalError, match="cannot write .*: Not a directory"):
+    with pytest.raises(JournalError, match=r"cannot write .*: Not a directory"):
         events.add(record(1))
 
 

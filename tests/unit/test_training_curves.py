@@ -7,9 +7,9 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="the extra 'plots' is not installed")
 
-from freqrobust.experiments.training_curves import draw  # noqa: E402
-from freqrobust.results.figures import decode, encode, styled  # noqa: E402
-from freqrobust.results.training_record import EpochRecord, ProbeResult, Share  # noqa: E402
+from freqrobust.experiments.training_curves import draw
+from freqrobust.results.figures import decode, encode, styled
+from freqrobust.results.training_record import EpochRecord, ProbeResult, Share
 
 
 def probe(name: str, kind: str, correct: int, held_out: bool) -> ProbeResult:
