@@ -35,7 +35,7 @@ LFC, HFC = probe("lfc", "shift", 55, 50), probe("hfc", "shift", 12, 11)
 
 def test_an_epoch_is_one_line() -> None:
     line = epoch_line(record(CLEAN, LFC, HFC, PGD, best=True), 30)
-    assert line == "epoch 3/30*: loss 1.234, clean 71/64, pgd 40/31, lfc 55/50, hfc 12/11, 3.2 s"
+    assert line == "epoch 3/30*: loss 1.234, clean 71/64, lfc 55/50, hfc 12/11, pgd 40/31, 3.2 s"
     assert epoch_line(record(seconds=200.0), 3) == "epoch 3/3: loss 1.234, accuracy on training batches 45.0%, 3:21 min"
     assert epoch_line(record(probe("clean", "clean", 71, None)), 3) == "epoch 3/3: loss 1.234, clean 71, 3.2 s"
 
@@ -47,10 +47,10 @@ def test_what_does_not_fit_is_left_out() -> None:
     three = epoch_line(record(*perfect, epoch=100, seconds=999.0, best=True), 100)
     assert three == "epoch 100/100*: loss 1.234, clean 100/100, pgd 100/100, lfc 100/100, 16:40 min"
     assert len(three) <= WIDTH
-    many = [probe(f"lfc {radius}", "shift", 30, 20) for radius in range(20)]
-    line = epoch_line(record(CLEAN, *many, PGD), 30)
+    many = [probe(f"lfc:{radius}", "shift", 30, 20) for radius in range(20)]
+    line = epoch_line(record(CLEAN, *many, HFC, PGD), 30)
     assert len(line) <= WIDTH
-    assert line == "epoch 3/30: loss 1.234, clean 71/64, pgd 40/31, lfc 0 30/20, lfc 1 30/20"
+    assert line == "epoch 3/30: loss 1.234, clean 71/64, lfc:0 30/20, hfc 12/11, pgd 40/31, 3.2 s"
     assert "\n" not in epoch_line(record(probe("a\nb", "shift", 1, 1)), 3)
 
 

@@ -98,7 +98,7 @@ def test_sweeps_periods_and_short_names() -> None:
         "hfc:radius=2",
     ]
     assert [probe.every for probe in probes] == [1, 1, 1, 5, 1, 1]
-    assert [probe.label for probe in probes] == ["clean", "lfc 2", "lfc 3", "pgd 10", "pgd 20", "hfc"]
+    assert [probe.label for probe in probes] == ["clean", "lfc:2", "lfc:3", "pgd:10", "pgd:20", "hfc"]
     assert [probe.kind for probe in probes] == ["clean", "shift", "shift", "adversarial", "adversarial", "shift"]
 
 
