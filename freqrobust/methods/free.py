@@ -63,5 +63,4 @@ class Free(TrainingMethod):
         context.memory["perturbation"][: len(moved)] = moved.clamp_(-self.eps, self.eps)
 
     def probes(self) -> list[str]:
-        eps = pixel_text(self.eps)
-        return [f"pgd:eps={eps},steps=10", f"fgsm:eps={eps}"]
+        return [f"pgd:eps={pixel_text(self.eps)},steps=10"]

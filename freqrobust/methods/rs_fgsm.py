@@ -23,8 +23,8 @@ class RSFGSM(TrainingMethod):
 
     ``delta ~ U[-eps, eps]``, ``delta <- clip(delta + step_size * sign(grad), -eps, eps)``, with pixels clipped to [0, 1]: two forward
     and backward passes for each batch. The step is made in eval mode. Training can fail suddenly (catastrophic
-    overfitting, sec. 5.4): the robust accuracy under PGD drops towards zero, while the accuracy under FGSM rises. The probes of
-    this method, PGD and FGSM, show it.
+    overfitting, sec. 5.4): the accuracy under PGD drops towards zero, while that under the training attack rises. The probe
+    of this method, PGD, shows it.
     """
 
     eps: Number = Field(8 / 255, ge=0, description="perturbation budget of the training attack, in Linf")
@@ -56,5 +56,4 @@ class RSFGSM(TrainingMethod):
         return F.cross_entropy(logits, batch.labels, reduction="none"), logits
 
     def probes(self) -> list[str]:
-        eps = pixel_text(self.eps)
-        return [f"pgd:eps={eps},steps=10", f"fgsm:eps={eps}"]
+        return [f"pgd:eps={pixel_text(self.eps)},steps=10"]
