@@ -35,7 +35,7 @@ def catastrophic_overfitting(epochs: Sequence[EpochRecord], method: TrainingMeth
 
     Returns:
         For example: ``catastrophic overfitting: the accuracy under pgd:eps=8/255 fell from 41.0 % (epoch 6) to 0.4 %,
-        and under the training attack rose from 46.2 % to 81.0 %``.
+        and under the training attack went from 46.2 % to 81.0 %``.
     """
     if not epochs:
         return None
@@ -52,7 +52,7 @@ def catastrophic_overfitting(epochs: Sequence[EpochRecord], method: TrainingMeth
             return (
                 f"catastrophic overfitting: the accuracy under {result.name} fell from "
                 f"{percent(highest.shown.accuracy)} % (epoch {best.epoch}) to {percent(result.shown.accuracy)} %, and under "
-                f"the training attack rose from {percent(best.accuracy)} % to {percent(last.accuracy)} %"
+                f"the training attack went from {percent(best.accuracy)} % to {percent(last.accuracy)} %"
             )
     return None
 

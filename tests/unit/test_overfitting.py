@@ -53,7 +53,7 @@ def test_a_collapse_is_reported_with_what_fell_and_what_rose() -> None:
     assert [said(records[:k]) for k in range(4)] == [None] * 4
     assert said(records) == (
         f"catastrophic overfitting: the accuracy under {PGD} fell from 35.0 % (epoch 3) to 1.0 %, and under the training "
-        f"attack rose from 40.0 % to 70.0 %"
+        f"attack went from 40.0 % to 70.0 %"
     )
     assert "fell from 40.0 % (epoch 3)" in said(history(COLLAPSED[0], None, TRAINED))
 
