@@ -57,6 +57,12 @@ def catastrophic_overfitting(epochs: Sequence[EpochRecord], method: TrainingMeth
     return None
 
 
+def overfitting_notes(epochs: Sequence[EpochRecord], method: TrainingMethod) -> list[str]:
+    """A sentence about the first epoch that shows catastrophic overfitting, for the record of the training."""
+    found = ((k, catastrophic_overfitting(epochs[:k], method)) for k in range(1, len(epochs) + 1))
+    return [f"Epoch {k} shows {text}." for k, text in found if text is not None][:1]
+
+
 def _threats(specs: Sequence[str]) -> Iterator[Threat]:
     """The budgets of those specs that are attacks with a budget."""
     for spec in specs:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from freqrobust.experiments.overfitting import catastrophic_overfitting
+from freqrobust.experiments.overfitting import catastrophic_overfitting, overfitting_notes
 from freqrobust.plugins.registry import methods
 from freqrobust.results.training_record import EpochRecord, ProbeResult, Share
 
@@ -91,6 +91,11 @@ def test_it_is_said_as_long_as_the_network_has_not_recovered() -> None:
     train, held_out = [0.3, 0.4, 0.01, 0.01, 0.4], [0.3, 0.4, 0.01, 0.01, 0.4]
     records = history(train, held_out, [0.3, 0.35, 0.7, 0.72, 0.73])
     assert [said(records[:k]) is not None for k in range(1, 6)] == [False, False, True, True, False]
+    (note,) = overfitting_notes(records, methods.parse("rs-fgsm")[0].plugin)
+    assert note.startswith(
+        f"Epoch 3 shows catastrophic overfitting: the accuracy under {PGD} fell from 40.0 % (epoch 2)"
+    )
+    assert overfitting_notes(records[:2], methods.parse("rs-fgsm")[0].plugin) == []
 
 
 def test_an_epoch_without_the_probe_says_nothing() -> None:
