@@ -45,10 +45,10 @@ def contestants(eps: float, steps: int, epochs: int) -> dict[str, tuple[str, int
         "natural": ("natural", epochs),
         "rs-fgsm": (f"rs-fgsm:{budget}", epochs),
         f"free, {epochs // REPLAYS} x {REPLAYS} replays": (f"free:{budget},replays={REPLAYS}", epochs // REPLAYS),
-        f"free, {epochs} x {REPLAYS} replays": (f"free:{budget},replays={REPLAYS}", epochs),
         "madry": (f"madry:{budget},steps={steps}", epochs),
-        "mart": (f"mart:{budget},steps={steps}", epochs),
         "trades": (f"trades:{budget},steps={steps}", epochs),
+        "mart": (f"mart:{budget},steps={steps}", epochs),
+        f"free, {epochs} x {REPLAYS} replays": (f"free:{budget},replays={REPLAYS}", epochs),
     }
 
 
@@ -104,15 +104,17 @@ def main() -> None:
     if args.without_aa:
         del columns["AutoAttack (aa)"]
     rows = contestants(args.eps, args.steps, args.epochs)
-    for name in columns:  # the slowest attack comes last, so that an interrupted run has whole columns
+    slowest = [name for name in columns if name.startswith("AutoAttack")]  # last, so that the rest is there before
+    for names in ([name for name in columns if name not in slowest], slowest):
         for row, (method, epochs) in rows.items():
             path = args.runs / f"{row.replace(' ', '').replace(',', '-')}.pt"
             model = trained(method, epochs, train, args, path)
             record = results.setdefault(row, {"seconds": torch.load(path, weights_only=True)["seconds"]})
-            if name not in record:
-                record[name] = accuracy(model, test, columns[name], args)
-                results_path.write_text(json.dumps(results, indent=1))
-                print(row, name, record[name], flush=True)
+            for name in names:
+                if name not in record:
+                    record[name] = accuracy(model, test, columns[name], args)
+                    results_path.write_text(json.dumps(results, indent=1))
+                    print(row, name, record[name], flush=True)
     print("| method | " + " | ".join(columns) + " | seconds of training |")
     print("|---|" + "---|" * (len(columns) + 1))
     for row in rows:
