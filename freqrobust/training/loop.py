@@ -133,19 +133,23 @@ class Training:
         zero = torch.zeros((), device=self.device)
         sums, memory = _Sums(zero, zero.clone()), dict[str, Any]()
         for chunk in order.split(plan.batch_size):
-            images, labels, ids = self.data.batch(workers.share(chunk), self.device)
+            share, counts = workers.share(chunk)
+            images, labels, ids = self.data.batch(share, self.device)
             context = StepContext(ids, self.seed, self.epoch, self.data.classes, memory=memory)
             batch = Batch(images, labels, ids, labels)
             for augmentation in plan.augment:
                 batch = augmentation.plugin.augment(batch, context)
             for replay in range(plan.method.plugin.steps_per_batch):
                 step = StepContext(ids, self.seed, self.epoch, self.data.classes, replay, memory)
-                self._step(batch, step, len(chunk), sums)
+                self._step(batch, step, len(chunk), counts, sums)
             progress.advance(len(chunk))
         return sums
 
-    def _step(self, batch: Batch, context: StepContext, total: int, sums: _Sums) -> None:
-        """One optimisation step; ``total`` is the number of samples of all processes."""
+    def _step(self, batch: Batch, context: StepContext, total: int, counts: bool, sums: _Sums) -> None:
+        """One optimisation step; ``total`` is the number of samples of all processes.
+
+        Where the samples of this process do not count, it makes the step with the gradients of the others.
+        """
         plan = self.plan
         factor = plan.schedule.plugin.factor(self.step, self.steps, self.per_epoch)
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
@@ -157,7 +161,7 @@ class Training:
         with reduced, scope:
             losses, logits = plan.method.plugin.losses(self.forward, batch, context)
         # processes average their gradients, so that each sums over its share of the mean
-        objective = losses.float().sum() * (self.workers.size / total)
+        objective = losses.float().sum() * (self.workers.size / total if counts else 0.0)
         loss = objective.detach()
         for regularizer in plan.regularizers:
             objective = objective + regularizer.plugin.penalty(self.model)
@@ -173,8 +177,9 @@ class Training:
             self.average.update_parameters(self.model)
         self.step += 1
         sums.loss += loss * (total / self.workers.size)
-        sums.correct += (logits.detach().argmax(dim=1) == batch.labels).sum()
-        sums.count += len(batch.labels)
+        if counts:
+            sums.correct += (logits.detach().argmax(dim=1) == batch.labels).sum()
+            sums.count += len(batch.labels)
 
     def finish(self) -> nn.Module:
         """The evaluated network in eval mode, its parameters frozen and without gradients."""
