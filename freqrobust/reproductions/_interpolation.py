@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -100,14 +99,14 @@ def gaussian(name: str, train: Array, test: Array, targets: Array, tuned: int) -
     return Kernel(name, gaussian_kernel(near, best * median), gaussian_kernel(far, best * median), len(train), best)
 
 
-def solve(kernel: Kernel, targets: Array, labels: NDArray[np.int64], sizes: Sequence[int], seed: int) -> Fits:
+def solve(kernel: Kernel, targets: Array, labels: NDArray[np.int64], halvings: int, seed: int) -> Fits:
     """All fits of a kernel.
 
     Args:
         kernel: of training and test images.
         targets: of the training images, one-vs-all, ``(n, k)``.
         labels: of the test images, ``(m,)``.
-        sizes: numbers of training images.
+        halvings: how often the number of training images is halved for the curve.
         seed: of the order of the training images, and of the permuted labels.
     """
     generator = np.random.default_rng(seed)
@@ -119,7 +118,8 @@ def solve(kernel: Kernel, targets: Array, labels: NDArray[np.int64], sizes: Sequ
         (_fit(whole, wanted, labels, ridge * scale) for ridge in RIDGES), key=lambda fit: float(fit.left_out.mean())
     )
     fits = Fits(exact, ridged)
-    for size in sorted({size for size in sizes if size < len(order)}):
+    for halving in range(halvings, 0, -1):
+        size = len(order) // 2**halving
         smaller = np.arange(size)
         fits.curve.append((size, _test_error(whole.part(smaller), wanted[smaller], labels)))
     fits.curve.append((len(order), float(1 - exact.test.mean())))

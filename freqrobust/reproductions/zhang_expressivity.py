@@ -112,8 +112,8 @@ def _along(network: TwoLayerReLU, images: Array, labels: NDArray[np.int64]) -> l
     panel, axes = f"{len(middle)} of {len(order)} random labels", {"x_label": "projection", "y_label": "output"}
     start = place[0]  # shorter numbers at the axis
     return [
-        Curve(panel=panel, label="network", x=(along - start).tolist(), y=output.tolist(), **axes),
         Curve(panel=panel, label="labels", x=(place - start).tolist(), y=labels[middle].astype(float).tolist(), **axes),
+        Curve(panel=panel, label="network", x=(along - start).tolist(), y=output.tolist(), **axes),
     ]
 
 
@@ -130,10 +130,10 @@ def _by_size(points: Array, labels: NDArray[np.int64], seed: int) -> Curve:
         network = fit_exactly(points[:size], labels[:size].astype(float), seed=seed)
         deviations.append(float(np.abs(network(points[:size]) - labels[:size]).max()))
     return Curve(
-        panel="Deviation from random labels",
+        panel="Largest deviation from random labels",
         label="",
         x=[float(size) for size in sizes],
         y=[float(np.log10(max(deviation, 1e-16))) for deviation in deviations],
         x_label="images",
-        y_label="log10 of the largest deviation",
+        y_label="log10 of the deviation",
     )

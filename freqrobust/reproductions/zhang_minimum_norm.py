@@ -16,6 +16,7 @@ GAUSSIAN, FILTERS = "Gaussian kernel of pixels", "random filters"
 PUBLISHED = {GAUSSIAN: 0.46, FILTERS: 0.17}
 #: A ridge that improves the accuracy by less than this is not needed.
 MARGIN = 0.03
+HALVINGS = 4
 
 
 class ZhangMinimumNorm(Experiment):
@@ -45,13 +46,12 @@ class ZhangMinimumNorm(Experiment):
             gaussian(GAUSSIAN, raw, raw_test, targets, tuned),
             linear(FILTERS, *standardized(extract(train), extract(test)), len(train)),
         ]
-        sizes = [len(train) // 2**k for k in range(5)]
         solved: dict[str, Fits] = {}
         findings = Findings()
         rows = []
         for kernel in kernels:
             bench.progress.say(f"solving: {kernel.name}")
-            fits = solved[kernel.name] = solve(kernel, targets, labels, sizes, bench.seed)
+            fits = solved[kernel.name] = solve(kernel, targets, labels, HALVINGS, bench.seed)
             correct = int(fits.exact.test.sum())
             low, high = wilson(correct, len(test))
             error = 1 - correct / len(test)
@@ -136,7 +136,7 @@ def _trends(name: str, fits: Fits, chance: float) -> list[Trend]:
             "test accuracy minus chance, over test images",
         ),
         judged(
-            f"{_capital(name)}: a ridge improves the accuracy by less than {MARGIN:.0%}.",
+            f"{_capital(name)}: a ridge improves the accuracy by less than {100 * MARGIN:g} percentage points.",
             MARGIN - gain.estimate,
             (MARGIN - gain.ci95[1], MARGIN - gain.ci95[0]),
             f"{MARGIN:g} minus the difference of the accuracies, over test images",
