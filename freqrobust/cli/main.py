@@ -198,12 +198,13 @@ def list_(
     what: Annotated[
         str | None,
         typer.Argument(
-            help="What to list: attacks, certificates, criteria, defenses, reports, analyses, suites, models, archs or datasets. Default: all of them.",
+            help="What to list: attacks, certificates, criteria, defenses, reports, analyses, methods, augmentations, "
+            "regularizers, optimizers, schedules, experiments, suites, models, archs or datasets. Default: all of them.",
             metavar="[WHAT]",
         ),
     ] = None,
 ) -> int:
-    """List the attacks, certificates, criteria, defenses, reports and analyses with their parameters, the suites, architectures and datasets."""
+    """List plugins with their parameters (attacks, defenses, training methods, ...), and suites, models and datasets."""
     from freqrobust.cli.listing import print_lists
 
     print_lists(what)

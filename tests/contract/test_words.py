@@ -12,8 +12,18 @@ import pytest
 
 import freqrobust
 from freqrobust.cli.main import main
+from freqrobust.experiments.experiment import experiments
 from freqrobust.harness.analysis import analyses
-from freqrobust.plugins.registry import attacks, certificates, defenses
+from freqrobust.plugins.registry import (
+    attacks,
+    augmentations,
+    certificates,
+    defenses,
+    methods,
+    optimizers,
+    regularizers,
+    schedules,
+)
 from freqrobust.results.reporter import reports
 
 ROOT = Path(__file__).parents[2]
@@ -118,7 +128,8 @@ def test_templates(template: Path) -> None:
 
 
 def registered() -> list[Any]:
-    registries: list[Any] = [attacks, certificates, defenses, analyses, reports]
+    registries: list[Any] = [attacks, certificates, defenses, analyses, reports, experiments]
+    registries += [methods, augmentations, regularizers, optimizers, schedules]
     return [
         pytest.param(plugin, registry.get(plugin), id=plugin)
         for registry in registries
