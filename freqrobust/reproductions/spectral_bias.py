@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from freqrobust.results.findings import Curve, Findings, Trend
 
 EQUAL, GROWING = "equal", "growing"
+#: The panels that are drawn as maps: what is across, and what the colours are.
+MAPS = {
+    f"spectrum, {EQUAL} amplitudes": ("frequency k", "amplitude relative to the target"),
+    f"spectrum, {GROWING} amplitudes": ("frequency k", "amplitude relative to the target"),
+    "perturbed parameters": ("frequency k", "amplitude relative to that before"),
+    "images with noise, spectrum": ("eigenvectors, low to high frequency", "relative error"),
+}
 
 
 class SpectralBias(Experiment):
@@ -56,14 +63,11 @@ class SpectralBias(Experiment):
         from freqrobust.experiments.pictures import draw_curves, heat_map
         from freqrobust.results.figures import COLUMN, figure
 
-        maps = [curve for curve in findings.curves if curve.panel.startswith(("spectrum", "perturbed"))]
-        others = [curve for curve in findings.curves if curve not in maps]
+        others = [curve for curve in findings.curves if curve.panel not in MAPS]
         drawn = figure(8.2, 2 * COLUMN)
         above, below = drawn.subfigures(2, 1, height_ratios=[1.8, 3.6])
-        panels = list(dict.fromkeys(curve.panel for curve in maps))
-        for axes, panel in zip(above.subplots(1, len(panels)), panels, strict=True):
-            heat_map(axes, [c for c in maps if c.panel == panel], "frequency k", "amplitude relative to the target's"
-                     if panel.startswith("spectrum") else "amplitude relative to that before")  # fmt: skip
+        for axes, (panel, (across, label)) in zip(above.subplots(1, len(MAPS)), MAPS.items(), strict=True):
+            heat_map(axes, [curve for curve in findings.curves if curve.panel == panel], across, label)
         draw_curves(others, part=below)
         return drawn
 
@@ -73,12 +77,12 @@ def _settings(bench: Bench) -> tuple[Sines, Noise]:
 
     published = tuple(range(5, 51, 5))
     given: Sines = bench.pick(
-        digits=Sines((1, 2, 4, 8), points=64, layers=4, width=48, lr=2e-3, steps=700, repetitions=5),
+        digits=Sines((1, 2, 4, 8), points=64, layers=4, width=48, lr=2e-3, steps=500, repetitions=5),
         cpu=Sines(published, points=200, layers=6, width=64, lr=1e-3, steps=8000, repetitions=5),
         paper=Sines(published, points=200, layers=6, width=256, lr=3e-4, steps=80_000, repetitions=10, draws=100),
     )
     noise: Noise = bench.pick(
-        digits=Noise((1, 4, 16), beta=0.5, images=250, layers=4, width=48, lr=2e-3, steps=400, repetitions=5),
+        digits=Noise((1, 4, 16), beta=0.5, images=250, layers=4, width=48, lr=2e-3, steps=300, repetitions=5),
         cpu=Noise((1, 4, 16, 64), beta=0.5, images=800, layers=6, width=64, lr=1e-3, steps=2000, repetitions=5),
         paper=Noise((1, 4, 16, 64), beta=0.5, images=10_000, layers=6, width=256, lr=3e-4, steps=10_000, repetitions=10),
     )
@@ -208,11 +212,10 @@ def _image_curves(noise: Noise, found: dict[str, Any]) -> list[Curve]:
         for number, k in enumerate(noise.frequencies)
     ]  # fmt: skip
     spectrum = found["spectrum"].mean(dim=1)
-    names = [f"group {g + 1}{' (low)' if g == 0 else ' (high)' if g == noise.groups - 1 else ''}" for g in range(noise.groups)]
     return curves + [
-        Curve(panel=f"spectrum of the noisy target, k = {noise.frequencies[-1]:g}", label=name, x=steps,
-              y=spectrum[:, g].tolist(), x_label="step", y_label="relative error")
-        for g, name in enumerate(names)
+        Curve(panel="images with noise, spectrum", label=f"{g + 1}", x=steps, y=spectrum[:, g].tolist(), x_label="step",
+              y_label="relative error")
+        for g in range(noise.groups)
     ]  # fmt: skip
 
 
