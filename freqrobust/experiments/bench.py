@@ -26,6 +26,7 @@ from freqrobust.harness.correctness import correct_samples
 from freqrobust.models import normalization
 from freqrobust.models.classifier import Classifier
 from freqrobust.models.fingerprint import state_hash
+from freqrobust.models.normalization import training_normalization
 from freqrobust.plugins.registry import attacks
 from freqrobust.training.loop import EpochNumbers, fit
 from freqrobust.training.plan import plan
@@ -258,18 +259,3 @@ def _count(number: int, what: str) -> str:
 
 def _size(data: ImageData) -> str:
     return " x ".join(map(str, data.shape))
-
-
-def training_normalization(data: ImageData) -> normalization.NormalizationChoice:
-    """Mean and standard deviation of every channel over the images."""
-    total = torch.zeros(data.shape[0], dtype=torch.float64)
-    square = torch.zeros_like(total)
-    for images in data.image_batches(1024, torch.device("cpu")):
-        pixels = images.double().transpose(0, 1).flatten(1)
-        total += pixels.sum(dim=1)
-        square += pixels.square().sum(dim=1)
-    count = len(data) * data.shape[1] * data.shape[2]
-    mean = total / count
-    std = (square / count - mean.square()).clamp_min(0).sqrt()
-    std = torch.where(std > 1e-4, std, torch.ones_like(std))  # a channel of one value stays as it is
-    return normalization.NormalizationChoice(tuple(mean.tolist()), tuple(std.tolist()), "given")
