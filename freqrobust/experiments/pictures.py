@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from freqrobust.results.findings import Curve, Measured
 
 
-def draw_curves(
-    curves: Sequence[Curve], columns: int = 2, part: SubFigure | None = None
-) -> Figure | SubFigure | None:
+def draw_curves(curves: Sequence[Curve], columns: int = 2, part: SubFigure | None = None) -> Figure | SubFigure | None:
     """All curves, in a panel for each title, with their intervals as bands; None without curves.
 
     Args:

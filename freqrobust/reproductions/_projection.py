@@ -61,6 +61,9 @@ class Projection:
 
     Attributes:
         amplitude: norm of the transform of the one-hot labels at each frequency, ``(f,)``.
+        floor: root mean square of that norm for labels in random order, ``sqrt((1 - sum_c p_c^2) / n)`` with the shares
+            ``p_c`` of the classes: the labels have a frequency where their energy is more than twice that, which random
+            labels of ten classes have at fewer than 1 % of the frequencies.
     """
 
     def __init__(self, data: ImageData, frequencies: Sequence[float]) -> None:
@@ -68,8 +71,15 @@ class Projection:
         self.data = data
         self.x = first_component(images)
         self.frequencies = torch.tensor(frequencies, dtype=torch.float64)
-        self.wanted = transform(self.x, nn.functional.one_hot(labels, data.classes).double(), self.frequencies)
+        one_hot = nn.functional.one_hot(labels, data.classes).double()
+        self.wanted = transform(self.x, one_hot, self.frequencies)
         self.amplitude = torch.linalg.vector_norm(self.wanted, dim=1)
+        self.floor = math.sqrt(float(1 - one_hot.mean(dim=0).square().sum()) / len(data))
+
+    @property
+    def present(self) -> list[int]:
+        """Positions of the frequencies that the labels have."""
+        return torch.nonzero(self.amplitude.square() > 2 * self.floor**2)[:, 0].tolist()
 
     def errors(self, model: nn.Module) -> dict[str, Any]:
         """Relative errors of the network's probabilities at these frequencies; what a training records."""

@@ -171,9 +171,7 @@ def noisy_images(bench: Bench, given: Noise) -> dict[str, Any]:
         widths = [x.shape[1], *[given.width] * (given.layers - 1), 1]
         networks = Networks(widths, given.repetitions, "relu", bench.seed)
         # all frequencies start from the same networks, so that they are compared in pairs
-        networks.parameters = [
-            p.repeat(len(given.frequencies), 1, 1).to(bench.device) for p in networks.parameters
-        ]
+        networks.parameters = [p.repeat(len(given.frequencies), 1, 1).to(bench.device) for p in networks.parameters]
         x, held_out, wanted, target = (t.to(bench.device) for t in (x, held_out, wanted, target))
         steps = moments(given.steps, given.records)
         basis = kernel_basis(x)

@@ -52,12 +52,12 @@ class FPrinciple(Experiment):
         )
         steps, errors = on_the_line(bench, line)
         repetitions = bench.pick(digits=3, cpu=3, paper=5)
-        projection = Projection(bench.train, range(1, 11))
+        projection = Projection(bench.train, [k / 2 for k in range(1, 21)])
         watched = {kind: on_images(bench, kind, projection, repetitions) for kind in (FULLY_CONNECTED, CONVOLUTIONAL)}
         trends = [_line_trend(line, errors)]
         curves = _line_curves(steps, errors)
         for kind, one in watched.items():
-            trends.append(_image_trend(kind, projection, one))
+            trends += _image_trends(kind, projection, one)
             curves += _image_curves(kind, projection, one)
         settings = {
             "line": f"{LINE} at {line.points} points of [-pi, pi)",
@@ -66,9 +66,12 @@ class FPrinciple(Experiment):
             "networks on images": f"{FULLY_CONNECTED} with two hidden layers of {_width(bench)} ReLUs, and the convolutional "
             f"network of this scale; {recipe(bench).epochs} epochs, batches of {recipe(bench).batch_size}, "
             f"{recipe(bench).optimizer}; {repetitions} repetitions",
-            "frequencies": "1 to 10 cycles over the range of the first principal component",
+            "frequencies": "0.5 to 10 cycles over the range of the first principal component; trends are judged at those that "
+            f"the labels have: {', '.join(f'{projection.frequencies[i]:g}' for i in projection.present) or 'none'}",
         }
-        return Findings(settings=settings, trends=trends, curves=[*curves, *_label_curves(projection)], notes=_notes(bench))
+        return Findings(
+            settings=settings, trends=trends, curves=[*curves, *_label_curves(projection)], notes=_notes(bench)
+        )
 
     def draw(self, findings: Findings) -> Figure | None:
         from freqrobust.experiments.pictures import draw_curves, heat_map
@@ -80,8 +83,7 @@ class FPrinciple(Experiment):
         draw_curves([curve for curve in findings.curves if curve.panel not in panels], part=above)
         for axes, panel in zip(below.subplots(1, 2), panels, strict=True):
             curves = [curve for curve in findings.curves if curve.panel == panel]
-            label = f"relative error (red: at most {RED:g}, blue: at least {BLUE:g})"
-            heat_map(axes, curves, "frequency", label, low=RED, high=BLUE, colours="RdYlBu")
+            heat_map(axes, curves, "frequency", "relative error", low=RED, high=BLUE, colours="RdYlBu")
         return drawn
 
 
@@ -165,16 +167,21 @@ def _line_trend(line: Line, errors: torch.Tensor) -> Trend:
     )
 
 
-def _image_trend(kind: str, projection: Projection, errors: torch.Tensor) -> Trend:
+def _image_trends(kind: str, projection: Projection, errors: torch.Tensor) -> list[Trend]:
     from freqrobust.experiments.trends import mean_above_zero
 
-    mean = errors.mean(dim=1)
-    half = len(projection.frequencies) // 2
-    return mean_above_zero(
-        f"The {kind} network fits low frequencies of images along the first principal component before high ones.",
-        (mean[:, half:].mean(dim=1) - mean[:, :half].mean(dim=1)).tolist(),
-        f"relative error, upper half of the frequencies minus lower half, mean over training and over {len(mean)} repetitions",
-    )
+    half = len(projection.present) // 2
+    if half == 0:
+        return []
+    mean = errors[..., projection.present].mean(dim=1)
+    return [
+        mean_above_zero(
+            f"The {kind} network fits low frequencies of images along the first principal component before high ones.",
+            (mean[:, -half:].mean(dim=1) - mean[:, :half].mean(dim=1)).tolist(),
+            "relative error, upper half of the frequencies that the labels have minus lower half, mean over training and "
+            f"over {len(mean)} repetitions",
+        )
+    ]
 
 
 def _line_curves(steps: list[int], errors: torch.Tensor) -> list[Curve]:
@@ -182,7 +189,7 @@ def _line_curves(steps: list[int], errors: torch.Tensor) -> list[Curve]:
 
     return [
         Curve(
-            panel=f"{LINE}, range of the repetitions",
+            panel=f"{LINE}, mean and range of the repetitions",
             label=f"k = {k}",
             x=[float(step) for step in steps],
             y=errors[..., number].mean(dim=1).tolist(),
@@ -209,17 +216,21 @@ def _image_curves(kind: str, projection: Projection, errors: torch.Tensor) -> li
 def _label_curves(projection: Projection) -> list[Curve]:
     from freqrobust.results.findings import Curve
 
+    shown = {"panel": "labels of the images along the first component", "x_label": "frequency", "y_label": "amplitude"}
+    k = projection.frequencies.tolist()
+    floor = [projection.floor] * len(k)
     return [
-        Curve(panel="labels of the images along the first component", label="", x=projection.frequencies.tolist(),
-              y=projection.amplitude.tolist(), x_label="frequency", y_label="amplitude")
-    ]  # fmt: skip
+        Curve(label="labels", x=k, y=projection.amplitude.tolist(), **shown),
+        Curve(label="labels in random order", x=k, y=floor, **shown),
+    ]
 
 
 def _notes(bench: Bench) -> list[str]:
     notes = [
         "Intervals are over repetitions, which differ in initial weights and order (Student's t).",
         "The transform of images is that of the one-hot labels and of the network's probabilities, with the norm over the "
-        "classes; frequencies are cycles over the range of the coordinate on the first principal component.",
+        "classes. The labels have a frequency where their energy is more than twice that of labels in random order: the rest "
+        "is chance.",
     ]
     if bench.scale != "paper":
         notes.append(

@@ -84,7 +84,9 @@ def _settings(bench: Bench) -> tuple[Sines, Noise]:
     noise: Noise = bench.pick(
         digits=Noise((1, 4, 16), beta=0.5, images=250, layers=4, width=48, lr=2e-3, steps=300, repetitions=5),
         cpu=Noise((1, 4, 16, 64), beta=0.5, images=800, layers=6, width=64, lr=1e-3, steps=2000, repetitions=5),
-        paper=Noise((1, 4, 16, 64), beta=0.5, images=10_000, layers=6, width=256, lr=3e-4, steps=10_000, repetitions=10),
+        paper=Noise(
+            (1, 4, 16, 64), beta=0.5, images=10_000, layers=6, width=256, lr=3e-4, steps=10_000, repetitions=10
+        ),
     )
     return given, noise
 
@@ -160,7 +162,10 @@ def _table(given: Sines, found: dict[str, dict[str, Any]]) -> Any:
         for one in found.values():
             first = learned_at(one["steps"], one["spectrum"])[:, number].double()
             never = int((first > given.steps).sum())
-            row += [f"{first.median():.0f}" if never * 2 < len(first) else "never", f"{one['spectrum'][-1, :, number].mean():.2f}"]
+            row += [
+                f"{first.median():.0f}" if never * 2 < len(first) else "never",
+                f"{one['spectrum'][-1, :, number].mean():.2f}",
+            ]
         rows.append(row)
     columns = [f"{what}, {kind} amplitudes" for kind in found for what in ("learned at step", "share at the end")]
     title = "Median step at which half of the amplitude is reached, and share of the amplitude at the end"
