@@ -47,19 +47,21 @@ def area_under_margin(history: Sequence[Sequence[float]]) -> NDArray[np.float64]
     return np.asarray(history, dtype=np.float64).mean(axis=0)
 
 
-def margin_recorder(
-    data: ImageData, device: torch.device, scores: Scores = "logits"
-) -> Callable[[nn.Module], list[float]]:
-    """A function that measures the margins of all samples of ``data`` with a network in eval mode, without augmentation."""
+def margin_recorder(data: ImageData, device: torch.device) -> Callable[[nn.Module], dict[str, list[float]]]:
+    """A function that measures the margins of all samples of ``data``, by each kind of :data:`Scores`.
 
-    def record(network: nn.Module) -> list[float]:
-        parts = []
+    The network is given in eval mode; the images are not augmented.
+    """
+
+    def record(network: nn.Module) -> dict[str, list[float]]:
+        parts: dict[Scores, list[float]] = {"logits": [], "softmax": []}
         with torch.no_grad(), full_precision():
             for chunk in torch.arange(len(data)).split(BATCH):
                 images, labels, _ = data.batch(chunk, device)
-                parts.append(margins(network(images).double(), labels, scores).cpu())
-        values: list[float] = torch.cat(parts).tolist()
-        return values
+                logits = network(images).cpu().double()
+                for scores, values in parts.items():
+                    values += margins(logits, labels.cpu(), scores).tolist()
+        return {scores: values for scores, values in parts.items()}
 
     return record
 

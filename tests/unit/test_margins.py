@@ -50,7 +50,11 @@ def test_the_recorder_measures_all_samples_of_the_data() -> None:
     recorded = margin_recorder(data, torch.device("cpu"))(network)
     pixels = images.flatten(1).double().numpy()
     expected = [row[k] - max(np.delete(row, k)) for row, k in zip(pixels, data.labels.tolist(), strict=True)]
-    np.testing.assert_allclose(recorded, expected)
+    np.testing.assert_allclose(recorded["logits"], expected)
+    odds = np.exp(pixels)
+    shares = odds / odds.sum(axis=1, keepdims=True)
+    expected = [row[k] - max(np.delete(row, k)) for row, k in zip(shares, data.labels.tolist(), strict=True)]
+    np.testing.assert_allclose(recorded["softmax"], expected, atol=1e-12)
 
 
 def test_indicators_are_disjoint_and_of_the_size_of_a_class() -> None:
