@@ -1,12 +1,20 @@
-"""The processes that train one network together."""
+"""The processes that train one network together, started by ``torchrun``."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import nn
+
+#: How long a process waits for the others. Probes are measured by one process while the others wait, so it is long;
+#: a process that ends is noticed by torchrun at once.
+PATIENCE = timedelta(hours=24)
 
 
 @dataclass(frozen=True)
@@ -23,12 +31,17 @@ class Workers:
 
     @property
     def writes(self) -> bool:
-        """Whether this process is the one that writes files and prints."""
+        """Whether this process is the one that measures probes, writes files and prints."""
         return self.rank == 0
 
-    def share(self, positions: torch.Tensor) -> torch.Tensor:
-        """The part of a batch that belongs to this process; together the processes have every sample once."""
-        return positions.tensor_split(self.size)[self.rank]
+    def share(self, positions: torch.Tensor) -> tuple[torch.Tensor, bool]:
+        """The part of a batch that belongs to this process, and whether it counts.
+
+        Together the processes have every sample once. Where there are fewer samples than processes, those without one
+        get the first sample, so that all make the same steps, and it does not count.
+        """
+        part = positions.tensor_split(self.size)[self.rank]
+        return (part, True) if len(part) else (positions[:1], False)
 
     def average_buffers(self, model: nn.Module) -> None:
         """The mean over the processes of the buffers, such as the running statistics of batch norm."""
@@ -44,3 +57,29 @@ class Workers:
         if self.size > 1:
             dist.all_reduce(values)
         return tuple(values.tolist())
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[tuple[Workers, torch.device]]:
+    """The processes that ``torchrun`` started, and the device of this one; one process where it did not start several.
+
+    Args:
+        device: the device that was asked for; of several CUDA devices, each process on a machine takes its own.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size < 2:
+        yield Workers(), device
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        yield Workers(dist.get_rank(), dist.get_world_size()), device
+    finally:
+        dist.destroy_process_group()

@@ -40,6 +40,8 @@ except SystemExit as ended:
         ["list", "--help"],
         ["analyze", "--help"],
         ["analyze", "heatmap", "--help"],
+        ["reproduce", "--help"],
+        ["reproduce", "--list"],
     ],
     ids=" ".join,
 )

@@ -94,6 +94,7 @@ with torch.no_grad():
 """
 
 
+@pytest.mark.slow
 def test_the_pytest_example_does_what_it_says(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """It writes a baseline, passes against it, and fails for each of its two reasons."""
     (example,) = blocks("python")

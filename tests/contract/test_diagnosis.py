@@ -114,6 +114,7 @@ def test_no_problem_is_found_with_honest_models(network, digits, depth) -> None:
     assert [d.defense for d in report.diagnostics] == ["undefended", "lowpass"]
 
 
+@pytest.mark.slow
 def test_hidden_gradients(network, digits, full_rounds) -> None:
     quick = of(run(network, digits, defenses=[Rounds()]), "Rounds")
     assert quick.verdict == "inconclusive"
@@ -280,6 +281,7 @@ def test_the_threat_is_the_largest_at_which_something_holds(network, digits) -> 
     assert report.diagnostics[0].threat.norm == "linf"
 
 
+@pytest.mark.slow
 def test_checks_do_not_see_what_a_sweep_hands_over(network, digits) -> None:
     alone = run(network, digits, ["pgd:eps=0.1,steps=20"], "full").diagnostics[0]
     swept = run(network, digits, ["pgd:eps=[0.05,0.1],steps=20"], "full").diagnostics[0]
@@ -304,6 +306,7 @@ def test_they_are_resumed_like_any_cell(network, digits, tmp_path) -> None:
     assert second.diagnostics == first.diagnostics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 7, 64])
 def test_the_batch_size_does_not_matter(network, digits, full_alone, size, monkeypatch) -> None:
     names = ["single step", "plain PGD", "noise", "zero gradients", "repeatability"]
@@ -408,6 +411,7 @@ def test_attacks_that_received_no_gradient(network, digits) -> None:
     assert check(found, "gradient-based attacks").status == "failed"
 
 
+@pytest.mark.slow
 def test_one_check_that_cannot_run_costs_no_other(network, digits, monkeypatch) -> None:
     from freqrobust.attacks.fgsm import FGSM
 
@@ -523,6 +527,7 @@ def test_an_attack_is_run_once_for_all_checks(network, digits) -> None:
     assert len(plain) == 4  # at half, once and twice the budget, and at mid-grey
 
 
+@pytest.mark.slow
 def test_what_only_the_checks_misclassified_is_counted(network, digits) -> None:
     full = run(network, digits, [SPEC], "full", defenses=[Rounds()])
     quick = run(network, digits, [SPEC], defenses=[Rounds()])

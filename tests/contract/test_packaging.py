@@ -263,6 +263,7 @@ for confidence in (0.5, 0.6):
     assert " ".join(checks[1:]) == "not applicable not applicable"
 
 
+@pytest.mark.slow
 def test_third_party_sources_are_found_by_their_names(installed) -> None:
     environment = {**with_plugins(installed), "COLUMNS": "120"}
     base = ["-m", "freqrobust"]

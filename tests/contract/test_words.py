@@ -24,7 +24,7 @@ PAGES = (
     "CHANGELOG.md",
     *(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")),
 )
-COMMANDS = ("", "eval", "analyze", "verify", "compare", "check", "init", "report", "list")
+COMMANDS = ("", "eval", "analyze", "verify", "compare", "check", "init", "report", "list", "reproduce")
 
 #: Patterns that are not used, and what to write instead.
 WORDS = {

@@ -1,0 +1,162 @@
+"""Randomised training data: labels and pixels without their meaning.  (Zhang et al. 2017, sec. 2.1)"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Literal, NamedTuple, cast, get_args
+
+import torch
+
+from freqrobust.core.errors import SpecError
+from freqrobust.core.numbers import fraction
+from freqrobust.core.text import near_miss
+from freqrobust.data.dataset import ImageData
+from freqrobust.numerics import noise
+from freqrobust.plugins.specs import spec_options
+
+LabelKind = Literal["true", "shuffled", "corrupted"]
+PixelKind = Literal["true", "shuffled", "random", "gaussian"]
+BATCH = 500
+CPU = torch.device("cpu")
+
+
+class LabelSpec(NamedTuple):
+    """How labels are randomised: ``p`` is the probability of ``corrupted``."""
+
+    kind: LabelKind
+    p: float = 0.0
+
+
+def label_spec(spec: str) -> LabelSpec:
+    """Read ``true``, ``shuffled`` or ``corrupted:p=P``.
+
+    Raises:
+        SpecError: it is none of them, or ``P`` is not in [0, 1].
+    """
+    kind, options = _parts(
+        spec, "labels", get_args(LabelKind), {"corrupted": ["p"]}, "true, shuffled or corrupted:p=0.2"
+    )
+    if kind != "corrupted":
+        return LabelSpec(cast(LabelKind, kind))
+    if "p" not in options:
+        raise SpecError(f"labels {spec!r}: the probability is missing, for example corrupted:p=0.2")
+    try:
+        p = float(fraction(options["p"]))
+    except ValueError:
+        p = math.nan
+    if not 0 <= p <= 1:
+        raise SpecError(f"labels {spec!r}: p should be a number from 0 to 1, but got {options['p']!r}")
+    return LabelSpec("corrupted", p)
+
+
+def pixel_spec(spec: str) -> PixelKind:
+    """Read ``true``, ``shuffled``, ``random`` or ``gaussian``.
+
+    Raises:
+        SpecError: it is none of them.
+    """
+    kind, _ = _parts(spec, "pixels", get_args(PixelKind), {}, "true, shuffled, random or gaussian")
+    return cast(PixelKind, kind)
+
+
+def _parts(
+    spec: str, what: str, kinds: tuple[str, ...], known: dict[str, list[str]], expected: str
+) -> tuple[str, dict[str, str]]:
+    kind, _, text = spec.strip().partition(":")
+    if kind not in kinds:
+        raise SpecError(f"{what} should be {expected}, but got {spec!r}{near_miss(kind, kinds)}")
+    return kind, spec_options(text, spec, known.get(kind, []))
+
+
+def randomized_labels(data: ImageData, spec: str, seed: int) -> ImageData:
+    """The data with other labels, which are fixed once by seed and sample ids, whatever the order of the samples.
+
+    Args:
+        data: the training data.
+        spec: ``true`` (no change), ``shuffled`` (a permutation of the labels, so that every class keeps its number of
+            samples) or ``corrupted:p=P`` (with probability ``P``, independently, a label is replaced by one that is drawn
+            uniformly from all classes, so that a share of about ``P (1 - 1 / K)`` changes).
+        seed: the seed of the run.
+
+    Raises:
+        SpecError: the spec is wrong.
+    """
+    kind, p = label_spec(spec)
+    if kind == "true":
+        return data
+    if kind == "shuffled":
+        draws = noise.uniform(data.ids, (1,), seed=seed, stream="labels shuffled")[:, 0]
+        by_id = torch.argsort(data.ids, stable=True)
+        labels = torch.empty_like(data.labels)
+        labels[by_id[torch.argsort(draws[by_id], stable=True)]] = data.labels[by_id]
+    else:
+        draws = noise.uniform(data.ids, (2,), seed=seed, stream="labels corrupted").double()
+        drawn = (draws[:, 1] * data.classes).long()
+        labels = torch.where(draws[:, 0] < p, drawn, data.labels)
+    return replace(data, labels=labels, spec=f"{data.spec}+labels={spec.strip()}")
+
+
+def randomized_pixels(data: ImageData, spec: str, seed: int, like: ImageData | None = None) -> ImageData:
+    """The data with other pixels, which are fixed once by the seed and the samples.
+
+    A permutation moves all channels of a pixel together. The noise of ``random`` and ``gaussian`` is seeded by the id of
+    a sample and by its image, so that training and test images with the same ids get different noise.
+
+    Args:
+        data: the data; training and test data are changed separately.
+        spec: ``true`` (no change), ``shuffled`` (one permutation of the pixel positions for all images; with one seed it
+            is the same for training and test data), ``random`` (a permutation for each image) or ``gaussian`` (noise with
+            mean and variance of the training images in each channel, which is not clipped to [0, 1]).
+        seed: the seed of the run.
+        like: the training images, from which ``gaussian`` takes mean and variance; by default ``data``.
+
+    Raises:
+        SpecError: the spec is wrong, or ``like`` has another number of channels.
+    """
+    kind = pixel_spec(spec)
+    if kind == "true":
+        return data
+    channels, height, width = data.shape
+    if kind == "shuffled":
+        order = noise.permutation(height * width, seed=seed, stream="pixels shuffled")
+        images = data.images.flatten(2)[:, :, order].unflatten(2, (height, width))
+    elif kind == "random":
+        parts = []
+        for chunk in torch.arange(len(data)).split(BATCH):
+            draws = noise.uniform(_keys(data, chunk), (height * width,), seed=seed, stream="pixels random")
+            order = draws.argsort(dim=1, stable=True)[:, None].expand(-1, channels, -1)
+            parts.append(data.images[chunk].flatten(2).gather(2, order).unflatten(2, (height, width)))
+        images = torch.cat(parts)
+    else:
+        like = data if like is None else like
+        if like.shape[0] != channels:
+            raise SpecError(
+                f"pixels gaussian: the images have {channels} channels, but the training images have {like.shape[0]}"
+            )
+        mean, deviation = (value.float()[:, None, None] for value in channel_moments(like))
+        parts = [
+            noise.normal(_keys(data, chunk), data.shape, seed=seed, stream="pixels gaussian") * deviation + mean
+            for chunk in torch.arange(len(data)).split(BATCH)
+        ]
+        images = torch.cat(parts)
+    return replace(data, images=images.contiguous(), spec=f"{data.spec}+pixels={kind}")
+
+
+def channel_moments(data: ImageData) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of every channel over all images and pixels, float64 ``(C,)`` each."""
+    total = squares = torch.zeros(data.shape[0], dtype=torch.float64)
+    for images in data.image_batches(BATCH, CPU):
+        total = total + images.double().sum(dim=(0, 2, 3))
+        squares = squares + images.double().square().sum(dim=(0, 2, 3))
+    count = len(data) * data.shape[1] * data.shape[2]
+    mean = total / count
+    return mean, (squares / count - mean.square()).clamp_min(0).sqrt()
+
+
+def _keys(data: ImageData, chunk: torch.Tensor) -> torch.Tensor:
+    """The ids of these samples, each combined with a checksum of its image, int64 ``(N,)``."""
+    images, _, ids = data.batch(chunk, CPU)
+    pixels = (images * 255).round().long().flatten(1)
+    weights = noise.uniform(torch.arange(pixels.shape[1]), (1,), seed=0, stream="checksum")[:, 0]
+    return ids + (pixels * (weights * 2**24).long()).sum(dim=1) * (1 << 20)

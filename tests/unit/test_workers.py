@@ -1,0 +1,69 @@
+"""Several processes that train one network together, against one process that trains it alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from freqrobust.training.workers import Workers
+from support import several_processes
+
+SCRIPT = Path(several_processes.__file__)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "samples", "processes"),
+    [
+        ("natural", 100, 2),
+        ("madry:eps=0.1,steps=2", 100, 2),
+        ("natural", 97, 3),  # a last batch of one sample
+    ],
+)
+def test_losses_and_weights_do_not_depend_on_the_number_of_processes(
+    method: str, samples: int, processes: int, tmp_path: Path
+) -> None:
+    alone = tmp_path / "alone.pt"
+    several_processes.train(method, samples, 32, alone)
+    out = tmp_path / "together.pt"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[1])}
+    done = subprocess.run(
+        [*launch, str(SCRIPT), method, str(samples), "32", str(out)],
+        capture_output=True, text=True, timeout=240, env=environment, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    one, several = (torch.load(path, weights_only=True) for path in (alone, out))
+    for (epoch1, loss1, accuracy1), (epoch2, loss2, accuracy2) in zip(one["epochs"], several["epochs"], strict=True):
+        assert epoch1 == epoch2
+        assert loss2 == pytest.approx(loss1, rel=1e-4)
+        assert accuracy2 == pytest.approx(accuracy1, abs=1.5 / samples)
+    initial = several_processes.network().state_dict()
+    assert all(not torch.equal(weights, initial[name]) for name, weights in one["weights"].items())
+    for name, weights in one["weights"].items():
+        torch.testing.assert_close(several["weights"][name], weights, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 3, 7, 128])
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_together_the_processes_have_every_sample_once(samples: int, size: int) -> None:
+    positions = torch.randperm(samples)
+    parts = [Workers(rank, size).share(positions) for rank in range(size)]
+    assert torch.equal(torch.cat([part for part, counts in parts if counts]), positions)
+    assert all(len(part) > 0 for part, _ in parts)
+    counted = [len(part) for part, counts in parts if counts]
+    assert max(counted) - min(counted) <= 1
+
+
+def test_the_buffers_become_their_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = torch.nn.BatchNorm2d(2)
+    model.running_mean = torch.tensor([1.0, 3.0])
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor: tensor.add_(1.0))
+    Workers(0, 2).average_buffers(model)
+    assert torch.equal(model.running_mean, torch.tensor([1.0, 2.0]))
+    assert int(model.num_batches_tracked) == 0
