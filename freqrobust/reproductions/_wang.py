@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from freqrobust.core.training_config import Recipe
 from freqrobust.experiments.bench import Bench, Fitted
 from freqrobust.experiments.trends import judged
+from freqrobust.harness.opening import prepared_model
 from freqrobust.models.batch_statistics import with_batch_statistics
 from freqrobust.numerics.statistics import Z95, wilson
+from freqrobust.plugins.context import AttackContext
+from freqrobust.plugins.registry import attacks
 from freqrobust.reproductions._conventions import Rescale, Statistics, WangExperiment
 from freqrobust.reproductions._networks import architecture
 from freqrobust.results.findings import Curve, Trend
+from freqrobust.training.randomization import randomized_labels
 
 if TYPE_CHECKING:
     from freqrobust.data.dataset import ImageData
 
 #: Radii of the paper, for a side of 32 pixels.
 RADII = (4, 8, 12, 16)
+#: Images per forward pass.
+BATCH = 100
 Outcomes = NDArray[np.bool_]
 
 
@@ -55,7 +63,7 @@ def component(bench: Bench, kind: str, radius: float, rescale: Rescale) -> str:
 def recipe(bench: Bench, **changes: Any) -> Recipe:
     """Adam with a constant rate and without augmentation; ``changes`` are further fields."""
     values = {
-        "epochs": bench.pick(digits=6, cpu=10, paper=100),
+        "epochs": bench.pick(digits=6, cpu=8, paper=100),
         "batch_size": bench.pick(digits=50, cpu=50, paper=100),
         "optimizer": bench.pick(digits="adam:lr=0.003", cpu="adam:lr=0.002", paper="adam:lr=0.0001"),
         "schedule": "constant",
@@ -189,3 +197,28 @@ def larger_gap(statement: str, first: tuple[Outcomes, Outcomes], second: tuple[O
 def percent(samples: Outcomes) -> str:
     """An accuracy for a table."""
     return f"{100 * samples.mean():.1f}"
+
+
+def labelled(bench: Bench, labels: str) -> ImageData:
+    """The training images with true or shuffled labels."""
+    return randomized_labels(training_images(bench), labels, bench.seed)
+
+
+def predicted(bench: Bench, model: nn.Module, data: ImageData) -> NDArray[np.int64]:
+    """The predicted classes, ``(n,)``."""
+    with prepared_model(model, bench.device), torch.no_grad():
+        classes = [model(images).argmax(dim=1).cpu() for images in data.image_batches(BATCH, bench.device)]
+    predictions: NDArray[np.int64] = torch.cat(classes).numpy()
+    return predictions
+
+
+def adversarial_images(bench: Bench, model: nn.Module, data: ImageData, spec: str) -> ImageData:
+    """The data after an attack on a model that makes the best example it finds of every sample."""
+    attack = attacks.parse(spec)[0].plugin
+    parts = []
+    with prepared_model(model, bench.device):
+        for chunk in torch.arange(len(data)).split(BATCH):
+            images, labels, ids = data.batch(chunk, bench.device)
+            context = AttackContext(ids, seed=bench.seed, goal="maximize")
+            parts.append(attack.perturb(model, images, labels, context).detach().cpu())
+    return replace(data, images=torch.cat(parts), spec=f"{data.spec}+{spec}")
