@@ -272,11 +272,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         "network": "the initial network differs",
         "device": f"the device was {old.get('device')} and is {new['device']}",
         "versions": f"the versions were {_value(old.get('versions'))} and are {_value(new['versions'])}",
+        "processes": f"the number of processes was {old.get('processes')} and is {new.get('processes')}",
         "code": "the code of freqrobust or of a plugin differs",
     }
-    differing = [name for name in names if old.get(name) != new[name]]
-    if said or len(differing) > 1:  # these follow from others
-        differing = [name for name in differing if name not in ("code", "network")] or (differing if not said else [])
+    differing = [name for name in names if old.get(name) != new.get(name)]
+    if said or len(differing) > 1:  # others bring these with them
+        follow = ["code", "network", *(["arch"] if before.get("arch") != after.get("arch") else [])]
+        differing = [name for name in differing if name not in follow] or ([] if said else differing)
     return [*said, *(names[name] for name in differing)]
 
 
