@@ -89,12 +89,8 @@ def settings(bench: Bench, experiment: WangExperiment, used: Recipe) -> dict[str
         "training images": f"{len(training_images(bench)):,}",
         "test images": f"{len(bench.test):,}",
         "training": f"{used.epochs} epochs, {used.optimizer}, constant rate, batch size {used.batch_size}, no augmentation",
-        "LFC and HFC images": "divided by their largest value"
-        if experiment.rescale == "max"
-        else "inverse FFT, not clipped",
-        "batch norm in evaluation": "statistics of the test batch"
-        if experiment.bn == "batch"
-        else "running statistics",
+        "LFC and HFC images": "divided by their largest value" if experiment.rescale == "max" else "inverse FFT, not clipped",
+        "batch norm in evaluation": "statistics of the test batch" if experiment.bn == "batch" else "running statistics",
     }
 
 
@@ -109,9 +105,7 @@ def notes(bench: Bench, experiment: WangExperiment) -> list[str]:
         remarks.append("Intervals are over images for these networks; another initialisation was not tried.")
     side = min(bench.train.shape[1:])
     if side != 32:
-        remarks.append(
-            f"Radii are given for 32 pixels and were multiplied by {side / 32:g} for images of {side} pixels."
-        )
+        remarks.append(f"Radii are given for 32 pixels and were multiplied by {side / 32:g} for images of {side} pixels.")
     if experiment.bn == "batch":
         remarks.append("With bn=batch a prediction depends on the other images of its batch.")
     return remarks

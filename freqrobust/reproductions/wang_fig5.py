@@ -114,7 +114,9 @@ class WangFig5(WangExperiment):
                 "difference of the rises from the first to the last epoch on HFC test images, mean over r",
             )
         )
-        trends.append(_wang.mean_over_samples("Mixup raises the HFC curves.", (mixed - plain).mean(axis=0), measure))
+        trends.append(
+            _wang.mean_over_samples("Mixup raises the HFC curves.", (mixed - plain).mean(axis=0), measure)
+        )
         gaps = {"adversarial": "Adversarial training", "mixup": "Mixup", "dropout": "Dropout"}
         for panel, method in gaps.items():
             statement = f"{method} narrows the generalisation gap."

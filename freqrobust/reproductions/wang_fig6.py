@@ -47,12 +47,7 @@ class WangFig6(WangExperiment):
                         )
                     )
                     rows.append(
-                        [
-                            str(radius),
-                            rescale,
-                            bn,
-                            *(f"{_wang.percent(without[v][-1])} / {_wang.percent(outcomes[v][-1])}" for v in _VIEWS),
-                        ]
+                        [str(radius), rescale, bn, *(f"{_wang.percent(without[v][-1])} / {_wang.percent(outcomes[v][-1])}" for v in _VIEWS)]
                     )
                     if (rescale, bn) != (self.rescale, self.bn):
                         continue

@@ -36,7 +36,9 @@ class WangSmoothing(WangExperiment):
         from freqrobust.reproductions import _panels, _wang
         from freqrobust.results.findings import Curve, Findings
 
-        budgets = bench.pick(digits=("0.03", "0.1"), cpu=("1/255", "4/255"), paper=("0.03", "0.06", "0.09"))
+        budgets = bench.pick(
+            digits=("0.03", "0.1"), cpu=("1/255", "4/255"), paper=("0.03", "0.06", "0.09")
+        )
         specs = [f"fgsm:eps={eps}" for eps in budgets] + [f"pgd:eps={eps},steps=10" for eps in budgets]
         strong = f"apgd:eps={budgets[-1]},steps=20,loss=dlr"
         models = {
