@@ -162,9 +162,7 @@ class TrainingJob:
                 training.remarks = live_parts(self.epochs)
                 numbers = self._trained_epoch(training, progress)
                 if self.workers.writes:
-                    self._keep(training, numbers, progress)
-                    if board is not None:
-                        board.add(self.epochs[-1])
+                    self._keep(training, numbers, progress, board)
         finally:
             if board is not None:
                 board.close()
@@ -197,10 +195,10 @@ class TrainingJob:
             )
             raise TrainingError(f"{error}; {kept}") from error
 
-    def _keep(self, training: Training, numbers: EpochNumbers, progress: Progress) -> None:
+    def _keep(self, training: Training, numbers: EpochNumbers, progress: Progress, board: Events | None) -> None:
         """Measure the probes after an epoch, and write what a later command needs to continue.
 
-        The log comes first and ``last.pt`` last: what a process that is killed in between has written belongs to an epoch
+        The log and the events come first and ``last.pt`` last: what a process that is killed in between has written belongs to an epoch
         that is repeated with the same result.
         """
         setup, files = self.setup, self.files
@@ -224,6 +222,8 @@ class TrainingJob:
         )
         try:
             files.log.append(record)
+            if board is not None:
+                board.add(record)
             if record.best:
                 network = training.evaluated
                 assert isinstance(network, Classifier)
