@@ -203,8 +203,8 @@ def test_third_party_plugins_keep_the_same_contracts(installed) -> None:
         ("test_renders_text_and_leaves_the_report_alone", "example_lines"),
         ("test_a_record_is_complete_and_comes_back", "example_margins"),
         ("test_the_same_again_and_whatever_the_batch_size", "example_margins"),
-        ("test_losses_of_every_sample_and_gradients_in_every_parameter", "example_corners"),
-        ("test_an_adversarial_method_trains_on_images_within_its_budget", "example_corners"),
+        ("test_losses_of_every_sample_and_gradients_in_every_parameter", "example_vertices"),
+        ("test_an_adversarial_method_trains_on_images_within_its_budget", "example_vertices"),
     ]:
         assert (test, plugin) in passed, f"{test} did not run for {plugin}"
 
