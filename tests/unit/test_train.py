@@ -304,11 +304,11 @@ def test_a_model_of_the_caller_is_copied(data: Any, tmp_path: Path) -> None:
 )
 def test_another_run_in_the_directory(options: dict[str, Any], message: str, data: Any, tmp_path: Path) -> None:
     train(data=data, out=tmp_path, **TINY)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(JournalError) as error:
         train(**{**TINY, "data": data, "out": tmp_path, **options})
     assert message in str(error.value)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_a_directory_with_a_checkpoint_of_something_else(data: Any, tmp_path: Path) -> None:
