@@ -29,6 +29,7 @@ from freqrobust.models.untrained import default_architecture, untrained
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.selection import parse_attacks
 from freqrobust.plugins.specs import PluginSpec
+from freqrobust.training.fit_check import check_parts
 from freqrobust.training.plan import TrainingPlan, plan
 from freqrobust.training.randomization import label_spec, pixel_spec, randomized_labels, randomized_pixels
 from freqrobust.training.recipes import resolve
@@ -139,6 +140,7 @@ def prepare_setup(model: nn.Module | None, config: TrainConfig, device: torch.de
     train = shifted(changed, shifts, seed=config.seed)
     classifier = _network(model, recipe, train, config.seed)
     outputs = _outputs(classifier, train)
+    check_parts(training_plan, classifier, replace(train, classes=outputs), config.seed)
     return Setup(
         recipe=recipe,
         plan=training_plan,

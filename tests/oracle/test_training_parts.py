@@ -73,7 +73,9 @@ def test_one_cycle_exponential_and_constant() -> None:
 
 @pytest.mark.parametrize("given", ["[0.8,0.5]", "[0,0.5]", "[0.5,1]", "[0.5,0.5]"])
 def test_milestones_have_to_increase(given: str) -> None:
-    with pytest.raises(SpecError, match=r"milestones should increase from above 0 to below 1, as in \[0.5,0.75\]"):
+    with pytest.raises(
+        SpecError, match=r"parameter 'milestones' should increase from above 0 to below 1, as in \[0.5,0.75\]"
+    ):
         schedules.parse(f"step:milestones={given}")
 
 
