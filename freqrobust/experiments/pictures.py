@@ -14,24 +14,24 @@ if TYPE_CHECKING:
     from freqrobust.results.findings import Curve, Measured
 
 
-def draw_curves(curves: Sequence[Curve], columns: int = 2, part: SubFigure | None = None) -> Figure | SubFigure | None:
-    """All curves, in a panel for each title, with their intervals as bands; None without curves.
-
-    Args:
-        curves: what to draw.
-        columns: panels side by side, at most.
-        part: a part of a figure to draw into; by default a new figure.
-    """
-    panels = list(dict.fromkeys(curve.panel for curve in curves))
+def draw_curves(curves: Sequence[Curve], columns: int = 2) -> Figure | None:
+    """All curves, in a panel for each title, with their intervals as bands; None without curves."""
+    panels = len({curve.panel for curve in curves})
     if not panels:
         return None
-    wide = min(columns, len(panels))
-    rows = -(-len(panels) // wide)
-    drawn = part if part is not None else figure(1.9 * rows, COLUMN * wide)
-    for number, panel in enumerate(panels):
-        axes = drawn.add_subplot(rows, wide, number + 1)
-        _panel(axes, panel, [curve for curve in curves if curve.panel == panel])
+    wide = min(columns, panels)
+    drawn = figure(1.9 * -(-panels // wide), COLUMN * wide)
+    draw_panels(drawn, curves, columns)
     return drawn
+
+
+def draw_panels(part: Figure | SubFigure, curves: Sequence[Curve], columns: int = 2) -> None:
+    """As :func:`draw_curves`, into a figure or a part of one."""
+    panels = list(dict.fromkeys(curve.panel for curve in curves))
+    wide = min(columns, len(panels))
+    for number, panel in enumerate(panels):
+        axes = part.add_subplot(-(-len(panels) // wide), wide, number + 1)
+        _panel(axes, panel, [curve for curve in curves if curve.panel == panel])
 
 
 def _panel(axes: Axes, title: str, curves: Sequence[Curve]) -> None:

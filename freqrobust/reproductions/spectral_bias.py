@@ -60,15 +60,15 @@ class SpectralBias(Experiment):
         )
 
     def draw(self, findings: Findings) -> Figure | None:
-        from freqrobust.experiments.pictures import draw_curves, heat_map
+        from freqrobust.experiments.pictures import draw_panels, heat_map
         from freqrobust.results.figures import COLUMN, figure
 
         others = [curve for curve in findings.curves if curve.panel not in MAPS]
         drawn = figure(8.2, 2 * COLUMN)
-        above, below = drawn.subfigures(2, 1, height_ratios=[1.8, 3.6])
+        (above,), (below,) = drawn.subfigures(2, 1, squeeze=False, height_ratios=[1.8, 3.6])
         for axes, (panel, (across, label)) in zip(above.subplots(1, len(MAPS)), MAPS.items(), strict=True):
             heat_map(axes, [curve for curve in findings.curves if curve.panel == panel], across, label)
-        draw_curves(others, part=below)
+        draw_panels(below, others)
         return drawn
 
 
