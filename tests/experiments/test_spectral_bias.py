@@ -110,7 +110,11 @@ def test_the_kernel_basis_on_a_circle_consists_of_waves() -> None:
     basis = kernel_basis(torch.stack([angles.cos(), angles.sin()], dim=1))
     assert torch.allclose(basis.T @ basis, torch.eye(16, dtype=torch.float64), atol=1e-10)
     energy = torch.fft.fft(basis, dim=0).abs().square()
-    assert energy.argmax(dim=0).apply_(lambda k: min(k, 16 - k)).tolist() == [0, *[k for k in range(1, 8) for _ in "ab"], 8]
+    assert energy.argmax(dim=0).apply_(lambda k: min(k, 16 - k)).tolist() == [
+        0,
+        *[k for k in range(1, 8) for _ in "ab"],
+        8,
+    ]
 
 
 def test_groups_of_coefficients_contain_each_once() -> None:
