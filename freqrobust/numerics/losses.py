@@ -6,7 +6,8 @@ loss grows as the prediction moves towards the target.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
 import torch
@@ -59,6 +60,19 @@ def probability_margin(logits: torch.Tensor, labels: torch.Tensor, targets: torc
     """
     precise = logits if logits.device.type == "mps" else logits.double()
     return margin(precise.softmax(dim=1), labels, targets)
+
+
+def jensen_shannon(logits: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The Jensen-Shannon divergence of several predictions of each sample, in nats, ``(N,)``.
+
+    ``1/k sum_i KL(p_i || m)`` with ``p_i = softmax(z_i)`` and ``m = 1/k sum_i p_i``.
+
+    Args:
+        logits: k tensors ``(N, K)``.
+    """
+    logs = torch.stack([z.float().log_softmax(dim=1) for z in logits])
+    mean = logs.logsumexp(dim=0) - math.log(len(logits))
+    return (logs.exp() * (logs - mean)).sum(dim=2).mean(dim=0)
 
 
 def loss_function(name: Loss) -> LossFunction:

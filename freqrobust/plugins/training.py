@@ -137,8 +137,11 @@ class Augmentation(Plugin):
 
     #: the targets become probabilities
     mixes: ClassVar[bool] = False
-    #: it adds views
-    makes_views: ClassVar[bool] = False
+
+    @property
+    def makes_views(self) -> bool:
+        """Whether it adds views."""
+        return False
 
     def augment(self, batch: Batch, context: StepContext) -> Batch:
         """The changed batch; its images stay ``(N, C, H, W)`` in [0, 1]. All randomness comes from ``context``."""

@@ -61,6 +61,11 @@ class TrainingPlan:
                     f"{augmentation.spec} makes several views of each image, which the training method {self.method.name} "
                     f"cannot use"
                 )
+        for augmentation in self.augment[:-1]:
+            if augmentation.plugin.makes_views:
+                raise SpecError(
+                    f"{augmentation.spec} makes several views of each image and has to be the last augmentation"
+                )
 
     @property
     def identity(self) -> list[Any]:
