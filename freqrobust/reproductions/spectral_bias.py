@@ -83,7 +83,7 @@ def _settings(bench: Bench) -> tuple[Sines, Noise]:
     )
     noise: Noise = bench.pick(
         digits=Noise((1, 4, 16), beta=0.5, images=250, layers=4, width=48, lr=2e-3, steps=300, repetitions=5),
-        cpu=Noise((1, 4, 16, 64), beta=0.5, images=800, layers=6, width=64, lr=1e-3, steps=2000, repetitions=5),
+        cpu=Noise((1, 4, 16, 64), beta=0.5, images=400, layers=6, width=64, lr=1e-3, steps=600, repetitions=3),
         paper=Noise(
             (1, 4, 16, 64), beta=0.5, images=10_000, layers=6, width=256, lr=3e-4, steps=10_000, repetitions=10
         ),
