@@ -235,6 +235,6 @@ def _notes(bench: Bench) -> list[str]:
     if bench.scale != "paper":
         notes.append(
             "The paper trains on the line with Adam 2e-5 and hidden layers 200-200-200-100, and on MNIST and CIFAR-10; images, "
-            "networks and learning rates are those of this scale."
+            "networks, learning rates and numbers of steps are those of this scale."
         )
     return notes

@@ -56,7 +56,7 @@ class SpectralBias(Experiment):
             tables=[_table(given, found)],
             trends=[*trends, *_image_trends(noise, images)],
             curves=[*curves, *_image_curves(noise, images)],
-            notes=_notes(bench, given),
+            notes=_notes(bench),
         )
 
     def draw(self, findings: Findings) -> Figure | None:
@@ -224,7 +224,7 @@ def _image_curves(noise: Noise, found: dict[str, Any]) -> list[Curve]:
     ]  # fmt: skip
 
 
-def _notes(bench: Bench, given: Sines) -> list[str]:
+def _notes(bench: Bench) -> list[str]:
     notes = [
         "Intervals are over repetitions, which differ in initial weights and phases (Student's t).",
         "The wave on the images is sin(2 pi k u) of the norm rescaled to [0, 1], so that k counts cycles over the data; "
@@ -235,7 +235,7 @@ def _notes(bench: Bench, given: Sines) -> list[str]:
     if bench.scale != "paper":
         notes.insert(
             0,
-            f"The paper fits 6 layers of 256 units to k = 5, 10, ..., 50 on 200 points for 80000 steps of Adam 3e-4, with 10 "
-            f"repetitions; here they are smaller, with the learning rate {given.lr:g}.",
+            "The paper fits 6 layers of 256 units to k = 5, 10, ..., 50 on 200 points with Adam 3e-4; network, frequencies and "
+            "learning rate are those of this scale.",
         )
     return notes
