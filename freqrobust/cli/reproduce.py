@@ -61,7 +61,7 @@ def execute(config: ReproduceCommand) -> int:
             write_atomically(config.json_file, _as_json(findings))
         if not config.quiet:
             show(findings, sys.stdout)
-            screen.say(f"written: {', '.join(map(str, files))}")
+            screen.say(_written(files))
         return 0
     found: dict[str, Findings] = {}
     failed: dict[str, str] = {}
@@ -69,7 +69,7 @@ def execute(config: ReproduceCommand) -> int:
         screen.say(f"{number} of {len(names)}: {name}")
         try:
             found[name], files = _run(select(name), settings, config, screen)
-            screen.say(f"written: {', '.join(map(str, files))}")
+            screen.say(_written(files))
         except FreqRobustError as error:
             failed[name] = str(error)
             print_error(str(error) if str(error).startswith(name) else f"{name}: {error}")
@@ -140,6 +140,10 @@ def write(findings: Findings, folder: Path) -> list[Path]:
     for file, content in contents.items():
         write_atomically(folder / file, content)
     return [folder / file for file in contents]
+
+
+def _written(files: list[Path]) -> str:
+    return f"written to {files[0].parent}: {', '.join(file.name for file in files)}"
 
 
 def _as_json(findings: Findings) -> str:

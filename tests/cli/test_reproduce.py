@@ -130,7 +130,7 @@ def test_a_failure_is_one_line(mine: str, rejected: Callable[..., str]) -> None:
     [
         ([], "name an experiment, or all (experiments: "),
         (["wang-tabel1"], "unknown experiment 'wang-tabel1'; did you mean 'wang-table1'? (experiments: "),
-        (["wang-table1:x=1"], "wang-table1: unknown parameter 'x' (parameters: none)"),
+        (["spectral-bias:x=1"], "spectral-bias: unknown parameter 'x' (parameters: none)"),
         (["wang-table1", "--scale", "huge"], "--scale should be 'digits', 'cpu' or 'paper', but got 'huge'"),
         (["wang-table1", "--scale", "cpu"], "--scale cpu needs --data and --train-data"),
         (["all", "--scale", "cpu"], "all with --scale cpu needs --data and --train-data"),
