@@ -36,9 +36,7 @@ class WangSmoothing(WangExperiment):
         from freqrobust.reproductions import _panels, _wang
         from freqrobust.results.findings import Curve, Findings
 
-        budgets = bench.pick(
-            digits=("0.03", "0.1"), cpu=("1/255", "4/255"), paper=("0.03", "0.06", "0.09")
-        )
+        budgets = bench.pick(digits=("0.03", "0.1"), cpu=("1/255", "4/255"), paper=("0.03", "0.06", "0.09"))
         specs = [f"fgsm:eps={eps}" for eps in budgets] + [f"pgd:eps={eps},steps=10" for eps in budgets]
         strong = f"apgd:eps={budgets[-1]},steps=20,loss=dlr"
         models = {
@@ -57,7 +55,7 @@ class WangSmoothing(WangExperiment):
                         curves.append(_curve(name, spec, knowledge, accuracies))
             curves.append(_curve(name, "clean", "", accuracies))
         settings = _wang.settings(bench, self, _wang.recipe(bench))
-        settings["adversarial training"] = str(_panels.changes(bench, "adversarial")["method"])
+        settings["adversarial training"] = _panels.adversarial_training(bench)
         settings["smoothing"] = "smooth, the first convolution, zero boundary, not rescaled"
         del settings["LFC and HFC images"]
         notes = [
