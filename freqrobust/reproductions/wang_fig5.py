@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from freqrobust.experiments.bench import Bench, Fitted
     from freqrobust.reproductions._conventions import Rescale, Statistics
+    from freqrobust.reproductions._panels import Panel
     from freqrobust.results.analysis import AnalysisTable
     from freqrobust.results.findings import Curve, Findings, Trend
 
@@ -22,8 +23,8 @@ class WangFig5(WangExperiment):
     """Batch norm raises the accuracy on HFC images, adversarial training keeps it low, mixup narrows the gap.
 
     The networks have no batch norm but in its own panel, which is evaluated with running statistics and with those of
-    the test batch, each on HFC images as they are and divided by their maximum. ``rescale`` and ``bn`` choose the
-    convention of the curves and of the other trends.
+    the test batch, each on HFC images as they are and divided by their maximum. ``rescale`` chooses the HFC images of the
+    curves and of the other trends, and ``bn`` the row of batch norm in the table.
     """
 
     source: ClassVar[str] = "Wang et al. 2020, fig. 5"
@@ -52,44 +53,48 @@ class WangFig5(WangExperiment):
             notes=notes,
         )
 
-    def _names(self, panel: str, radii: Sequence[int]) -> dict[str, str]:
-        """The records of a panel under the chosen convention, by their labels."""
+    def _names(self, radii: Sequence[int], bn: Statistics) -> dict[str, str]:
+        """The records of a panel under the chosen convention of HFC images, by their labels."""
         from freqrobust.reproductions import _panels
 
-        bn = self.bn if panel == "batch norm" else "running"
         names = {split: _panels.view_name(split, bn=bn) for split in ("training", "test")}
         names |= {f"LFC r={r}": _panels.view_name("lfc", r, bn=bn) for r in radii}
         return names | {f"HFC r={r}": _panels.view_name("hfc", r, self.rescale, bn) for r in radii}
 
-    def _curves(self, fitted: Mapping[str, Fitted], radii: Sequence[int]) -> list[Curve]:
-        from freqrobust.reproductions import _wang
+    def _curves(self, fitted: Mapping[Panel, Fitted], radii: Sequence[int]) -> list[Curve]:
+        from freqrobust.reproductions import _panels, _wang
 
-        return [
-            _wang.curve(panel, label, _wang.history(network, name))
-            for panel, network in fitted.items()
-            for label, name in self._names(panel, radii).items()
-        ]
+        curves = []
+        for panel, network in fitted.items():
+            for bn in _panels.STATISTICS if panel == "batch norm" else _panels.STATISTICS[:1]:
+                title = f"batch norm (bn={bn})" if panel == "batch norm" else panel
+                for label, name in self._names(radii, bn).items():
+                    curves.append(_wang.curve(title, label, _wang.history(network, name)))
+        return curves
 
-    def _last(self, fitted: Mapping[str, Fitted], radii: Sequence[int]) -> AnalysisTable:
+    def _last(self, fitted: Mapping[Panel, Fitted], radii: Sequence[int]) -> AnalysisTable:
         from freqrobust.reproductions import _wang
         from freqrobust.results.analysis import AnalysisTable
 
         rows, columns = [], list[str]()
         for panel, network in fitted.items():
-            last = {label: _wang.history(network, name)[-1] for label, name in self._names(panel, radii).items()}
+            names = self._names(radii, self.bn if panel == "batch norm" else "running")
+            last = {label: _wang.history(network, name)[-1] for label, name in names.items()}
             gap = 100 * (last["training"].mean() - last["test"].mean())
             columns = ["network", "gap", *last]
             rows.append([panel, f"{gap:.1f}", *map(_wang.percent, last.values())])
         return AnalysisTable(title="Accuracy (%) after the last epoch", columns=columns, rows=rows)
 
-    def _trends(self, fitted: Mapping[str, Fitted], radii: Sequence[int]) -> list[Trend]:
+    def _trends(self, fitted: Mapping[Panel, Fitted], radii: Sequence[int]) -> list[Trend]:
         from freqrobust.reproductions import _panels, _wang
 
-        last = {
-            panel: tuple(_wang.history(network, name)[-1] for name in list(self._names(panel, radii).values())[:2])
+        ends = {
+            panel: (
+                _wang.history(network, _panels.view_name("training"))[-1],
+                _wang.history(network, _panels.view_name("test"))[-1],
+            )
             for panel, network in fitted.items()
         }
-        ends = {panel: (pair[0], pair[1]) for panel, pair in last.items()}
         measure = "difference of the accuracies on HFC test images, mean over r and epochs"
         trends = []
         for rescale in _panels.RESCALE:
@@ -116,7 +121,7 @@ class WangFig5(WangExperiment):
             )
         )
         trends.append(_wang.mean_over_samples("Mixup raises the HFC curves.", (mixed - plain).mean(axis=0), measure))
-        gaps = {"adversarial": "Adversarial training", "mixup": "Mixup", "dropout": "Dropout"}
+        gaps: dict[Panel, str] = {"adversarial": "Adversarial training", "mixup": "Mixup", "dropout": "Dropout"}
         for panel, method in gaps.items():
             statement = f"{method} narrows the generalisation gap."
             trends.append(_wang.larger_gap(statement, ends["plain"], ends[panel]))
@@ -130,10 +135,11 @@ def _hfc(fitted: Fitted, radii: Sequence[int], rescale: Rescale, bn: Statistics)
     from freqrobust.reproductions import _panels, _wang
 
     names = [_panels.view_name("hfc", r, rescale, bn) for r in radii]
-    return np.mean([_wang.history(fitted, name)[1:] for name in names], axis=0)
+    shares: NDArray[np.float64] = np.mean([_wang.history(fitted, name)[1:] for name in names], axis=0)
+    return shares
 
 
-def _conventions(fitted: Mapping[str, Fitted], radii: Sequence[int]) -> AnalysisTable:
+def _conventions(fitted: Mapping[Panel, Fitted], radii: Sequence[int]) -> AnalysisTable:
     """The HFC accuracies of the panel of batch norm and of the plain network under all conventions."""
     from freqrobust.reproductions import _panels, _wang
     from freqrobust.results.analysis import AnalysisTable
