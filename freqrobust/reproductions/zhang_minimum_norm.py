@@ -29,7 +29,7 @@ class ZhangMinimumNorm(Experiment):
         from freqrobust.experiments.trends import higher
         from freqrobust.numerics.minimum_norm import one_vs_all
         from freqrobust.numerics.statistics import wilson
-        from freqrobust.reproductions._features import pixels, random_patch_features, standardized
+        from freqrobust.reproductions._features import filter_features, pixels, random_filters, standardized
         from freqrobust.reproductions._interpolation import BANDWIDTHS, PERMUTATIONS, RIDGES, gaussian, linear, solve
         from freqrobust.results.analysis import AnalysisTable
         from freqrobust.results.findings import Curve, Findings, Measured
@@ -40,11 +40,12 @@ class ZhangMinimumNorm(Experiment):
         targets, labels = one_vs_all(train.labels.numpy(), train.classes), test.labels.numpy()
         raw, raw_test = standardized(pixels(train), pixels(test))
         bench.progress.say(f"kernels of pixels, and of {filters} random filters")
-        extract = random_patch_features(train, filters, side, bench.seed)
+        random = random_filters(train, filters, side, bench.seed)
+        features, test_features = filter_features(train, random), filter_features(test, random)
         kernels = [
             linear("linear kernel of pixels", raw, raw_test, fitted),
             gaussian(GAUSSIAN, raw, raw_test, targets, tuned),
-            linear(FILTERS, *standardized(extract(train), extract(test)), len(train)),
+            linear(FILTERS, *standardized(features, test_features), len(train)),
         ]
         solved: dict[str, Fits] = {}
         findings = Findings()
