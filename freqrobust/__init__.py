@@ -39,6 +39,7 @@ __all__ = [
     "Progress",
     "Report",
     "Reporter",
+    "TrainConfig",
     "__version__",
     "analyze",
     "evaluate",
@@ -46,6 +47,7 @@ __all__ = [
     "load_model",
     "noise",
     "save_model",
+    "train",
 ]
 
 if TYPE_CHECKING:
@@ -53,8 +55,10 @@ if TYPE_CHECKING:
     from freqrobust.core.errors import FreqRobustError
     from freqrobust.core.numbers import Number, Pixel
     from freqrobust.core.progress import Progress
+    from freqrobust.core.training_config import TrainConfig
     from freqrobust.data.dataset import ImageData
     from freqrobust.data.loading import load_data
+    from freqrobust.experiments.train import train
     from freqrobust.harness.analysis import Analysis
     from freqrobust.harness.analysis_context import AnalysisContext
     from freqrobust.harness.analyze import analyze
@@ -95,12 +99,14 @@ _HOMES = {
     "Progress": "core.progress",
     "Report": "results.report",
     "Reporter": "results.reporter",
+    "TrainConfig": "core.training_config",
     "analyze": "harness.analyze",
     "evaluate": "harness.evaluate",
     "load_data": "data.loading",
     "noise": "numerics.noise",
     "load_model": "models.loading",
     "save_model": "models.files",
+    "train": "experiments.train",
 }
 
 

@@ -36,7 +36,7 @@ def print_lists(what: str | None) -> None:
     Raises:
         SpecError: the name of the list is unknown.
     """
-    names = [*KINDS, "suites", "models", "archs", "datasets"]
+    names = [*KINDS, "recipes", "suites", "models", "archs", "datasets"]
     if what is not None and what not in names:
         raise SpecError(f"unknown list {what!r}{near_miss(what, names)} ({', '.join(names)})")
     from rich.console import Console
@@ -107,6 +107,10 @@ def _simple(name: str) -> Iterable[tuple[str, str]]:
         from freqrobust.plugins.suites import SUITES
 
         return [(suite, (make.__doc__ or "").strip()) for suite, make in SUITES.items()]
+    if name == "recipes":
+        from freqrobust.training.recipes import recipe_about, recipe_names
+
+        return [(recipe, recipe_about(recipe)) for recipe in recipe_names()]
     if name == "archs":
         from freqrobust.models.architectures import ARCHITECTURES, TORCHVISION
 

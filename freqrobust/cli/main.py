@@ -44,6 +44,17 @@ HELP = {
         "Several models and defenses are shown side by side on one scale.\n\n"
         "With NAME --help, the help also shows the parameters of that analysis."
     ),
+    "reproduce": (
+        "Run a published experiment at a chosen scale, and say of each trend that its source states whether it is "
+        "reproduced.\n\n"
+        "--list shows the experiments; the name all runs all of them."
+    ),
+    "train": (
+        "Train a network while measuring what it has learnt: accuracies under attacks and frequency filters, on training "
+        "and on held-out images.\n\n"
+        "The same command resumes an interrupted training, and shows the result of a finished one.\n\n"
+        "With several processes: torchrun --nproc-per-node 2 -m freqrobust train ..."
+    ),
     "verify": (
         "Evaluate saved adversarial examples again, on the same or on another model, also after rounding to 8 bits.\n\n"
         "With --data, the clean images, the perturbation budgets are checked as well."
@@ -54,6 +65,8 @@ HELP = {
 INTERRUPTED = {
     "eval": "interrupted before the first cell; run the same command again",
     "analyze": "interrupted; nothing was written",
+    "reproduce": "interrupted; finished trainings are kept, run the same command again",
+    "train": "interrupted before the first epoch; run the same command again",
     "verify": "interrupted; nothing was written",
     "check": "interrupted; run the same command again",
 }
@@ -199,12 +212,13 @@ def list_(
         str | None,
         typer.Argument(
             help="What to list: attacks, certificates, criteria, defenses, reports, analyses, methods, augmentations, "
-            "regularizers, optimizers, schedules, experiments, suites, models, archs or datasets. Default: all of them.",
+            "regularizers, optimizers, schedules, experiments, recipes, suites, models, archs or datasets. "
+            "Default: all of them.",
             metavar="[WHAT]",
         ),
     ] = None,
 ) -> int:
-    """List plugins with their parameters (attacks, defenses, training methods, ...), and suites, models and datasets."""
+    """List the plugins of all kinds with their parameters, the recipes, suites, models, architectures and datasets."""
     from freqrobust.cli.listing import print_lists
 
     print_lists(what)

@@ -44,30 +44,32 @@ def command(
         interrupted: what is printed when the user interrupts it.
     """
 
-    def run(**values: Any) -> int:
+    def run(context: typer.Context, **values: Any) -> int:
         from freqrobust.core.errors import SpecError
         from freqrobust.core.options import OptionError
 
+        typed = {name for name in values if getattr(context.get_parameter_source(name), "name", None) != "DEFAULT"}
         plugin = {key: values.pop(f"option_{key}") for key in fields or {}}
         extra = (_unambiguous(fields, {key: value for key, value in plugin.items() if value}),) if fields else ()
         try:
-            return execute(cls(**_given(cls, values)), *extra)
+            return execute(cls(**_given(cls, {name: values[name] for name in values if name in typed})), *extra)
         except OptionError as error:
             raise SpecError(error.spelled(cls.flag)) from error
         except KeyboardInterrupt:  # the command line library would end without a message
             fail(interrupted)
             return EXIT_INTERRUPTED
 
-    parameters = [*_parameters(cls), *field_parameters(fields or {})]
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    parameters = [context, *_parameters(cls), *field_parameters(fields or {})]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return run
 
 
 def _given(cls: type[Options], values: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given, from the values of the command line."""
+    """The options that were given, from the values that were typed."""
     given: dict[str, Any] = {}
     for name, field in cls.model_fields.items():
-        value, former = values[name], values.get(f"former_{name}", False)
+        value, former = values.get(name), values.get(f"former_{name}", False)
         if field.default is True:
             if value or former:
                 given[name] = False
@@ -89,7 +91,7 @@ def _parameters(cls: type[Options]) -> list[inspect.Parameter]:
         looks["help"] = escape(shown["off"] or field.description or "")
         if shown["argument"]:
             parameter: tuple[Any, Any] = str, typer.Argument(help=looks["help"], metavar=looks["metavar"])
-            default: Any = inspect.Parameter.empty
+            default: Any = inspect.Parameter.empty if field.is_required() else None
         elif flag in cls.switches():
             parameter, default = (bool, typer.Option(flag, **{**looks, "metavar": ""})), False
         elif shown["many"]:

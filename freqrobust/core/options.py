@@ -168,8 +168,9 @@ class Options(BaseModel):
         return config.replace(**options)
 
     def replace(self, **options: Any) -> Self:
-        """A copy with other values, checked."""
-        return type(self)(**{**dict(self), **options}) if options else self
+        """A copy with other values, checked; what neither gives stays a default."""
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return type(self)(**{**given, **options}) if options else self
 
     def settings(self, cls: type[Options], **resolved: Any) -> dict[str, Any]:
         """The options that ``cls`` has too, without those by which models and data are loaded.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -40,8 +40,43 @@ def as_progress(progress: Progress | bool | None) -> Iterator[Progress]:
         yield progress
 
 
+def describes(progress: Progress) -> bool:
+    """Whether the object takes descriptions of the running piece of work."""
+    return callable(getattr(progress, "describe", None))
+
+
+def describe(progress: Progress, parts: Sequence[str]) -> None:
+    """Replace the label of the running piece of work, where ``progress`` takes descriptions.
+
+    Args:
+        progress: receives it, if it has a method ``describe``.
+        parts: what there is to say, the most important first; what does not fit is left out.
+    """
+    if describes(progress):
+        progress.describe(parts)  # type: ignore[attr-defined]
+
+
+def fitted(parts: Sequence[str], room: int) -> str:
+    """The first of these parts that fit into ``room`` characters, on one line; the first one is cut where it alone does not.
+
+    Example:
+        >>> fitted(["epoch 3/30", "loss 1.234", "accuracy 45 %"], 25)
+        'epoch 3/30, loss 1.234'
+    """
+    line = one_line(parts[0])[: max(room, 0)] if parts else ""
+    for part in parts[1:]:
+        longer = f"{line}, {one_line(part)}"
+        if len(longer) > room:
+            break
+        line = longer
+    return line
+
+
 class Screen:
     """Progress on standard error: a bar on a terminal, a line a cell elsewhere."""
+
+    #: width of a terminal from which on a description has the count, both times and a long bar beside it
+    WIDE = 110
 
     def __init__(self, quiet: bool) -> None:
         from rich.console import Console
@@ -56,12 +91,11 @@ class Screen:
 
         self.quiet = quiet
         self.console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        label, remaining = TextColumn("{task.description}", markup=False), TimeRemainingColumn()
+        self.columns = label, BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(), remaining
+        self.short = label, BarColumn(bar_width=8), remaining
         self.bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            *self.columns,
             console=self.console,
             transient=True,
             disable=quiet or not self.console.is_terminal,
@@ -78,7 +112,16 @@ class Screen:
     def begin(self, label: str, total: int) -> None:
         if self.task is not None:
             self.bar.remove_task(self.task)
+        self.bar.columns = self.columns
         self.task = self.bar.add_task(one_line(label), total=total)
+
+    def describe(self, parts: Sequence[str]) -> None:
+        if self.task is None or self.bar.disable:
+            return
+        wide = self.console.width >= self.WIDE
+        self.bar.columns = self.columns if wide else self.short
+        room = self.console.width - (40 + 2 * len(str(self.bar.tasks[-1].total)) if wide else 18)
+        self.bar.update(self.task, description=fitted(parts, room))
 
     def advance(self, amount: int) -> None:
         if self.task is not None:
@@ -96,7 +139,11 @@ class Screen:
 
 
 class Progress(Protocol):
-    """Receives the progress of a run. All calls come from the thread that evaluates."""
+    """Receives the progress of a run. All calls come from the thread that evaluates.
+
+    An object may also have a method ``describe(parts)``, which is called while a piece is running, at most about twice a
+    second, with what there is to say about it, the most important first.
+    """
 
     def begin(self, label: str, total: int) -> None:
         """A piece of work of ``total`` units starts."""

@@ -5,10 +5,15 @@ This module does not import torch.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import model_validator
 
 from freqrobust.core.config import OutputOptions, SampleOptions
 from freqrobust.core.options import DATA, MODEL, OUTPUT, RUN, FilePath, Names, Options, Real, Specs, Text, Whole, option
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Recipe(Options):
@@ -142,7 +147,10 @@ class ReproduceConfig(Options):
         "digits", "The size of the experiment: digits (seconds), cpu (minutes, needs --data and --train-data) or paper "
         "(the published protocol; needs the full data and a GPU).", RUN, "NAME",
     )  # fmt: skip
-    data: Any = option(None, "The test data: a name or a file, as for 'freqrobust eval'.", DATA, "SPEC")
+    data: Any = option(
+        None, "The test data: a name or a file, as for 'freqrobust eval'. Not with --scale digits, which uses the digits "
+        "of scikit-learn.", DATA, "SPEC",
+    )  # fmt: skip
     train_data: Any = option(None, "The training data. It takes the same values as the test data.", DATA, "SPEC")
     data_dir: FilePath | None = option(None, "Directory of the torchvision datasets.", DATA, "DIR")
     seed: Whole = option(0, "Seed of all random numbers.", RUN, "N", ge=-(2**63), le=2**63 - 1)
@@ -151,12 +159,20 @@ class ReproduceConfig(Options):
         None, "Directory in which trained models are kept, so that they are trained only once.", OUTPUT, "DIR"
     )
 
+    @model_validator(mode="after")
+    def _fitting_data(self) -> Self:
+        if (self.data is None) != (self.train_data is None):
+            raise ValueError("{data} and {train_data} are given together: the test data and the training data")
+        if self.data is not None and self.scale == "digits":
+            raise ValueError("{data} needs {scale} cpu or paper: the scale digits uses the digits of scikit-learn")
+        return self
+
 
 class ReproduceCommand(OutputOptions, ReproduceConfig):
     """The options of ``freqrobust reproduce``."""
 
     name: Text | None = option(
-        None, "The experiment: a name from --list, with parameters if need be, or all.", metavar="NAME", argument=True
+        None, "The experiment: a name from --list, with parameters if need be, or all.", metavar="[NAME]", argument=True
     )
     list: bool = option(False, "List the experiments.", RUN)
     out: FilePath | None = option(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from freqrobust.harness.correctness import correct_samples
 from freqrobust.models import normalization
 from freqrobust.models.classifier import Classifier
 from freqrobust.models.fingerprint import state_hash
+from freqrobust.models.normalization import training_normalization
 from freqrobust.plugins.registry import attacks
 from freqrobust.training.loop import EpochNumbers, fit
 from freqrobust.training.plan import plan
@@ -74,6 +76,7 @@ class Bench:
     cache_dir: Path | None = None
     progress: Progress = field(default_factory=Silent)
     _data: dict[str, ImageData] = field(default_factory=dict)
+    _used: set[str] = field(default_factory=set)
 
     def pick(self, **choices: Any) -> Any:
         """The choice of this scale: ``bench.pick(digits=..., cpu=..., paper=...)``."""
@@ -82,20 +85,44 @@ class Bench:
     @property
     def test(self) -> ImageData:
         """The test images."""
-        return self._load("test", self.test_spec)
+        return self._use("test")
 
     @property
     def train(self) -> ImageData:
         """The training images."""
-        return self._load("train", self.train_spec)
+        return self._use("train")
 
     @property
     def used(self) -> dict[str, ImageData]:
         """The data that was asked for so far, by split."""
-        return self._data
+        return {split: data for split, data in self._data.items() if split in self._used}
 
-    def _load(self, split: str, given: Any) -> ImageData:
+    def check_data(self) -> None:
+        """Load the data that the user named, so that bad input is an error before anything is trained.
+
+        Raises:
+            FreqRobustError: it cannot be loaded, or test and training images do not fit together.
+        """
+        if self.test_spec is None or self.train_spec is None:
+            return
+        test, train = self._load("test"), self._load("train")
+        if test.shape != train.shape:
+            raise SpecError(
+                f"the test images ({test.spec}) are {_size(test)}, but the training images ({train.spec}) {_size(train)}"
+            )
+        if test.classes > train.classes:
+            raise SpecError(
+                f"the test data ({test.spec}) has {test.classes} classes, but the training data ({train.spec}) only "
+                f"{train.classes}"
+            )
+
+    def _use(self, split: str) -> ImageData:
+        self._used.add(split)
+        return self._load(split)
+
+    def _load(self, split: str) -> ImageData:
         if split not in self._data:
+            given = self.test_spec if split == "test" else self.train_spec
             if given is None:
                 if self.scale == "cpu":
                     raise SpecError("--scale cpu needs --data and --train-data, such as two files .npz, or cifar10")
@@ -145,46 +172,63 @@ class Bench:
             seed,
             self.device.type,
             torch.__version__,
+            code_hash(["freqrobust.training.loop"]),
         ]
-        key = identity([*content, code_hash(["freqrobust.training.loop"])])
-        path = self.cache_dir / "experiments" / f"{key}.pt" if self.cache_dir is not None else None
+
+        def train() -> dict[str, Any]:
+            start = time.perf_counter()
+            epochs: list[EpochNumbers] = []
+            watched: list[dict[str, Any]] = [watch(model.eval())] if watch is not None else []
+
+            def each_epoch(network: nn.Module, numbers: EpochNumbers) -> None:
+                epochs.append(numbers)
+                if watch is not None:
+                    watched.append(watch(network))
+
+            trained = fit(
+                model,
+                data,
+                training_plan,
+                device=self.device,
+                seed=seed,
+                progress=_Epochs(self.progress),
+                label=name,
+                each_epoch=each_epoch,
+            )
+            self.progress.end(
+                f"{name}: {_count(len(epochs), 'epoch')} in {time.perf_counter() - start:.1f} s, accuracy on training "
+                f"batches {epochs[-1].accuracy:.1%}"
+            )
+            return {"model": trained.state_dict(), "epochs": [tuple(e) for e in epochs], "watched": watched}
+
+        saved = self.kept(name, content, train)
+        model.load_state_dict(saved["model"])
+        model.eval().requires_grad_(False)
+        return Fitted(model, [EpochNumbers(*row) for row in saved["epochs"]], saved["watched"])
+
+    def kept(self, name: str, content: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What ``make`` returns, from the cache where it was made before from the same content.
+
+        Args:
+            name: names it in the progress.
+            content: JSON-like; everything that the result depends on, also the code (:func:`code_hash`).
+            make: returns tensors, numbers and texts, in dicts, lists and tuples.
+        """
+        path = self.cache_dir / "experiments" / f"{identity(content)}.pt" if self.cache_dir is not None else None
         if path is not None and path.exists():
             with contextlib.suppress(Exception):  # a damaged file is replaced
-                saved = torch.load(path, map_location=self.device, weights_only=True)
-                model.load_state_dict(saved["model"])
-                model.eval().requires_grad_(False)
-                self.progress.say(f"{name}: trained before, taken from the cache")
-                return Fitted(model, [EpochNumbers(*row) for row in saved["epochs"]], saved["watched"])
-        epochs: list[EpochNumbers] = []
-        watched: list[dict[str, Any]] = [watch(model.eval())] if watch is not None else []
-
-        def each_epoch(network: nn.Module, numbers: EpochNumbers) -> None:
-            epochs.append(numbers)
-            if watch is not None:
-                watched.append(watch(network))
-
-        trained = fit(
-            model,
-            data,
-            training_plan,
-            device=self.device,
-            seed=seed,
-            progress=self.progress,
-            label=name,
-            each_epoch=each_epoch,
-        )
-        assert isinstance(trained, Classifier)
+                saved: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+                self.progress.say(f"{name}: taken from the cache")
+                return saved
+        made = make()
         if path is not None:
-            self._keep(path, {"model": trained.state_dict(), "epochs": [tuple(e) for e in epochs], "watched": watched})
-        return Fitted(trained, epochs, watched)
-
-    def _keep(self, path: Path, content: dict[str, Any]) -> None:
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        try:
-            write_atomically(path, buffer.getvalue())
-        except JournalError as error:
-            self.progress.say(f"warning: {error}")
+            buffer = io.BytesIO()
+            torch.save(made, buffer)
+            try:
+                write_atomically(path, buffer.getvalue())
+            except JournalError as error:
+                self.progress.say(f"warning: {error}")
+        return made
 
     def correct(self, model: nn.Module, data: ImageData, spec: str | None = None) -> NDArray[np.bool_]:
         """Which samples are correct after an attack or a shift, by its spec, ``(n,)``; None for the clean images."""
@@ -200,16 +244,18 @@ class Bench:
         return shifted(data, [attacks.parse(spec)[0]], seed=self.seed)
 
 
-def training_normalization(data: ImageData) -> normalization.NormalizationChoice:
-    """Mean and standard deviation of every channel over the images."""
-    total = torch.zeros(data.shape[0], dtype=torch.float64)
-    square = torch.zeros_like(total)
-    for images in data.image_batches(1024, torch.device("cpu")):
-        pixels = images.double().transpose(0, 1).flatten(1)
-        total += pixels.sum(dim=1)
-        square += pixels.square().sum(dim=1)
-    count = len(data) * data.shape[1] * data.shape[2]
-    mean = total / count
-    std = (square / count - mean.square()).clamp_min(0).sqrt()
-    std = torch.where(std > 1e-4, std, torch.ones_like(std))  # a channel of one value stays as it is
-    return normalization.NormalizationChoice(tuple(mean.tolist()), tuple(std.tolist()), "given")
+class _Epochs:
+    """Passes on the progress of a training, without a line for each epoch."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.begin, self.advance, self.say = progress.begin, progress.advance, progress.say
+
+    def end(self, summary: str) -> None: ...
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _size(data: ImageData) -> str:
+    return " x ".join(map(str, data.shape))

@@ -6,7 +6,7 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
-from freqrobust.core.errors import SpecError
+from freqrobust.core.errors import FreqRobustError, SpecError
 from freqrobust.core.files import user_path
 from freqrobust.core.options import takes
 from freqrobust.core.progress import Progress, as_progress
@@ -18,6 +18,7 @@ from freqrobust.experiments.experiment import Experiment, experiments
 from freqrobust.harness.devices import resolve_device
 from freqrobust.harness.provenance import data_record, environment_record, now
 from freqrobust.plugins.specs import PluginSpec
+from freqrobust.results.analysis import PictureRecord
 from freqrobust.results.figures import can_draw, encode, styled
 from freqrobust.results.findings import Findings
 
@@ -54,6 +55,7 @@ def reproduce(
             cache_dir=user_path(config.cache_dir, "--cache-dir") if config.cache_dir is not None else None,
             progress=stack.enter_context(as_progress(progress)),
         )
+        bench.check_data()
         return run_on(chosen, bench)
 
 
@@ -71,10 +73,17 @@ def run_on(chosen: PluginSpec[Experiment], bench: Bench) -> Findings:
     findings.data = data_record(used["test"]) if "test" in used else None
     findings.train_data = data_record(used["train"]) if "train" in used else None
     if can_draw():
-        with styled():
-            drawn = chosen.plugin.draw(findings)
-            findings.picture = encode(drawn, "png", f"{chosen.name}: {findings.source}") if drawn is not None else None
+        try:
+            findings.picture = _picture(chosen, findings)
+        except FreqRobustError as error:  # what was measured is kept
+            findings.notes.append(str(error))
     return findings
+
+
+def _picture(chosen: PluginSpec[Experiment], findings: Findings) -> PictureRecord | None:
+    with styled(), running_user_code(f"the picture of {chosen.spec} failed"):
+        drawn = chosen.plugin.draw(findings)
+        return encode(drawn, "png", f"{chosen.name}: {findings.source}") if drawn is not None else None
 
 
 def select(given: str | Experiment | PluginSpec[Experiment]) -> PluginSpec[Experiment]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,9 @@ from freqrobust.results.findings import Trend, Verdict
 Outcomes = NDArray[np.bool_]
 
 
-def judged(statement: str, estimate: float, ci95: tuple[float, float] | None, measure: str) -> Trend:
+def judged(
+    statement: str, estimate: float, ci95: tuple[float, float] | None, measure: str, unit: Literal["", "%"] = ""
+) -> Trend:
     """A trend that is true where ``estimate`` is positive: reproduced where the whole interval is.
 
     Args:
@@ -22,10 +25,11 @@ def judged(statement: str, estimate: float, ci95: tuple[float, float] | None, me
         estimate: positive where the statement is true.
         ci95: the confidence interval of the estimate; None where the estimate is exact.
         measure: what the estimate is, with its unit.
+        unit: "%" for a difference of shares, which is printed in percentage points.
     """
     low, high = ci95 if ci95 is not None else (estimate, estimate)
     verdict: Verdict = "reproduced" if low > 0 else "not reproduced" if high <= 0 else "undecided"
-    return Trend(statement=statement, verdict=verdict, estimate=estimate, ci95=ci95, measure=measure)
+    return Trend(statement=statement, verdict=verdict, estimate=estimate, ci95=ci95, measure=measure, unit=unit)
 
 
 def higher(statement: str, first: Outcomes, second: Outcomes, measure: str = "difference of the accuracies") -> Trend:
@@ -38,7 +42,7 @@ def higher(statement: str, first: Outcomes, second: Outcomes, measure: str = "di
         measure: what is compared.
     """
     pairs = (first & second, first & ~second, ~first & second, ~first & ~second)
-    return judged(statement, *paired_difference(*(int(which.sum()) for which in pairs)), measure)
+    return judged(statement, *paired_difference(*(int(which.sum()) for which in pairs)), measure, "%")
 
 
 def higher_unpaired(
@@ -46,7 +50,7 @@ def higher_unpaired(
 ) -> Trend:
     """As :func:`higher`, for different samples."""
     difference = independent_difference(int(first.sum()), len(first), int(second.sum()), len(second))
-    return judged(statement, *difference, measure)
+    return judged(statement, *difference, measure, "%")
 
 
 def mean_above_zero(statement: str, values: Sequence[float], measure: str) -> Trend:

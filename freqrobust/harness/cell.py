@@ -114,7 +114,7 @@ def measure(
     plugin_spec: PluginSpec[Attack],
     target_model: TargetModel,
     batches: Batches,
-    clean: Outcome,
+    clean: Outcome | None,
     lower: Outcome | None,
     seed: int,
     sweeping: bool = False,
@@ -127,7 +127,7 @@ def measure(
         plugin_spec: the attack.
         target_model: the defended model.
         batches: the samples.
-        clean: the clean pass of this defense.
+        clean: the clean pass of this defense; shifts do without it.
         lower: the same attack at the next smaller eps of its sweep; samples that are adversarial there are inherited.
         seed: the seed of the run.
         sweeping: keep the signs of the perturbations, from which the next larger eps is initialised.
@@ -139,6 +139,7 @@ def measure(
     """
     if plugin_spec.plugin.kind == "shift":
         return _shift(plugin_spec, target_model, batches, seed)
+    assert clean is not None
     return _adversarial(plugin_spec, target_model, batches, clean, lower, seed, sweeping, among, rounding)
 
 

@@ -15,6 +15,7 @@ from freqrobust.harness.batches import Batches
 from freqrobust.harness.cell import measure, measure_clean
 from freqrobust.harness.devices import auto_batch_size
 from freqrobust.harness.opening import prepared_model
+from freqrobust.harness.outcome import Outcome
 from freqrobust.harness.target_model import TargetModel
 from freqrobust.numerics.precision import full_precision
 from freqrobust.plugins.base import Attack
@@ -32,7 +33,8 @@ def correct_samples(
 ) -> list[NDArray[np.bool_]]:
     """Which samples are correct after each attack or shift, ``(n,)`` each, as ``evaluate`` measures it.
 
-    Afterwards the modes and the device of the network are those from before.
+    Afterwards the modes and the device of the network are those from before. The clean images are predicted only where
+    they are asked for, or an attack needs to know which of them are correct.
 
     Args:
         network: images in [0, 1] to logits.
@@ -45,16 +47,24 @@ def correct_samples(
     Raises:
         FreqRobustError: an attack does not fit the data, or fails.
     """
+    adversarial = any(
+        plugin_spec is not None and plugin_spec.plugin.kind == "adversarial" for plugin_spec in plugin_specs
+    )
     with full_precision(), prepared_model(network, device):
         images, _, _ = data.batch(torch.arange(min(2, len(data))), device)
-        target_model = TargetModel(network, network, images, device=device, seed=seed)
+        target_model = TargetModel(network, network, images, device=device, seed=seed, attacked=adversarial)
         batch_size = auto_batch_size(network, data.shape, device)
         batches = Batches(data, device, batch_size, True, progress or Silent())
-        clean = measure_clean(target_model, batches)
+        clean: Outcome | None = None
         results = []
         for plugin_spec in plugin_specs:
-            if plugin_spec is not None:
+            if clean is None and (plugin_spec is None or plugin_spec.plugin.kind == "adversarial"):
+                clean = measure_clean(target_model, batches)
+            if plugin_spec is None:
+                assert clean is not None
+                outcome = clean
+            else:
                 plugin_spec.plugin.check_data(data)
-            outcome = clean if plugin_spec is None else measure(plugin_spec, target_model, batches, clean, None, seed)
+                outcome = measure(plugin_spec, target_model, batches, clean, None, seed, rounding=False)
             results.append(outcome.right.astype(bool))
         return results

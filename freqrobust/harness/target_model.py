@@ -119,6 +119,7 @@ class TargetModel:
         votes: draws per prediction; more than one for stochastic defenses.
         seed: the seed of the run.
         criterion: what counts as adversarial.
+        attacked: whether it is differentiated by attacks; the copy with folded batch norm is made only for them.
     """
 
     def __init__(
@@ -132,6 +133,7 @@ class TargetModel:
         votes: int = 1,
         seed: int = 0,
         criterion: Criterion | None = None,
+        attacked: bool = True,
     ) -> None:
         self.exact = exact
         self.votes = votes
@@ -142,7 +144,7 @@ class TargetModel:
         self.non_finite = 0
         self.slack = SLACK[precision]
         self.view = GradientModel(
-            attackable if self.stochastic else fold_batch_norm(attackable, probe), device, precision
+            fold_batch_norm(attackable, probe) if attacked and not self.stochastic else attackable, device, precision
         )
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ from torch import nn
 
 from freqrobust.core.errors import ModelError, SpecError
 from freqrobust.core.text import near_miss
+from freqrobust.data.dataset import ImageData
 from freqrobust.models.logits import check_logits
 from freqrobust.numerics.statistics import mcnemar
 from freqrobust.results.records import NormalizeRecord
@@ -115,6 +116,21 @@ def parse(text: str) -> NormalizationChoice:
             f"(auto, {', '.join(PRESETS)}, or m1,m2,m3/s1,s2,s3 with positive s)"
         )
     return NormalizationChoice(mean, std, "given")
+
+
+def training_normalization(data: ImageData) -> NormalizationChoice:
+    """Mean and standard deviation of every channel over the images."""
+    total = torch.zeros(data.shape[0], dtype=torch.float64)
+    square = torch.zeros_like(total)
+    for images in data.image_batches(1024, torch.device("cpu")):
+        pixels = images.double().transpose(0, 1).flatten(1)
+        total += pixels.sum(dim=1)
+        square += pixels.square().sum(dim=1)
+    count = len(data) * data.shape[1] * data.shape[2]
+    mean = total / count
+    std = (square / count - mean.square()).clamp_min(0).sqrt()
+    std = torch.where(std > 1e-4, std, torch.ones_like(std))  # a channel of one value stays as it is
+    return NormalizationChoice(tuple(mean.tolist()), tuple(std.tolist()), "given")
 
 
 def check_channels(choice: NormalizationChoice, channels: int) -> None:

@@ -28,7 +28,7 @@ from freqrobust.plugins.plugin import Plugin, takes_list, value_text
 from freqrobust.plugins.specs import UNDEFENDED_NAMES, PluginSpec, _list_text, _typed, list_items, parse_params
 from freqrobust.plugins.training import Augmentation, Optimizer, Regularizer, Schedule, TrainingMethod
 
-RESERVED_NAMES = {"attack": {"clean"}, "defense": set(UNDEFENDED_NAMES)}
+RESERVED_NAMES = {"attack": {"clean"}, "defense": set(UNDEFENDED_NAMES), "experiment": {"all"}}
 _FILE = re.compile(r"^(?P<where>.+?\.py):(?P<attr>[A-Za-z_]\w*)(?::(?P<params>.*))?$", re.DOTALL)
 _MODULE = re.compile(r"^(?P<where>[A-Za-z_][\w.]*):(?P<attr>[A-Za-z_]\w*)(?::(?P<params>.*))?$", re.DOTALL)
 

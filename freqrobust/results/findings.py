@@ -21,6 +21,7 @@ class Trend(_Part):
     estimate: float = Field(description="what decides: positive where the statement is true")
     ci95: Interval | None = Field(None, description="its 95 % confidence interval; null where the estimate is exact")
     measure: str = Field(description="what the estimate is, with its unit")
+    unit: Literal["", "%"] = Field("", description="'%' for differences of shares, printed in percentage points")
 
 
 class Measured(_Part):

@@ -15,12 +15,15 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from freqrobust.core.errors import TrainingError
-from freqrobust.core.progress import Progress, Silent
+from freqrobust.core.progress import Progress, Silent, describe, describes
 from freqrobust.numerics import noise
 from freqrobust.plugins.dataset import ImageDataset
 from freqrobust.plugins.training import Batch, StepContext
 from freqrobust.training.plan import TrainingPlan
 from freqrobust.training.workers import Workers
+
+#: Seconds between two updates of the live display, and before the first: each waits for the device.
+_LIVE, _FIRST = 0.5, 0.1
 
 
 class EpochNumbers(NamedTuple):
@@ -68,6 +71,7 @@ class Training:
     Attributes:
         epoch: number of finished epochs.
         step: number of finished optimisation steps.
+        remarks: what the live display shows behind loss and accuracy, such as the latest values of probes.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class Training:
         self.device, self.seed, self.label = device, seed, label
         self.workers = workers or Workers()
         self.epoch = self.step = 0
+        self.remarks: list[str] = []
         parameters = [p for p in model.parameters() if p.is_floating_point()]
         for parameter in parameters:
             parameter.requires_grad_(True)
@@ -132,6 +137,8 @@ class Training:
         order = noise.permutation(len(self.data), seed=self.seed, stream=f"order {self.epoch}")
         zero = torch.zeros((), device=self.device)
         sums, memory = _Sums(zero, zero.clone()), dict[str, Any]()
+        self._describe(progress, None)
+        shown = time.perf_counter() - _LIVE + _FIRST
         for chunk in order.split(plan.batch_size):
             share, counts = workers.share(chunk)
             images, labels, ids = self.data.batch(share, self.device)
@@ -143,7 +150,20 @@ class Training:
                 step = StepContext(ids, self.seed, self.epoch, self.data.classes, replay, memory)
                 self._step(batch, step, len(chunk), counts, sums)
             progress.advance(len(chunk))
+            if time.perf_counter() - shown > _LIVE:
+                self._describe(progress, sums)
+                shown = time.perf_counter()
         return sums
+
+    def _describe(self, progress: Progress, sums: _Sums | None) -> None:
+        """Show loss and accuracy of the epoch so far, of this process, where there is a display that takes them."""
+        if not describes(progress):
+            return
+        parts = [f"{self.label} {self.epoch + 1}/{self.plan.epochs}"]
+        if sums is not None:
+            loss, correct = (torch.stack([sums.loss, sums.correct]) / max(sums.count, 1)).tolist()
+            parts += [f"loss {loss:.3f}", f"acc {correct:.0%}"]
+        describe(progress, [*parts, *self.remarks])
 
     def _step(self, batch: Batch, context: StepContext, total: int, counts: bool, sums: _Sums) -> None:
         """One optimisation step; ``total`` is the number of samples of all processes.

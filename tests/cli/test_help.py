@@ -41,6 +41,8 @@ except SystemExit as ended:
         ["list", "--help"],
         ["analyze", "--help"],
         ["analyze", "heatmap", "--help"],
+        ["reproduce", "--help"],
+        ["reproduce", "--list"],
     ],
     ids=" ".join,
 )

@@ -1,0 +1,151 @@
+"""One ``freqrobust train``: from the options of the command line to checkpoints, a live display and a summary."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from freqrobust.core.text import one_line, print_error
+
+if TYPE_CHECKING:
+    from freqrobust.core.training_config import TrainCommand
+    from freqrobust.experiments.train import TrainingJob, TrainingRun
+    from freqrobust.results.training_record import EpochRecord, Share
+
+
+def execute(config: TrainCommand) -> int:
+    """Train, or finish a training; show what each epoch brings, then a summary.
+
+    Returns:
+        The exit code: 0, or 130 when interrupted.
+
+    Raises:
+        FreqRobustError: bad input, or the training diverged.
+    """
+    from freqrobust.core.files import check_writable
+    from freqrobust.core.progress import Screen
+    from freqrobust.experiments.train import opened
+
+    if config.json_file is not None:
+        check_writable(config.json_file, "--json")
+    with opened(None, config) as job:
+        writes = job.workers.writes
+        screen = Screen(config.quiet or not writes)
+        _announce(config, job, screen)
+        try:
+            with screen:
+                run = job.run(screen)
+        except KeyboardInterrupt:
+            if writes:
+                done = f"after epoch {len(job.epochs)} of {job.setup.plan.epochs}"
+                print_error(f"interrupted {done}; run the same command again to resume from {job.files.folder}")
+            return 130
+        if not writes:
+            return 0
+        if config.json_file is not None:
+            run.record.to_json(config.json_file)
+        if not config.quiet:
+            _summarise(config, run, job)
+    return 0
+
+
+def _announce(config: TrainCommand, job: TrainingJob, screen: Any) -> None:
+    """What is going to be trained, in a few lines."""
+    setup, plan = job.setup, job.setup.plan
+    if config.data is None:
+        screen.say("no --data given: training on the demo's data, handwritten digits of 8 x 8 pixels")
+    shape = "x".join(map(str, setup.data.shape))
+    held_out = len(setup.all_held_out) if setup.all_held_out is not None else 0
+    screen.say(
+        f"data: {setup.data.spec}, {len(setup.data)} images {shape}, {setup.data.classes} classes; {held_out} held out"
+    )
+    parameters = sum(parameter.numel() for parameter in setup.model.network.parameters())
+    screen.say(f"model: {setup.model.arch}, {parameters:,} parameters; normalisation: {setup.model.normalization}")
+    augment = ", ".join(part.spec for part in plan.augment) or "none"
+    screen.say(f"method: {plan.method.spec}; augmentation: {augment}")
+    screen.say(f"optimizer: {plan.optimizer.spec}; schedule: {plan.schedule.spec}")
+    for shift in setup.written["train-shift"]:
+        screen.say(f"training images changed by {shift}")
+    for name, randomised in (("labels", setup.recipe.labels), ("pixels", setup.recipe.pixels)):
+        if randomised != "true":
+            screen.say(f"{name}: {randomised}")
+    screen.say(f"directory: {job.files.folder}")
+    if job.finished is not None:
+        screen.say("this training was finished before; its result is shown")
+        return
+    if any(probe.spec is not None for probe in setup.probes):
+        screen.say("probes after each epoch, in percent: training samples / held-out samples; * is the best so far")
+
+
+def _summarise(config: TrainCommand, run: TrainingRun, job: TrainingJob) -> None:
+    from freqrobust.cli.analyze import render
+    from freqrobust.results.analysis import AnalysisTable
+
+    record, setup = run.record, job.setup
+    best = next((epoch for epoch in record.epochs if epoch.epoch == record.best_epoch), record.epochs[-1])
+    print()
+    print(
+        one_line(
+            f"trained {record.arch} with {setup.plan.method.spec} on {setup.data.spec}: {len(record.epochs)} epochs, "
+            f"{record.train_data.n} images, {_minutes(record.seconds)}"
+        )
+    )
+    if setup.held_out is None:
+        print("no samples are held out, so that the best checkpoint is that of the last epoch")
+    else:
+        print(
+            one_line(
+                f"best epoch: {best.epoch}, chosen by {record.best_probe} on {len(setup.held_out)} held-out images"
+            )
+        )
+    print()
+    table = AnalysisTable(
+        title=f"accuracy after epoch {best.epoch}, with 95 % confidence intervals",
+        columns=["probe", "training samples", "held-out samples", "chance"],
+        rows=_rows(best),
+    )
+    render([table], sys.stdout)
+    for name in ("best.pt", "last.pt", "log.jsonl", "training.json", "curves.png"):
+        if (run.out / name).exists():
+            print(one_line(f"{_FILES[name]}: {run.out / name}"))
+    print(one_line(f"next: {next_command(config, run)}"))
+
+
+_FILES = {
+    "best.pt": "best checkpoint",
+    "last.pt": "last epoch",
+    "log.jsonl": "log",
+    "training.json": "record",
+    "curves.png": "curves",
+}
+
+
+def _rows(best: EpochRecord) -> list[list[str]]:
+    return [
+        [result.name, _share(result.train), _share(result.held_out), f"{100 * result.chance:.1f} %"]
+        for result in best.probes
+    ]
+
+
+def _share(share: Share | None) -> str:
+    if share is None:
+        return "-"
+    low, high = share.ci95
+    return f"{100 * share.accuracy:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _minutes(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s" if whole < 100 else f"{whole // 60}:{whole % 60:02} min"
+
+
+def next_command(config: TrainCommand, run: TrainingRun) -> str:
+    """The command that evaluates the best checkpoint, on the test split where the data has one."""
+    data = str(config.data) if config.data is not None else "digits"
+    has_splits = ":" not in data and "." not in Path(data).name
+    arch = run.record.arch
+    code = ":" in arch and not arch.startswith("torchvision:")
+    parts = ["freqrobust", "eval", "--model", str(run.best), *(["--arch", arch] if code else [])]
+    return f"{shlex.join(parts)} --data {shlex.quote(data) if has_splits else 'TEST_DATA'}"
