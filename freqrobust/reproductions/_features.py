@@ -54,7 +54,7 @@ def random_filters(train: ImageData, filters: int, side: int, seed: int) -> torc
     whitening = vectors @ torch.diag((values + 0.01 * values.max()).rsqrt()) @ vectors.T
     whitened = patches[:filters] @ whitening
     whitened = whitened / whitened.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    return _centred(whitened @ whitening).float().unflatten(1, (train.shape[0], side, side))
+    return _centred(whitened @ whitening).float().view(-1, train.shape[0], side, side)
 
 
 def filter_features(data: ImageData, kernel: torch.Tensor) -> Array:

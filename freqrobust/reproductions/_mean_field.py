@@ -37,7 +37,8 @@ def kernel(difference: Array, h: float) -> Array:
     for copy in range(-_COPIES, _COPIES + 1):
         squared = np.square(difference + 2 * np.pi * copy)
         total += (1 / h**2 - squared / h**4) * np.exp(-squared / (2 * h**2))
-    return total * (h / np.sqrt(8 * np.pi))
+    result: Array = total * (h / np.sqrt(8 * np.pi))
+    return result
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ def descend(
         steps: number of steps.
         amplitude: of each sine.
     """
-    x = np.arange(points) * (2 * np.pi / points)
-    w = x.copy()
+    x: Array = np.asarray(np.arange(points) * (2 * np.pi / points), dtype=np.float64)
+    w: Array = x.copy()
     waves = np.sin(np.outer(frequencies, x))
     start, _ = _features(x, w, h)
     target = start.mean(axis=1) + amplitude * waves.sum(axis=0)
@@ -85,7 +86,7 @@ def descend(
         residual = features.mean(axis=1) - target
         errors[:, number] = np.abs(waves @ residual) * (2 / points) / amplitude
         w = w - step * (slopes.T @ residual) * (2 * np.pi / points)
-    return Descent(np.arange(steps + 1) * step, errors)
+    return Descent(np.asarray(np.arange(steps + 1) * step, dtype=np.float64), errors)
 
 
 def _features(x: Array, w: Array, h: float) -> tuple[Array, Array]:

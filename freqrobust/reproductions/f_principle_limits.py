@@ -60,8 +60,8 @@ class FPrincipleLimits(Experiment):
                 )
             )
             findings.curves += _decrease(f"h = {h:g}, 2/h = {2 / h:g}", frequencies, descent.times, descent.errors)
-        k = np.linspace(0, 12, 241)
-        findings.curves = [_rates(k, h) for h, *_ in (ABOVE, BELOW)] + findings.curves
+        axis = np.linspace(0, 12, 241)
+        findings.curves = [_rates(axis, h) for h, *_ in (ABOVE, BELOW)] + findings.curves
         findings.trends.append(
             judged(
                 "The error of each frequency decreases as the eigenvalue of the kernel predicts.",
