@@ -124,8 +124,9 @@ def solve(kernel: Kernel, targets: Array, labels: NDArray[np.int64], halvings: i
     fits = Fits(exact, ridged)
     for halving in range(halvings, 0, -1):
         size = len(order) // 2**halving
-        smaller = np.arange(size)
-        fits.curve.append((size, _test_error(whole.part(smaller), wanted[smaller], labels)))
+        if size > 1:
+            smaller = np.arange(size)
+            fits.curve.append((size, _test_error(whole.part(smaller), wanted[smaller], labels)))
     fits.curve.append((len(order), float(1 - exact.test.mean())))
     permuted = [wanted[generator.permutation(len(order))] for _ in range(PERMUTATIONS)]
     norms = np.square(interpolate(whole.train, np.concatenate(permuted, axis=1)).norms).reshape(PERMUTATIONS, -1)

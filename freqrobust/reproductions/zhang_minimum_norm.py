@@ -34,8 +34,8 @@ class ZhangMinimumNorm(Experiment):
         from freqrobust.results.analysis import AnalysisTable
         from freqrobust.results.findings import Curve, Findings, Measured
 
-        n, fitted, tuned = bench.pick(digits=(500, 40, 500), cpu=(4000, 1000, 2000), paper=(50_000, 1000, 10_000))
-        filters, side = bench.pick(digits=(96, 3), cpu=(1024, 6), paper=(32_000, 6))
+        n, fitted, tuned = bench.pick(digits=(500, 40, 500), cpu=(2000, 1000, 1000), paper=(50_000, 1000, 10_000))
+        filters, side = bench.pick(digits=(96, 3), cpu=(512, 6), paper=(32_000, 6))
         train, test = bench.train.limit(n, bench.seed), bench.test
         targets, labels = one_vs_all(train.labels.numpy(), train.classes), test.labels.numpy()
         raw, raw_test = standardized(pixels(train), pixels(test))

@@ -40,7 +40,7 @@ class ZhangRandomization(Experiment):
             digits=(0.0, 0.5, 1.0), cpu=(0.0, 0.25, 0.5, 0.75, 1.0), paper=tuple(k / 10 for k in range(11))
         )
         recipe = Recipe(
-            epochs=bench.pick(digits=40, cpu=35, paper=100),
+            epochs=bench.pick(digits=35, cpu=35, paper=100),
             batch_size=batch,
             augment=[],
             optimizer="sgd:lr=0.1,momentum=0.9",
