@@ -95,7 +95,8 @@ class ZhangRandomization(Experiment):
             "normalised by mean and standard deviation of the training images.",
             f"Published is the time to a small training loss; here it is the epoch after which {FITTED:.0%} of the training "
             "images are correct.",
-            "Intervals are over images for these networks, which were trained once each.",
+            "Intervals are over images for these networks, which were trained once each. They do not contain the differences "
+            "between trainings, which can amount to a few epochs.",
         ]
         return findings
 
