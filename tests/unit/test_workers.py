@@ -22,6 +22,8 @@ SCRIPT = Path(several_processes.__file__)
     [
         ("natural", 100, 2),
         ("madry:eps=0.1,steps=2", 100, 2),
+        ("mart:eps=0.1,steps=2", 100, 2),  # two forward passes before the backward pass
+        ("free:eps=0.1,replays=2", 96, 2),
         ("natural", 97, 3),  # a last batch of one sample
     ],
 )
