@@ -33,6 +33,8 @@ RECIPE = {
     [
         ("natural", 100, 2, {}),
         ("madry:eps=0.1,steps=2", 100, 2, {}),
+        ("mart:eps=0.1,steps=2", 100, 2, {}),  # two forward passes before the backward pass
+        ("free:eps=0.1,replays=2", 96, 2, {}),
         ("natural", 97, 3, {}),  # a last batch of one sample
         ("natural", 100, 2, RECIPE),
     ],
