@@ -15,7 +15,14 @@ TOLERANCE = 1e-12
 #: Points of a segment that are evaluated together.
 CHUNK = 1024
 
-_RELUS: tuple[Callable[..., Any], ...] = (F.relu, F.relu_, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_)
+_RELUS: tuple[Callable[..., Any], ...] = (
+    F.relu,
+    F.relu_,
+    torch.relu,
+    torch.relu_,
+    torch.Tensor.relu,
+    torch.Tensor.relu_,
+)
 
 
 class _ReluInputs(TorchFunctionMode):

@@ -9,7 +9,6 @@ from freqrobust.experiments.experiment import Experiment
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import torch
     from torch import nn
 
     from freqrobust.experiments.bench import Bench

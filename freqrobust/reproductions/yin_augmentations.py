@@ -62,9 +62,16 @@ class YinAugmentations(Experiment):
             if name != "natural" and line is not None:
                 low, high = line.slope_ci95
                 slope = f"{100 * line.slope:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-                measured.append(Measured(name=f"{name}: energy slope", value=line.slope, ci95=line.slope_ci95, unit="%"))
+                measured.append(
+                    Measured(name=f"{name}: energy slope", value=line.slope, ci95=line.slope_ci95, unit="%")
+                )
             rows.append(
-                [name, f"{100 * (1 - result.clean_accuracy):.1f}", *(f"{100 * value:.1f}" for value in means.values()), slope]
+                [
+                    name,
+                    f"{100 * (1 - result.clean_accuracy):.1f}",
+                    *(f"{100 * value:.1f}" for value in means.values()),
+                    slope,
+                ]
             )
         for name in ("Gaussian", "adversarial"):
             gains = {key: by_image["natural", key] - by_image[name, key] for key in bands}
@@ -188,7 +195,5 @@ def _points(result: EnergyResult, name: str) -> list[Any]:
     if result.line is not None:
         ends = [points[0][0], points[-1][0]]
         heights = [100 * result.line.intercept + result.line.slope * end for end in ends]
-        curves.append(
-            Curve(label=f"{name}: slope {100 * result.line.slope:+.0f} points", x=ends, y=heights, **labels)
-        )
+        curves.append(Curve(label=f"{name}: slope {100 * result.line.slope:+.0f} points", x=ends, y=heights, **labels))
     return curves

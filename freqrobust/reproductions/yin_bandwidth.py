@@ -30,7 +30,11 @@ class YinBandwidth(Experiment):
 
         side = min(bench.test.shape[1:])
         norm = 2 * wave_norm(side, side)  # 8 at 32 pixels, as published
-        bandwidths = BANDWIDTHS if side == 32 else tuple(sorted({min(max(3, round(b * side / 32) | 1), (side - 2) | 1) for b in BANDWIDTHS}))
+        bandwidths = (
+            BANDWIDTHS
+            if side == 32
+            else tuple(sorted({min(max(3, round(b * side / 32) | 1), (side - 2) | 1) for b in BANDWIDTHS}))
+        )
         specs = {
             (kind, bandwidth): noise_spec(kind, bandwidth, side, norm)
             for kind in ("low-pass", "high-pass")
@@ -76,7 +80,9 @@ class YinBandwidth(Experiment):
             )
         return Findings(
             measured=[
-                Measured(name=f"{name}: clean", value=float(one.mean()), ci95=wilson(int(one.sum()), len(one)), unit="%")
+                Measured(
+                    name=f"{name}: clean", value=float(one.mean()), ci95=wilson(int(one.sum()), len(one)), unit="%"
+                )
                 for name, one in clean.items()
             ],
             tables=[

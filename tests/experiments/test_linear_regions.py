@@ -7,10 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from freqrobust.experiments.reproduce import reproduce
 from freqrobust.models.architectures import SmallCNN
 from freqrobust.reproductions._regions import crossings, regions_crossed, relu_inputs
-from freqrobust.results.findings import Findings
 
 
 def linear(weight: list[list[float]], bias: list[float]) -> nn.Linear:
