@@ -23,8 +23,14 @@ class _FrequencyFilter(Attack):
         "circle", description="circle: Euclidean distance from DC; square: largest coordinate"
     )
     clip: bool = Field(False, description="clip the result to [0, 1]")
+    rescale: Literal["none", "max"] = Field(
+        "none", description="max: divide each image by its largest value, as in the code of Wang et al."
+    )
 
     def _finish(self, images: torch.Tensor) -> torch.Tensor:
+        from freqrobust.numerics.frequency import over_maximum
+
+        images = over_maximum(images) if self.rescale == "max" else images
         return images.clamp(0, 1) if self.clip else images
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from freqrobust.attacks.gradient.iterative import IterativeGradientAttack
 
 if TYPE_CHECKING:
-    from freqrobust.attacks.gradient.regions import Space
+    from freqrobust.attacks.gradient.regions import Ball
 
 #: Share of the pixels that an L1 step changes.
 SPARSITY = 0.02
@@ -43,7 +43,7 @@ class PGD(IterativeGradientAttack):
         sparsity = self.sparsity if self.sparsity is not None or self.norm != "l1" else SPARSITY
         return {**super().resolved_params(), "sparsity": sparsity}
 
-    def space(self) -> Space:
+    def space(self) -> Ball:
         """The eps-ball, within [0, 1]."""
         from freqrobust.attacks.gradient.regions import Ball
 

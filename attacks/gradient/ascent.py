@@ -160,6 +160,27 @@ def ascend_until_adversarial(
     return result, adversarial
 
 
+def ascend(
+    model: nn.Module,
+    start: torch.Tensor,
+    origin: torch.Tensor,
+    labels: torch.Tensor,
+    targets: torch.Tensor | None,
+    ascent: Ascent,
+) -> torch.Tensor:
+    """Ascend from the points ``start``; the example after the last step, with one forward and backward pass per step.
+
+    This is what adversarial training needs: the loss of the last example is not computed, as the training step does so.
+    """
+    stepper = ascent.stepper(ascent.space.region(origin), ascent.steps)
+    point, x = start, stepper.region.image(start)
+    for _ in range(ascent.steps):
+        _, values, gradient = loss_and_gradient(model, x, labels, targets, ascent.loss, ascent.eot)
+        point = stepper.step(point, values, gradient)
+        x = stepper.region.image(point)
+    return x
+
+
 def ascend_to_maximum(
     model: nn.Module,
     start: torch.Tensor,

@@ -67,7 +67,7 @@ class Ball:
     sparsity: float = 0.0
     eight_bit: bool = False
 
-    def region(self, origin: torch.Tensor) -> Region:
+    def region(self, origin: torch.Tensor) -> BallRegion:
         if self.norm == "linf":
             return BallRegion(self, origin, (origin - self.eps).clamp_(0, 1), (origin + self.eps).clamp_(0, 1))
         return BallRegion(self, origin)

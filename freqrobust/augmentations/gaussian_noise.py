@@ -9,7 +9,7 @@ from freqrobust.plugins.training import Augmentation, Batch, StepContext
 
 
 class GaussianNoise(Augmentation):
-    """Add Gaussian noise, new in every epoch.  (Cohen et al. 2019, sec. 3.3; Yin et al. 2019 with ``random=true``)"""
+    """Add Gaussian noise, new in every epoch.  (Cohen et al. 2019, sec. 3.3; Yin et al. 2019 with random=true)"""
 
     sigma: Number = Field(0.1, gt=0, description="standard deviation of the noise, with pixels in [0, 1]")
     random: bool = Field(False, description="draw the standard deviation of each image uniformly from [0, sigma]")

@@ -10,7 +10,7 @@ from freqrobust.plugins.training import Augmentation, Batch, StepContext
 
 
 class Mixup(Augmentation):
-    """Mix two images of the batch and their labels, ``t x_i + (1 - t) x_j`` with t ~ Beta(alpha, alpha).  (Zhang et al. 2018, sec. 2)
+    """Mix two images of the batch and their labels, t x_i + (1 - t) x_j with t ~ Beta(alpha, alpha).  (Zhang et al. 2018, sec. 2)
 
     Every image gets a partner by a random permutation of the batch, or of the share of the batch that the process has.
     """

@@ -7,6 +7,7 @@ from typing import Any
 
 from freqrobust.core.errors import SpecError
 from freqrobust.core.text import near_miss, one_line
+from freqrobust.experiments.experiment import experiments
 from freqrobust.harness.analysis import analyses
 from freqrobust.plugins.help import field_default, field_type
 from freqrobust.plugins.plugin import Plugin
@@ -24,10 +25,9 @@ from freqrobust.plugins.registry import (
 )
 from freqrobust.results.reporter import reports
 
-_TRAINING = (methods, augmentations, regularizers, optimizers, schedules)
-KINDS: dict[str, Registry[Any]] = {
-    registry.plural: registry for registry in (attacks, certificates, criteria, defenses, reports, analyses, *_TRAINING)
-}
+EVALUATION = (attacks, certificates, criteria, defenses, reports, analyses)
+TRAINING = (methods, augmentations, regularizers, optimizers, schedules, experiments)
+KINDS: dict[str, Registry[Any]] = {registry.plural: registry for registry in (*EVALUATION, *TRAINING)}
 
 
 def print_lists(what: str | None) -> None:
@@ -84,6 +84,8 @@ def _print_class(console: Any, name: str, cls: type[Plugin], _: str, origin: str
     from rich.text import Text
 
     about = one_line((cls.__doc__ or "").strip().split("\n\n")[0])
+    source = getattr(cls, "source", "")  # of an experiment
+    about = f"{about}  ({source})" if source else about
     console.print(Padding(Text.assemble((name, "bold"), f"  {about}  ", (origin, "dim")), (0, 0, 0, 2)))
     if not cls.model_fields:
         return

@@ -212,7 +212,8 @@ def list_(
         str | None,
         typer.Argument(
             help="What to list: attacks, certificates, criteria, defenses, reports, analyses, methods, augmentations, "
-            "regularizers, optimizers, schedules, recipes, suites, models, archs or datasets. Default: all of them.",
+            "regularizers, optimizers, schedules, experiments, recipes, suites, models, archs or datasets. "
+            "Default: all of them.",
             metavar="[WHAT]",
         ),
     ] = None,

@@ -172,51 +172,63 @@ class Bench:
             seed,
             self.device.type,
             torch.__version__,
+            code_hash(["freqrobust.training.loop"]),
         ]
-        key = identity([*content, code_hash(["freqrobust.training.loop"])])
-        path = self.cache_dir / "experiments" / f"{key}.pt" if self.cache_dir is not None else None
+
+        def train() -> dict[str, Any]:
+            start = time.perf_counter()
+            epochs: list[EpochNumbers] = []
+            watched: list[dict[str, Any]] = [watch(model.eval())] if watch is not None else []
+
+            def each_epoch(network: nn.Module, numbers: EpochNumbers) -> None:
+                epochs.append(numbers)
+                if watch is not None:
+                    watched.append(watch(network))
+
+            trained = fit(
+                model,
+                data,
+                training_plan,
+                device=self.device,
+                seed=seed,
+                progress=_Epochs(self.progress),
+                label=name,
+                each_epoch=each_epoch,
+            )
+            self.progress.end(
+                f"{name}: {_count(len(epochs), 'epoch')} in {time.perf_counter() - start:.1f} s, accuracy on training "
+                f"batches {epochs[-1].accuracy:.1%}"
+            )
+            return {"model": trained.state_dict(), "epochs": [tuple(e) for e in epochs], "watched": watched}
+
+        saved = self.kept(name, content, train)
+        model.load_state_dict(saved["model"])
+        model.eval().requires_grad_(False)
+        return Fitted(model, [EpochNumbers(*row) for row in saved["epochs"]], saved["watched"])
+
+    def kept(self, name: str, content: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What ``make`` returns, from the cache where it was made before from the same content.
+
+        Args:
+            name: names it in the progress.
+            content: JSON-like; everything that the result depends on, also the code (:func:`code_hash`).
+            make: returns tensors, numbers and texts, in dicts, lists and tuples.
+        """
+        path = self.cache_dir / "experiments" / f"{identity(content)}.pt" if self.cache_dir is not None else None
         if path is not None and path.exists():
             with contextlib.suppress(Exception):  # a damaged file is replaced
-                saved = torch.load(path, map_location=self.device, weights_only=True)
-                model.load_state_dict(saved["model"])
-                model.eval().requires_grad_(False)
-                self.progress.say(f"{name}: trained before, taken from the cache")
-                return Fitted(model, [EpochNumbers(*row) for row in saved["epochs"]], saved["watched"])
-        start = time.perf_counter()
-        epochs: list[EpochNumbers] = []
-        watched: list[dict[str, Any]] = [watch(model.eval())] if watch is not None else []
-
-        def each_epoch(network: nn.Module, numbers: EpochNumbers) -> None:
-            epochs.append(numbers)
-            if watch is not None:
-                watched.append(watch(network))
-
-        trained = fit(
-            model,
-            data,
-            training_plan,
-            device=self.device,
-            seed=seed,
-            progress=_Epochs(self.progress),
-            label=name,
-            each_epoch=each_epoch,
-        )
-        assert isinstance(trained, Classifier)
-        self.progress.end(
-            f"{name}: {_count(len(epochs), 'epoch')} in {time.perf_counter() - start:.1f} s, accuracy on training batches "
-            f"{epochs[-1].accuracy:.1%}"
-        )
+                saved: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+                self.progress.say(f"{name}: taken from the cache")
+                return saved
+        made = make()
         if path is not None:
-            self._keep(path, {"model": trained.state_dict(), "epochs": [tuple(e) for e in epochs], "watched": watched})
-        return Fitted(trained, epochs, watched)
-
-    def _keep(self, path: Path, content: dict[str, Any]) -> None:
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        try:
-            write_atomically(path, buffer.getvalue())
-        except JournalError as error:
-            self.progress.say(f"warning: {error}")
+            buffer = io.BytesIO()
+            torch.save(made, buffer)
+            try:
+                write_atomically(path, buffer.getvalue())
+            except JournalError as error:
+                self.progress.say(f"warning: {error}")
+        return made
 
     def correct(self, model: nn.Module, data: ImageData, spec: str | None = None) -> NDArray[np.bool_]:
         """Which samples are correct after an attack or a shift, by its spec, ``(n,)``; None for the clean images."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from freqrobust.core.progress import fitted
+from collections import Counter
+from collections.abc import Sequence
+
+from freqrobust.core.text import one_line
 from freqrobust.results.training_record import EpochRecord, ProbeResult
 
 #: Longest line that a terminal of 80 columns shows without a break.
@@ -12,32 +15,48 @@ WIDTH = 79
 def epoch_line(record: EpochRecord, epochs: int, width: int = WIDTH) -> str:
     """One epoch in at most ``width`` characters; what does not fit is left out, the least important first.
 
-    Probes are shown in percent on the training and the held-out samples, ``clean 71/64``, clean and adversarial ones
-    before shifts; a star marks the best epoch so far.
+    Probes are shown in percent on the training and the held-out samples, ``clean 71/64``; a star marks the best epoch so
+    far. The clean images and adversarial probes are the most important; of a sweep, the first value is more important
+    than the others; the seconds are the least important.
     """
     star = "*" if record.best else ""
-    start = f"epoch {record.epoch:{len(str(epochs))}}/{epochs}{star}: loss {record.loss:.3f}"
-    parts = [start, *(_pair(result) for result in _by_importance(record.probes))]
+    parts = {0: f"epoch {record.epoch}/{epochs}{star}: loss {record.loss:.3f}"}
+    offered = {1 + record.probes.index(result): _pair(result) for result in _by_importance(record.probes)}
     if not record.probes:
-        parts.append(f"accuracy on training batches {record.accuracy:.1%}")
-    whole = ", ".join([*parts, _duration(record.seconds + record.probe_seconds)])
-    return whole if len(whole) <= width else fitted(parts, width)
+        offered[1] = f"accuracy on training batches {record.accuracy:.1%}"
+    offered[len(record.probes) + 2] = _duration(record.seconds + record.probe_seconds)
+    for position, text in offered.items():
+        if len(_joined({**parts, position: text})) <= width:
+            parts[position] = text
+    return _joined(parts)[:width]
 
 
-def live_parts(records: list[EpochRecord]) -> list[str]:
+def _joined(parts: dict[int, str]) -> str:
+    return one_line(", ".join(text for _, text in sorted(parts.items())))
+
+
+def live_parts(records: Sequence[EpochRecord]) -> list[str]:
     """The latest value of every probe in percent, ``lfc 41``, for the live display, the most important first.
 
-    Each is on the held-out samples, or where there are none on the training samples.
+    Each is on the held-out samples, or where there are none on the training samples. The accuracy on training batches is
+    beside them, so that adversarial probes and shifts come before the clean images.
     """
     latest = {result.name: result for record in records for result in record.probes}
     shown = _by_importance(list(latest.values()))
-    return [f"{result.label} {100 * result.shown.accuracy:.0f}" for result in [*shown[1:], *shown[:1]]]
+    shown.sort(key=lambda result: result.kind == "clean")
+    return [f"{result.label} {100 * result.shown.accuracy:.0f}" for result in shown]
 
 
-def _by_importance(results: list[ProbeResult]) -> list[ProbeResult]:
-    """Clean, adversarial, shifts; otherwise as they were given."""
+def _by_importance(results: Sequence[ProbeResult]) -> list[ProbeResult]:
+    """Clean, adversarial, shifts; of those the first of each attack before the second of any."""
     order = {"clean": 0, "adversarial": 1, "shift": 2}
-    return sorted(results, key=lambda result: order[result.kind])
+    seen: Counter[str] = Counter()
+    ranks = []
+    for position, result in enumerate(results):
+        attack = result.name.partition(":")[0]
+        ranks.append((order[result.kind], seen[attack], position))
+        seen[attack] += 1
+    return [results[position] for *_, position in sorted(ranks)]
 
 
 def _pair(result: ProbeResult) -> str:

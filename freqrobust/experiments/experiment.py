@@ -27,10 +27,10 @@ class Experiment(Plugin):
         raise PluginError(f"{type(self).__name__} does not implement run()")
 
     def draw(self, findings: Findings) -> Figure | None:
-        """A picture of the findings; by default the curves, a panel each."""
-        from freqrobust.experiments.pictures import draw_curves
+        """A picture of the findings; by default the curves, a panel for each title, or else the measured values."""
+        from freqrobust.experiments.pictures import draw_curves, draw_measured
 
-        return draw_curves(findings.curves)
+        return draw_curves(findings.curves) or draw_measured(findings.measured)
 
 
 experiments = Registry("experiment", "freqrobust.experiments", Experiment, "run")

@@ -65,7 +65,7 @@ class Log:
             except ValidationError as error:
                 raise JournalError(
                     f"{self.path}, line {number}: expected the record of an epoch as JSON, but {_problem(error)}; "
-                    f"give another --out, or remove the file to start anew"
+                    f"give another --out"
                 ) from error
         return found
 

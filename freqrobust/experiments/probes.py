@@ -142,7 +142,7 @@ def _labelled(probes: list[Probe]) -> list[Probe]:
         differing = [key for key in type(plugin).model_fields if len({value_text(other, key) for other in same}) > 1]
         values = ",".join(value_text(plugin, key) for key in differing)
         short = probe.spec.name.rpartition(":")[2][:_NAME]
-        labelled.append(replace(probe, label=f"{short} {values}" if values else short))
+        labelled.append(replace(probe, label=f"{short}:{values}" if values else short))
     labels = [probe.label for probe in labelled]
     return [p if labels.count(p.label) == 1 else replace(p, label=p.name) for p in labelled]
 

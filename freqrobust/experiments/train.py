@@ -18,6 +18,7 @@ from freqrobust.core.progress import Progress, Silent, as_progress
 from freqrobust.core.training_config import TrainConfig
 from freqrobust.core.version import __version__
 from freqrobust.experiments.epoch_lines import epoch_line, live_parts
+from freqrobust.experiments.overfitting import catastrophic_overfitting, overfitting_notes
 from freqrobust.experiments.probes import how_best, is_best, measure_probes
 from freqrobust.experiments.tensorboard import Events, can_write
 from freqrobust.experiments.training_curves import draw
@@ -161,9 +162,7 @@ class TrainingJob:
                 training.remarks = live_parts(self.epochs)
                 numbers = self._trained_epoch(training, progress)
                 if self.workers.writes:
-                    self._keep(training, numbers, progress)
-                    if board is not None:
-                        board.add(self.epochs[-1])
+                    self._keep(training, numbers, progress, board)
         finally:
             if board is not None:
                 board.close()
@@ -196,10 +195,10 @@ class TrainingJob:
             )
             raise TrainingError(f"{error}; {kept}") from error
 
-    def _keep(self, training: Training, numbers: EpochNumbers, progress: Progress) -> None:
+    def _keep(self, training: Training, numbers: EpochNumbers, progress: Progress, board: Events | None) -> None:
         """Measure the probes after an epoch, and write what a later command needs to continue.
 
-        The log comes first and ``last.pt`` last: what a process that is killed in between has written belongs to an epoch
+        The log and the events come first and ``last.pt`` last: what a process that is killed in between has written belongs to an epoch
         that is repeated with the same result.
         """
         setup, files = self.setup, self.files
@@ -223,6 +222,8 @@ class TrainingJob:
         )
         try:
             files.log.append(record)
+            if board is not None:
+                board.add(record)
             if record.best:
                 network = training.evaluated
                 assert isinstance(network, Classifier)
@@ -232,6 +233,9 @@ class TrainingJob:
             raise JournalError(f"{error}; the same command resumes after epoch {len(self.epochs)}") from error
         self.epochs.append(record)
         progress.end(epoch_line(record, setup.plan.epochs))
+        overfitting = catastrophic_overfitting(self.epochs, setup.plan.method.plugin)
+        if overfitting is not None:
+            progress.say(f"warning: {overfitting}; best.pt is of epoch {best_epoch(self.epochs)}")
 
     def _about(self, record: EpochRecord) -> dict[str, Any]:
         """What the checkpoint of an epoch says about its training."""
@@ -266,7 +270,7 @@ class TrainingJob:
             best_probe=setup.best.name,
             best_epoch=best_epoch(self.epochs),
             seconds=round(sum(epoch.seconds + epoch.probe_seconds for epoch in self.epochs), 1),
-            notes=[how_best(setup.best, measured)],
+            notes=[how_best(setup.best, measured), *overfitting_notes(self.epochs, setup.plan.method.plugin)],
         )
 
     def _finish(self) -> None:

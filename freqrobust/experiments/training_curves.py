@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from freqrobust.results.figures import COLOURS, COLUMN, LINES, MARKERS, figure, wrapped
@@ -32,14 +33,14 @@ def draw(records: Sequence[EpochRecord]) -> Figure:
     """
     if not records:
         raise ValueError("there is no epoch to draw")
-    panels = [_loss, _clean]
+    panels: list[Callable[[Axes, Sequence[EpochRecord]], None]] = [_loss, _clean]
     fullest = max(records, key=lambda record: len(record.probes))
     others = list(dict.fromkeys(r.name for record in [fullest, *records] for r in record.probes if r.kind != "clean"))
     held_out = any(r.held_out is not None for record in records for r in record.probes)
     if others and held_out:
-        panels.append(lambda axes, rows: _probes(axes, rows, others, "probes on held-out samples", _held_out))
+        panels.append(partial(_probes, names=others, title="probes on held-out samples", part=_held_out))
     if others:
-        panels.append(lambda axes, rows: _probes(axes, rows, others, "probes on training samples", _train))
+        panels.append(partial(_probes, names=others, title="probes on training samples", part=_train))
     rows = -(-len(panels) // 2)
     below = -(-len(others) // _COLUMNS) * 0.13
     drawn = figure(1.75 * rows + below, 2 * COLUMN)

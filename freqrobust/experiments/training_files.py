@@ -80,16 +80,16 @@ class TrainingFiles:
         """
         check_writable(self.run, "--out")
         known = self._known()
-        if known is not None and self.last.exists():
-            differing = differences(known, self.identity)
-            if differing:
-                more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
-                raise JournalError(
-                    f"{self.folder} contains another run: {'; '.join(differing[:3])}{more}; give another --out"
-                )
-        elif self.last.exists():
+        present = [path.name for path in (self.record, self.last, self.best) if path.exists()]
+        if present and known is None:
             raise JournalError(
-                f"{self.folder} contains {self.last.name}, but no {self.run.name} that names its run; give another --out"
+                f"{self.folder} contains {present[0]}, but no {self.run.name} that names its run; give another --out"
+            )
+        differing = differences(known, self.identity) if present and known is not None else []
+        if differing:
+            more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+            raise JournalError(
+                f"{self.folder} contains another run: {'; '.join(differing[:3])}{more}; give another --out"
             )
         for left in self.folder.glob(".freqrobust-*"):  # of a process that was killed while it wrote
             left.unlink(missing_ok=True)
@@ -121,7 +121,7 @@ class TrainingFiles:
         Raises:
             JournalError: the record is damaged.
         """
-        if not (self.record.exists() and self.last.exists()):
+        if not self.record.exists():
             return None
         try:
             return TrainingRecord.from_json(self.record)

@@ -146,7 +146,7 @@ def prepare_setup(model: nn.Module | None, config: TrainConfig, device: torch.de
         device=device,
         data=data,
         train=replace(train, classes=outputs),
-        probed=changed.limit(recipe.probe_samples, config.seed),
+        probed=changed.take(stratified(part.labels, recipe.probe_samples, config.seed)),
         held_out=held_out.limit(recipe.probe_samples, config.seed) if held_out is not None else None,
         all_held_out=held_out,
         model=classifier.to(device),

@@ -98,6 +98,67 @@ def cifar_resnet18(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
     return CifarResNet([2, 2, 2, 2], [64, 128, 256, 512], projection_shortcut, num_classes, in_channels)
 
 
+class PreActivationBlock(nn.Module):
+    """Norm, ReLU and a 3x3 convolution, twice, and a shortcut around them (He et al. 2016b, fig. 1 b)."""
+
+    def __init__(self, in_planes: int, planes: int, stride: int, norm: bool) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(in_planes) if norm else nn.Identity()
+        self.conv1 = nn.Conv2d(in_planes, planes, 3, stride=stride, padding=1, bias=not norm)
+        self.bn2 = nn.BatchNorm2d(planes) if norm else nn.Identity()
+        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=not norm)
+        same = stride == 1 and in_planes == planes
+        self.shortcut = nn.Identity() if same else OptionAShortcut(in_planes, planes, stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.conv1(F.relu(self.bn1(x)))
+        added: torch.Tensor = self.conv2(F.relu(self.bn2(out))) + self.shortcut(x)
+        return added
+
+
+class PreActivationResNet(nn.Module):
+    """Pre-activation ResNet for small images: three stages of ``n`` blocks, ``6 n + 2`` layers (He et al. 2016b).
+
+    Without batch norm the convolutions have biases, and the second convolution of each block is zero at first, so that
+    every block starts as its shortcut: otherwise the variance of the features would double with every block.
+    """
+
+    def __init__(self, n: int, num_classes: int = 10, in_channels: int = 3, norm: bool = True) -> None:
+        super().__init__()
+        widths = (16, 32, 64)
+        planes = widths[0]
+        self.conv1 = nn.Conv2d(in_channels, planes, 3, padding=1, bias=not norm)
+        for number, width in enumerate(widths):
+            blocks = []
+            for block in range(n):
+                blocks.append(PreActivationBlock(planes, width, 2 if number > 0 and block == 0 else 1, norm))
+                planes = width
+            setattr(self, f"layer{number + 1}", nn.Sequential(*blocks))
+        self.bn = nn.BatchNorm2d(planes) if norm else nn.Identity()
+        self.linear = nn.Linear(planes, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for module in [] if norm else list(self.modules()):
+            if isinstance(module, PreActivationBlock):
+                nn.init.zeros_(module.conv2.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv1(x)
+        for number in (1, 2, 3):
+            x = getattr(self, f"layer{number}")(x)
+        x = F.relu(self.bn(x))
+        logits: torch.Tensor = self.linear(x.mean(dim=(2, 3)))
+        return logits
+
+
+def preact_resnet32(num_classes: int = 10, in_channels: int = 3, norm: bool = True) -> nn.Module:
+    """Pre-activation ResNet-32 for CIFAR, as in the public code of Wang et al. (CVPR 2020), with or without batch norm."""
+    return PreActivationResNet(5, num_classes, in_channels, norm)
+
+
 class SmallCNN(nn.Module):
     """Two convolutions with batch norm and a linear layer: the network of the embedded demo, for any size."""
 
@@ -148,6 +209,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             for depth in (20, 32, 44, 56, 110)
         ),
         Architecture("cifar_resnet18", cifar_resnet18, "CIFAR ResNet-18 with a 3x3 stem (Wang et al. 2020)"),
+        Architecture("preact_resnet32", preact_resnet32, "CIFAR pre-activation ResNet-32 (public code of Wang et al.)"),
         Architecture("small_cnn", SmallCNN, "two convolutions with batch norm, any image size"),
     ]
 }

@@ -15,6 +15,8 @@ from typing import Literal
 import torch
 
 Shape = Literal["circle", "square"]
+#: Largest pixel value that rounding may leave of a filtered image in [0, 1].
+NEGLIGIBLE = 1e-5
 #: Side and L2 norm per channel of the two Fourier heat maps of Yin et al. 2019: CIFAR-10 (fig. 4), ImageNet (fig. 3).
 _PUBLISHED = ((32, 4.0), (224, 15.7))
 
@@ -68,6 +70,15 @@ def low_pass(images: torch.Tensor, radius: float, shape: Shape = "circle") -> to
 def high_pass(images: torch.Tensor, radius: float, shape: Shape = "circle") -> torch.Tensor:
     """The high-frequency component (HFC) of ``images (..., H, W)``: distances ``>= radius``."""
     return images if radius <= 0 else band_pass(images, radius, float("inf"), shape)
+
+
+def over_maximum(images: torch.Tensor) -> torch.Tensor:
+    """``images (N, C, H, W)``, each divided by the largest value over its channels and pixels.
+
+    The images of which no value exceeds ``NEGLIGIBLE`` stay as they are: filters leave no more than rounding there.
+    """
+    largest = images.amax(dim=(-3, -2, -1), keepdim=True)
+    return images / torch.where(largest > NEGLIGIBLE, largest, torch.ones_like(largest))
 
 
 def directions(height: int, width: int) -> list[tuple[int, int]]:

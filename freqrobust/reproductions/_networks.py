@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+from freqrobust.core.errors import SpecError
+from freqrobust.core.text import near_miss
 from freqrobust.models.architectures import ARCHITECTURES
 
 if TYPE_CHECKING:
@@ -17,18 +20,35 @@ if TYPE_CHECKING:
 NAMES = {"digits": "small_cnn", "cpu": "resnet8", "paper": "cifar_resnet18"}
 
 
-def classifier(bench: Bench, *, norm: bool = True, dropout: float = 0.0) -> Callable[[], nn.Module]:
+def architecture(bench: Bench, arch: str = "auto") -> str:
+    """The name of an architecture; ``auto`` is that of the scale.
+
+    Raises:
+        SpecError: there is none of that name.
+    """
+    if arch != "auto" and arch not in ARCHITECTURES:
+        known = ["auto", *ARCHITECTURES]
+        raise SpecError(f"unknown architecture {arch!r}{near_miss(arch, known)} ({', '.join(known)})")
+    return NAMES[bench.scale] if arch == "auto" else arch
+
+
+def classifier(
+    bench: Bench, *, norm: bool = True, dropout: float = 0.0, arch: str = "auto"
+) -> Callable[[], nn.Module]:
     """A builder of the network of this scale, for the images and classes of the training data.
 
     Args:
         bench: the scale and the data.
         norm: with batch norm; without it, convolutions have a bias instead.
         dropout: share of the features before the last layer that are set to zero in training.
+        arch: a name from ``freqrobust list archs``; ``auto`` depends on the scale.
     """
     classes, channels = bench.train.classes, bench.train.shape[0]
+    make = ARCHITECTURES[architecture(bench, arch)].build
+    without = "norm" in inspect.signature(make).parameters and not norm
 
     def build() -> nn.Module:
-        network = ARCHITECTURES[NAMES[bench.scale]].build(num_classes=classes, in_channels=channels)
+        network = make(num_classes=classes, in_channels=channels, **({"norm": False} if without else {}))
         if not norm:
             remove_batch_norm(network)
         if dropout > 0:

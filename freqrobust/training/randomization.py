@@ -107,7 +107,8 @@ def randomized_pixels(data: ImageData, spec: str, seed: int, like: ImageData | N
         data: the data; training and test data are changed separately.
         spec: ``true`` (no change), ``shuffled`` (one permutation of the pixel positions for all images; with one seed it
             is the same for training and test data), ``random`` (a permutation for each image) or ``gaussian`` (noise with
-            mean and variance of the training images in each channel, which is not clipped to [0, 1]).
+            mean and variance of the training images in each channel, clipped to [0, 1], where attacks and reports expect
+            pixels).
         seed: the seed of the run.
         like: the training images, from which ``gaussian`` takes mean and variance; by default ``data``.
 
@@ -136,7 +137,9 @@ def randomized_pixels(data: ImageData, spec: str, seed: int, like: ImageData | N
             )
         mean, deviation = (value.float()[:, None, None] for value in channel_moments(like))
         parts = [
-            noise.normal(_keys(data, chunk), data.shape, seed=seed, stream="pixels gaussian") * deviation + mean
+            (
+                noise.normal(_keys(data, chunk), data.shape, seed=seed, stream="pixels gaussian") * deviation + mean
+            ).clamp(0, 1)
             for chunk in torch.arange(len(data)).split(BATCH)
         ]
         images = torch.cat(parts)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -55,7 +56,7 @@ def resolve(config: TrainConfig) -> Recipe:
     for item in config.set:
         key, value = _assignment(item)
         values[key] = value
-        _checked({key: value}, lambda _, item=item: f"--set {excerpt(item)}")
+        _checked({key: value}, partial(_set_by, item))
     given = {name: getattr(config, name) for name in config.model_fields_set if name in Recipe.model_fields}
     return Recipe(**{**values, **given})
 
@@ -120,14 +121,18 @@ def _checked(values: Mapping[str, Any], place: Callable[[str], str]) -> dict[str
     return dict(values)
 
 
+def _set_by(item: str, _: str = "") -> str:
+    return f"--set {excerpt(item)}"
+
+
 def _assignment(item: str) -> tuple[str, Any]:
     """A field and its value, from ``key=value``."""
     key, equals, text = (part.strip() for part in item.partition("="))
     if not equals or not text:
-        raise RecipeError(f"--set {excerpt(item)}: expected key=value, such as epochs=20")
+        raise RecipeError(f"{_set_by(item)}: expected key=value, such as epochs=20")
     name = key.replace("-", "_")
     if name not in Recipe.model_fields:
-        raise RecipeError(f"--set {excerpt(item)}: {_unknown(key)}")
+        raise RecipeError(f"{_set_by(item)}: {_unknown(key)}")
     field = Recipe.model_fields[name]
     if text == "none" and type(None) in get_args(field.annotation):
         return name, None
@@ -136,5 +141,5 @@ def _assignment(item: str) -> tuple[str, Any]:
             return name, tomllib.loads(f"value = {text}")["value"]
         except ValueError:
             form = "true or false" if field.annotation is bool else 'a list such as ["clean", "pgd"]'
-            raise RecipeError(f"--set {excerpt(item)}: expected {form}") from None
+            raise RecipeError(f"{_set_by(item)}: expected {form}") from None
     return name, text

@@ -30,7 +30,7 @@ class Constant(Schedule):
 
 
 class Step(Schedule):
-    """Multiply the learning rate by ``gamma`` at each milestone.  (He et al. 2016, sec. 4.2)"""
+    """Multiply the learning rate by gamma at each milestone.  (He et al. 2016, sec. 4.2)"""
 
     milestones: list[Number] = Field(
         [0.5, 0.75], min_length=1, description="shares of the training after which the rate changes"
@@ -50,7 +50,7 @@ class Step(Schedule):
 
 
 class Cosine(Schedule):
-    """Half a cosine from the highest rate down to ``lowest``, after a linear increase.  (Loshchilov and Hutter 2017, eq. 5)
+    """Half a cosine from the highest rate down to the lowest one, after a linear increase.  (Loshchilov and Hutter 2017, eq. 5)
 
     Without a warm-up, step k of n has the factor ``lowest + (1 - lowest) (1 + cos(pi k / n)) / 2``.
     """
@@ -67,7 +67,7 @@ class Cosine(Schedule):
 
 
 class Exponential(Schedule):
-    """Multiply the learning rate by ``decay`` after every epoch.  (Zhang et al. 2017, appendix A, with 0.95)"""
+    """Multiply the learning rate by a decay after every epoch.  (Zhang et al. 2017, appendix A, with 0.95)"""
 
     decay: Number = Field(0.95, gt=0, le=1, description="what the learning rate is multiplied by after every epoch")
 

@@ -11,8 +11,9 @@ import pytest
 
 from freqrobust import __version__
 from freqrobust.core.commands import COMMANDS
+from freqrobust.experiments.experiment import experiments
 from freqrobust.harness.analysis import analyses
-from freqrobust.plugins.registry import attacks, defenses
+from freqrobust.plugins.registry import attacks, augmentations, defenses, methods
 from freqrobust.results.reporter import reports
 
 #: Runs the command, then says which of the heavy modules it took in.
@@ -119,7 +120,13 @@ def test_version(command: Callable[..., Any]) -> None:
     assert command("--version").out == f"freqrobust {__version__}\n"
 
 
-@pytest.mark.parametrize("what", ["attacks", "defenses", "reports", "analyses", "suites", "archs", "datasets", None])
+LISTS = (
+    "attacks", "defenses", "reports", "analyses", "suites", "archs", "datasets",
+    "methods", "augmentations", "regularizers", "optimizers", "schedules", "experiments",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("what", [*LISTS, None])
 def test_list(what: str | None, command: Callable[..., Any]) -> None:
     result = command("list", *([what] if what else []))
     assert result.code == 0
@@ -131,6 +138,12 @@ def test_list(what: str | None, command: Callable[..., Any]) -> None:
         "analyses": analyses.names(),
         "suites": ["standard", "quick", "frequency"],
         "archs": ["resnet20", "cifar_resnet18", "small_cnn", "torchvision:NAME"],
+        "methods": methods.names(),
+        "augmentations": ["flip-crop", "mixup", "augmix", *augmentations.names()],
+        "regularizers": ["kernel-smoothness"],
+        "optimizers": ["sgd", "adam", "adamw"],
+        "schedules": ["one-cycle", "step", "cosine", "exponential", "constant"],
+        "experiments": ["wang-table1", *experiments.names()],
         "datasets": ["digits", "cifar10", "imagenet", "FILE.npz", "folder:DIR"],
     }
     for kind, names in expected.items():
@@ -138,6 +151,15 @@ def test_list(what: str | None, command: Callable[..., Any]) -> None:
         if what in (kind, None):
             listed = {line.split()[0] for line in result.out.splitlines() if line.startswith("  ") and line.split()}
             assert set(names) <= listed
+    assert set(expected) == set(LISTS)
+
+
+def test_lists_fit_into_80_columns(command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for what in LISTS:
+        lines = command("list", what).out.splitlines()
+        assert max(map(len, lines)) <= 80
+        assert not [line for line in lines if "…" in line]
 
 
 def test_list_shows_parameters(command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ VARIANTS = {
     ],
     "square": [{"norm": "l2", "eps": 1.0}, {"norm": "l1", "eps": 6.0}, {"p_init": 0.05, "queries": 1}],
     "fourier": [{"norm": "l2", "eps": 1.0}, {"radius": 2, "directions": 5}],
-    "lfc": [{"shape": "square"}, {"clip": True}],
+    "lfc": [{"shape": "square"}, {"clip": True}, {"rescale": "max"}],
     "hfc": [{"shape": "square"}, {"keep_mean": True}],
     "corruption": [
         {"name": name, "severity": severity} for name in COMMON + EXTRA for severity in (2, 5) if name != "saturate"

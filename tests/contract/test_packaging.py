@@ -186,7 +186,8 @@ def with_plugins(installed: Path) -> dict[str, str]:
 @pytest.mark.slow
 def test_third_party_plugins_keep_the_same_contracts(installed) -> None:
     """The contract tests again, where the package is installed, for its plugins alone."""
-    files = [ROOT / "tests" / "contract" / f"test_{kind}.py" for kind in ("attacks", "defenses", "reports", "analyses")]
+    kinds = ("attacks", "defenses", "reports", "analyses", "methods")
+    files = [ROOT / "tests" / "contract" / f"test_{kind}.py" for kind in kinds]
     plugins = ["-p", "no:cacheprovider", "-p", "no:xdist"]
     done = run("-m", "pytest", *files, *plugins, "-rA", "-k", "example_", env=with_plugins(installed), cwd=ROOT)
     passed = set(re.findall(r"^PASSED \S+::(\w+)\[(?:\S*-)?(example_\w+)", done.stdout, re.MULTILINE))
@@ -202,6 +203,8 @@ def test_third_party_plugins_keep_the_same_contracts(installed) -> None:
         ("test_renders_text_and_leaves_the_report_alone", "example_lines"),
         ("test_a_record_is_complete_and_comes_back", "example_margins"),
         ("test_the_same_again_and_whatever_the_batch_size", "example_margins"),
+        ("test_losses_of_every_sample_and_gradients_in_every_parameter", "example_corners"),
+        ("test_an_adversarial_method_trains_on_images_within_its_budget", "example_corners"),
     ]:
         assert (test, plugin) in passed, f"{test} did not run for {plugin}"
 

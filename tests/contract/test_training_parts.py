@@ -202,7 +202,7 @@ def test_an_optimizer_changes_every_parameter_and_lowers_a_quadratic(name: str) 
     for _ in range(20):
         optimizer.zero_grad()
         loss = sum((p.square().sum() for p in parameters), torch.tensor(0.0))
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
         loss.backward()
         optimizer.step()
     assert losses[-1] < losses[0]

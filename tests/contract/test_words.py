@@ -12,8 +12,18 @@ import pytest
 
 import freqrobust
 from freqrobust.cli.main import main
+from freqrobust.experiments.experiment import experiments
 from freqrobust.harness.analysis import analyses
-from freqrobust.plugins.registry import attacks, certificates, defenses
+from freqrobust.plugins.registry import (
+    attacks,
+    augmentations,
+    certificates,
+    defenses,
+    methods,
+    optimizers,
+    regularizers,
+    schedules,
+)
 from freqrobust.results.reporter import reports
 
 ROOT = Path(__file__).parents[2]
@@ -24,13 +34,13 @@ PAGES = (
     "CHANGELOG.md",
     *(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")),
 )
-COMMANDS = ("", "eval", "analyze", "verify", "compare", "check", "init", "report", "list", "reproduce")
+COMMANDS = ("", "eval", "analyze", "train", "verify", "compare", "check", "init", "report", "list", "reproduce")
 
 #: Patterns that are not used, and what to write instead.
 WORDS = {
     r"believable|doubtful|believed?": "no problem found, inconclusive, overestimated, not meaningful",
     r"too few to tell|no check found fault|found? fault": "inconclusive, no problem found",
-    r"hold|holds|held|holding": "is robust, contains, is at most",
+    r"(?:hold|holds|held|holding)(?![- ]out)": "is robust, contains, is at most",
     r"broke|broken(?! (?:pipe|link|symbolic link|entry point))|breaking eps": "misclassified, damaged, invalid",
     r"fool|fools|fooled|fooling": "misclassified, adversarial",
     r"victims?": "target model",
@@ -118,7 +128,8 @@ def test_templates(template: Path) -> None:
 
 
 def registered() -> list[Any]:
-    registries: list[Any] = [attacks, certificates, defenses, analyses, reports]
+    registries: list[Any] = [attacks, certificates, defenses, analyses, reports, experiments]
+    registries += [methods, augmentations, regularizers, optimizers, schedules]
     return [
         pytest.param(plugin, registry.get(plugin), id=plugin)
         for registry in registries
@@ -151,4 +162,5 @@ def test_output(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_word_is_found_and_similar_words_are_not() -> None:
     assert len(offences("3 samples held; the defense was broken")) == 2
     assert offences("a threshold, a broken pipe, a placeholder and an unkeyed belief") == []
+    assert offences("accuracy on held-out images; 400 images are held out; --hold-out 0.1") == []
     assert offences(prose("It `holds`.\n```sh\nbroken\n```\n")) == []

@@ -124,6 +124,28 @@ def test_clip_clips_and_its_absence_does_not(spec) -> None:
     assert torch.equal(perturb(spec.format(clip="true"), images), free.clamp(0, 1))
 
 
+@pytest.mark.parametrize(
+    "spec", ["lfc:radius=3", "hfc:radius=3", "hfc:radius=3,keep_mean=true", "bandpass:low=1,high=3"]
+)
+@pytest.mark.parametrize("size", [(32, 32), (7, 9)])
+def test_rescaled_images_are_divided_by_their_largest_value(spec, size) -> None:
+    images = random_images(size)
+    plain = perturb(spec, images).numpy()
+    expected = np.stack([image / image.max() for image in plain])
+    found = perturb(f"{spec},rescale=max", images)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert torch.equal(found.amax(dim=(1, 2, 3)), torch.ones(len(images)))
+    clipped = perturb(f"{spec},rescale=max,clip=true", images)
+    np.testing.assert_allclose(clipped, np.clip(expected, 0, 1), rtol=1e-6)
+
+
+def test_images_of_which_nothing_is_left_are_not_rescaled() -> None:
+    """What rounding leaves of a constant image would become an image of noise."""
+    images = torch.full((2, 3, 9, 7), 0.7)
+    assert perturb("hfc:radius=1,rescale=max", images).abs().max() < 1e-6
+    assert torch.equal(perturb("lfc:radius=0,rescale=max", images), torch.zeros_like(images))
+
+
 @pytest.mark.parametrize("size", [(32, 32), (7, 9)])
 def test_keep_mean_adds_the_channel_means_back(size) -> None:
     images = random_images(size)
