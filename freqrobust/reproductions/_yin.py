@@ -29,7 +29,7 @@ def recipes(bench: Bench) -> dict[str, Recipe]:
         digits="madry:eps=0.1,steps=3", cpu="madry:eps=8/255,steps=4", paper="madry:eps=8/255,steps=7,step_size=2/255"
     )
     common = {
-        "epochs": bench.pick(digits=4, cpu=10, paper=200),
+        "epochs": bench.pick(digits=3, cpu=10, paper=200),
         "batch_size": bench.pick(digits=64, cpu=100, paper=128),
         "optimizer": bench.pick(digits="adam:lr=0.01", cpu="adam:lr=0.01", paper=SGD),
     }

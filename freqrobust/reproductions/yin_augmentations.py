@@ -19,6 +19,8 @@ TRAINING = {
     "AutoAugment": "AutoAugment",
     "adversarial": "adversarial training",
 }
+#: Bands of noise for images of 8 pixels, in cycles per image; the high frequencies begin at 2.
+BANDS = ((0.5, 1.5), (0.5, 2.2), (0.5, 3), (1.2, 3), (2, 5))
 #: The panel of a network's heat map begins with this.
 MAP = "error, "
 
@@ -38,7 +40,7 @@ class YinAugmentations(Experiment):
         from freqrobust.results.analysis import AnalysisTable
         from freqrobust.results.findings import Findings, Measured
 
-        data = bench.test.limit(bench.pick(digits=150, cpu=100, paper=1000), bench.seed)
+        data = bench.test.limit(bench.pick(digits=100, cpu=100, paper=1000), bench.seed)
         shape = data.shape
         lowest, split = max(1.5, min(shape[1:]) / 16), split_radius(shape)
         bands = {"lowest": band(shape, 0.5, lowest), "high": band(shape, split, inf)}
@@ -168,17 +170,16 @@ def _energy(bench: Bench, trained: dict[str, Any]) -> dict[str, EnergyResult]:
     if bench.scale == "paper":
         parameters = {}
     elif bench.scale == "digits":
-        parameters = {"shifts": [_band_noise(low, norm) for low in (0.5, 1.5, 2.0, 2.5, 3.5) for norm in (1.5, 2.5)]}
+        parameters = {"shifts": [_band_noise(*band, norm) for band in BANDS for norm in (1.5, 2.5)]}
     from freqrobust.analyses.energy import Energy
 
-    data = bench.test.limit(bench.pick(digits=300, cpu=300, paper=10_000), bench.seed)
+    data = bench.test.limit(bench.pick(digits=200, cpu=300, paper=10_000), bench.seed)
     record = analyze(trained, data, Energy(**parameters), device=bench.device.type, seed=bench.seed)
     return {result.label: cast("EnergyResult", result) for result in record.results}
 
 
-def _band_noise(low: float, norm: float) -> str:
-    """Noise of the frequencies in a ring of width 1 from ``low`` cycles per image."""
-    return f"filtered-noise:l2={norm:g},low={low:g},high={low + 1:g}"
+def _band_noise(low: float, high: float, norm: float) -> str:
+    return f"filtered-noise:l2={norm:g},low={low:g},high={high:g}"
 
 
 def _points(result: EnergyResult, name: str) -> list[Any]:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 from freqrobust.experiments.experiment import Experiment
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from freqrobust.experiments.bench import Bench
     from freqrobust.results.findings import Findings
 
@@ -40,7 +43,8 @@ class YinBandwidth(Experiment):
             for kind in ("low-pass", "high-pass")
             for bandwidth in bandwidths
         }
-        right, clean = {}, {}
+        right: dict[tuple[str, str, int], NDArray[np.bool_]] = {}
+        clean = {}
         for name, model in networks(bench, NETWORKS).items():
             clean[name], *outcomes = bench.correct_each(model, bench.test, [None, *specs.values()])
             right |= {(name, *key): outcome for key, outcome in zip(specs, outcomes, strict=True)}
