@@ -26,7 +26,9 @@ def recipes(bench: Bench) -> dict[str, Recipe]:
     """How each network is trained, by its name; crops and flips belong to all but those for digits."""
     plain = [] if bench.scale == "digits" else ["flip-crop"]
     attack = bench.pick(
-        digits="madry:eps=0.1,steps=3", cpu="madry:eps=8/255,steps=4", paper="madry:eps=8/255,steps=7,step_size=2/255"
+        digits="madry:eps=0.1,steps=2,step_size=0.07",
+        cpu="madry:eps=8/255,steps=4",
+        paper="madry:eps=8/255,steps=7,step_size=2/255",
     )
     common = {
         "epochs": bench.pick(digits=3, cpu=10, paper=200),

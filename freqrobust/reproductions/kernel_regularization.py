@@ -132,7 +132,9 @@ class KernelRegularization(Experiment):
             "optimizer": bench.pick(digits="adam:lr=0.01", cpu="adam:lr=0.01", paper=SGD),
         }
         attack = bench.pick(
-            digits="madry:eps=0.1,steps=3", cpu="madry:eps=2/255,steps=3", paper="madry:eps=8/255,steps=7"
+            digits="madry:eps=0.1,steps=2,step_size=0.07",
+            cpu="madry:eps=2/255,steps=3",
+            paper="madry:eps=8/255,steps=7",
         )
         weight = bench.pick(digits="0.01", cpu="0.01", paper="0.01")
         return {
