@@ -5,7 +5,9 @@ Torch, pydantic and the engine are imported inside the commands, so that help te
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from importlib import import_module
@@ -28,7 +30,7 @@ from freqrobust.cli.options import (
     plugin_fields,
     spell_out_flags,
 )
-from freqrobust.core.errors import FreqRobustError
+from freqrobust.core.errors import DataError, FreqRobustError, ModelError, PeerError, SpecError, TrainingError
 from freqrobust.core.text import DebugOutput, describe_error, print_traceback
 
 #: The help of each command whose options are made from a class in freqrobust.core.config.
@@ -70,6 +72,8 @@ INTERRUPTED = {
     "verify": "interrupted; nothing was written",
     "check": "interrupted; run the same command again",
 }
+#: Seconds that a process waits for the one that says what is wrong: torchrun ends all others when the first has ended.
+PATIENCE = 30.0
 REPORT_HELP = (
     "Show the results of earlier runs in any format, without measuring anything. Several runs are compared.\n\n"
     "Formats: table (the default), html, markdown, junit, csv, latex, json, and those of other packages "
@@ -111,6 +115,9 @@ def report_error(error: Exception, debug: bool = False) -> int:
     """
     format_message = getattr(error, "format_message", None)  # a usage error of the command line library
     known = format_message is not None or isinstance(error, FreqRobustError)
+    if known and not debug and said_by_another(error):
+        time.sleep(PATIENCE)
+        return error.exit_code if isinstance(error, FreqRobustError) else EXIT_BAD_INPUT
     if debug or not known:
         print_traceback(error)
     if not known:
@@ -120,6 +127,18 @@ def report_error(error: Exception, debug: bool = False) -> int:
         message = f"{message[:1].lower()}{message[1:]}" if message else "see freqrobust --help"
     fail(message, None if debug else LONGEST_ERROR)
     return error.exit_code if isinstance(error, FreqRobustError) else EXIT_BAD_INPUT
+
+
+def said_by_another(error: Exception) -> bool:
+    """Whether this is one of several processes of torchrun, and another one says the same or what is behind it.
+
+    Wrong input and a loss that is not finite are the same in all of them, so that the first on each machine is enough. Other
+    failures, such as a lack of memory, can be of one process only.
+    """
+    alone = isinstance(error, FreqRobustError) and not isinstance(
+        error, SpecError | DataError | ModelError | TrainingError
+    )
+    return isinstance(error, PeerError) or (os.environ.get("LOCAL_RANK", "0") != "0" and not alone)
 
 
 def build(arguments: list[str]) -> tuple[Any, list[str]]:

@@ -47,6 +47,10 @@ class ContradictionError(FreqRobustError):
     exit_code = 3
 
 
+class PeerError(FreqRobustError):
+    """Another process of the same training has failed; it is the one that says why."""
+
+
 class TrainingError(FreqRobustError):
     """A training diverged; the last good checkpoint is kept."""
 

@@ -106,9 +106,7 @@ def opened(model: nn.Module | None, config: TrainConfig) -> Iterator[TrainingJob
         setup = prepare_setup(model, config, device)
         content = {**setup.identity, "processes": workers.size}
         job = TrainingJob(setup, files_of(config.out, content), workers)
-        if workers.writes:
-            job.files.claim()
-        workers.wait()
+        workers.alone(job.files.claim)
         job.finished = job.files.finished()
         yield job
 
@@ -168,16 +166,14 @@ class TrainingJob:
             if board is not None:
                 board.close()
         training.finish()
-        if self.workers.writes:
-            self._finish()
-        self.workers.wait()
-        return TrainingRun(self.files.load_best(setup.model), self._record(), self.files.folder, resumed)
+        self.workers.alone(self._finish)
+        record = self.files.finished()  # the same in all processes
+        assert record is not None
+        return TrainingRun(self.files.load_best(setup.model), record, self.files.folder, resumed)
 
     def _rewind(self, epoch: int) -> None:
         """Take the finished epochs from the log; what it has of later ones is removed."""
-        if self.workers.writes:
-            self.epochs = self.files.log.rewind(epoch)
-        self.workers.wait()
+        self.workers.alone(lambda: self.files.log.rewind(epoch))
         self.epochs = self.files.log.records()
         if [record.epoch for record in self.epochs] != list(range(1, epoch + 1)):
             raise JournalError(

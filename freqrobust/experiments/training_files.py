@@ -85,6 +85,8 @@ class TrainingFiles:
             raise JournalError(
                 f"{self.folder} contains {present[0]}, but no {self.run.name} that names its run; give another --out"
             )
+        if known is not None and "recipe_sha256" not in known:
+            raise JournalError(f"{self.run} is not that of a training; give another --out")
         differing = differences(known, self.identity) if present and known is not None else []
         if differing:
             more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""

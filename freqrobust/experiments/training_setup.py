@@ -30,6 +30,7 @@ from freqrobust.plugins.base import Attack
 from freqrobust.plugins.selection import parse_attacks
 from freqrobust.plugins.specs import PluginSpec
 from freqrobust.training.fit_check import check_parts
+from freqrobust.training.loop import trainable
 from freqrobust.training.plan import TrainingPlan, plan
 from freqrobust.training.randomization import label_spec, pixel_spec, randomized_labels, randomized_pixels
 from freqrobust.training.recipes import resolve
@@ -86,6 +87,8 @@ class Setup:
             "schedule": plan.schedule.spec,
             "train_shift": [part.spec for part in parse_shifts(self.recipe)],
             "probe": [probe.name + (f"@every={probe.every}" if probe.every > 1 else "") for probe in self.probes],
+            "labels": label_spec(self.recipe.labels).text,
+            "pixels": pixel_spec(self.recipe.pixels),
             "best": self.best.name,
         }
         values = {**dict(self.recipe), **specs}
@@ -100,11 +103,13 @@ class Setup:
     def identity(self) -> dict[str, Any]:
         """What makes it this run and no other, by name; JSON-like."""
         probes = [probe.spec.code for probe in self.probes if probe.spec is not None]
+        trained = {id(parameter) for parameter in trainable(self.model)}
+        frozen_names = [name for name, parameter in self.model.named_parameters() if id(parameter) not in trained]
         return {
             "recipe": self.written,
             "recipe_sha256": self.recipe_sha256,
             "arch": self.model.arch,
-            "network": fingerprint(self.model),
+            "network": identity([fingerprint(self.model), *frozen_names]) if frozen_names else fingerprint(self.model),
             "data": self.data.sha256,
             "seed": self.seed,
             "device": self.device.type,
@@ -208,9 +213,9 @@ def split(data: ImageData, share: float, seed: int) -> tuple[ImageData, ImageDat
         held_out, part = data.take(chosen), data.take(rest.nonzero()[:, 0])
     found = part.labels.unique().tolist()
     if len(found) < 2:
-        images = f"{len(part)} training image{'s' if len(part) != 1 else ''}"
-        said = f"all {images} have the label {found[0]}" if found else "no training images are left"
-        without = f" ({len(held_out)} are held out)" if held_out is not None else ""
+        images = f"all {len(part)} training images have" if len(part) > 1 else "the only training image has"
+        said = f"{images} the label {found[0]}" if found else "no training images are left"
+        without = f" ({len(held_out)} held out)" if held_out is not None else ""
         raise DataError(f"{data.spec}: {said}{without}; a classifier needs at least two classes")
     return part, held_out
 

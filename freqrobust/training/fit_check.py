@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
-from freqrobust.core.errors import PluginError
+from freqrobust.core.errors import ModelError, PluginError
+from freqrobust.core.text import shortened
 from freqrobust.core.user_code import running_user_code
 from freqrobust.data.dataset import ImageData
 from freqrobust.plugins.training import Batch, StepContext
+from freqrobust.training.loop import trainable
 from freqrobust.training.plan import TrainingPlan
 
 SAMPLES = 2
 
 
 def check_parts(plan: TrainingPlan, model: nn.Module, data: ImageData, seed: int) -> None:
-    """Augment two samples and compute every penalty once.
+    """Augment two samples, compute every penalty and the first learning rate once, and make the optimizer.
 
     Raises:
+        ModelError: the network has no parameters.
         SpecError: an augmentation cannot use such images, or a regularizer such a network.
         PluginError: one of them fails, or returns something else than it should.
     """
+    parameters = trainable(model)
+    if not parameters:
+        raise ModelError("the network has no parameters that could be trained")
+    with running_user_code(f"the optimizer {plan.optimizer.spec} failed"):
+        plan.optimizer.plugin.make(parameters)
+    with running_user_code(f"the schedule {plan.schedule.spec} failed"):
+        factor = plan.schedule.plugin.factor(0, 2, 1)
+    if not isinstance(factor, int | float) or not math.isfinite(factor):
+        raise PluginError(f"{plan.schedule.spec} should return a number, but returned {shortened(factor)}")
     images, labels, ids = data.batch(torch.arange(min(SAMPLES, len(data))), torch.device("cpu"))
     batch, context = Batch(images, labels, ids, labels), StepContext(ids, seed, 0, data.classes)
     for augmentation in plan.augment:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from freqrobust.core.errors import TrainingError
+from freqrobust.core.errors import PluginError, TrainingError
 from freqrobust.core.progress import Progress, Silent, describe, describes
 from freqrobust.numerics import noise
 from freqrobust.plugins.dataset import ImageDataset
@@ -24,6 +25,9 @@ from freqrobust.training.workers import Workers
 
 #: Seconds between two updates of the live display, and before the first: each waits for the device.
 _LIVE, _FIRST = 0.5, 0.1
+_RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+#: Several forward passes come before one backward pass, so that buffers must not be copied before a forward pass.
+NO_COPIES: dict[str, Any] = {"forward_sync_buffers" if _RENAMED else "broadcast_buffers": False}
 
 
 class EpochNumbers(NamedTuple):
@@ -60,7 +64,8 @@ class Training:
     and continued from :meth:`state` at the end of any epoch with the same result.
 
     Args:
-        model: images in [0, 1] to logits, on ``device``; it is trained in place.
+        model: images in [0, 1] to logits, on ``device``; it is trained in place. Parameters that are frozen stay as they
+            are, unless all of them are frozen, as in a network that was trained or loaded for evaluation.
         data: the training images.
         plan: what to do.
         device: where to train.
@@ -90,10 +95,9 @@ class Training:
         self.workers = workers or Workers()
         self.epoch = self.step = 0
         self.remarks: list[str] = []
-        parameters = [p for p in model.parameters() if p.is_floating_point()]
+        self.parameters = parameters = trainable(model)
         for parameter in parameters:
             parameter.requires_grad_(True)
-        self.parameters = parameters
         self.optimizer = plan.optimizer.plugin.make(parameters)
         self.peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.average = (
@@ -104,8 +108,8 @@ class Training:
         self.per_epoch = math.ceil(len(data) / plan.batch_size) * plan.method.plugin.steps_per_batch
         self.steps = self.per_epoch * plan.epochs
         self.forward: Any = torch.compile(model) if plan.compile else model
-        if self.workers.size > 1:  # several forward passes come before one backward pass: buffers stay as they are
-            self.forward = DistributedDataParallel(self.forward, broadcast_buffers=False)
+        if self.workers.size > 1:
+            self.forward = DistributedDataParallel(self.forward, **NO_COPIES)
 
     @property
     def evaluated(self) -> nn.Module:
@@ -117,7 +121,8 @@ class Training:
         """One pass over the data.
 
         Raises:
-            TrainingError: the loss is not finite.
+            TrainingError: the loss is not finite, or the weights after the last step.
+            PluginError: the method does not return the loss of each sample.
         """
         progress = progress or Silent()
         start = time.perf_counter()
@@ -125,6 +130,8 @@ class Training:
         with torch.random.fork_rng(devices=devices):  # for layers that draw random numbers, such as dropout
             torch.manual_seed((self.seed * 1_000_003 + self.epoch) * 1_000_003 + self.workers.rank & (1 << 63) - 1)
             sums = self._epoch(progress)
+        if not all(bool(torch.isfinite(parameter.detach()).all()) for parameter in self.parameters):
+            raise self._diverged(f"the weights are not finite after step {self.step}")  # never in a checkpoint
         for network in {id(n): n for n in (self.model, self.evaluated)}.values():
             self.workers.average_buffers(network)
         loss, correct, count = self.workers.total(torch.stack([sums.loss, sums.correct]), sums.count)
@@ -181,16 +188,18 @@ class Training:
         scope = noise.sample_scope(batch.ids, seed=self.seed, stream=f"training {self.epoch}")
         with reduced, scope:
             losses, logits = plan.method.plugin.losses(self.forward, batch, context)
+        if losses.shape != batch.labels.shape:
+            raise PluginError(
+                f"{plan.method.spec} should return the loss of each sample, of the shape {tuple(batch.labels.shape)}, "
+                f"but returned {tuple(losses.shape)}"
+            )
         # processes average their gradients, so that each sums over its share of the mean
         objective = losses.float().sum() * (self.workers.size / total if counts else 0.0)
         loss = objective.detach()
         for regularizer in plan.regularizers:
             objective = objective + regularizer.plugin.penalty(self.model)
-        if not bool(torch.isfinite(objective.detach())):
-            raise TrainingError(
-                f"{self.label}: the loss is not finite in step {self.step + 1} (epoch {self.epoch + 1}); "
-                f"lower the learning rate"
-            )
+        if not self.workers.finite(objective):
+            raise self._diverged(f"the loss is not finite in step {self.step + 1}")
         objective.backward()
         plan.method.plugin.after_backward(batch, context)
         self.optimizer.step()
@@ -201,6 +210,9 @@ class Training:
         if counts:
             sums.correct += (logits.detach().argmax(dim=1) == batch.labels).sum()
             sums.count += len(batch.labels)
+
+    def _diverged(self, what: str) -> TrainingError:
+        return TrainingError(f"{self.label}: {what} (epoch {self.epoch + 1}); lower the learning rate")
 
     def finish(self) -> nn.Module:
         """The evaluated network in eval mode, its parameters frozen and without gradients."""
@@ -228,6 +240,12 @@ class Training:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.epoch, self.step = state["epoch"], state["step"]
+
+
+def trainable(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that a training changes: those that are not frozen, or all of them where all are frozen."""
+    parameters = [parameter for parameter in model.parameters() if parameter.is_floating_point()]
+    return [parameter for parameter in parameters if parameter.requires_grad] or parameters
 
 
 def fit(

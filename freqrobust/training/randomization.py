@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, cast, get_args
 import torch
 
 from freqrobust.core.errors import SpecError
-from freqrobust.core.numbers import fraction
+from freqrobust.core.numbers import fraction, number_text
 from freqrobust.core.text import near_miss
 from freqrobust.data.dataset import ImageData
 from freqrobust.numerics import noise
@@ -26,6 +26,11 @@ class LabelSpec(NamedTuple):
 
     kind: LabelKind
     p: float = 0.0
+
+    @property
+    def text(self) -> str:
+        """The spec in normal form."""
+        return f"{self.kind}:p={number_text(self.p)}" if self.kind == "corrupted" else self.kind
 
 
 def label_spec(spec: str) -> LabelSpec:

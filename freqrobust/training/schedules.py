@@ -16,6 +16,8 @@ class OneCycle(Schedule):
     warmup: float = Field(0.2, ge=0, lt=1, description="share of the training in which the rate increases")
 
     def factor(self, step: int, steps: int, per_epoch: int) -> float:
+        if steps == 1:  # the only step would have the rate 0
+            return 1.0
         done = (step + 1) / steps
         if done < self.warmup:
             return done / self.warmup

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,6 +12,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import nn
+
+from freqrobust.core.errors import PeerError
 
 #: How long a process waits for the others. Probes are measured by one process while the others wait, so it is long;
 #: a process that ends is noticed by torchrun at once.
@@ -53,15 +56,50 @@ class Workers:
 
     def total(self, sums: torch.Tensor, count: int) -> tuple[float, ...]:
         """The sums and the count over all processes."""
+        if self.size == 1:  # without float64, which not every device has
+            return (*sums.tolist(), float(count))
         values = torch.cat([sums.double(), sums.new_tensor([count], dtype=torch.float64)])
-        if self.size > 1:
-            dist.all_reduce(values)
+        dist.all_reduce(values)
         return tuple(values.tolist())
 
-    def wait(self) -> None:
-        """Wait until all processes are here."""
+    def finite(self, value: torch.Tensor) -> bool:
+        """Whether a scalar is finite in all processes, so that all of them stop at the same step if it is not."""
+        value = value.detach()
         if self.size > 1:
-            dist.barrier()
+            value = value.clone()
+            dist.all_reduce(value)
+        return bool(torch.isfinite(value))
+
+    def wait(self) -> None:
+        """Wait until all processes are here.
+
+        Raises:
+            PeerError: one of them has ended.
+        """
+        if self.size > 1:
+            try:
+                dist.barrier()
+            except RuntimeError as error:
+                raise PeerError("another process of this training has ended") from error
+
+    def alone(self, action: Callable[[], object]) -> None:
+        """Call ``action`` in the process that writes, while the others wait.
+
+        Raises:
+            PeerError: it failed in the process that writes, where what it raised passes unchanged.
+        """
+        failed = [False]
+        try:
+            if self.writes:
+                action()
+        except BaseException:
+            failed = [True]
+            raise
+        finally:
+            if self.size > 1:
+                dist.broadcast_object_list(failed)
+        if failed[0]:
+            raise PeerError("the process that writes the files has ended")
 
 
 @contextmanager
@@ -80,6 +118,9 @@ def joined(device: torch.device) -> Iterator[tuple[Workers, torch.device]]:
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
-        yield Workers(dist.get_rank(), dist.get_world_size()), device
+        with warnings.catch_warnings():
+            # kernels of images with one channel have gradients in another, equivalent layout
+            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+            yield Workers(dist.get_rank(), dist.get_world_size()), device
     finally:
         dist.destroy_process_group()

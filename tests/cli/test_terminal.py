@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from freqrobust.cli import main
+from freqrobust.core.errors import PeerError, PluginError, SpecError, TrainingError
 from freqrobust.models.architectures import SmallCNN
 
 Command = Callable[..., Any]
@@ -79,6 +80,25 @@ def test_a_long_error_line_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
     assert line.endswith("... (whole text with --debug)")
     assert main.report_error(ModelError("x" * 6000), debug=True) == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"freqrobust: {'x' * 6000}"
+
+
+def test_of_several_processes_the_first_says_what_is_wrong(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("time.sleep", waited.append)
+    for rank, said in (("0", 2), ("1", 0)):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        assert (main.report_error(SpecError("no such method")), main.report_error(TrainingError("diverged"))) == (2, 3)
+        assert len(capsys.readouterr().err.splitlines()) == said
+    assert waited == [main.PATIENCE] * 2  # otherwise torchrun could end the first one before it has printed
+    assert (
+        main.report_error(PluginError("the training failed in epoch 2: out of memory")) == 2
+    )  # may be of this one only
+    assert "out of memory" in capsys.readouterr().err
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert main.report_error(PeerError("another process has ended")) == 2
+    assert capsys.readouterr().err == ""
 
 
 def test_an_internal_error_shows_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:

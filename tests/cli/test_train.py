@@ -96,7 +96,7 @@ def test_an_architecture_from_a_file_stays_protected(command: Command, write: An
         (["--set", "epochs=0"], "--set epochs=0: epochs should be at least 1, but got 0"),
         (
             ["--data", "one.npz"],
-            "one.npz: all 18 training images have the label 3 (2 are held out); a classifier needs",
+            "one.npz: all 18 training images have the label 3 (2 held out); a classifier needs",
         ),
         (
             ["--arch", "net.py:few"],

@@ -40,6 +40,7 @@ def run(folder: Path, out: str, epochs: int, together: bool) -> str:
         capture_output=True, text=True, timeout=240, env=environment(), cwd=folder, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
     return done.stdout
 
 
@@ -60,6 +61,18 @@ def test_two_processes_have_the_losses_of_one_and_one_of_them_writes(tmp_path: P
     assert [record["epoch"] for record in two] == [1, 2]
     assert [record["loss"] for record in two] == pytest.approx([record["loss"] for record in one], rel=1e-4)
     assert json.loads((tmp_path / "together/training.json").read_text())["processes"] == 2
+
+
+def test_a_directory_that_cannot_be_used_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/best.pt").write_bytes(b"precious")
+    done = subprocess.run(
+        command(tmp_path, "other", 1, together=True),
+        capture_output=True, text=True, timeout=240, env=environment(), cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert done.stderr.count("freqrobust: other contains best.pt, but no run.json") == 1
+    assert "workers.py" not in done.stderr  # no traceback of the process that waited
 
 
 def test_a_killed_process_ends_the_others_and_the_same_command_resumes(tmp_path: Path) -> None:

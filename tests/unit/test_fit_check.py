@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from freqrobust import Augmentation, Batch, ImageData, Regularizer, StepContext, train
-from freqrobust.core.errors import PluginError, SpecError
+from freqrobust import Augmentation, Batch, ImageData, Optimizer, Regularizer, Schedule, StepContext, train
+from freqrobust.core.errors import ModelError, PluginError, SpecError
 from freqrobust.core.training_config import Recipe
 from freqrobust.training.fit_check import check_parts
 from freqrobust.training.plan import plan
@@ -41,6 +42,25 @@ class Penalty(Regularizer):
         return torch.zeros(3 if self.wrong == "several" else ())
 
 
+class Rate(Schedule):
+    """Returns something that is wrong in one way."""
+
+    wrong: str = "nothing"
+
+    def factor(self, step: int, steps: int, per_epoch: int) -> float:
+        return {"nothing": 1.0, "text": "high", "infinite": float("inf")}[self.wrong]  # type: ignore[return-value]
+
+
+class Made(Optimizer):
+    """Fails."""
+
+    def make(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        raise ValueError("no such rate")
+
+
+LINEAR = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+
+
 def data_of(channels: int = 1, n: int = 6) -> ImageData:
     return ImageData(torch.rand(n, channels, 8, 8), torch.arange(n) % 3, 3)
 
@@ -61,9 +81,30 @@ def test_what_a_part_returns_is_checked(part: Augmentation | Regularizer, messag
     key = "augment" if isinstance(part, Augmentation) else "regularizer"
     recipe = Recipe(**{"augment": [], key: [part]})
     with pytest.raises(PluginError, match=message) as error:
-        check_parts(plan(recipe), nn.Flatten(), data_of(), 0)
+        check_parts(plan(recipe), LINEAR, data_of(), 0)
     assert "\n" not in str(error.value)
-    check_parts(plan(Recipe(augment=[Returning()], regularizer=[Penalty()])), nn.Flatten(), data_of(n=1), 0)
+    check_parts(plan(Recipe(augment=[Returning()], regularizer=[Penalty()])), LINEAR, data_of(n=1), 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"schedule": Rate(wrong="text")}, "should return a number, but returned high"),
+        ({"schedule": Rate(wrong="infinite")}, "should return a number, but returned inf"),
+        ({"schedule": Rate(wrong="no")}, "the schedule Rate:wrong=no failed: KeyError: 'no'"),
+        ({"optimizer": Made()}, "the optimizer Made failed: ValueError: no such rate"),
+    ],
+    ids=["text", "infinite", "fails", "optimizer"],
+)
+def test_schedules_and_optimizers_are_checked(values: dict[str, Schedule | Optimizer], message: str) -> None:
+    with pytest.raises(PluginError, match=message):
+        check_parts(plan(Recipe(**values)), LINEAR, data_of(), 0)
+
+
+def test_a_network_without_parameters_leaves_no_files(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="the network has no parameters that could be trained"):
+        train(nn.Sequential(nn.AvgPool2d(4), nn.Flatten()), data=data_of(n=60), epochs=1, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_part_that_does_not_fit_leaves_no_files(tmp_path: Path) -> None:

@@ -129,6 +129,8 @@ def test_a_wrong_recipe_is_one_line(options: dict[str, Any], message: str) -> No
 def test_the_hash_of_a_recipe_depends_on_its_values_and_not_on_how_they_were_given(data: Any) -> None:
     first = setup(data, optimizer="sgd:lr=0.1")
     assert setup(data, set=["optimizer=sgd:lr=1e-1"]).recipe_sha256 == first.recipe_sha256
+    one, other = (setup(data, labels=spelled) for spelled in ("corrupted:p=0.2", "corrupted: p=1/5"))
+    assert one.recipe_sha256 == other.recipe_sha256 != first.recipe_sha256
     assert setup(data, optimizer="sgd:lr=0.2").recipe_sha256 != first.recipe_sha256
     assert first.written["optimizer"] == "sgd:lr=0.1"
     assert Recipe(**{name.replace("-", "_"): value for name, value in first.written.items()}).epochs == 2
@@ -289,6 +291,17 @@ def test_a_model_of_the_caller_is_copied(data: Any, tmp_path: Path) -> None:
         train("resnet8", data=data, out=tmp_path / "d", **TINY)  # type: ignore[arg-type]
 
 
+def test_which_parameters_are_frozen_is_part_of_the_run(data: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 4))
+    network[1].requires_grad_(False)
+    run = train(network, data=data, out=tmp_path, **TINY)
+    assert torch.equal(run.model.network[1].weight, network[1].weight)
+    assert not torch.equal(run.model.network[3].weight, network[3].weight)
+    with pytest.raises(JournalError, match="another run: the initial network differs"):
+        train(network.requires_grad_(True), data=data, out=tmp_path, **TINY)
+
+
 # The directory
 
 
@@ -316,6 +329,14 @@ def test_a_directory_with_a_checkpoint_of_something_else(data: Any, tmp_path: Pa
     with pytest.raises(JournalError, match=r"contains best.pt, but no run.json that names its run; give another --out"):
         train(data=data, out=tmp_path, **TINY)
     assert [path.name for path in tmp_path.iterdir()] == ["best.pt"]
+
+
+def test_a_run_file_of_another_program_is_not_overwritten(data: Any, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"experiment": 7}')
+    with pytest.raises(JournalError, match=r"run.json is not that of a training; give another --out"):
+        train(data=data, out=tmp_path, **TINY)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+    assert (tmp_path / "run.json").read_text() == '{"experiment": 7}'
 
 
 @pytest.mark.parametrize("damage", [b"", b"nothing", "half"])

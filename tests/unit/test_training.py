@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from freqrobust import DefenseContext, evaluate, load_data
+from freqrobust import DefenseContext, Schedule, TrainingMethod, evaluate, load_data
 from freqrobust.augmentations.flip_crop import flip_and_crop
-from freqrobust.core.errors import TrainingError
+from freqrobust.core.errors import PluginError, TrainingError
 from freqrobust.core.progress import Silent
 from freqrobust.models.architectures import SmallCNN
 from freqrobust.models.fingerprint import state_hash
@@ -73,6 +73,46 @@ def test_training_learns_and_can_be_repeated(train) -> None:
 def test_a_loss_that_is_not_finite_is_an_error(train) -> None:
     with pytest.raises(TrainingError, match=r"loss is not finite in step \d+ \(epoch 1\); lower the learning rate"):
         fit(untrained(), train, sgd_plan(1, 1e20, batch_size=16, schedule="one-cycle:warmup=0.01"), device=CPU)
+
+
+class Steep(Schedule):
+    """A learning rate that is infinite in the last step of the training only, whose loss is finite."""
+
+    def factor(self, step: int, steps: int, per_epoch: int) -> float:
+        return float("inf") if step == steps - 1 else 0.1
+
+
+def test_weights_that_are_not_finite_do_not_become_a_checkpoint(train, tmp_path) -> None:
+    with pytest.raises(TrainingError, match=r"the weights are not finite after step 10 \(epoch 2\)"):
+        fit(untrained(), train, sgd_plan(2, 0.05, batch_size=64, schedule=Steep()), device=CPU)
+
+
+class Mean(TrainingMethod):
+    """Returns the mean of the losses instead of each of them."""
+
+    def losses(self, model, batch, context):
+        logits = model(batch.images)
+        return torch.nn.functional.cross_entropy(logits, batch.labels), logits
+
+
+def test_a_method_that_returns_the_mean_is_refused(train) -> None:
+    with pytest.raises(
+        PluginError, match=r"Mean should return the loss of each sample, of the shape \(64,\), but returned"
+    ):
+        fit(untrained(), train, sgd_plan(1, 0.05, batch_size=64, method=Mean()), device=CPU)
+
+
+@pytest.mark.parametrize("frozen", [[], ["0"], ["0", "3"]])
+def test_frozen_parameters_stay_unless_all_are_frozen(train, frozen) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 10))
+    for layer in frozen:
+        model[int(layer)].requires_grad_(False)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    plan = sgd_plan(1, 0.05, batch_size=64, method="madry:eps=0.1,steps=1", weight_decay=0.1)
+    fit(model, train, plan, device=CPU)
+    changed = {name[0] for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert changed == ({"3"} if frozen == ["0"] else {"0", "3"})
 
 
 def test_adversarial_training_is_cached_by_content_and_helps(train, tmp_path) -> None:

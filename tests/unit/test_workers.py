@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from freqrobust import load_data
+from freqrobust.core.errors import JournalError, PeerError
 from freqrobust.training.loop import Training
 from freqrobust.training.plan import sgd_plan
 from freqrobust.training.workers import Workers
@@ -98,3 +99,43 @@ def test_the_buffers_of_the_averaged_network_become_their_mean_too() -> None:
         training.run_epoch()
         assert [id(network) for network in seen] == list(dict.fromkeys([id(training.model), id(training.evaluated)]))
         assert len(seen) == (1 if ema is None else 2)
+
+
+def test_a_scalar_is_finite_only_where_it_is_in_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = torch.tensor(1.0)
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor: tensor.add_(others))
+    for value in (torch.tensor(2.0), torch.tensor(float("inf")), torch.tensor(float("nan"))):
+        before = value.clone()
+        assert Workers(0, 2).finite(value) == Workers().finite(value) == bool(value == 2)
+        assert torch.equal(value, before) or bool(before.isnan())
+    others.fill_(float("-inf"))
+    assert not Workers(0, 2).finite(torch.tensor(2.0))
+    assert not Workers(0, 2).finite(torch.tensor(float("inf")))
+
+
+def test_what_fails_in_the_process_that_writes_ends_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two processes are played one after the other."""
+    sent: list[bool] = []
+
+    def broadcast(values: list[bool]) -> None:
+        sent.append(values[0]) if rank == 0 else values.__setitem__(0, sent[-1])
+
+    monkeypatch.setattr("torch.distributed.broadcast_object_list", broadcast)
+    done: list[int] = []
+
+    def fails() -> None:
+        raise JournalError("the disk is full")
+
+    rank = 0
+    with pytest.raises(JournalError, match="the disk is full"):
+        Workers(0, 2).alone(fails)
+    rank = 1
+    with pytest.raises(PeerError):
+        Workers(1, 2).alone(fails)
+    rank = 0
+    Workers(0, 2).alone(lambda: done.append(0))
+    rank = 1
+    Workers(1, 2).alone(lambda: done.append(1))
+    assert done == [0]
+    Workers().alone(lambda: done.append(2))
+    assert done == [0, 2]
