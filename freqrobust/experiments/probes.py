@@ -21,6 +21,7 @@ from freqrobust.plugins.selection import parse_attacks
 from freqrobust.plugins.specs import PluginSpec
 from freqrobust.plugins.training import TrainingMethod
 from freqrobust.results.training_record import EpochRecord, ProbeResult, Share
+from freqrobust.training.threads import suitable_threads
 
 CLEAN = "clean"
 #: Longest name of an attack in a short name of a probe.
@@ -209,7 +210,8 @@ def measure_probes(
         return []
     progress = progress or Silent()
     progress.begin(f"probes {epoch}/{epochs}", len(due) * sum(len(part) for part in parts))
-    counted = [_counted(network, due, part, device, seed, progress) for part in parts]
+    with suitable_threads(network, train_subset.shape, device):
+        counted = [_counted(network, due, part, device, seed, progress) for part in parts]
     return [
         ProbeResult(
             name=probe.name,

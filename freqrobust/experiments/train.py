@@ -234,7 +234,9 @@ class TrainingJob:
         progress.end(epoch_line(record, setup.plan.epochs))
         overfitting = catastrophic_overfitting(self.epochs, setup.plan.method.plugin)
         if overfitting is not None:
-            progress.say(f"warning: {overfitting}; best.pt is of epoch {best_epoch(self.epochs)}")
+            best = best_epoch(self.epochs)
+            kept = f"best.pt is of epoch {best}" if best is not None else f"{setup.best.name} has chosen no best.pt yet"
+            progress.say(f"warning: {overfitting}; {kept}")
 
     def _about(self, record: EpochRecord) -> dict[str, Any]:
         """What the checkpoint of an epoch says about its training."""

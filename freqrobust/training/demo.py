@@ -51,19 +51,8 @@ def _trained(progress: Progress) -> torch.nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = SmallCNN(num_classes=10, in_channels=1)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # with layers this small, several threads are slower than one
-    try:
-        fit(
-            network,
-            data,
-            sgd_plan(EPOCHS, RATE, batch_size=BATCH),
-            device=torch.device("cpu"),
-            progress=progress,
-            label="demo model",
-        )
-    finally:
-        torch.set_num_threads(threads)
+    plan = sgd_plan(EPOCHS, RATE, batch_size=BATCH)
+    fit(network, data, plan, device=torch.device("cpu"), progress=progress, label="demo model")
     return network
 
 

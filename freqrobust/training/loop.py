@@ -21,6 +21,7 @@ from freqrobust.numerics import noise
 from freqrobust.plugins.dataset import ImageDataset
 from freqrobust.plugins.training import Batch, StepContext
 from freqrobust.training.plan import TrainingPlan
+from freqrobust.training.threads import suitable_threads
 from freqrobust.training.workers import Workers
 
 #: Seconds between two updates of the live display, and before the first: each waits for the device.
@@ -127,7 +128,8 @@ class Training:
         progress = progress or Silent()
         start = time.perf_counter()
         devices = [self.device.index or 0] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):  # for layers that draw random numbers, such as dropout
+        threads = suitable_threads(self.model, self.data.shape, self.device)
+        with threads, torch.random.fork_rng(devices=devices):  # for layers that draw random numbers, such as dropout
             torch.manual_seed((self.seed * 1_000_003 + self.epoch) * 1_000_003 + self.workers.rank & (1 << 63) - 1)
             sums = self._epoch(progress)
         if not all(bool(torch.isfinite(parameter.detach()).all()) for parameter in self.parameters):

@@ -67,6 +67,7 @@ def test_one_cycle_exponential_and_constant() -> None:
     done = [(k + 1) / 20 for k in range(20)]
     expected = [d / 0.2 if d < 0.2 else 0.5 * (1 + math.cos(math.pi * (d - 0.2) / 0.8)) for d in done]
     assert factors("one-cycle", 4, 5) == pytest.approx(expected)
+    assert factors("one-cycle", 1, 1) == [1.0]  # a training of one step is a step
     assert factors("exponential:decay=0.9", 3, 4) == pytest.approx([1.0] * 4 + [0.9] * 4 + [0.81] * 4)
     assert factors("constant", 2, 2) == [1.0] * 4
 

@@ -18,6 +18,7 @@ from torch import nn
 import freqrobust
 from freqrobust import TrainConfig, evaluate, load_model, train
 from freqrobust.core.errors import DataError, JournalError, SpecError, TrainingError
+from freqrobust.core.progress import Silent
 from freqrobust.core.training_config import Recipe
 from freqrobust.experiments.training_setup import Setup, prepare_setup
 from freqrobust.models.fingerprint import state_hash
@@ -274,6 +275,25 @@ def test_the_best_epoch_is_the_last_one_without_held_out_images(data: Any, tmp_p
     assert run.record.held_out_data is None
     last = torch.load(tmp_path / "last.pt", weights_only=True)["training"]["model"]
     assert all(torch.equal(last[name], value) for name, value in run.model.state_dict().items())
+
+
+def test_the_best_epoch_is_one_after_which_its_probe_was_measured(
+    data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then a warning does not name a checkpoint that does not exist."""
+    said: list[tuple[str, bool]] = []
+
+    class Heard(Silent):
+        def say(self, text: str) -> None:
+            said.append((text, (tmp_path / "best.pt").exists()))
+
+    monkeypatch.setattr("freqrobust.experiments.train.catastrophic_overfitting", lambda *given: "it overfits")
+    probe = "lfc:radius=2@every=2"
+    options = {**TINY, "epochs": 3, "probe": [probe], "best": "lfc:radius=2"}
+    run = train(data=data, out=tmp_path, progress=Heard(), **options)
+    assert run.record.best_epoch in (2, 3)
+    assert said[0] == ("warning: it overfits; lfc:radius=2 has chosen no best.pt yet", False)
+    assert said[1] == ("warning: it overfits; best.pt is of epoch 2", True)
 
 
 def test_a_model_of_the_caller_is_copied(data: Any, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from freqrobust import DefenseContext, Schedule, TrainingMethod, evaluate, load_
 from freqrobust.augmentations.flip_crop import flip_and_crop
 from freqrobust.core.errors import PluginError, TrainingError
 from freqrobust.core.progress import Silent
+from freqrobust.data.dataset import ImageData
+from freqrobust.experiments.probes import Probe, measure_probes
 from freqrobust.models.architectures import SmallCNN
 from freqrobust.models.fingerprint import state_hash
 from freqrobust.numerics import noise
@@ -113,6 +115,30 @@ def test_frozen_parameters_stay_unless_all_are_frozen(train, frozen) -> None:
     fit(model, train, plan, device=CPU)
     changed = {name[0] for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
     assert changed == ({"3"} if frozen == ["0"] else {"0", "3"})
+
+
+@pytest.mark.parametrize(("side", "width", "inside"), [(8, 4, 1), (8, 100_000, 2), (24, 4, 2)])
+def test_small_networks_use_one_thread(side, width, inside) -> None:
+    """Also where probes are measured; the number of threads is afterwards the one from before."""
+    data = ImageData(torch.rand(4, 1, side, side), torch.arange(4) % 2, 2)
+    model = torch.nn.Sequential(
+        torch.nn.AvgPool2d(side // 2), torch.nn.Flatten(), torch.nn.Linear(4, width), torch.nn.Linear(width, 8)
+    )
+    used: list[int] = []
+    model.register_forward_hook(lambda *given: used.append(torch.get_num_threads()))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        fit(model, data, sgd_plan(1, 0.001, batch_size=4), device=CPU)
+        measure_probes(model, [Probe("clean", None)], 1, 1, data, None, device=CPU)
+        assert (used, torch.get_num_threads()) == ([inside] * len(used), 2)
+        assert len(used) >= 2
+        used.clear()
+        with pytest.raises(TrainingError):
+            fit(model, data, sgd_plan(9, 1e20, batch_size=4, schedule="constant"), device=CPU)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_adversarial_training_is_cached_by_content_and_helps(train, tmp_path) -> None:
