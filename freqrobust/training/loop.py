@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -106,7 +105,7 @@ class Training:
             if plan.ema is not None
             else None
         )
-        self.per_epoch = math.ceil(len(data) / plan.batch_size) * plan.method.plugin.steps_per_batch
+        self.per_epoch = len(batches(torch.arange(len(data)), plan.batch_size)) * plan.method.plugin.steps_per_batch
         self.steps = self.per_epoch * plan.epochs
         self.forward: Any = torch.compile(model) if plan.compile else model
         if self.workers.size > 1:
@@ -149,7 +148,7 @@ class Training:
         sums, memory = _Sums(zero, zero.clone()), dict[str, Any]()
         self._describe(progress, None)
         shown = time.perf_counter() - _LIVE + _FIRST
-        for chunk in order.split(plan.batch_size):
+        for chunk in batches(order, plan.batch_size):
             share, counts = workers.share(chunk)
             images, labels, ids = self.data.batch(share, self.device)
             context = StepContext(ids, self.seed, self.epoch, self.data.classes, memory=memory)
@@ -242,6 +241,17 @@ class Training:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.epoch, self.step = state["epoch"], state["step"]
+
+
+def batches(order: torch.Tensor, size: int) -> list[torch.Tensor]:
+    """Consecutive parts of ``size`` samples; the last one may have fewer.
+
+    A single sample that is left over is added to the last part, as batch norm cannot normalise it on its own.
+    """
+    parts = list(order.split(size))
+    if size > 1 and len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:

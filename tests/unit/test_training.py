@@ -18,7 +18,7 @@ from freqrobust.models.architectures import SmallCNN
 from freqrobust.models.fingerprint import state_hash
 from freqrobust.numerics import noise
 from freqrobust.plugins.registry import defenses
-from freqrobust.training.loop import fit
+from freqrobust.training.loop import Training, batches, fit
 from freqrobust.training.plan import sgd_plan
 
 CPU = torch.device("cpu")
@@ -102,6 +102,24 @@ def test_a_method_that_returns_the_mean_is_refused(train) -> None:
         PluginError, match=r"Mean should return the loss of each sample, of the shape \(64,\), but returned"
     ):
         fit(untrained(), train, sgd_plan(1, 0.05, batch_size=64, method=Mean()), device=CPU)
+
+
+@pytest.mark.parametrize(("samples", "size", "expected"), [
+    (7, 3, [3, 4]), (8, 3, [3, 3, 2]), (6, 3, [3, 3]), (3, 5, [3]), (1, 5, [1]), (3, 1, [1, 1, 1]), (5, 2, [2, 3]),
+])  # fmt: skip
+def test_a_batch_has_more_than_one_sample_where_there_are_more(samples, size, expected) -> None:
+    order = torch.randperm(samples)
+    parts = batches(order, size)
+    assert [len(part) for part in parts] == expected
+    assert torch.equal(torch.cat(parts), order)
+
+
+def test_batch_norm_of_single_values_and_one_sample_left_over(train) -> None:
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.BatchNorm1d(64), torch.nn.Linear(64, 10))
+    data = train.first(65)
+    training = Training(model, data, sgd_plan(2, 0.05, batch_size=32), device=CPU)
+    training.run_epoch()
+    assert (training.step, training.steps) == (2, 4)
 
 
 @pytest.mark.parametrize("frozen", [[], ["0"], ["0", "3"]])

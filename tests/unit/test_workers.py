@@ -36,7 +36,7 @@ RECIPE = {
         ("madry:eps=0.1,steps=2", 100, 2, {}),
         ("mart:eps=0.1,steps=2", 100, 2, {}),  # two forward passes before the backward pass
         ("free:eps=0.1,replays=2", 96, 2, {}),
-        ("natural", 97, 3, {}),  # a last batch of one sample
+        ("natural", 98, 3, {}),  # a last batch of two samples
         ("natural", 100, 2, RECIPE),
     ],
 )
