@@ -7,6 +7,8 @@ import json
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +171,32 @@ def check_writable(path: str | os.PathLike[str], what: str = "cannot write") -> 
             pass
     except (OSError, RuntimeError) as error:  # RuntimeError: links that lead round in a circle
         raise JournalError(f"cannot write {given}: {reason(error)}") from error
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[bool]:
+    """Whether the folder is free; inside the block it is then taken, for all processes that ask.
+
+    It becomes free when the process ends, however it ends. Where the system or the file system has no locks, it is free.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows, or a folder that may be written but not read
+        yield True
+        return
+    try:
+        yield _locked(handle)
+    finally:
+        os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # some network file systems
+        pass
+    return True

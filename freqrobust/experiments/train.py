@@ -102,11 +102,11 @@ def opened(model: nn.Module | None, config: TrainConfig) -> Iterator[TrainingJob
     Raises:
         FreqRobustError: an option, the data or the directory is wrong.
     """
-    with joined(resolve_device(config.device)) as (workers, device):
+    with joined(resolve_device(config.device)) as (workers, device), ExitStack() as stack:
         setup = prepare_setup(model, config, device)
         content = {**setup.identity, "processes": workers.size}
         job = TrainingJob(setup, files_of(config.out, content), workers)
-        workers.alone(job.files.claim)
+        workers.alone(lambda: stack.enter_context(job.files.claimed()))
         job.finished = job.files.finished()
         yield job
 

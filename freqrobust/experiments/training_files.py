@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 
 from freqrobust.core.errors import FreqRobustError, JournalError, ModelError
-from freqrobust.core.files import check_writable, identity, reason, user_path, write_atomically
+from freqrobust.core.files import check_writable, exclusive, identity, reason, user_path, write_atomically
 from freqrobust.experiments.log import Log
 from freqrobust.experiments.training_setup import differences
 from freqrobust.models.checkpoints import read
@@ -72,13 +73,28 @@ class TrainingFiles:
         """One line for each epoch."""
         return Log(self.folder / "log.jsonl")
 
-    def claim(self) -> None:
-        """Make it the directory of this run.
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Make it the directory of this run, and inside the block of this process.
 
         Raises:
-            JournalError: it contains another run, or files of a run that cannot be identified, or cannot be written.
+            JournalError: another process trains in it; it contains another run, or files of a run that cannot be identified;
+                it cannot be written.
         """
         check_writable(self.run, "--out")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise JournalError(f"cannot write {self.run}: {reason(error)}") from error
+        with exclusive(self.folder) as free:
+            if not free:
+                raise JournalError(
+                    f"another process trains in {self.folder}; wait until it has ended, or give another --out"
+                )
+            self._claim()
+            yield
+
+    def _claim(self) -> None:
         known = self._known()
         present = [path.name for path in (self.record, self.last, self.best) if path.exists()]
         if present and known is None:

@@ -20,6 +20,7 @@ from freqrobust import TrainConfig, evaluate, load_model, train
 from freqrobust.core.errors import DataError, JournalError, SpecError, TrainingError
 from freqrobust.core.progress import Silent
 from freqrobust.core.training_config import Recipe
+from freqrobust.experiments.train import opened
 from freqrobust.experiments.training_setup import Setup, prepare_setup
 from freqrobust.models.fingerprint import state_hash
 from freqrobust.training.plan import plan
@@ -349,6 +350,18 @@ def test_a_directory_with_a_checkpoint_of_something_else(data: Any, tmp_path: Pa
     with pytest.raises(JournalError, match=r"contains best.pt, but no run.json that names its run; give another --out"):
         train(data=data, out=tmp_path, **TINY)
     assert [path.name for path in tmp_path.iterdir()] == ["best.pt"]
+
+
+def test_two_processes_do_not_train_in_one_directory(data: Any, tmp_path: Path) -> None:
+    config = TrainConfig(**{**TINY, "data": data, "out": tmp_path / "run"})
+    with opened(None, config) as first:
+        with pytest.raises(
+            JournalError, match=r"another process trains in .*run; wait until it has ended, or give another"
+        ):
+            train(config=config)
+        first.run()
+    assert train(config=config).resumed == 2  # it is free again
+    assert {path.name for path in (tmp_path / "run").iterdir()} >= {"run.json", "best.pt", "last.pt", "log.jsonl"}
 
 
 def test_a_run_file_of_another_program_is_not_overwritten(data: Any, tmp_path: Path) -> None:
