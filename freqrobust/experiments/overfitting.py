@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from freqrobust.core.percent import percent
+from freqrobust.experiments.probes import parse_probes
 from freqrobust.numerics.statistics import independent_difference
 from freqrobust.numerics.threat import Threat
-from freqrobust.plugins.registry import attacks
 from freqrobust.plugins.training import TrainingMethod
 from freqrobust.results.training_record import EpochRecord, ProbeResult, Share
 
@@ -39,9 +39,9 @@ def catastrophic_overfitting(epochs: Sequence[EpochRecord], method: TrainingMeth
     """
     if not epochs:
         return None
-    last, threats = epochs[-1], list(_threats(method.probes()))
+    last, threats = epochs[-1], _threats(method.probes(), method)
     for result in last.probes:
-        if not any(_within(threat, own) for threat in _threats([result.name]) for own in threats):
+        if not any(_within(threat, own) for threat in _threats([result.name], method) for own in threats):
             continue
         earlier = [(record, found) for record in epochs[:-1] for found in record.probes if found.name == result.name]
         if not earlier:
@@ -63,13 +63,10 @@ def overfitting_notes(epochs: Sequence[EpochRecord], method: TrainingMethod) -> 
     return [f"Epoch {k} shows {text}." for k, text in found if text is not None][:1]
 
 
-def _threats(specs: Sequence[str]) -> Iterator[Threat]:
-    """The budgets of those specs that are attacks with a budget."""
-    for spec in specs:
-        for plugin_spec in attacks.parse(spec) if spec != "clean" else []:
-            threat = plugin_spec.plugin.threat()
-            if threat is not None:
-                yield threat
+def _threats(specs: Sequence[str], method: TrainingMethod) -> list[Threat]:
+    """The budgets of those probes that are attacks with a budget."""
+    found = [probe.spec.plugin.threat() for probe in parse_probes(specs, method) if probe.spec is not None]
+    return [threat for threat in found if threat is not None]
 
 
 def _within(threat: Threat, own: Threat) -> bool:

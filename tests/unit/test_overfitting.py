@@ -60,6 +60,14 @@ def test_a_collapse_is_reported_with_what_fell_and_what_rose() -> None:
     assert "fell from 40.0 % (epoch 3)" in said(history(COLLAPSED[0], None, TRAINED))
 
 
+def test_the_probes_of_a_method_may_have_a_period() -> None:
+    class Seldom(type(methods.parse("rs-fgsm")[0].plugin)):
+        def probes(self) -> list[str]:
+            return ["clean", f"{PGD}@every=5"]
+
+    assert catastrophic_overfitting(history(*COLLAPSED, TRAINED), Seldom()) is not None
+
+
 @pytest.mark.parametrize(
     ("why", "records"),
     [
