@@ -15,7 +15,14 @@ TOLERANCE = 1e-12
 #: Points of a segment that are evaluated together.
 CHUNK = 1024
 
-_RELUS: tuple[Callable[..., Any], ...] = (F.relu, F.relu_, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_)
+_RELUS: tuple[Callable[..., Any], ...] = (
+    F.relu,
+    F.relu_,
+    torch.relu,
+    torch.relu_,
+    torch.Tensor.relu,
+    torch.Tensor.relu_,
+)
 
 
 class _ReluInputs(TorchFunctionMode):
@@ -33,7 +40,8 @@ class _ReluInputs(TorchFunctionMode):
 
 def relu_inputs(network: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
     """The inputs of all ReLUs for images ``(N, ...)``, ``(N, D)`` each, in the order in which they are evaluated."""
-    with torch.no_grad(), _ReluInputs() as mode:
+    mode = _ReluInputs()
+    with torch.no_grad(), mode:
         network(images)
     return mode.inputs
 

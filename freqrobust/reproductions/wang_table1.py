@@ -32,8 +32,8 @@ class WangTable1(WangExperiment):
         from freqrobust.results.analysis import AnalysisTable
         from freqrobust.results.findings import Findings, Measured
 
-        used = _wang.recipe(bench)
-        images, watched = _wang.training_images(bench), _wang.watched_training_images(bench)
+        images = _wang.training_images(bench, at_cpu=2000)
+        used, watched = _wang.recipe(bench, images), images.limit(len(_wang.watched_training_images(bench)))
         measured, trends, rows = [], [], []
         for radius, published in PUBLISHED.items():
             outcomes, row = [], [str(radius)]
@@ -72,5 +72,9 @@ class WangTable1(WangExperiment):
         if min(bench.train.shape[1:]) < 16:
             notes.append("At 8 pixels, the LFC image of r = 4 contains the mean only, and the HFC image all the rest.")
         return Findings(
-            measured=measured, tables=[table], trends=trends, settings=_wang.settings(bench, self, used), notes=notes
+            measured=measured,
+            tables=[table],
+            trends=trends,
+            settings=_wang.settings(bench, self, used, images),
+            notes=notes,
         )
