@@ -25,6 +25,8 @@ class WangTable1(WangExperiment):
     source: ClassVar[str] = "Wang et al. 2020, table 1"
 
     def run(self, bench: Bench) -> Findings:
+        import numpy as np
+
         from freqrobust.experiments.trends import higher
         from freqrobust.numerics.statistics import wilson
         from freqrobust.reproductions import _wang
@@ -35,6 +37,7 @@ class WangTable1(WangExperiment):
         images = _wang.training_images(bench, at_cpu=2000)
         used, watched = _wang.recipe(bench, images), images.limit(len(_wang.watched_training_images(bench)))
         measured, trends, rows = [], [], []
+        tested: dict[str, list[_wang.Outcomes]] = {"lfc": [], "hfc": []}
         for radius, published in PUBLISHED.items():
             outcomes, row = [], [str(radius)]
             for kind, (in_training, in_testing) in zip(("lfc", "hfc"), published, strict=True):
@@ -45,6 +48,7 @@ class WangTable1(WangExperiment):
                 train = bench.correct(model, watched, spec)
                 right = bench.correct(model, bench.test)
                 outcomes.append(right)
+                tested[kind].append(right)
                 measured.append(
                     Measured(
                         name=f"test accuracy, trained on {kind.upper()} r={radius}",
