@@ -25,4 +25,6 @@ class WangExperiment(Experiment):
         description="batch: evaluate with the batch norm statistics of each test batch, as in the authors' code; a "
         "prediction then depends on the other images of the batch",
     )
-    arch: str = Field("auto", description="architecture; auto: small_cnn at digits, resnet8 at cpu, cifar_resnet18 at paper")
+    arch: str = Field(
+        "auto", description="architecture; auto: small_cnn at digits, resnet8 at cpu, cifar_resnet18 at paper"
+    )

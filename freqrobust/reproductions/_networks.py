@@ -32,9 +32,7 @@ def architecture(bench: Bench, arch: str = "auto") -> str:
     return NAMES[bench.scale] if arch == "auto" else arch
 
 
-def classifier(
-    bench: Bench, *, norm: bool = True, dropout: float = 0.0, arch: str = "auto"
-) -> Callable[[], nn.Module]:
+def classifier(bench: Bench, *, norm: bool = True, dropout: float = 0.0, arch: str = "auto") -> Callable[[], nn.Module]:
     """A builder of the network of this scale, for the images and classes of the training data.
 
     Args:

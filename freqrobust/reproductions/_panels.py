@@ -11,16 +11,22 @@ from freqrobust.reproductions._networks import classifier
 
 Panel = Literal["plain", "dropout", "mixup", "batch norm", "adversarial"]
 PANELS: tuple[Panel, ...] = ("plain", "dropout", "mixup", "batch norm", "adversarial")
-#: Radii of the curves, for a side of 32 pixels.
-RADII = (4, 8, 12)
 RESCALE: tuple[Rescale, ...] = ("none", "max")
 STATISTICS: tuple[Statistics, ...] = ("running", "batch")
 
 
-def budget(bench: Bench) -> str:
-    """The eps of the adversarial training."""
-    text: str = bench.pick(digits="0.1", cpu="8/255", paper="8/255")
-    return text
+def radii(bench: Bench) -> tuple[int, ...]:
+    """Radii of the curves, for a side of 32 pixels."""
+    chosen: tuple[int, ...] = bench.pick(digits=(8, 12), cpu=(4, 12), paper=(4, 8, 12, 16))
+    return chosen
+
+
+def adversarial_training(bench: Bench) -> str:
+    """The training method of the adversarially trained network."""
+    method: str = bench.pick(
+        digits="madry:eps=0.1,steps=3", cpu="madry:eps=4/255,steps=3", paper="madry:eps=8/255,steps=10"
+    )
+    return method
 
 
 def changes(bench: Bench, panel: Panel) -> dict[str, Any]:
@@ -28,7 +34,7 @@ def changes(bench: Bench, panel: Panel) -> dict[str, Any]:
     if panel == "mixup":
         return {"augment": ["mixup:alpha=0.5"]}
     if panel == "adversarial":
-        return {"method": f"madry:eps={budget(bench)},steps={bench.pick(digits=4, cpu=5, paper=10)}"}
+        return {"method": adversarial_training(bench)}
     return {}
 
 
@@ -50,7 +56,7 @@ def network(bench: Bench, panel: Panel, arch: str = "auto") -> Fitted:
         views.append(_wang.View(view_name("test", bn=bn), bench.test, None, bn))
         for kind in ("lfc", "hfc"):
             for rescale in RESCALE if kind == "hfc" else RESCALE[:1]:
-                for radius in RADII:
+                for radius in radii(bench):
                     spec = _wang.component(bench, kind, radius, rescale)
                     views.append(_wang.View(view_name(kind, radius, rescale, bn), bench.test, spec, bn))
     build = classifier(bench, norm=panel == "batch norm", dropout=0.5 if panel == "dropout" else 0.0, arch=arch)

@@ -60,37 +60,48 @@ def component(bench: Bench, kind: str, radius: float, rescale: Rescale) -> str:
     return f"{kind}:radius={radius_text(bench, radius)}" + (",rescale=max" if rescale == "max" else "")
 
 
-def recipe(bench: Bench, **changes: Any) -> Recipe:
-    """Adam with a constant rate and without augmentation; ``changes`` are further fields."""
+def recipe(bench: Bench, images: ImageData | None = None, **changes: Any) -> Recipe:
+    """Adam with a constant rate and without augmentation.
+
+    Args:
+        bench: the scale.
+        images: the training images; by default those of :func:`training_images`.
+        changes: further fields of the recipe.
+    """
+    count = len(training_images(bench) if images is None else images)
     values = {
-        "epochs": bench.pick(digits=6, cpu=8, paper=100),
-        "batch_size": bench.pick(digits=50, cpu=50, paper=100),
-        "optimizer": bench.pick(digits="adam:lr=0.003", cpu="adam:lr=0.002", paper="adam:lr=0.0001"),
+        "epochs": bench.pick(digits=4, cpu=8, paper=100),
+        "batch_size": bench.pick(digits=50, cpu=max(1, count // 40), paper=100),
+        "optimizer": bench.pick(digits="adam:lr=0.005", cpu="adam:lr=0.002", paper="adam:lr=0.0001"),
         "schedule": "constant",
         "augment": [],
     }
     return Recipe(**{**values, **changes})
 
 
-def training_images(bench: Bench) -> ImageData:
-    """The training images: all of them, or at ``cpu`` a subset of 2,000."""
-    return bench.train.limit(2000) if bench.scale == "cpu" else bench.train
+def training_images(bench: Bench, at_cpu: int = 1000) -> ImageData:
+    """The training images: all of them, or at ``cpu`` a subset of that many, with as many of every class."""
+    return bench.train.limit(at_cpu) if bench.scale == "cpu" else bench.train
 
 
 def watched_training_images(bench: Bench) -> ImageData:
     """The training images on which accuracies are measured after every epoch."""
-    return training_images(bench).limit(bench.pick(digits=500, cpu=500, paper=10_000))
+    return training_images(bench).limit(bench.pick(digits=300, cpu=300, paper=10_000))
 
 
-def settings(bench: Bench, experiment: WangExperiment, used: Recipe) -> dict[str, str]:
+def settings(bench: Bench, experiment: WangExperiment, used: Recipe, images: ImageData | None = None) -> dict[str, str]:
     """What was done, in words."""
     return {
         "network": architecture(bench, experiment.arch),
-        "training images": f"{len(training_images(bench)):,}",
+        "training images": f"{len(training_images(bench) if images is None else images):,}",
         "test images": f"{len(bench.test):,}",
         "training": f"{used.epochs} epochs, {used.optimizer}, constant rate, batch size {used.batch_size}, no augmentation",
-        "LFC and HFC images": "divided by their largest value" if experiment.rescale == "max" else "inverse FFT, not clipped",
-        "batch norm in evaluation": "statistics of the test batch" if experiment.bn == "batch" else "running statistics",
+        "LFC and HFC images": "divided by their largest value"
+        if experiment.rescale == "max"
+        else "inverse FFT, not clipped",
+        "batch norm in evaluation": "statistics of the test batch"
+        if experiment.bn == "batch"
+        else "running statistics",
     }
 
 
@@ -105,7 +116,9 @@ def notes(bench: Bench, experiment: WangExperiment) -> list[str]:
         remarks.append("Intervals are over images for these networks; another initialisation was not tried.")
     side = min(bench.train.shape[1:])
     if side != 32:
-        remarks.append(f"Radii are given for 32 pixels and were multiplied by {side / 32:g} for images of {side} pixels.")
+        remarks.append(
+            f"Radii are given for 32 pixels and were multiplied by {side / 32:g} for images of {side} pixels."
+        )
     if experiment.bn == "batch":
         remarks.append("With bn=batch a prediction depends on the other images of its batch.")
     return remarks

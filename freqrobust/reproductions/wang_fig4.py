@@ -30,9 +30,7 @@ class WangFig4(WangExperiment):
             _wang.View("training", watched, None, self.bn),
             _wang.View("test", bench.test, None, self.bn),
             *(
-                _wang.View(
-                    f"{kind.upper()} r={r}", bench.test, _wang.component(bench, kind, r, self.rescale), self.bn
-                )
+                _wang.View(f"{kind.upper()} r={r}", bench.test, _wang.component(bench, kind, r, self.rescale), self.bn)
                 for kind in ("lfc", "hfc")
                 for r in (4, 12)
             ),
@@ -56,10 +54,14 @@ class WangFig4(WangExperiment):
         small, large = sizes[0], sizes[-1]
         trends = [
             higher(
-                f"Batches of {small} give a higher test accuracy than batches of {large}.", last[small][1], last[large][1]
+                f"Batches of {small} give a higher test accuracy than batches of {large}.",
+                last[small][1],
+                last[large][1],
             ),
             _wang.larger_gap(
-                f"Batches of {large} give a smaller generalisation gap than batches of {small}.", last[small], last[large]
+                f"Batches of {large} give a smaller generalisation gap than batches of {small}.",
+                last[small],
+                last[large],
             ),
         ]
         columns = ["batch size", "training", "test", "gap", *(view.name for view in views[2:])]

@@ -27,7 +27,7 @@ class WangFig6(WangExperiment):
         from freqrobust.results.analysis import AnalysisTable
         from freqrobust.results.findings import Findings
 
-        used = _wang.recipe(bench, epochs=bench.pick(digits=4, cpu=10, paper=100))
+        used = _wang.recipe(bench, epochs=bench.pick(digits=3, cpu=8, paper=100))
         radii = bench.pick(digits=(8, 12), cpu=(4, 12), paper=(4, 8, 12))
         curves, trends, rows = [], [], []
         for rescale in _panels.RESCALE:
@@ -47,7 +47,12 @@ class WangFig6(WangExperiment):
                         )
                     )
                     rows.append(
-                        [str(radius), rescale, bn, *(f"{_wang.percent(without[v][-1])} / {_wang.percent(outcomes[v][-1])}" for v in _VIEWS)]
+                        [
+                            str(radius),
+                            rescale,
+                            bn,
+                            *(f"{_wang.percent(without[v][-1])} / {_wang.percent(outcomes[v][-1])}" for v in _VIEWS),
+                        ]
                     )
                     if (rescale, bn) != (self.rescale, self.bn):
                         continue
@@ -87,7 +92,7 @@ class WangFig6(WangExperiment):
         return bench.fit(
             classifier(bench, norm=norm, arch=self.arch),
             bench.shifted(_wang.training_images(bench), spec),
-            _wang.recipe(bench, epochs=bench.pick(digits=4, cpu=10, paper=100)),
+            _wang.recipe(bench, epochs=bench.pick(digits=3, cpu=8, paper=100)),
             name=f"{spec}, {'with' if norm else 'without'} batch norm",
             normalize=False,
             watch=_wang.watcher(bench, views),

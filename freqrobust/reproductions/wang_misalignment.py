@@ -36,7 +36,8 @@ class WangMisalignment(WangExperiment):
     source: ClassVar[str] = "Wang et al. 2020, fig. 1"
 
     model: str | None = Field(
-        None, description="a trained model, as for --model of freqrobust eval; by default the network of this scale is trained"
+        None,
+        description="a trained model, as for --model of freqrobust eval; by default the network of this scale is trained",
     )
 
     def run(self, bench: Bench) -> Findings:
@@ -56,14 +57,19 @@ class WangMisalignment(WangExperiment):
         trends, measured, rows = [], [], []
         for radius, published in PUBLISHED.items():
             low, high = (
-                _wang.predicted(bench, model, bench.shifted(bench.test, _wang.component(bench, kind, radius, self.rescale)))
+                _wang.predicted(
+                    bench, model, bench.shifted(bench.test, _wang.component(bench, kind, radius, self.rescale))
+                )
                 for kind in ("lfc", "hfc")
             )
             lfc, hfc = low == labels, high == labels
             counts = [int(which.sum()) for which in (lfc & ~hfc, ~lfc & hfc, lfc & hfc, ~lfc & ~hfc)]
             chance = chance_joint(low, high, labels)
             expected = [chance[True, False], chance[False, True], chance[True, True], chance[False, False]]
-            shares = (f"{100 * count / n:.1f} ({100 * c / PUBLISHED_SAMPLES:.1f})" for count, c in zip(counts, published, strict=True))
+            shares = (
+                f"{100 * count / n:.1f} ({100 * c / PUBLISHED_SAMPLES:.1f})"
+                for count, c in zip(counts, published, strict=True)
+            )
             rows.append([str(radius), *shares, f"{100 * expected[0]:.1f}", f"{100 * expected[1]:.1f}"])
             for which, kind in enumerate(("LFC", "HFC")):
                 interval = wilson(counts[which], n)
@@ -86,7 +92,9 @@ class WangMisalignment(WangExperiment):
                         )
                     )
             if radius == max(JUDGED):
-                statement = f"At r = {radius}, more samples are classified correctly from the LFC than from the HFC image."
+                statement = (
+                    f"At r = {radius}, more samples are classified correctly from the LFC than from the HFC image."
+                )
                 trends.append(higher(statement, lfc, hfc))
         table = AnalysisTable(
             title=f"Samples by correct components, % (published); {100 * np.mean(clean):.1f} % of the originals are correct",
@@ -98,7 +106,9 @@ class WangMisalignment(WangExperiment):
         if self.model is not None:
             settings = {key: value for key, value in settings.items() if key not in ("training", "training images")}
             notes = [f"The model is {self.model}; nothing was trained.", *notes[2 if bench.scale != "paper" else 0 :]]
-        notes.append("The published counts are those of an independent reproduction with ResNet-18 of 95.33 % accuracy.")
+        notes.append(
+            "The published counts are those of an independent reproduction with ResNet-18 of 95.33 % accuracy."
+        )
         return Findings(
             measured=measured, tables=[table], trends=trends, settings={**settings, "network": about}, notes=notes
         )

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from freqrobust.data.dataset import ImageData
     from freqrobust.experiments.bench import Bench
     from freqrobust.reproductions._wang import Outcomes
     from freqrobust.results.analysis import AnalysisTable
@@ -36,11 +37,9 @@ class WangSmoothing(WangExperiment):
         from freqrobust.reproductions import _panels, _wang
         from freqrobust.results.findings import Curve, Findings
 
-        budgets = bench.pick(
-            digits=("0.03", "0.1"), cpu=("1/255", "4/255"), paper=("0.03", "0.06", "0.09")
-        )
+        budgets = bench.pick(digits=("0.03", "0.1"), cpu=("1/255", "4/255"), paper=("0.03", "0.06", "0.09"))
         specs = [f"fgsm:eps={eps}" for eps in budgets] + [f"pgd:eps={eps},steps=10" for eps in budgets]
-        strong = f"apgd:eps={budgets[-1]},steps=20,loss=dlr"
+        strong = f"apgd:eps={budgets[-1]},steps=20,loss=dlr,targets=0"
         models = {
             name: _wang.evaluated(_panels.network(bench, name, self.arch).model, self.bn)  # type: ignore[arg-type]
             for name in NETWORKS
@@ -57,8 +56,9 @@ class WangSmoothing(WangExperiment):
                         curves.append(_curve(name, spec, knowledge, accuracies))
             curves.append(_curve(name, "clean", "", accuracies))
         settings = _wang.settings(bench, self, _wang.recipe(bench))
-        settings["adversarial training"] = str(_panels.changes(bench, "adversarial")["method"])
+        settings["adversarial training"] = _panels.adversarial_training(bench)
         settings["smoothing"] = "smooth, the first convolution, zero boundary, not rescaled"
+        settings["test images"] = f"{len(attacked_images(bench)):,}"
         del settings["LFC and HFC images"]
         notes = [
             *_wang.notes(bench, self),
@@ -77,18 +77,25 @@ class WangSmoothing(WangExperiment):
         from freqrobust.plugins.registry import defenses
         from freqrobust.reproductions import _wang
 
-        made = {spec: _wang.adversarial_images(bench, model, bench.test, spec) for spec in specs}
+        test = attacked_images(bench)
+        made = {spec: _wang.adversarial_images(bench, model, test, spec) for spec in specs}
         context = DefenseContext(device=bench.device, seed=bench.seed)
         found: dict[tuple[str, str, float], Outcomes] = {}
         for rho in RHO:
             smoothed = defenses.parse(f"smooth:rho={rho:g}")[0].plugin.apply(model, context) if rho else model
-            clean, *attacked = bench.correct_each(smoothed, bench.test, [None, *specs, strong])
+            clean, *attacked = bench.correct_each(smoothed, test, [None, *specs, strong])
             found["clean", "", rho] = clean
             for spec, samples in zip([*specs, strong], attacked, strict=True):
                 found[spec, ADAPTIVE, rho] = samples
             for spec, images in made.items():
                 found[spec, OBLIVIOUS, rho] = clean & bench.correct(smoothed, images)
         return found
+
+
+def attacked_images(bench: Bench) -> ImageData:
+    """The test images that are attacked, with as many of every class."""
+    count: int = bench.pick(digits=200, cpu=300, paper=10_000)
+    return bench.test.limit(count)
 
 
 def kernel_shares(model: nn.Module) -> list[NDArray[np.float64]]:

@@ -25,6 +25,8 @@ class WangTable1(WangExperiment):
     source: ClassVar[str] = "Wang et al. 2020, table 1"
 
     def run(self, bench: Bench) -> Findings:
+        import numpy as np
+
         from freqrobust.experiments.trends import higher
         from freqrobust.numerics.statistics import wilson
         from freqrobust.reproductions import _wang
@@ -32,9 +34,10 @@ class WangTable1(WangExperiment):
         from freqrobust.results.analysis import AnalysisTable
         from freqrobust.results.findings import Findings, Measured
 
-        used = _wang.recipe(bench)
-        images, watched = _wang.training_images(bench), _wang.watched_training_images(bench)
+        images = _wang.training_images(bench, at_cpu=2000)
+        used, watched = _wang.recipe(bench, images), images.limit(len(_wang.watched_training_images(bench)))
         measured, trends, rows = [], [], []
+        tested: dict[str, list[_wang.Outcomes]] = {"lfc": [], "hfc": []}
         for radius, published in PUBLISHED.items():
             outcomes, row = [], [str(radius)]
             for kind, (in_training, in_testing) in zip(("lfc", "hfc"), published, strict=True):
@@ -45,6 +48,7 @@ class WangTable1(WangExperiment):
                 train = bench.correct(model, watched, spec)
                 right = bench.correct(model, bench.test)
                 outcomes.append(right)
+                tested[kind].append(right)
                 measured.append(
                     Measured(
                         name=f"test accuracy, trained on {kind.upper()} r={radius}",
@@ -72,5 +76,9 @@ class WangTable1(WangExperiment):
         if min(bench.train.shape[1:]) < 16:
             notes.append("At 8 pixels, the LFC image of r = 4 contains the mean only, and the HFC image all the rest.")
         return Findings(
-            measured=measured, tables=[table], trends=trends, settings=_wang.settings(bench, self, used), notes=notes
+            measured=measured,
+            tables=[table],
+            trends=trends,
+            settings=_wang.settings(bench, self, used, images),
+            notes=notes,
         )
