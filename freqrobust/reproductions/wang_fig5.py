@@ -105,7 +105,8 @@ class WangFig5(WangExperiment):
                 statement = f"Batch norm raises the HFC curves ({convention})."
                 trends.append(_wang.mean_over_samples(statement, (normed - plain).mean(axis=0), measure))
         plain, robust, mixed = (
-            _hfc(fitted[panel], radii, self.rescale, "running") for panel in ("plain", "adversarial", "mixup")
+            _hfc(network, radii, self.rescale, "running")
+            for network in (fitted["plain"], fitted["adversarial"], fitted["mixup"])
         )
         trends.append(
             _wang.mean_over_samples(
