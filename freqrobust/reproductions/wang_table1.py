@@ -39,7 +39,7 @@ class WangTable1(WangExperiment):
         measured, trends, rows = [], [], []
         tested: dict[str, list[_wang.Outcomes]] = {"lfc": [], "hfc": []}
         for radius, published in PUBLISHED.items():
-            outcomes, row = [], [str(radius)]
+            row = [str(radius)]
             for kind, (in_training, in_testing) in zip(("lfc", "hfc"), published, strict=True):
                 spec = _wang.component(bench, kind, radius, self.rescale)
                 build = classifier(bench, arch=self.arch)
@@ -47,7 +47,6 @@ class WangTable1(WangExperiment):
                 model = _wang.evaluated(fitted.model, self.bn)
                 train = bench.correct(model, watched, spec)
                 right = bench.correct(model, bench.test)
-                outcomes.append(right)
                 tested[kind].append(right)
                 measured.append(
                     Measured(
@@ -62,7 +61,11 @@ class WangTable1(WangExperiment):
                 row += [f"{_wang.percent(right)} ({100 * in_testing:.0f})"]
             rows.append(row)
             trends.append(
-                higher(f"With r = {radius}, training on LFC gives the higher test accuracy.", outcomes[0], outcomes[1])
+                higher(
+                    f"With r = {radius}, training on LFC gives the higher test accuracy.",
+                    tested["lfc"][-1],
+                    tested["hfc"][-1],
+                )
             )
         table = AnalysisTable(
             title="Accuracy (%) on the training images as they were filtered, and on the original test images (published)",
@@ -75,10 +78,15 @@ class WangTable1(WangExperiment):
         ]
         if min(bench.train.shape[1:]) < 16:
             notes.append("At 8 pixels, the LFC image of r = 4 contains the mean only, and the HFC image all the rest.")
+        curves = []
+        for kind, outcomes in tested.items():
+            drawn = _wang.curve("original test images", f"trained on {kind.upper()}", np.array(outcomes))
+            curves.append(drawn.model_copy(update={"x": [float(radius) for radius in PUBLISHED], "x_label": "r"}))
         return Findings(
             measured=measured,
             tables=[table],
             trends=trends,
+            curves=curves,
             settings=_wang.settings(bench, self, used, images),
             notes=notes,
         )

@@ -15,6 +15,7 @@ from freqrobust.experiments.bench import Bench
 from freqrobust.experiments.reproduce import reproduce
 from freqrobust.numerics.frequency import directions, fourier_basis
 from freqrobust.reproductions import _wang
+from freqrobust.reproductions.wang_misalignment import WangMisalignment
 from freqrobust.reproductions.wang_smoothing import kernel_shares
 from freqrobust.results.findings import Findings, Trend
 
@@ -122,10 +123,13 @@ def test_adaptive_attacks_are_at_least_as_strong_as_oblivious_ones(run: Run) -> 
     assert {"oblivious", "adaptive"} <= {word for t in found.trends for word in t.statement.split()}
 
 
-def test_a_given_model_is_not_trained() -> None:
-    found = reproduce("wang-misalignment:model=demo")
-    assert found.train_data is None or "training" not in found.settings
+def test_a_given_model_is_not_trained(tmp_path: Path) -> None:
+    code = "from freqrobust.models.architectures import SmallCNN\n\n\ndef build():\n    return SmallCNN()\n"
+    (tmp_path / "untrained.py").write_text(code)
+    found = reproduce(WangMisalignment(model=f"{tmp_path / 'untrained.py'}:build"))
+    assert "training" not in found.settings
     assert any("nothing was trained" in note for note in found.notes)
+    assert len(found.tables[0].rows) == 8
 
 
 def test_adversarial_training_lowers_the_high_frequency_energy_of_kernels() -> None:
