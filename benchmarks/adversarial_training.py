@@ -25,9 +25,9 @@ from freqrobust import load_data
 from freqrobust.core.numbers import pixel_text
 from freqrobust.core.training_config import Recipe
 from freqrobust.data.dataset import ImageData
-from freqrobust.experiments.bench import training_normalization
 from freqrobust.harness.correctness import correct_samples
 from freqrobust.models.classifier import Classifier
+from freqrobust.models.normalization import training_normalization
 from freqrobust.models.untrained import untrained
 from freqrobust.numerics.statistics import wilson
 from freqrobust.plugins.registry import attacks

@@ -24,6 +24,8 @@ __all__ = [
     "AnalyzeConfig",
     "Attack",
     "AttackContext",
+    "Augmentation",
+    "Batch",
     "Certificate",
     "CertificateContext",
     "Certified",
@@ -35,11 +37,16 @@ __all__ = [
     "ImageData",
     "InputDefense",
     "Number",
+    "Optimizer",
     "Pixel",
     "Progress",
+    "Regularizer",
     "Report",
     "Reporter",
+    "Schedule",
+    "StepContext",
     "TrainConfig",
+    "TrainingMethod",
     "__version__",
     "analyze",
     "evaluate",
@@ -70,6 +77,15 @@ if TYPE_CHECKING:
     from freqrobust.plugins.certificate import Certificate, CertificateContext, Certified
     from freqrobust.plugins.context import AttackContext, DefenseContext
     from freqrobust.plugins.criterion import Criterion
+    from freqrobust.plugins.training import (
+        Augmentation,
+        Batch,
+        Optimizer,
+        Regularizer,
+        Schedule,
+        StepContext,
+        TrainingMethod,
+    )
     from freqrobust.results.analysis import AnalysisResult, AnalysisTable
     from freqrobust.results.analysis_record import AnalysisRecord
     from freqrobust.results.report import Report
@@ -84,6 +100,8 @@ _HOMES = {
     "AnalyzeConfig": "core.config",
     "Attack": "plugins.base",
     "AttackContext": "plugins.context",
+    "Augmentation": "plugins.training",
+    "Batch": "plugins.training",
     "Certificate": "plugins.certificate",
     "CertificateContext": "plugins.certificate",
     "Certified": "plugins.certificate",
@@ -95,16 +113,21 @@ _HOMES = {
     "ImageData": "data.dataset",
     "InputDefense": "plugins.base",
     "Number": "core.numbers",
+    "Optimizer": "plugins.training",
     "Pixel": "core.numbers",
     "Progress": "core.progress",
+    "Regularizer": "plugins.training",
     "Report": "results.report",
     "Reporter": "results.reporter",
+    "Schedule": "plugins.training",
+    "StepContext": "plugins.training",
     "TrainConfig": "core.training_config",
+    "TrainingMethod": "plugins.training",
     "analyze": "harness.analyze",
     "evaluate": "harness.evaluate",
     "load_data": "data.loading",
-    "noise": "numerics.noise",
     "load_model": "models.loading",
+    "noise": "numerics.noise",
     "save_model": "models.files",
     "train": "experiments.train",
 }

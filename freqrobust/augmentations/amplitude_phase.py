@@ -16,7 +16,7 @@ SEVERITY = 3.0
 
 
 class AmplitudePhase(Augmentation):
-    """Combine the phase of an image with the amplitude of another one; the label is that of the phase.  (Chen et al. 2021, sec. 3.3)
+    """Combine the phase of an image with the amplitude of another one; the label is that of the phase.  (Chen et al. 2021)
 
     ``amplitude=pair`` takes the amplitude of another image of the batch (APR-P). ``amplitude=single`` makes two copies of
     the image, each after a random operation of AugMix, and takes the amplitude of one and the phase of the other (APR-S);

@@ -38,7 +38,7 @@ def execute(config: AnalyzeCommand, parameters: Mapping[str, Sequence[str]] | No
     from freqrobust.core.config import AnalyzeConfig
     from freqrobust.core.files import cache_root, check_writable, user_path, write_atomically
     from freqrobust.core.progress import Screen
-    from freqrobust.harness.analyze import analyze, check_attacks, check_into, put_into
+    from freqrobust.harness.analyze import analyze, check_attacks, check_into, check_subject, put_into
     from freqrobust.harness.devices import resolve_device
     from freqrobust.harness.inputs import open_data, open_models, open_train_data, say_data, with_demo
     from freqrobust.plugins.selection import parse_defenses
@@ -63,14 +63,20 @@ def execute(config: AnalyzeCommand, parameters: Mapping[str, Sequence[str]] | No
     check_attacks(chosen.plugin, chains)
     _check_labels(config)
     screen = Screen(config.quiet)
-    inputs = with_demo(config, screen, chosen.plugin.needs_data)
+    if chosen.plugin.needs_model:
+        inputs = with_demo(config, screen, chosen.plugin.needs_data)
+    else:
+        check_subject(chosen, config.model or None, chains)
+        inputs = config
     data = open_data(inputs.data, inputs) if inputs.data is not None else None
     if config.into is not None:
         check_into(config.into, data)
     loaded: dict[str, Any] = {"train_data": open_train_data(inputs), "device": device, "defenses": chains}
     cache = user_path(config.cache_dir, "--cache-dir") if config.cache_dir is not None else cache_root()
-    networks = open_models(inputs.model, inputs, data, device, cache_dir=cache, progress=screen)
-    models = dict(zip(config.labels, networks, strict=True)) if config.labels else networks
+    models: Any = None
+    if chosen.plugin.needs_model:
+        networks = open_models(inputs.model, inputs, data, device, cache_dir=cache, progress=screen)
+        models = dict(zip(config.labels, networks, strict=True)) if config.labels else networks
     if data is not None:
         say_data(data, screen)
     settings = config.settings(AnalyzeConfig, cache_dir=cache, **loaded)

@@ -61,7 +61,7 @@ def execute(config: ReproduceCommand) -> int:
             write_atomically(config.json_file, _as_json(findings))
         if not config.quiet:
             show(findings, sys.stdout)
-            screen.say(f"written: {', '.join(map(str, files))}")
+            screen.say(_written(files))
         return 0
     found: dict[str, Findings] = {}
     failed: dict[str, str] = {}
@@ -69,10 +69,10 @@ def execute(config: ReproduceCommand) -> int:
         screen.say(f"{number} of {len(names)}: {name}")
         try:
             found[name], files = _run(select(name), settings, config, screen)
-            screen.say(f"written: {', '.join(map(str, files))}")
+            screen.say(_written(files))
         except FreqRobustError as error:
             failed[name] = str(error)
-            print_error(f"{name} failed: {error}")
+            print_error(str(error) if str(error).startswith(name) else f"{name}: {error}")
     if config.json_file is not None:
         texts = [f"{json.dumps(name)}: {_as_json(findings).rstrip()}" for name, findings in found.items()]
         write_atomically(config.json_file, "{" + ",\n".join(texts) + "}\n")
@@ -101,7 +101,8 @@ def _run(
 
     cls = type(chosen.plugin)
     about = one_line((cls.__doc__ or "").strip().split("\n\n")[0])
-    screen.say(f"{chosen.spec} ({cls.source}), scale {settings.scale}: {about}")
+    source = f" ({cls.source})" if cls.source else ""
+    screen.say(f"{chosen.spec}{source}, scale {settings.scale}: {about}")
     with screen:
         findings = reproduce(chosen, settings, progress=screen)
     folder = Path(config.out) if config.out is not None else _folder(findings)
@@ -141,6 +142,10 @@ def write(findings: Findings, folder: Path) -> list[Path]:
     return [folder / file for file in contents]
 
 
+def _written(files: list[Path]) -> str:
+    return f"written to {files[0].parent}: {', '.join(file.name for file in files)}"
+
+
 def _as_json(findings: Findings) -> str:
     """JSON without the picture, which is a file of its own."""
     return findings.model_copy(update={"picture": None}).dumps()
@@ -158,7 +163,7 @@ def show(findings: Findings, target: IO[str]) -> None:
     from freqrobust.experiments.text import all_settings, measured_table, verdict_line
 
     console = _console(target)
-    console.print(one_line(f"{findings.spec}: {findings.source}"), style="bold")
+    console.print(one_line(": ".join(filter(None, (findings.spec, findings.source)))), style="bold")
     _pairs(console, [(name, text, "") for name, text in all_settings(findings).items()], "dim")
     console.print()
     render([*([measured_table(findings.measured)] if findings.measured else []), *findings.tables], target)

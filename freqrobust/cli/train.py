@@ -65,7 +65,10 @@ def _announce(config: TrainCommand, job: TrainingJob, screen: Any) -> None:
     screen.say(f"model: {setup.model.arch}, {parameters:,} parameters; normalisation: {setup.model.normalization}")
     augment = ", ".join(part.spec for part in plan.augment) or "none"
     screen.say(f"method: {plan.method.spec}; augmentation: {augment}")
-    screen.say(f"optimizer: {plan.optimizer.spec}; schedule: {plan.schedule.spec}")
+    for regularizer in plan.regularizers:
+        screen.say(f"regularizer: {regularizer.spec}")
+    screen.say(f"optimizer: {plan.optimizer.spec}")
+    screen.say(f"schedule: {plan.schedule.spec}")
     for shift in setup.written["train-shift"]:
         screen.say(f"training images changed by {shift}")
     for name, randomised in (("labels", setup.recipe.labels), ("pixels", setup.recipe.pixels)):
@@ -76,7 +79,8 @@ def _announce(config: TrainCommand, job: TrainingJob, screen: Any) -> None:
         screen.say("this training was finished before; its result is shown")
         return
     if any(probe.spec is not None for probe in setup.probes):
-        screen.say("probes after each epoch, in percent: training samples / held-out samples; * is the best so far")
+        parts = "training/held-out samples" if held_out else "training samples"
+        screen.say(f"each epoch: probes in percent, {parts}; * is the best so far")
 
 
 def _summarise(config: TrainCommand, run: TrainingRun, job: TrainingJob) -> None:
@@ -86,12 +90,8 @@ def _summarise(config: TrainCommand, run: TrainingRun, job: TrainingJob) -> None
     record, setup = run.record, job.setup
     best = next((epoch for epoch in record.epochs if epoch.epoch == record.best_epoch), record.epochs[-1])
     print()
-    print(
-        one_line(
-            f"trained {record.arch} with {setup.plan.method.spec} on {setup.data.spec}: {len(record.epochs)} epochs, "
-            f"{record.train_data.n} images, {_minutes(record.seconds)}"
-        )
-    )
+    print(one_line(f"trained: {record.arch} with {setup.plan.method.spec} on {setup.data.spec}"))
+    print(f"{len(record.epochs)} epochs, {record.train_data.n} images, {_minutes(record.seconds)}")
     if setup.held_out is None:
         print("no samples are held out, so that the best checkpoint is that of the last epoch")
     else:
@@ -107,6 +107,8 @@ def _summarise(config: TrainCommand, run: TrainingRun, job: TrainingJob) -> None
         rows=_rows(best),
     )
     render([table], sys.stdout)
+    for note in record.notes[1:]:
+        print(one_line(f"note: {note}"))
     for name in ("best.pt", "last.pt", "log.jsonl", "training.json", "curves.png"):
         if (run.out / name).exists():
             print(one_line(f"{_FILES[name]}: {run.out / name}"))

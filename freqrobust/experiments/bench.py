@@ -178,11 +178,14 @@ class Bench:
         def train() -> dict[str, Any]:
             start = time.perf_counter()
             epochs: list[EpochNumbers] = []
-            watched: list[dict[str, Any]] = [watch(model.eval())] if watch is not None else []
+            watched: list[dict[str, Any]] = []
+            if watch is not None:
+                with torch.no_grad():
+                    watched.append(watch(model.eval()))
 
             def each_epoch(network: nn.Module, numbers: EpochNumbers) -> None:
                 epochs.append(numbers)
-                if watch is not None:
+                if watch is not None:  # the loop calls this without gradients
                     watched.append(watch(network))
 
             trained = fit(

@@ -14,32 +14,34 @@ if TYPE_CHECKING:
     from freqrobust.results.findings import Curve, Measured
 
 
-def draw_curves(curves: Sequence[Curve], columns: int = 2, part: SubFigure | None = None) -> Figure | SubFigure | None:
+def draw_curves(curves: Sequence[Curve], columns: int = 2) -> Figure | None:
     """All curves, in a panel for each title, with their intervals as bands; None without curves.
 
     Where several panels have the same four labels or more, one legend below all of them takes the place of theirs.
-
-    Args:
-        curves: what to draw.
-        columns: panels side by side, at most.
-        part: a part of a figure to draw into; by default a new figure.
     """
-    panels = list(dict.fromkeys(curve.panel for curve in curves))
+    panels = len({curve.panel for curve in curves})
     if not panels:
         return None
-    wide = min(columns, len(panels))
-    rows = -(-len(panels) // wide)
-    drawn = part if part is not None else figure(1.9 * rows, COLUMN * wide)
+    wide = min(columns, panels)
+    drawn = figure(1.9 * -(-panels // wide), COLUMN * wide)
+    draw_panels(drawn, curves, columns)
+    return drawn
+
+
+def draw_panels(part: Figure | SubFigure, curves: Sequence[Curve], columns: int = 2) -> None:
+    """As :func:`draw_curves`, into a figure or a part of one."""
+    panels = list(dict.fromkeys(curve.panel for curve in curves))
     groups = [[curve for curve in curves if curve.panel == panel] for panel in panels]
+    wide = min(columns, len(panels))
     labels = {tuple(curve.label for curve in group) for group in groups}
     common = len(panels) > 1 and len(labels) == 1 and len(groups[0]) > 3
+    axes = []
     for number, (panel, group) in enumerate(zip(panels, groups, strict=True)):
-        axes = drawn.add_subplot(rows, wide, number + 1)
-        _panel(axes, panel, group, legend=not common)
+        axes.append(part.add_subplot(-(-len(panels) // wide), wide, number + 1))
+        _panel(axes[-1], panel, group, legend=not common)
     if common:
-        handles, names = drawn.axes[-1].get_legend_handles_labels()
-        drawn.legend(handles, names, loc="outside lower center", ncols=min(len(names), 4))
-    return drawn
+        handles, names = axes[-1].get_legend_handles_labels()
+        part.legend(handles, names, loc="outside lower center", ncols=min(len(names), 4))
 
 
 def _panel(axes: Axes, title: str, curves: Sequence[Curve], legend: bool) -> None:

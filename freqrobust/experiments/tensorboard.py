@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from freqrobust.core.errors import JournalError
+from freqrobust.core.errors import JournalError, SpecError
 from freqrobust.core.files import reason
+from freqrobust.core.text import describe_error, shortened
 from freqrobust.results.training_record import EpochRecord
 
 #: What a tag may have besides letters and digits.
@@ -31,14 +32,12 @@ class Events:
         make: makes the writer, from a folder and ``purge_step``; by default torch's ``SummaryWriter``.
 
     Raises:
+        SpecError: TensorBoard is installed, but cannot be imported.
         JournalError: the folder cannot be written.
     """
 
     def __init__(self, folder: Path, finished: int = 0, make: Callable[..., Any] | None = None) -> None:
-        if make is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            make = SummaryWriter
+        make = make or _writer()
         self._folder = folder
         try:
             self._writer = make(log_dir=str(folder), purge_step=finished + 1)
@@ -61,6 +60,17 @@ class Events:
     def close(self) -> None:
         """Write what is left."""
         self._writer.close()
+
+
+def _writer() -> Callable[..., Any]:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except Exception as error:  # an installation that does not fit the others can raise any exception
+        raise SpecError(
+            f"tensorboard is installed, but cannot be imported ({shortened(describe_error(error), 150)}); "
+            f"install another version, or uninstall it to train without its events"
+        ) from error
+    return SummaryWriter
 
 
 def scalars(record: EpochRecord) -> dict[str, float]:

@@ -16,6 +16,7 @@ from freqrobust.core.files import write_atomically
 from freqrobust.core.options import takes
 from freqrobust.core.progress import Progress, Silent, as_progress
 from freqrobust.core.training_config import TrainConfig
+from freqrobust.core.user_code import running_user_code
 from freqrobust.core.version import __version__
 from freqrobust.experiments.epoch_lines import epoch_line, live_parts
 from freqrobust.experiments.overfitting import catastrophic_overfitting, overfitting_notes
@@ -185,8 +186,10 @@ class TrainingJob:
             )
 
     def _trained_epoch(self, training: Training, progress: Progress) -> EpochNumbers:
+        failed = f"the training failed in epoch {training.epoch + 1}"
         try:
-            return training.run_epoch(progress)
+            with running_user_code(failed):  # networks and methods of users
+                return training.run_epoch(progress)
         except TrainingError as error:
             kept = (
                 f"{self.files.last} is the checkpoint of epoch {training.epoch}"
@@ -198,8 +201,8 @@ class TrainingJob:
     def _keep(self, training: Training, numbers: EpochNumbers, progress: Progress, board: Events | None) -> None:
         """Measure the probes after an epoch, and write what a later command needs to continue.
 
-        The log and the events come first and ``last.pt`` last: what a process that is killed in between has written belongs to an epoch
-        that is repeated with the same result.
+        The log and the events come first and ``last.pt`` last: what a process that is killed in between has written
+        belongs to an epoch that is repeated with the same result.
         """
         setup, files = self.setup, self.files
         start = time.perf_counter()

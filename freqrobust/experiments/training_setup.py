@@ -29,6 +29,7 @@ from freqrobust.models.untrained import default_architecture, untrained
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.selection import parse_attacks
 from freqrobust.plugins.specs import PluginSpec
+from freqrobust.training.fit_check import check_parts
 from freqrobust.training.plan import TrainingPlan, plan
 from freqrobust.training.randomization import label_spec, pixel_spec, randomized_labels, randomized_pixels
 from freqrobust.training.recipes import resolve
@@ -139,6 +140,7 @@ def prepare_setup(model: nn.Module | None, config: TrainConfig, device: torch.de
     train = shifted(changed, shifts, seed=config.seed)
     classifier = _network(model, recipe, train, config.seed)
     outputs = _outputs(classifier, train)
+    check_parts(training_plan, classifier, replace(train, classes=outputs), config.seed)
     return Setup(
         recipe=recipe,
         plan=training_plan,
@@ -272,11 +274,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         "network": "the initial network differs",
         "device": f"the device was {old.get('device')} and is {new['device']}",
         "versions": f"the versions were {_value(old.get('versions'))} and are {_value(new['versions'])}",
+        "processes": f"the number of processes was {old.get('processes')} and is {new.get('processes')}",
         "code": "the code of freqrobust or of a plugin differs",
     }
-    differing = [name for name in names if old.get(name) != new[name]]
-    if said or len(differing) > 1:  # these follow from others
-        differing = [name for name in differing if name not in ("code", "network")] or (differing if not said else [])
+    differing = [name for name in names if old.get(name) != new.get(name)]
+    if said or len(differing) > 1:  # others bring these with them
+        follow = ["code", "network", *(["arch"] if before.get("arch") != after.get("arch") else [])]
+        differing = [name for name in differing if name not in follow] or ([] if said else differing)
     return [*said, *(names[name] for name in differing)]
 
 

@@ -28,6 +28,8 @@ class Analysis(Plugin):
 
     #: :meth:`run` looks at images; one that looks at weights alone runs without any
     needs_data: ClassVar[bool] = True
+    #: :meth:`run` looks at a model; one that looks at the data alone, with networks that it trains itself, is run once
+    needs_model: ClassVar[bool] = True
     command: ClassVar[str | None] = "analyze"
 
     def attack_specs(self) -> list[PluginSpec[Attack]]:
@@ -43,7 +45,8 @@ class Analysis(Plugin):
 
         ``model`` is the defended model, in eval mode; passes go through ``context``, which batches, votes where
         the defense is random, and keys all randomness. With ``needs_data = False`` there may be no images: then
-        ``data`` and the passes of ``context`` raise an error that says so.
+        ``data`` and the passes of ``context`` raise an error that says so. With ``needs_model = False`` there is no
+        model: then ``model`` and the passes of ``context`` do.
         """
         raise PluginError(f"{type(self).__name__} does not implement run()")
 

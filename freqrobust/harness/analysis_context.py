@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from freqrobust.core.errors import SpecError
+from freqrobust.core.errors import PluginError, SpecError
 from freqrobust.core.text import near_miss
 from freqrobust.data.dataset import ImageData
 from freqrobust.harness.batches import Batches
@@ -179,6 +179,16 @@ class AnalysisContext:
             SpecError: there is none of that name, or several.
         """
         return find_layer(self.target_model.exact, name)
+
+
+class Missing:
+    """Stands for the images or the model of an analysis that was run without."""
+
+    def __init__(self, analysis: str, declared: str, what: str) -> None:
+        self.analysis, self.declared, self.what = analysis, declared, what
+
+    def __getattr__(self, name: str) -> Any:
+        raise PluginError(f"{self.analysis} declares {self.declared}, but asks for {self.what}: {name!r} is not there")
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:

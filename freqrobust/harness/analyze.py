@@ -20,7 +20,8 @@ from freqrobust.core.user_code import running_user_code
 from freqrobust.core.version import __version__
 from freqrobust.data.dataset import ImageData
 from freqrobust.harness.analysis import Analysis, analyses
-from freqrobust.harness.analysis_context import AnalysisContext
+from freqrobust.harness.analysis_context import AnalysisContext, Missing
+from freqrobust.harness.batches import Batches
 from freqrobust.harness.defend import copy_of, defend
 from freqrobust.harness.inputs import Model, open_data, open_models, open_train_data, recorded
 from freqrobust.harness.multi_model import Models
@@ -43,7 +44,7 @@ from freqrobust.results.report import Report
 
 @takes(AnalyzeConfig, "model", "data")
 def analyze(
-    model: Models,
+    model: Models | None,
     data: Any,
     analysis: str | Analysis | PluginSpec[Analysis],
     config: AnalyzeConfig | None = None,
@@ -59,7 +60,8 @@ def analyze(
         >>> record.results[0].error[4][4]  # of an 8 x 8 image the zero frequency  # doctest: +SKIP
 
     Args:
-        model: a module from images in [0, 1] to logits, or a model spec; several in a list, or by label.
+        model: a module from images in [0, 1] to logits, or a model spec; several in a list, or by label. None for an
+            analysis of the data alone, such as ``aum``.
         data: ``(images, labels)``, a map-style dataset, an :class:`ImageData` or a data spec; None for an analysis of
             the weights alone, such as ``kernels``.
         analysis: a spec such as ``heatmap:norm=4``, or an object.
@@ -85,7 +87,8 @@ def analyze(
     chains = parse_chains(config.defenses, config.undefended, training is not None)
     check_attacks(plugin, chains)
     cache = user_path(config.cache_dir, "cache_dir") if config.cache_dir is not None else None
-    pairs = labelled(model)
+    check_subject(chosen, model, chains)
+    pairs = labelled(model) if model is not None and plugin.needs_model else []
     with ExitStack() as stack:
         progress = stack.enter_context(as_progress(progress))
         networks = [
@@ -96,7 +99,9 @@ def analyze(
                 strict=True,
             )
         ]
-        if images is None:
+        if images is not None and not plugin.needs_model:
+            results, records, warnings = [_look_at_data(plugin, images, settings, seed, progress)], [], []
+        elif images is None:
             context = DefenseContext(
                 device=where,
                 seed=seed,
@@ -156,6 +161,22 @@ def select(analysis: str | Analysis | PluginSpec[Analysis]) -> PluginSpec[Analys
     if len(found) != 1:
         raise SpecError(f"{analysis!r} is a sweep of {len(found)}; run one analysis at a time")
     return found[0]
+
+
+def check_subject(chosen: PluginSpec[Analysis], model: Models | None, chains: Sequence[DefenseChain]) -> None:
+    """Refuse models and defenses for an analysis that looks at the data alone, and no model for others.
+
+    Raises:
+        SpecError: what is given does not fit the analysis.
+    """
+    if chosen.plugin.needs_model:
+        if model is None:
+            raise SpecError(f"{chosen.name} needs a model")
+        return
+    if model is not None and not (isinstance(model, Sequence | Mapping) and len(model) == 0):
+        raise SpecError(f"{chosen.name} looks at the data, with networks that it trains itself: give no model")
+    if any(chain.parts for chain in chains):
+        raise SpecError(f"{chosen.name} looks at the data, with networks that it trains itself: give no defense")
 
 
 def check_attacks(plugin: Analysis, chains: Sequence[DefenseChain]) -> None:
@@ -252,7 +273,7 @@ def _look_at_weights(
             exact, _ = defend(copy_of(network) if chain.parts else network, chain, defending)
             set_eval(exact)
             label = subject_label(name, chain, len(networks))
-            missing: Any = NoImages(type(plugin).__name__)
+            missing: Any = Missing(type(plugin).__name__, "needs_data = False", "images")
             context = AnalysisContext(label, missing, missing, defending.seed, missing)
             found = _run(plugin, exact, missing, context)
             found.model, found.defense = position, chain.name
@@ -269,14 +290,16 @@ def subject_label(model: str, chain: DefenseChain, models: int) -> str:
     return chain.spec if models == 1 else f"{model} + {chain.spec}"
 
 
-class NoImages:
-    """Stands for the images of an analysis that was run without any."""
-
-    def __init__(self, analysis: str) -> None:
-        self.analysis = analysis
-
-    def __getattr__(self, name: str) -> Any:
-        raise PluginError(f"{self.analysis} declares needs_data = False, but asks for images: {name!r} is not there")
+def _look_at_data(
+    plugin: Analysis, data: ImageData, settings: Settings, seed: int, progress: Progress
+) -> AnalysisResult:
+    """The data, without a model."""
+    size = 256 if settings.batch_size == "auto" else settings.batch_size
+    batches = Batches(data, settings.device, size, True, progress)
+    missing: Any = Missing(type(plugin).__name__, "needs_model = False", "the model")
+    found = _run(plugin, missing, data, AnalysisContext(data.spec, missing, batches, seed, missing))
+    progress.end(f"{data.spec}: {found.sentence or 'done'} ({found.seconds:.1f} s)")
+    return found
 
 
 class _Laboratory:

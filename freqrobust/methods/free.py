@@ -20,8 +20,9 @@ class Free(TrainingMethod):
 
     Each batch is replayed ``replays`` times. A replay is one forward and backward pass in train mode, one step of the
     optimizer, and one step ``delta <- clip(delta + step_size * sign(grad), -eps, eps)``. The perturbation belongs to the position in the
-    batch, so that the next batch starts with that of the last one. It is zero at the beginning of an epoch: a training
-    can then be resumed at the end of every epoch.
+    batch, so that the next batch starts with that of the last one; with several processes, to the position in the part of the
+    batch that a process has. It is zero at the beginning of an epoch: a training can then be resumed at the end of every
+    epoch.
 
     ``epochs`` counts passes over the data, each with all replays. The paper divides its number of epochs by ``replays``:
     ``epochs = E / replays`` makes as many optimisation steps as another method with ``epochs = E``.

@@ -90,10 +90,11 @@ def fit_exactly(points: Array, labels: Array, *, seed: int = 0, candidates: int 
 def _direction(points: Array, seed: int, candidates: int) -> tuple[Array, float]:
     """A direction of length 1 in which all points have different projections, and the smallest gap between them."""
     generator = np.random.default_rng(seed)
-    best, widest = np.zeros(points.shape[1]), 0.0
+    best: Array = np.zeros(points.shape[1])
+    widest = 0.0
     for _ in range(candidates):
-        direction = generator.standard_normal(points.shape[1])
-        direction /= np.linalg.norm(direction)
+        drawn = generator.standard_normal((points.shape[1],))
+        direction: Array = drawn / np.linalg.norm(drawn)
         gap = float(np.diff(np.sort(points @ direction)).min()) if len(points) > 1 else 1.0
         if gap > widest:
             best, widest = direction, gap

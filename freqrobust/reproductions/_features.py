@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -11,9 +9,6 @@ from numpy.typing import NDArray
 
 from freqrobust.data.dataset import ImageData
 from freqrobust.numerics import noise
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 Array = NDArray[np.float64]
 _CPU = torch.device("cpu")
@@ -30,50 +25,52 @@ def standardized(train: Array, other: Array) -> tuple[Array, Array]:
     """Both sets of points minus the mean of the first, divided by the root mean variance of its coordinates."""
     mean = train.mean(axis=0)
     scale = float(np.sqrt(train.var(axis=0).mean())) or 1.0
-    return (train - mean) / scale, (other - mean) / scale
+    return np.asarray((train - mean) / scale), np.asarray((other - mean) / scale)
 
 
-def random_patch_features(train: ImageData, filters: int, side: int, seed: int) -> Callable[[ImageData], Array]:
-    """Features of a convolutional layer whose filters are random patches of the training images.
+def random_filters(train: ImageData, filters: int, side: int, seed: int) -> torch.Tensor:
+    """Filters that are random patches of the training images, ``(filters, C, side, side)``.
 
-    Filter and image patches have mean 0 and are whitened by the covariance of patches of the training images; filters
-    have length 1. Both signs of each filter are rectified, ``max(+-<filter, patch> - 0.5, 0)``, and averaged over each
-    quadrant of the image.  (Coates, Ng and Lee 2011; as preprocessing of a kernel: Zhang et al. 2017, sec. 5)
+    Patches have mean 0 and are whitened by the covariance of patches of the training images. The response of a filter to
+    an image patch is the inner product of the whitened filter, of length 1, with the whitened image patch minus its mean;
+    because all of this is linear in the image patch, it is one inner product.  (Coates, Ng and Lee 2011, sec. 3)
 
     Args:
         train: the training images.
         filters: their number.
         side: of the patches, in pixels.
         seed: of the patches.
-
-    Returns:
-        A function from n images to ``(n, 8 * filters)``.
     """
     total = max(4 * filters, 4000)
     height, width = train.shape[1:]
     draws = noise.uniform(torch.arange(total), (3,), seed=seed, stream="patches")
-    chosen, _, _ = train.batch((draws[:, 0] * len(train)).long(), _CPU)
+    images, _, _ = train.batch((draws[:, 0] * len(train)).long(), _CPU)
     rows = (draws[:, 1] * (height - side + 1)).long()[:, None] + torch.arange(side)
     columns = (draws[:, 2] * (width - side + 1)).long()[:, None] + torch.arange(side)
     each = torch.arange(total)[:, None, None]
-    patches = _centred(chosen[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).flatten(1).double())
+    patches = images[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).flatten(1).double()
+    patches = _centred(patches)
     values, vectors = torch.linalg.eigh(patches.T @ patches / total)
     whitening = vectors @ torch.diag((values + 0.01 * values.max()).rsqrt()) @ vectors.T
-    weight = patches[:filters] @ whitening
-    weight = weight / weight.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    # <filter, whitened(patch - mean)> is one convolution, because whitening and centring are linear
-    kernel = _centred(weight @ whitening).float().unflatten(1, (train.shape[0], side, side))
+    whitened = patches[:filters] @ whitening
+    whitened = whitened / whitened.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    return _centred(whitened @ whitening).float().view(-1, train.shape[0], side, side)
 
-    def features(data: ImageData) -> Array:
-        parts = []
-        for images in data.image_batches(100, _CPU):
-            response = F.conv2d(images, kernel)
-            both = torch.cat([(response - 0.5).relu(), (-response - 0.5).relu()], dim=1)
-            parts.append(F.adaptive_avg_pool2d(both, 2).flatten(1).double())
-        array: Any = torch.cat(parts).numpy()
-        return array
 
-    return features
+def filter_features(data: ImageData, kernel: torch.Tensor) -> Array:
+    """Responses of filters ``(k, C, side, side)`` with either sign, rectified, averaged over each quadrant of the image.
+
+    Returns:
+        ``max(+-response - 0.5, 0)`` on average, ``(n, 8 k)``: all filters with the sign plus, and then with minus, four
+        quadrants each.
+    """
+    parts = []
+    for images in data.image_batches(100, _CPU):
+        response = F.conv2d(images, kernel)
+        both = torch.cat([(response - 0.5).relu(), (-response - 0.5).relu()], dim=1)
+        parts.append(F.adaptive_avg_pool2d(both, 2).flatten(1).double())
+    array: Array = torch.cat(parts).numpy()
+    return array
 
 
 def _centred(rows: torch.Tensor) -> torch.Tensor:

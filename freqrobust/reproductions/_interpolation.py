@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from freqrobust.core.errors import DataError
 from freqrobust.numerics.minimum_norm import (
     Interpolation,
     gaussian_kernel,
@@ -93,8 +94,11 @@ def gaussian(name: str, train: Array, test: Array, targets: Array, tuned: int) -
     median = float(np.sqrt(np.median(near[np.triu_indices(len(near), 1)])))
     errors = []
     for multiple in BANDWIDTHS:
-        part = gaussian_kernel(near[:tuned, :tuned], multiple * median)
-        errors.append(float((~_left_out(interpolate(part, targets[:tuned]), targets[:tuned])).mean()))
+        try:
+            part = interpolate(gaussian_kernel(near[:tuned, :tuned], multiple * median), targets[:tuned])
+            errors.append(float((~_left_out(part, targets[:tuned])).mean()))
+        except DataError:  # with a large bandwidth, rounding makes the kernel singular
+            errors.append(1.0)
     best = BANDWIDTHS[int(np.argmin(errors))]
     return Kernel(name, gaussian_kernel(near, best * median), gaussian_kernel(far, best * median), len(train), best)
 
@@ -120,8 +124,9 @@ def solve(kernel: Kernel, targets: Array, labels: NDArray[np.int64], halvings: i
     fits = Fits(exact, ridged)
     for halving in range(halvings, 0, -1):
         size = len(order) // 2**halving
-        smaller = np.arange(size)
-        fits.curve.append((size, _test_error(whole.part(smaller), wanted[smaller], labels)))
+        if size > 1:
+            smaller = np.arange(size)
+            fits.curve.append((size, _test_error(whole.part(smaller), wanted[smaller], labels)))
     fits.curve.append((len(order), float(1 - exact.test.mean())))
     permuted = [wanted[generator.permutation(len(order))] for _ in range(PERMUTATIONS)]
     norms = np.square(interpolate(whole.train, np.concatenate(permuted, axis=1)).norms).reshape(PERMUTATIONS, -1)

@@ -26,7 +26,7 @@ def first_component(images: torch.Tensor) -> torch.Tensor:
     centred = centred - centred.mean(dim=0)
     direction = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -1]
     direction = direction * direction[direction.abs().argmax()].sign()
-    coordinates = centred @ direction
+    coordinates: torch.Tensor = centred @ direction
     return (coordinates - coordinates.min()) / (coordinates.max() - coordinates.min())
 
 
@@ -42,14 +42,15 @@ def transform(x: torch.Tensor, values: torch.Tensor, frequencies: torch.Tensor) 
         complex128 ``(f, c)``.
     """
     angles = -2 * math.pi * frequencies.double()[:, None] * x.double()[None, :]
-    waves = torch.polar(torch.ones_like(angles), angles)
+    waves: torch.Tensor = torch.polar(torch.ones_like(angles), angles)
     return waves @ values.to(torch.complex128) / len(x)
 
 
 def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     """``|found - wanted| / |wanted|`` at every frequency, with the norm over the components, ``(f,)``."""
-    difference: torch.Tensor = torch.linalg.vector_norm(found - wanted, dim=1)
-    return difference / torch.linalg.vector_norm(wanted, dim=1)
+    missing = torch.linalg.vector_norm(found - wanted, dim=1)
+    error: torch.Tensor = missing / torch.linalg.vector_norm(wanted, dim=1)
+    return error
 
 
 class Projection:
@@ -60,9 +61,10 @@ class Projection:
         frequencies: in cycles over the range of the coordinate.
 
     Attributes:
+        shares: ``p_c``, the share of each class. It is subtracted from labels and predictions, or else the frequency zero
+            would be in all others, as the coordinates are not on a uniform grid.
         amplitude: norm of the transform of the one-hot labels at each frequency, ``(f,)``.
-        floor: root mean square of that norm for labels in random order, ``sqrt((1 - sum_c p_c^2) / n)`` with the shares
-            ``p_c`` of the classes: the labels have a frequency where their energy is more than twice that, which random
+        floor: root mean square of that norm for labels in random order, ``sqrt((1 - sum_c p_c^2) / n)``: the labels have a frequency where their energy is more than twice that, which random
             labels of ten classes have at fewer than 1 % of the frequencies.
     """
 
@@ -72,9 +74,10 @@ class Projection:
         self.x = first_component(images)
         self.frequencies = torch.tensor(frequencies, dtype=torch.float64)
         one_hot = nn.functional.one_hot(labels, data.classes).double()
-        self.wanted = transform(self.x, one_hot, self.frequencies)
+        self.shares = one_hot.mean(dim=0)
+        self.wanted = transform(self.x, one_hot - self.shares, self.frequencies)
         self.amplitude = torch.linalg.vector_norm(self.wanted, dim=1)
-        self.floor = math.sqrt(float(1 - one_hot.mean(dim=0).square().sum()) / len(data))
+        self.floor = math.sqrt(float(1 - self.shares.square().sum()) / len(data))
 
     @property
     def present(self) -> list[int]:
@@ -87,7 +90,11 @@ class Projection:
         with torch.no_grad():
             logits = [model(batch).double() for batch in self.data.image_batches(500, device)]
         probabilities = torch.cat(logits).softmax(dim=1).cpu()
-        return {"errors": relative_error(transform(self.x, probabilities, self.frequencies), self.wanted).tolist()}
+        return {
+            "errors": relative_error(
+                transform(self.x, probabilities - self.shares, self.frequencies), self.wanted
+            ).tolist()
+        }
 
 
 def fully_connected(data: ImageData, width: int) -> Callable[[], nn.Module]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from freqrobust.core.training_config import Recipe
+from freqrobust.data.dataset import ImageData
 from freqrobust.numerics.statistics import wilson
 from freqrobust.reproductions._fitting import epochs_misclassified, first_fitted, right_by_epoch, watch_correct
 from freqrobust.reproductions._networks import classifier
@@ -61,7 +62,7 @@ class Condition:
 def conditions(bench: Bench, recipe: Recipe, n: int, levels: Sequence[float]) -> list[Condition]:
     """Train on n images with each share of corrupted labels, and with each randomisation of the pixels."""
     train, test = bench.train.limit(n, bench.seed), bench.test
-    jobs = []
+    jobs: list[tuple[str, float | None, ImageData, ImageData]] = []
     for level in levels:
         name = {0.0: "true labels", 1.0: "random labels"}.get(level, f"{level:.0%} corrupted labels")
         jobs.append((name, level, randomized_labels(train, f"corrupted:p={level:g}", bench.seed), test))

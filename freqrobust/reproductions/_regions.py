@@ -40,7 +40,8 @@ class _ReluInputs(TorchFunctionMode):
 
 def relu_inputs(network: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
     """The inputs of all ReLUs for images ``(N, ...)``, ``(N, D)`` each, in the order in which they are evaluated."""
-    with torch.no_grad(), _ReluInputs() as mode:
+    mode = _ReluInputs()
+    with torch.no_grad(), mode:
         network(images)
     return mode.inputs
 

@@ -7,6 +7,7 @@ and Adam treats every weight for itself.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -44,7 +45,7 @@ class Networks:
             return torch.stack([(2 * torch.rand(shape, generator=g) - 1) * bound for g in generators])
 
         self.parameters: list[torch.Tensor] = []
-        for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+        for fan_in, fan_out in itertools.pairwise(widths):
             self.parameters += [initial(fan_in, (fan_in, fan_out)), initial(fan_in, (1, fan_out))]
 
     def __call__(self, x: torch.Tensor, parameters: Sequence[torch.Tensor] | None = None) -> torch.Tensor:
@@ -132,7 +133,8 @@ def amplitudes(values: torch.Tensor, frequencies: Sequence[int]) -> torch.Tensor
     Returns:
         ``(..., len(frequencies))``.
     """
-    return 2 / values.shape[-1] * torch.fft.rfft(values).abs()[..., list(frequencies)]
+    size: torch.Tensor = torch.fft.rfft(values).abs()
+    return 2 / values.shape[-1] * size[..., list(frequencies)]
 
 
 def relative_errors(values: torch.Tensor, target: torch.Tensor, frequencies: Sequence[int]) -> torch.Tensor:
@@ -147,5 +149,6 @@ def relative_errors(values: torch.Tensor, target: torch.Tensor, frequencies: Seq
         ``(..., len(frequencies))``.
     """
     which = list(frequencies)
-    wanted = torch.fft.rfft(target)[..., which]
-    return (torch.fft.rfft(values)[..., which] - wanted).abs() / wanted.abs()
+    wanted: torch.Tensor = torch.fft.rfft(target)[..., which]
+    missing: torch.Tensor = torch.fft.rfft(values)[..., which] - wanted
+    return missing.abs() / wanted.abs()

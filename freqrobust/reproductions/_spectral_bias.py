@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -211,6 +212,7 @@ def kernel_basis(x: torch.Tensor) -> torch.Tensor:
     squared = torch.cdist(x.double(), x.double()).square()
     n = len(x)
     median = squared[~torch.eye(n, dtype=torch.bool, device=x.device)].median()
+    vectors: torch.Tensor
     _, vectors = torch.linalg.eigh(torch.exp(-squared / (2 * median)))
     return vectors.flip(1).to(x.dtype)
 
@@ -219,4 +221,4 @@ def _by_group(coefficients: torch.Tensor, groups: int) -> torch.Tensor:
     """Energy in groups of consecutive eigenvectors, each of which ends at a power of ``n^(1/groups)``, ``(R, groups)``."""
     edges = [0, *(round(coefficients.shape[1] ** ((g + 1) / groups)) for g in range(groups))]
     energy = coefficients.square()
-    return torch.stack([energy[:, a : max(b, a + 1)].sum(dim=1) for a, b in zip(edges[:-1], edges[1:], strict=True)], 1)
+    return torch.stack([energy[:, a : max(b, a + 1)].sum(dim=1) for a, b in itertools.pairwise(edges)], 1)

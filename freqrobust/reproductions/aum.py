@@ -44,7 +44,7 @@ class AUM(Experiment):
         from freqrobust.reproductions._mislabelled import Noise, findings
         from freqrobust.training.margins import flipped
 
-        arch = bench.pick(digits="small_cnn", cpu="resnet8", paper="resnet32")
+        arch = "resnet32" if bench.scale == "paper" else "small_cnn"
         until_drop, training = self.recipes(bench)
         noises = []
         true = bench.train.limit(600, bench.seed) if bench.scale == "digits" else bench.train
@@ -67,7 +67,7 @@ class AUM(Experiment):
         from freqrobust.core.training_config import Recipe
 
         augment = [] if bench.scale == "digits" else ["flip-crop"]
-        measure, train = bench.pick(digits=(3, 12), cpu=(8, 12), paper=(150, 300))
+        measure, train = bench.pick(digits=(3, 12), cpu=(10, 8), paper=(150, 300))
         schedule = bench.pick(digits="one-cycle", cpu="one-cycle", paper="step")
         return (
             Recipe(epochs=measure, batch_size=64, augment=augment, optimizer=SGD, schedule="constant"),

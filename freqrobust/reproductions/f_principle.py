@@ -74,13 +74,13 @@ class FPrinciple(Experiment):
         )
 
     def draw(self, findings: Findings) -> Figure | None:
-        from freqrobust.experiments.pictures import draw_curves, heat_map
+        from freqrobust.experiments.pictures import draw_panels, heat_map
         from freqrobust.results.figures import COLUMN, figure
 
         panels = [f"images, {kind}" for kind in (FULLY_CONNECTED, CONVOLUTIONAL)]
         drawn = figure(4.6, 2 * COLUMN)
-        above, below = drawn.subfigures(2, 1, height_ratios=[2, 2.4])
-        draw_curves([curve for curve in findings.curves if curve.panel not in panels], part=above)
+        (above,), (below,) = drawn.subfigures(2, 1, squeeze=False, height_ratios=[2, 2.4])
+        draw_panels(above, [curve for curve in findings.curves if curve.panel not in panels])
         for axes, panel in zip(below.subplots(1, 2), panels, strict=True):
             curves = [curve for curve in findings.curves if curve.panel == panel]
             heat_map(axes, curves, "frequency", "relative error", low=RED, high=BLUE, colours="RdYlBu")
@@ -228,13 +228,13 @@ def _label_curves(projection: Projection) -> list[Curve]:
 def _notes(bench: Bench) -> list[str]:
     notes = [
         "Intervals are over repetitions, which differ in initial weights and order (Student's t).",
-        "The transform of images is that of the one-hot labels and of the network's probabilities, with the norm over the "
-        "classes. The labels have a frequency where their energy is more than twice that of labels in random order: the rest "
+        "The transform of images is that of the one-hot labels and of the network's probabilities, both minus the shares of "
+        "the classes, with the norm over the classes. The labels have a frequency where their energy is more than twice that of labels in random order: the rest "
         "is chance.",
     ]
     if bench.scale != "paper":
         notes.append(
             "The paper trains on the line with Adam 2e-5 and hidden layers 200-200-200-100, and on MNIST and CIFAR-10; images, "
-            "networks and learning rates are those of this scale."
+            "networks, learning rates and numbers of steps are those of this scale."
         )
     return notes

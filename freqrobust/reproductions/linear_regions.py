@@ -9,7 +9,6 @@ from freqrobust.experiments.experiment import Experiment
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import torch
     from torch import nn
 
     from freqrobust.experiments.bench import Bench
@@ -60,7 +59,7 @@ class LinearRegions(Experiment):
                         y=[mean for mean, _ in points],
                         low=[low for _, (low, _) in points],
                         high=[high for _, (_, high) in points],
-                        y_label="linear regions between two images",
+                        y_label="linear regions crossed",
                     )
                 )
             near = segments.perturbed(fitted.model, eps, bench.device, bench.seed)
@@ -133,6 +132,7 @@ def _sizes(bench: Bench) -> tuple[int, ...]:
 
 def _mlp(bench: Bench) -> Callable[[], nn.Module]:
     """A builder of a fully connected network for the images and classes of the training data."""
+    from itertools import pairwise
     from math import prod
 
     from torch import nn
@@ -142,7 +142,7 @@ def _mlp(bench: Bench) -> Callable[[], nn.Module]:
 
     def build() -> nn.Module:
         layers: list[nn.Module] = [nn.Flatten()]
-        for before, after in zip(sizes[:-1], sizes[1:], strict=True):
+        for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), nn.ReLU()]
         return nn.Sequential(*layers, nn.Linear(sizes[-1], classes))
 

@@ -56,19 +56,19 @@ class SpectralBias(Experiment):
             tables=[_table(given, found)],
             trends=[*trends, *_image_trends(noise, images)],
             curves=[*curves, *_image_curves(noise, images)],
-            notes=_notes(bench, given),
+            notes=_notes(bench),
         )
 
     def draw(self, findings: Findings) -> Figure | None:
-        from freqrobust.experiments.pictures import draw_curves, heat_map
+        from freqrobust.experiments.pictures import draw_panels, heat_map
         from freqrobust.results.figures import COLUMN, figure
 
         others = [curve for curve in findings.curves if curve.panel not in MAPS]
         drawn = figure(8.2, 2 * COLUMN)
-        above, below = drawn.subfigures(2, 1, height_ratios=[1.8, 3.6])
+        (above,), (below,) = drawn.subfigures(2, 1, squeeze=False, height_ratios=[1.8, 3.6])
         for axes, (panel, (across, label)) in zip(above.subplots(1, len(MAPS)), MAPS.items(), strict=True):
             heat_map(axes, [curve for curve in findings.curves if curve.panel == panel], across, label)
-        draw_curves(others, part=below)
+        draw_panels(below, others)
         return drawn
 
 
@@ -83,7 +83,7 @@ def _settings(bench: Bench) -> tuple[Sines, Noise]:
     )
     noise: Noise = bench.pick(
         digits=Noise((1, 4, 16), beta=0.5, images=250, layers=4, width=48, lr=2e-3, steps=300, repetitions=5),
-        cpu=Noise((1, 4, 16, 64), beta=0.5, images=800, layers=6, width=64, lr=1e-3, steps=2000, repetitions=5),
+        cpu=Noise((1, 4, 16, 64), beta=0.5, images=400, layers=6, width=64, lr=1e-3, steps=600, repetitions=3),
         paper=Noise(
             (1, 4, 16, 64), beta=0.5, images=10_000, layers=6, width=256, lr=3e-4, steps=10_000, repetitions=10
         ),
@@ -224,7 +224,7 @@ def _image_curves(noise: Noise, found: dict[str, Any]) -> list[Curve]:
     ]  # fmt: skip
 
 
-def _notes(bench: Bench, given: Sines) -> list[str]:
+def _notes(bench: Bench) -> list[str]:
     notes = [
         "Intervals are over repetitions, which differ in initial weights and phases (Student's t).",
         "The wave on the images is sin(2 pi k u) of the norm rescaled to [0, 1], so that k counts cycles over the data; "
@@ -235,7 +235,7 @@ def _notes(bench: Bench, given: Sines) -> list[str]:
     if bench.scale != "paper":
         notes.insert(
             0,
-            f"The paper fits 6 layers of 256 units to k = 5, 10, ..., 50 on 200 points for 80000 steps of Adam 3e-4, with 10 "
-            f"repetitions; here they are smaller, with the learning rate {given.lr:g}.",
+            "The paper fits 6 layers of 256 units to k = 5, 10, ..., 50 on 200 points with Adam 3e-4; network, frequencies and "
+            "learning rate are those of this scale.",
         )
     return notes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from freqrobust.reproductions._conventions import WangExperiment
 
@@ -146,8 +146,12 @@ def _conventions(fitted: Mapping[Panel, Fitted], radii: Sequence[int]) -> Analys
     from freqrobust.results.analysis import AnalysisTable
 
     rows = []
+    shown: list[tuple[Panel, Sequence[Any]]] = [
+        ("plain", _panels.STATISTICS[:1]),
+        ("batch norm", _panels.STATISTICS),
+    ]
     for rescale in _panels.RESCALE:
-        for panel, statistics in (("plain", _panels.STATISTICS[:1]), ("batch norm", _panels.STATISTICS)):
+        for panel, statistics in shown:
             for bn in statistics:
                 names = [_panels.view_name("hfc", r, rescale, bn) for r in radii]
                 test = _panels.view_name("test", bn=bn)

@@ -50,8 +50,9 @@ class YinFilteredTraining(Experiment):
                 data = bench.shifted(bench.train, spec)
                 fitted = bench.fit(classifier(bench), data, recipe, name=f"filtered {spec}")
                 outcomes[kind, radius] = bench.correct(fitted.model, bench.test, spec)
-                band = (0, radius * side / 32) if kind == "lfc" else (radius * side / 32, math.inf)
-                kept[kind, radius] = float(band_mask(*bench.train.shape[1:], *band, self.shape).double().mean())
+                low, high = (0.0, radius * side / 32) if kind == "lfc" else (radius * side / 32, math.inf)
+                mask = band_mask(*bench.train.shape[1:], low, high, self.shape)
+                kept[kind, radius] = float(mask.double().mean())
         measured, trends, curves, rows = [], [], [], []
         for (kind, radius), right in outcomes.items():
             name = f"{kind.upper()} with r = {radius}"

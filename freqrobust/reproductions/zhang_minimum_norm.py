@@ -29,22 +29,23 @@ class ZhangMinimumNorm(Experiment):
         from freqrobust.experiments.trends import higher
         from freqrobust.numerics.minimum_norm import one_vs_all
         from freqrobust.numerics.statistics import wilson
-        from freqrobust.reproductions._features import pixels, random_patch_features, standardized
+        from freqrobust.reproductions._features import filter_features, pixels, random_filters, standardized
         from freqrobust.reproductions._interpolation import BANDWIDTHS, PERMUTATIONS, RIDGES, gaussian, linear, solve
         from freqrobust.results.analysis import AnalysisTable
         from freqrobust.results.findings import Curve, Findings, Measured
 
-        n, fitted, tuned = bench.pick(digits=(500, 40, 500), cpu=(4000, 1000, 2000), paper=(50_000, 1000, 10_000))
-        filters, side = bench.pick(digits=(96, 3), cpu=(1024, 6), paper=(32_000, 6))
+        n, fitted, tuned = bench.pick(digits=(500, 40, 500), cpu=(2000, 1000, 1000), paper=(50_000, 1000, 10_000))
+        filters, side = bench.pick(digits=(96, 3), cpu=(512, 6), paper=(32_000, 6))
         train, test = bench.train.limit(n, bench.seed), bench.test
         targets, labels = one_vs_all(train.labels.numpy(), train.classes), test.labels.numpy()
         raw, raw_test = standardized(pixels(train), pixels(test))
         bench.progress.say(f"kernels of pixels, and of {filters} random filters")
-        extract = random_patch_features(train, filters, side, bench.seed)
+        random = random_filters(train, filters, side, bench.seed)
+        features, test_features = filter_features(train, random), filter_features(test, random)
         kernels = [
             linear("linear kernel of pixels", raw, raw_test, fitted),
             gaussian(GAUSSIAN, raw, raw_test, targets, tuned),
-            linear(FILTERS, *standardized(extract(train), extract(test)), len(train)),
+            linear(FILTERS, *standardized(features, test_features), len(train)),
         ]
         solved: dict[str, Fits] = {}
         findings = Findings()

@@ -73,7 +73,6 @@ class TrainingRecord(Document):
     epochs: list[EpochRecord] = []
     best_probe: str = Field("clean", description="name of the probe that chooses the best checkpoint")
     best_epoch: int | None = Field(None, description="null before the first checkpoint was chosen")
-    passes: dict[str, int] = Field({}, description="images in forward and backward passes of the training, by name")
     seconds: float = Field(0.0, description="of all epochs and probes, also those before an interruption")
     notes: list[str] = Field([], description="remarks, such as how the best checkpoint was chosen")
 

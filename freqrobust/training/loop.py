@@ -125,7 +125,8 @@ class Training:
         with torch.random.fork_rng(devices=devices):  # for layers that draw random numbers, such as dropout
             torch.manual_seed((self.seed * 1_000_003 + self.epoch) * 1_000_003 + self.workers.rank & (1 << 63) - 1)
             sums = self._epoch(progress)
-        self.workers.average_buffers(self.model)
+        for network in {id(n): n for n in (self.model, self.evaluated)}.values():
+            self.workers.average_buffers(network)
         loss, correct, count = self.workers.total(torch.stack([sums.loss, sums.correct]), sums.count)
         self.epoch += 1
         rate = self.optimizer.param_groups[0]["lr"]

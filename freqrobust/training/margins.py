@@ -44,7 +44,8 @@ def area_under_margin(history: Sequence[Sequence[float]]) -> NDArray[np.float64]
         >>> area_under_margin([[1.0, -1.0], [3.0, -2.0]]).tolist()
         [2.0, -1.5]
     """
-    return np.asarray(history, dtype=np.float64).mean(axis=0)
+    means: NDArray[np.float64] = np.asarray(history, dtype=np.float64).mean(axis=0)
+    return means
 
 
 def margin_recorder(data: ImageData, device: torch.device) -> Callable[[nn.Module], dict[str, list[float]]]:
@@ -54,14 +55,14 @@ def margin_recorder(data: ImageData, device: torch.device) -> Callable[[nn.Modul
     """
 
     def record(network: nn.Module) -> dict[str, list[float]]:
-        parts: dict[Scores, list[float]] = {"logits": [], "softmax": []}
+        parts: dict[str, list[float]] = {"logits": [], "softmax": []}
         with torch.no_grad(), full_precision():
             for chunk in torch.arange(len(data)).split(BATCH):
                 images, labels, _ = data.batch(chunk, device)
                 logits = network(images).cpu().double()
-                for scores, values in parts.items():
-                    values += margins(logits, labels.cpu(), scores).tolist()
-        return {scores: values for scores, values in parts.items()}
+                parts["logits"] += margins(logits, labels.cpu()).tolist()
+                parts["softmax"] += margins(logits, labels.cpu(), "softmax").tolist()
+        return parts
 
     return record
 

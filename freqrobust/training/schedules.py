@@ -41,7 +41,7 @@ class Step(Schedule):
     @classmethod
     def _increasing(cls, milestones: list[float]) -> list[float]:
         if any(not 0 < share < 1 for share in milestones) or sorted(set(milestones)) != milestones:
-            raise ValueError("milestones should increase from above 0 to below 1, as in [0.5,0.75]")
+            raise ValueError("should increase from above 0 to below 1, as in [0.5,0.75]")
         return milestones
 
     def factor(self, step: int, steps: int, per_epoch: int) -> float:

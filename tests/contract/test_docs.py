@@ -45,7 +45,7 @@ def test_the_example_is_the_documented_one():
     assert example in blocks("python", ROOT / "README.md")
 
 
-@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *DOC.parent.glob("*.md")], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *DOC.parent.rglob("*.md")], ids=lambda page: page.name)
 def test_links_and_named_files_exist(page):
     text = page.read_text(encoding="utf-8")
     for link in re.findall(r"\]\(([^)#:]+)\)", text):

@@ -186,7 +186,7 @@ def with_plugins(installed: Path) -> dict[str, str]:
 @pytest.mark.slow
 def test_third_party_plugins_keep_the_same_contracts(installed) -> None:
     """The contract tests again, where the package is installed, for its plugins alone."""
-    kinds = ("attacks", "defenses", "reports", "analyses", "methods")
+    kinds = ("attacks", "defenses", "reports", "analyses", "methods", "training_parts")
     files = [ROOT / "tests" / "contract" / f"test_{kind}.py" for kind in kinds]
     plugins = ["-p", "no:cacheprovider", "-p", "no:xdist"]
     done = run("-m", "pytest", *files, *plugins, "-rA", "-k", "example_", env=with_plugins(installed), cwd=ROOT)
@@ -203,8 +203,12 @@ def test_third_party_plugins_keep_the_same_contracts(installed) -> None:
         ("test_renders_text_and_leaves_the_report_alone", "example_lines"),
         ("test_a_record_is_complete_and_comes_back", "example_margins"),
         ("test_the_same_again_and_whatever_the_batch_size", "example_margins"),
-        ("test_losses_of_every_sample_and_gradients_in_every_parameter", "example_corners"),
-        ("test_an_adversarial_method_trains_on_images_within_its_budget", "example_corners"),
+        ("test_losses_of_every_sample_and_gradients_in_every_parameter", "example_vertices"),
+        ("test_an_adversarial_method_trains_on_images_within_its_budget", "example_vertices"),
+        ("test_losses_of_every_sample_and_gradients_in_every_parameter", "example_focal"),
+        ("test_an_augmented_batch_is_a_batch", "example_erasing"),
+        ("test_a_sample_does_not_depend_on_the_other_samples", "example_erasing"),
+        ("test_a_penalty_can_be_differentiated_and_leaves_the_network", "example_sparse"),
     ]:
         assert (test, plugin) in passed, f"{test} did not run for {plugin}"
 

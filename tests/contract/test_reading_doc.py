@@ -12,7 +12,7 @@ DOC = Path(__file__).parents[2] / "docs" / "reading-frequency-results.md"
 TEXT = DOC.read_text(encoding="utf-8")
 COMMANDS = [shlex.split(line) for line in re.findall(r"^look (?!\()(.*)$", TEXT, flags=re.MULTILINE)]
 #: All but those that say nothing about frequencies.
-NAMES = sorted(set(analyses.names()) - {"robustness-curve"})
+NAMES = sorted(set(analyses.names()) - {"robustness-curve", "aum"})
 
 
 def test_every_analysis_is_read_once_with_options_it_has() -> None:

@@ -32,7 +32,7 @@ PAGES = (
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
-    *(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")),
+    *(page.relative_to(ROOT).as_posix() for page in sorted((ROOT / "docs").rglob("*.md"))),
 )
 COMMANDS = ("", "eval", "analyze", "train", "verify", "compare", "check", "init", "report", "list", "reproduce")
 

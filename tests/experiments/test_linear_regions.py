@@ -111,3 +111,23 @@ def test_the_network_is_unchanged_and_needs_a_relu() -> None:
     assert network[0].weight.dtype == torch.float32
     with pytest.raises(ValueError, match="has no ReLU"):
         crossings(nn.Linear(2, 2), torch.zeros(2), torch.ones(2))
+
+
+@pytest.fixture(scope="module")
+def found() -> Findings:
+    return reproduce("linear-regions")
+
+
+def test_small_perturbations_cross_regions_and_shuffled_labels_make_more(found: Findings) -> None:
+    assert [trend.verdict for trend in found.trends] == ["reproduced"] * 2
+    values = {one.name: one.value for one in found.measured}
+    assert values["true labels: adversarial"] < values["true labels: same"] < values["shuffled labels: same"]
+
+
+def test_regions_are_counted_before_and_during_training(found: Findings) -> None:
+    assert len(found.curves) == 4
+    for curve in found.curves:
+        assert curve.x[:3] == [0, 1, 2]
+        assert min(curve.y) >= 1
+    first = {curve.panel: curve.y[0] for curve in found.curves if curve.label == "true labels"}
+    assert first == {curve.panel: curve.y[0] for curve in found.curves if curve.label == "shuffled labels"}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -71,7 +73,9 @@ def test_one_cycle_exponential_and_constant() -> None:
 
 @pytest.mark.parametrize("given", ["[0.8,0.5]", "[0,0.5]", "[0.5,1]", "[0.5,0.5]"])
 def test_milestones_have_to_increase(given: str) -> None:
-    with pytest.raises(SpecError, match=r"milestones should increase from above 0 to below 1, as in \[0.5,0.75\]"):
+    with pytest.raises(
+        SpecError, match=r"parameter 'milestones' should increase from above 0 to below 1, as in \[0.5,0.75\]"
+    ):
         schedules.parse(f"step:milestones={given}")
 
 
@@ -300,3 +304,35 @@ def test_views_come_last_and_need_a_method_that_takes_them() -> None:
         plan(Recipe(augment=["flip-crop", "augmix:jsd=true"], method="madry"))
     with pytest.raises(SpecError, match="mixup mixes labels, which the training method madry cannot use"):
         plan(Recipe(augment=["mixup"], method="madry"))
+
+
+def compiled_and_not(monkeypatch: pytest.MonkeyPatch | None) -> tuple[list[float], list[float]]:
+    """The losses of two epochs with and without compilation; with a patch, the graphs are run by eager kernels."""
+    if monkeypatch is not None:
+        monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    data = load_data("digits", split="train", limit=96)
+    losses = []
+    for given in (True, False):
+        torch.manual_seed(0)
+        model = Normed()
+        recipe = Recipe(epochs=2, augment=["mixup"], ema=0.9, compile=given, batch_size=32, optimizer="sgd:lr=0.05")
+        training = Training(model, data, plan(recipe), device=CPU)
+        losses.append([training.run_epoch().loss for _ in range(2)])
+        assert (training.forward is model) != given
+    torch._dynamo.reset()
+    return losses[0], losses[1]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_compiled_network_is_trained_in_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled, plain = compiled_and_not(monkeypatch)
+    assert compiled == pytest.approx(plain, rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="needs a C++ compiler")
+def test_a_network_that_is_compiled_to_machine_code_is_trained_in_the_same_way() -> None:
+    compiled, plain = compiled_and_not(None)
+    assert compiled == pytest.approx(plain, rel=1e-3)

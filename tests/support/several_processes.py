@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,11 +23,11 @@ def network() -> nn.Module:
         return nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10))
 
 
-def train(method: str, samples: int, batch_size: int, out: Path) -> None:
+def train(method: str, samples: int, batch_size: int, out: Path, **values: Any) -> None:
     torch.set_num_threads(1)
     data = load_data("digits", split="train", limit=samples)
     with joined(torch.device("cpu")) as (workers, device):
-        plan = sgd_plan(2, 0.05, batch_size=batch_size, augment=["flip-crop"], method=method)
+        plan = sgd_plan(2, 0.05, **{"batch_size": batch_size, "augment": ["flip-crop"], "method": method, **values})
         training = Training(network(), data, plan, device=device, workers=workers)
         epochs = [training.run_epoch()[:3] for _ in range(2)]
         if workers.writes:
@@ -33,4 +35,4 @@ def train(method: str, samples: int, batch_size: int, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    train(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
+    train(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]), **json.loads(sys.argv[5]))

@@ -140,3 +140,15 @@ def test_progress_objects_need_no_descriptions() -> None:
         assert not describes(silent)
         describe(silent, ["nothing"])
     assert describes(Watch())
+
+
+def test_a_new_piece_of_work_has_all_columns_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with Screen(quiet=False) as screen:
+        screen.begin("first", 10)
+        screen.describe(["training 1/2"])
+        assert len(screen.bar.columns) < len(screen.columns)
+        screen.begin("second", 10)
+        assert screen.bar.columns == screen.columns
+        assert screen.bar.tasks[-1].description == "second"

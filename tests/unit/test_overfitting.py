@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from freqrobust import load_data, train
+from freqrobust.core.progress import Silent
 from freqrobust.experiments.overfitting import catastrophic_overfitting, overfitting_notes
 from freqrobust.plugins.registry import methods
 from freqrobust.results.training_record import EpochRecord, ProbeResult, Share
@@ -103,3 +105,43 @@ def test_an_epoch_without_the_probe_says_nothing() -> None:
     records = history(*COLLAPSED, TRAINED)
     without = records[-1].model_copy(update={"epoch": 5, "probes": records[-1].probes[:1]})
     assert said([*records, without]) is None
+
+
+class Said(Silent):
+    """Keeps what was said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_train_warns_and_keeps_the_best_epoch(tmp_path, monkeypatch) -> None:
+    """A training whose probes are those of a collapse in the third of four epochs, from which it recovers."""
+    records = history([0.3, 0.5, 0.01, 0.4], [0.3, 0.5, 0.01, 0.4], [0.0] * 4, name="pgd:eps=0.1,steps=2", n=200)
+    monkeypatch.setattr("freqrobust.experiments.train.can_draw", lambda: False)
+    monkeypatch.setattr(
+        "freqrobust.experiments.train.measure_probes",
+        lambda model, probes, epoch, *rest, **more: records[epoch - 1].probes,
+    )
+    said_by_train = Said()
+    run = train(
+        data=load_data("digits", split="train", limit=200),
+        epochs=4,
+        batch_size=20,
+        method="rs-fgsm:eps=0.1",
+        optimizer="sgd:lr=0.05",
+        schedule="constant",
+        probe=["pgd:eps=0.1,steps=2"],
+        device="cpu",
+        out=tmp_path / "run",
+        progress=said_by_train,
+    )
+    (warning,) = [line for line in said_by_train.lines if "overfitting" in line]
+    assert warning.startswith(
+        "warning: catastrophic overfitting: the accuracy under pgd:eps=0.1,steps=2 fell from 50.0 %"
+    )
+    assert warning.endswith("; best.pt is of epoch 2")
+    assert run.record.best_epoch == 2
+    assert len([note for note in run.record.notes if note.startswith("Epoch 3 shows catastrophic overfitting")]) == 1

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from freqrobust.core.errors import JournalError
+from freqrobust.core.errors import JournalError, SpecError
 from freqrobust.experiments.tensorboard import Events, can_write, scalars
 from freqrobust.results.training_record import EpochRecord, ProbeResult, Share
 
@@ -70,6 +71,15 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     events._writer.add_scalar = lambda *value: fails()
     with pytest.raises(JournalError, match=r"cannot write .*: Not a directory"):
         events.add(record(1))
+
+
+def test_an_installation_that_cannot_be_imported_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(
+        SpecError, match=r"tensorboard is installed, but cannot be imported \(ModuleNotFoundError: .*\); install"
+    ):
+        Events(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_resumed_training_has_every_epoch_once(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,13 @@ from freqrobust.core.errors import DataError, JournalError, SpecError, TrainingE
 from freqrobust.core.training_config import Recipe
 from freqrobust.experiments.training_setup import Setup, prepare_setup
 from freqrobust.models.fingerprint import state_hash
+from freqrobust.training.plan import plan
 from freqrobust.training.recipes import read_recipe, recipe_about, recipe_names, resolve
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 CPU = torch.device("cpu")
 #: As little as a training can be.
@@ -297,11 +304,11 @@ def test_a_model_of_the_caller_is_copied(data: Any, tmp_path: Path) -> None:
 )
 def test_another_run_in_the_directory(options: dict[str, Any], message: str, data: Any, tmp_path: Path) -> None:
     train(data=data, out=tmp_path, **TINY)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(JournalError) as error:
         train(**{**TINY, "data": data, "out": tmp_path, **options})
     assert message in str(error.value)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_a_directory_with_a_checkpoint_of_something_else(data: Any, tmp_path: Path) -> None:
@@ -511,3 +518,20 @@ def timeless(record: Any) -> Any:
     if isinstance(record, dict):
         return {k: timeless(v) for k, v in record.items() if k not in ("seconds", "probe_seconds", "created", "git")}
     return [timeless(item) for item in record] if isinstance(record, list) else record
+
+
+# The page
+
+
+def test_the_page_names_every_key_and_every_recipe() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    for name, field in Recipe.model_fields.items():
+        (row,) = (line for line in page.splitlines() if line.startswith(f"| `{name.replace('_', '-')}` |"))
+        if isinstance(field.default, str | int | float) and not isinstance(field.default, bool):
+            assert f"| `{field.default}` |" in row
+    for name in recipe_names():
+        assert f"| `{name}` | {recipe_about(name)} |" in page
+    for block in re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL):
+        values = tomllib.loads(block)
+        assert set(values) <= {name.replace("_", "-") for name in Recipe.model_fields}
+        plan(Recipe(**{name.replace("-", "_"): value for name, value in values.items()}))

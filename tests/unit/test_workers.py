@@ -2,39 +2,53 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from freqrobust import load_data
+from freqrobust.training.loop import Training
+from freqrobust.training.plan import sgd_plan
 from freqrobust.training.workers import Workers
 from support import several_processes
 
 SCRIPT = Path(several_processes.__file__)
+#: Augmentations that do not mix images, a penalty and averaged weights.
+RECIPE = {
+    "augment": ["randaugment", "gaussian-noise", "augmix:jsd=true"],
+    "regularizer": ["kernel-smoothness:weight=0.1"],
+    "ema": 0.8,
+}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("method", "samples", "processes"),
+    ("method", "samples", "processes", "values"),
     [
-        ("natural", 100, 2),
-        ("madry:eps=0.1,steps=2", 100, 2),
-        ("natural", 97, 3),  # a last batch of one sample
+        ("natural", 100, 2, {}),
+        ("madry:eps=0.1,steps=2", 100, 2, {}),
+        ("mart:eps=0.1,steps=2", 100, 2, {}),  # two forward passes before the backward pass
+        ("free:eps=0.1,replays=2", 96, 2, {}),
+        ("natural", 97, 3, {}),  # a last batch of one sample
+        ("natural", 100, 2, RECIPE),
     ],
 )
 def test_losses_and_weights_do_not_depend_on_the_number_of_processes(
-    method: str, samples: int, processes: int, tmp_path: Path
+    method: str, samples: int, processes: int, values: dict[str, Any], tmp_path: Path
 ) -> None:
     alone = tmp_path / "alone.pt"
-    several_processes.train(method, samples, 32, alone)
+    several_processes.train(method, samples, 32, alone, **values)
     out = tmp_path / "together.pt"
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[1])}
     done = subprocess.run(
-        [*launch, str(SCRIPT), method, str(samples), "32", str(out)],
+        [*launch, str(SCRIPT), method, str(samples), "32", str(out), json.dumps(values)],
         capture_output=True, text=True, timeout=240, env=environment, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -67,3 +81,20 @@ def test_the_buffers_become_their_mean(monkeypatch: pytest.MonkeyPatch) -> None:
     Workers(0, 2).average_buffers(model)
     assert torch.equal(model.running_mean, torch.tensor([1.0, 2.0]))
     assert int(model.num_batches_tracked) == 0
+
+
+def test_the_buffers_of_the_averaged_network_become_their_mean_too() -> None:
+    seen = []
+
+    class Recorded(Workers):
+        def average_buffers(self, model: torch.nn.Module) -> None:
+            seen.append(model)
+
+    data = load_data("digits", split="train", limit=40)
+    for ema in (None, 0.9):
+        seen.clear()
+        training = Training(several_processes.network(), data, sgd_plan(1, 0.05, ema=ema), device=torch.device("cpu"),
+                            workers=Recorded())  # fmt: skip
+        training.run_epoch()
+        assert [id(network) for network in seen] == list(dict.fromkeys([id(training.model), id(training.evaluated)]))
+        assert len(seen) == (1 if ema is None else 2)

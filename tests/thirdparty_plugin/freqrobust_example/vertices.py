@@ -1,4 +1,4 @@
-"""A training method: random corners of the ball."""
+"""A training method: random vertices of the ball."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from freqrobust import Number
 from freqrobust.plugins.training import Batch, StepContext, TrainingMethod
 
 
-class Corners(TrainingMethod):
-    """Minimise the cross-entropy at a random corner of the Linf ball, new in every epoch."""
+class Vertices(TrainingMethod):
+    """Minimise the cross-entropy at a random vertex of the Linf ball, new in every epoch."""
 
     eps: Number = Field(8 / 255, ge=0, description="radius of the ball")
 
     def losses(self, model: nn.Module, batch: Batch, context: StepContext) -> tuple[torch.Tensor, torch.Tensor]:
-        signs = (context.uniform(tuple(batch.images.shape[1:]), "corners") - 0.5).sign()
+        signs = (context.uniform(tuple(batch.images.shape[1:]), "vertices") - 0.5).sign()
         logits = model((batch.images + self.eps * signs).clamp(0, 1))
         return F.cross_entropy(logits, batch.labels, reduction="none"), logits
