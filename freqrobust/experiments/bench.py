@@ -154,7 +154,8 @@ class Bench:
             name: names the training in the progress.
             normalize: put a normalisation by mean and standard deviation of the training images in front.
             watch: is called with the network in eval mode before the first epoch and after every epoch; what it returns is kept.
-                Its code is not part of the identity: ``name`` has to change with what it records.
+                Its module's code and the data of the bench that was used so far are part of the identity; its parameters
+                are not: ``name`` has to change with them.
             seed: of weights, order and augmentation; by default that of the bench.
         """
         seed = self.seed if seed is None else seed
@@ -174,6 +175,8 @@ class Bench:
             torch.__version__,
             code_hash(["freqrobust.training.loop"]),
         ]
+        if watch is not None:  # it may measure on other data than the training images, such as the test images
+            content += [{split: one.sha256 for split, one in self.used.items()}, code_hash([watch.__module__])]
 
         def train() -> dict[str, Any]:
             start = time.perf_counter()
