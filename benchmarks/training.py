@@ -136,11 +136,12 @@ def probe_passes(arch: str, data: ImageData, folder: Path) -> tuple[int, int, in
     setup = prepare_setup(counted(arch, data, apart), TrainConfig(**options), CPU)
     prepared = apart.images
     training = Training(setup.model, setup.train, setup.plan, device=CPU)
-    for _ in range(2):
-        training.run_epoch()
-    steps, epochs = apart.images - prepared, setup.plan.epochs
     parts: list[Any] = [setup.probed, setup.held_out]
+    steps, epochs = 0, setup.plan.epochs
     for epoch in range(epochs):
+        before = apart.images
+        training.run_epoch()
+        steps += apart.images - before
         measure_probes(training.evaluated, setup.probes, epoch + 1, epochs, *parts, device=CPU)
     return whole.images - prepared, steps, apart.images - prepared - steps
 

@@ -18,8 +18,10 @@ RUN_FOLDER = "FREQROBUST_TEST_RUN"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need real images and checkpoints."""
+    """Mark the tests that need real images and checkpoints, and those that need the findings of an experiment."""
     for item in items:
+        if item.path.parent.name == "experiments" and {"found", "findings"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
         if "shared" in getattr(item, "fixturenames", ()):
             item.add_marker("real")
 

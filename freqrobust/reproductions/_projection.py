@@ -90,7 +90,11 @@ class Projection:
         with torch.no_grad():
             logits = [model(batch).double() for batch in self.data.image_batches(500, device)]
         probabilities = torch.cat(logits).softmax(dim=1).cpu()
-        return {"errors": relative_error(transform(self.x, probabilities - self.shares, self.frequencies), self.wanted).tolist()}
+        return {
+            "errors": relative_error(
+                transform(self.x, probabilities - self.shares, self.frequencies), self.wanted
+            ).tolist()
+        }
 
 
 def fully_connected(data: ImageData, width: int) -> Callable[[], nn.Module]:

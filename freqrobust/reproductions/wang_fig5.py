@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from freqrobust.reproductions._conventions import WangExperiment
 
@@ -105,7 +105,8 @@ class WangFig5(WangExperiment):
                 statement = f"Batch norm raises the HFC curves ({convention})."
                 trends.append(_wang.mean_over_samples(statement, (normed - plain).mean(axis=0), measure))
         plain, robust, mixed = (
-            _hfc(fitted[panel], radii, self.rescale, "running") for panel in ("plain", "adversarial", "mixup")
+            _hfc(network, radii, self.rescale, "running")
+            for network in (fitted["plain"], fitted["adversarial"], fitted["mixup"])
         )
         trends.append(
             _wang.mean_over_samples(
@@ -145,8 +146,12 @@ def _conventions(fitted: Mapping[Panel, Fitted], radii: Sequence[int]) -> Analys
     from freqrobust.results.analysis import AnalysisTable
 
     rows = []
+    shown: list[tuple[Panel, Sequence[Any]]] = [
+        ("plain", _panels.STATISTICS[:1]),
+        ("batch norm", _panels.STATISTICS),
+    ]
     for rescale in _panels.RESCALE:
-        for panel, statistics in (("plain", _panels.STATISTICS[:1]), ("batch norm", _panels.STATISTICS)):
+        for panel, statistics in shown:
             for bn in statistics:
                 names = [_panels.view_name("hfc", r, rescale, bn) for r in radii]
                 test = _panels.view_name("test", bn=bn)

@@ -25,6 +25,8 @@ class WangTable1(WangExperiment):
     source: ClassVar[str] = "Wang et al. 2020, table 1"
 
     def run(self, bench: Bench) -> Findings:
+        import numpy as np
+
         from freqrobust.experiments.trends import higher
         from freqrobust.numerics.statistics import wilson
         from freqrobust.reproductions import _wang
@@ -35,8 +37,9 @@ class WangTable1(WangExperiment):
         images = _wang.training_images(bench, at_cpu=2000)
         used, watched = _wang.recipe(bench, images), images.limit(len(_wang.watched_training_images(bench)))
         measured, trends, rows = [], [], []
+        tested: dict[str, list[_wang.Outcomes]] = {"lfc": [], "hfc": []}
         for radius, published in PUBLISHED.items():
-            outcomes, row = [], [str(radius)]
+            row = [str(radius)]
             for kind, (in_training, in_testing) in zip(("lfc", "hfc"), published, strict=True):
                 spec = _wang.component(bench, kind, radius, self.rescale)
                 build = classifier(bench, arch=self.arch)
@@ -44,7 +47,7 @@ class WangTable1(WangExperiment):
                 model = _wang.evaluated(fitted.model, self.bn)
                 train = bench.correct(model, watched, spec)
                 right = bench.correct(model, bench.test)
-                outcomes.append(right)
+                tested[kind].append(right)
                 measured.append(
                     Measured(
                         name=f"test accuracy, trained on {kind.upper()} r={radius}",
@@ -58,7 +61,11 @@ class WangTable1(WangExperiment):
                 row += [f"{_wang.percent(right)} ({100 * in_testing:.0f})"]
             rows.append(row)
             trends.append(
-                higher(f"With r = {radius}, training on LFC gives the higher test accuracy.", outcomes[0], outcomes[1])
+                higher(
+                    f"With r = {radius}, training on LFC gives the higher test accuracy.",
+                    tested["lfc"][-1],
+                    tested["hfc"][-1],
+                )
             )
         table = AnalysisTable(
             title="Accuracy (%) on the training images as they were filtered, and on the original test images (published)",
@@ -71,10 +78,15 @@ class WangTable1(WangExperiment):
         ]
         if min(bench.train.shape[1:]) < 16:
             notes.append("At 8 pixels, the LFC image of r = 4 contains the mean only, and the HFC image all the rest.")
+        curves = []
+        for kind, outcomes in tested.items():
+            drawn = _wang.curve("original test images", f"trained on {kind.upper()}", np.array(outcomes))
+            curves.append(drawn.model_copy(update={"x": [float(radius) for radius in PUBLISHED], "x_label": "r"}))
         return Findings(
             measured=measured,
             tables=[table],
             trends=trends,
+            curves=curves,
             settings=_wang.settings(bench, self, used, images),
             notes=notes,
         )

