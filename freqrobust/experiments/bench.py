@@ -240,10 +240,12 @@ class Bench:
         """Which samples are correct after an attack or a shift, by its spec, ``(n,)``; None for the clean images."""
         return self.correct_each(model, data, [spec])[0]
 
-    def correct_each(self, model: nn.Module, data: ImageData, specs: Sequence[str | None]) -> list[NDArray[np.bool_]]:
-        """As :meth:`correct`, for several specs of which none is a sweep."""
+    def correct_each(
+        self, model: nn.Module, data: ImageData, specs: Sequence[str | None], batch_size: int | None = None
+    ) -> list[NDArray[np.bool_]]:
+        """As :meth:`correct`, for several specs of which none is a sweep; ``batch_size`` is that of the device by default."""
         parsed = [attacks.parse(spec)[0] if spec is not None else None for spec in specs]
-        return correct_samples(model, data, parsed, device=self.device, seed=self.seed)
+        return correct_samples(model, data, parsed, device=self.device, seed=self.seed, batch_size=batch_size)
 
     def shifted(self, data: ImageData, spec: str) -> ImageData:
         """The data after a shift, such as ``lfc:radius=8``; pixels are float32 and may leave [0, 1] slightly."""

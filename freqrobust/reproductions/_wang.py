@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 RADII = (4, 8, 12, 16)
 #: Images per forward pass.
 BATCH = 100
+#: Images whose statistics batch norm uses with ``bn=batch``, on every device.
+STATISTICS_BATCH = 128
 Outcomes = NDArray[np.bool_]
 
 
@@ -99,7 +101,7 @@ def settings(bench: Bench, experiment: WangExperiment, used: Recipe, images: Ima
         "LFC and HFC images": "divided by their largest value"
         if experiment.rescale == "max"
         else "inverse FFT, not clipped",
-        "batch norm in evaluation": "statistics of the test batch"
+        "batch norm in evaluation": f"statistics of each test batch of at most {STATISTICS_BATCH} images"
         if experiment.bn == "batch"
         else "running statistics",
     }
@@ -129,6 +131,14 @@ def evaluated(model: nn.Module, bn: Statistics) -> nn.Module:
     return with_batch_statistics(model) if bn == "batch" else model
 
 
+def correct_each(
+    bench: Bench, model: nn.Module, data: ImageData, specs: Sequence[str | None], bn: Statistics
+) -> list[Outcomes]:
+    """Which samples are correct after each shift, with batch norm as it is evaluated, ``(n,)`` each."""
+    size = STATISTICS_BATCH if bn == "batch" else None
+    return bench.correct_each(evaluated(model, bn), data, specs, size)
+
+
 def watcher(bench: Bench, views: Sequence[View]) -> Callable[[nn.Module], dict[str, Any]]:
     """Records which samples are correct in each view."""
     groups: dict[tuple[int, Statistics], list[View]] = {}
@@ -138,7 +148,7 @@ def watcher(bench: Bench, views: Sequence[View]) -> Callable[[nn.Module], dict[s
     def watch(model: nn.Module) -> dict[str, Any]:
         record: dict[str, Any] = {}
         for (_, bn), members in groups.items():
-            correct = bench.correct_each(evaluated(model, bn), members[0].data, [view.spec for view in members])
+            correct = correct_each(bench, model, members[0].data, [view.spec for view in members], bn)
             record.update({view.name: pack(samples) for view, samples in zip(members, correct, strict=True)})
         return record
 

@@ -13,6 +13,7 @@ from freqrobust.experiments.reproduce import reproduce
 from freqrobust.models.architectures import SmallCNN
 from freqrobust.reproductions import _wang
 from freqrobust.reproductions._networks import ChannelBias, classifier
+from freqrobust.reproductions.wang_fig3 import WangFig3
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,41 @@ def test_a_watcher_records_each_view_with_its_statistics(bench: Bench) -> None:
         by_batch = model.train()(images).argmax(dim=1) == labels  # 60 images are one batch
     assert np.array_equal(history["test batch"], by_batch.numpy())
     assert not np.array_equal(history["test batch"], history["test"])
+
+
+def test_the_statistics_are_those_of_batches_of_one_size_on_every_device(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch size of a large device must not change what ``bn=batch`` gives."""
+    torch.manual_seed(1)
+    model, data = SmallCNN().eval(), bench.test.first(300)
+    (small,) = _wang.correct_each(bench, model, data, [None], "batch")
+    monkeypatch.setattr("freqrobust.harness.correctness.auto_batch_size", lambda *_: 4096)
+    (large,) = _wang.correct_each(bench, model, data, [None], "batch")
+    assert np.array_equal(small, large)
+    images, labels, _ = data.batch(torch.arange(300), bench.device)
+    with torch.no_grad():
+        parts = [model.train()(part).argmax(dim=1) for part in images.split(_wang.STATISTICS_BATCH)]
+    assert np.array_equal(small, (torch.cat(parts) == labels).numpy())
+
+
+def test_natural_and_shuffled_labels_are_watched_on_the_same_images(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Subsets are stratified by labels, so that those of shuffled labels would be other images."""
+    seen = []
+
+    def watcher(_: Bench, views: list[_wang.View]) -> None:
+        seen.append(views[0].data)
+        raise SpecError("enough")
+
+    monkeypatch.setattr(_wang, "watcher", watcher)
+    for labels in ("true", "shuffled"):
+        with pytest.raises(SpecError, match="enough"):
+            WangFig3()._train(bench, labels)
+    assert torch.equal(seen[0].ids, seen[1].ids)
+    assert len(seen[0]) == 300
+    assert (seen[0].labels != seen[1].labels).float().mean() > 0.5
 
 
 def test_adversarial_images_are_within_the_budget_and_raise_the_loss(bench: Bench) -> None:
