@@ -55,6 +55,7 @@ class WangMisalignment(WangExperiment):
         n = len(labels)
         clean = _wang.predicted(bench, model, bench.test) == labels
         trends, measured, rows = [], [], []
+        cases: dict[str, list[_wang.Outcomes]] = {"only LFC": [], "only HFC": [], "both": [], "neither": []}
         for radius, published in PUBLISHED.items():
             low, high = (
                 _wang.predicted(
@@ -63,6 +64,8 @@ class WangMisalignment(WangExperiment):
                 for kind in ("lfc", "hfc")
             )
             lfc, hfc = low == labels, high == labels
+            for name, which in zip(cases, (lfc & ~hfc, ~lfc & hfc, lfc & hfc, ~lfc & ~hfc), strict=True):
+                cases[name].append(which)
             counts = [int(which.sum()) for which in (lfc & ~hfc, ~lfc & hfc, lfc & hfc, ~lfc & ~hfc)]
             chance = chance_joint(low, high, labels)
             expected = [chance[True, False], chance[False, True], chance[True, True], chance[False, False]]
@@ -109,8 +112,19 @@ class WangMisalignment(WangExperiment):
         notes.append(
             "The published counts are those of an independent reproduction with ResNet-18 of 95.33 % accuracy."
         )
+        curves = [
+            _wang.curve("samples classified correctly from", name, np.array(samples)).model_copy(
+                update={"x": [float(radius) for radius in PUBLISHED], "x_label": "r", "y_label": "share of the samples"}
+            )
+            for name, samples in cases.items()
+        ]
         return Findings(
-            measured=measured, tables=[table], trends=trends, settings={**settings, "network": about}, notes=notes
+            measured=measured,
+            tables=[table],
+            trends=trends,
+            curves=curves,
+            settings={**settings, "network": about},
+            notes=notes,
         )
 
     def _network(self, bench: Bench) -> tuple[nn.Module, str]:
