@@ -199,6 +199,28 @@ def mean_over_samples(statement: str, values: NDArray[np.float64], measure: str)
     return judged(statement, mean, (mean - half, mean + half), measure)
 
 
+def flatter(statement: str, first: NDArray[np.float64], second: NDArray[np.float64], measure: str) -> Trend:
+    """The trend that a quantity changes less in the second case: ``|mean(first)| - |mean(second)|`` is positive.
+
+    Where both means differ from zero, their signs are known, and the interval is that of the paired difference of the
+    sizes. Otherwise it is the smallest and largest difference within the two intervals.
+
+    Args:
+        statement: the trend, as a complete sentence.
+        first: the change of every sample in the first case, ``(n,)``.
+        second: the same of the second case, for the same samples.
+        measure: what is compared, with its unit.
+    """
+    means = [float(values.mean()) for values in (first, second)]
+    halves = [Z95 * float(values.std(ddof=1)) / np.sqrt(len(values)) for values in (first, second)]
+    if all(abs(mean) > half for mean, half in zip(means, halves, strict=True)):
+        return mean_over_samples(statement, np.sign(means[0]) * first - np.sign(means[1]) * second, measure)
+    (low, high), (low2, high2) = (
+        (max(abs(mean) - half, 0.0), abs(mean) + half) for mean, half in zip(means, halves, strict=True)
+    )
+    return judged(statement, abs(means[0]) - abs(means[1]), (low - high2, high - low2), measure)
+
+
 def larger_gap(statement: str, first: tuple[Outcomes, Outcomes], second: tuple[Outcomes, Outcomes]) -> Trend:
     """The trend that the first network has the larger generalisation gap, accuracy in training minus in testing.
 

@@ -115,10 +115,10 @@ class WangFig5(WangExperiment):
         )
         rises = [curves[-1] - curves[0] for curves in (plain, robust)]
         trends.append(
-            _wang.mean_over_samples(
+            _wang.flatter(
                 "Adversarial training keeps the HFC curves flatter.",
-                rises[0] - rises[1],
-                "difference of the rises from the first to the last epoch on HFC test images, mean over r",
+                *rises,
+                "difference of the absolute changes from the first to the last epoch on HFC test images, mean over r",
             )
         )
         trends.append(_wang.mean_over_samples("Mixup raises the HFC curves.", (mixed - plain).mean(axis=0), measure))

@@ -46,6 +46,21 @@ def test_the_interval_of_a_mean_over_samples() -> None:
     assert trend.ci95 == pytest.approx((0.625 - half, 0.625 + half))
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_curve_that_falls_is_not_flatter_than_one_that_stays(sign: float) -> None:
+    changes = sign * (np.arange(100) % 10 < 3).astype(float)  # 0.3 on average
+    constant, opposite = np.zeros(100), -sign * (np.arange(100) % 10 < 2).astype(float)
+    trend = _wang.flatter("The second is flatter.", changes, constant, "change")
+    half = 1.959963984540054 * changes.std(ddof=1) / 10
+    assert (trend.estimate, trend.verdict) == (pytest.approx(0.3), "reproduced")
+    assert trend.ci95 == pytest.approx((0.3 - half, 0.3 + half))
+    assert _wang.flatter("The second is flatter.", constant, changes, "change").verdict == "not reproduced"
+    paired = _wang.flatter("The second is flatter.", changes, opposite, "change")
+    assert paired.estimate == pytest.approx(0.1)
+    half = 1.959963984540054 * (sign * (changes + opposite)).std(ddof=1) / 10
+    assert paired.ci95 == pytest.approx((0.1 - half, 0.1 + half))
+
+
 def test_radii_scale_with_the_side_of_the_images(bench: Bench) -> None:
     assert _wang.component(bench, "lfc", 12, "none") == "lfc:radius=3"
     assert _wang.component(bench, "hfc", 5, "max") == "hfc:radius=1.25,rescale=max"
