@@ -199,6 +199,27 @@ def mean_over_samples(statement: str, values: NDArray[np.float64], measure: str)
     return judged(statement, mean, (mean - half, mean + half), measure)
 
 
+def beyond_chance(own: NDArray[np.int64], other: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """A value for each sample, the mean of which is the share of samples that only ``own`` classifies correctly, minus
+    that share if the pairs of predictions were independent of the labels.
+
+    The share by chance is estimated from the same samples: it is the mean over all pairs (i, j) of ``g(i, j)``, whether
+    the predictions for i would be such for the label of j. The influence of a sample is ``g(i, i)`` minus the means of
+    ``g`` over its row and its column, so that the variance of these values is that of the difference.
+
+    Args:
+        own: predicted classes, ``(n,)``.
+        other: those that are not to be correct.
+        labels: the classes.
+    """
+    found = (own == labels) & (other != labels)
+    size = int(max(own.max(), other.max(), labels.max())) + 1
+    row = np.where(other != own, np.bincount(labels, minlength=size)[own], 0) / len(labels)
+    column = np.bincount(own[other != own], minlength=size)[labels] / len(labels)
+    values: NDArray[np.float64] = found - row - column + row.mean()
+    return values
+
+
 def flatter(statement: str, first: NDArray[np.float64], second: NDArray[np.float64], measure: str) -> Trend:
     """The trend that a quantity changes less in the second case: ``|mean(first)| - |mean(second)|`` is positive.
 

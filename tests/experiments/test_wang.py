@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from freqrobust.analyses._components import chance_joint
 from freqrobust.core.errors import SpecError
 from freqrobust.experiments.bench import Bench, Fitted
 from freqrobust.experiments.reproduce import reproduce
@@ -44,6 +45,21 @@ def test_the_interval_of_a_mean_over_samples() -> None:
     half = 1.959963984540054 * np.std([1, 0, 1, 0.5], ddof=1) / 2
     assert trend.estimate == pytest.approx(0.625)
     assert trend.ci95 == pytest.approx((0.625 - half, 0.625 + half))
+
+
+def test_the_excess_over_chance_has_the_variance_of_its_own_chance() -> None:
+    generator = np.random.default_rng(3)
+    n, estimates, widths = 200, [], []
+    for _ in range(400):
+        labels = generator.integers(0, 5, n)
+        own = np.where(generator.random(n) < 0.4, labels, generator.integers(0, 2, n))
+        other = np.where(generator.random(n) < 0.3, own, generator.integers(0, 5, n))
+        values = _wang.beyond_chance(own, other, labels)
+        by_chance = chance_joint(own, other, labels)[True, False]
+        assert values.mean() == pytest.approx(((own == labels) & (other != labels)).mean() - by_chance)
+        estimates.append(values.mean())
+        widths.append(values.std(ddof=1) / np.sqrt(n))
+    assert np.mean(widths) == pytest.approx(np.std(estimates), rel=0.1)
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
