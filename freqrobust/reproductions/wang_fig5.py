@@ -113,11 +113,11 @@ class WangFig5(WangExperiment):
                 "Adversarial training lowers the HFC curves.", (plain - robust).mean(axis=0), measure
             )
         )
-        rises = [curves[-1] - curves[0] for curves in (plain, robust)]
         trends.append(
             _wang.flatter(
                 "Adversarial training keeps the HFC curves flatter.",
-                *rises,
+                plain[-1] - plain[0],
+                robust[-1] - robust[0],
                 "difference of the absolute changes from the first to the last epoch on HFC test images, mean over r",
             )
         )
