@@ -110,6 +110,8 @@ class Bench:
             raise SpecError(
                 f"the test images ({test.spec}) are {_size(test)}, but the training images ({train.spec}) {_size(train)}"
             )
+        if train.classes < 2:
+            raise SpecError(f"the training data ({train.spec}) has one class only, but experiments need two or more")
         if test.classes > train.classes:
             raise SpecError(
                 f"the test data ({test.spec}) has {test.classes} classes, but the training data ({train.spec}) only "

@@ -49,8 +49,6 @@ class AUM(Experiment):
         until_drop, training = self.recipes(bench)
         noises = []
         true = bench.train.limit(600, bench.seed) if bench.scale == "digits" else bench.train
-        if true.classes < 2:
-            raise SpecError(f"the training data ({true.spec}) has one class only, so that no label can be flipped")
         for share in SHARES:
             labels = flipped(true.labels, true.classes, share, bench.seed)
             noisy = replace(true, labels=labels, spec=f"{true.spec}+{share:g} flipped")

@@ -173,6 +173,7 @@ def test_no_data_at_the_scale_cpu() -> None:
     ("test", "train", "message"),
     [
         ((1, 10, 8), (3, 10, 32), r"the test images \(.*\) are 1 x 8 x 8, but the training images \(.*\) 3 x 32 x 32"),
+        ((1, 1, 8), (1, 1, 8), r"the training data \(.*\) has one class only"),
         ((1, 10, 8), (1, 2, 8), r"the test data \(.*\) has 10 classes, but the training data \(.*\) only 2"),
     ],
 )
