@@ -171,20 +171,35 @@ def render(tables: Sequence[AnalysisTable], target: IO[str]) -> None:
             show_edge=False,
             padding=(0, 1, 0, 0) if terminal else (0, 1),
         )
-        widths = [
-            min(max(map(len, [*column.split(), *(row[number] for row in one.rows)]), default=1), 12)
-            for number, column in enumerate(one.columns)
-        ]
-        fits = sum(widths) + 2 * len(widths) <= console.width
+        between = 2 if terminal else 3
+        widths = column_widths(one, console.width - between * len(one.columns))
         for number, (column, width) in enumerate(zip(one.columns, widths, strict=True)):
             table.add_column(
-                Text(one_line(column)),
-                justify="left" if number == 0 else "right",
-                min_width=width if fits else None,
-                overflow="fold",
+                Text(one_line(column)), justify="left" if number == 0 else "right", width=width, overflow="fold"
             )
         for row in one.rows:
             table.add_row(*(Text(one_line(value)) for value in row))
         console.print(one_line(one.title), style="bold")
         console.print(table)
         console.print()
+
+
+def column_widths(table: AnalysisTable, room: int) -> list[int | None]:
+    """Widths of the columns with which a table fits into ``room`` characters; None for those that need no limit.
+
+    No word of a heading and no cell of up to twelve characters is broken, unless there is no other way; what is left
+    goes to the columns that need it most. Left to itself, rich may give so much to long cells that the last columns are
+    cut off.
+    """
+    texts = [[one_line(column), *(one_line(row[n]) for row in table.rows)] for n, column in enumerate(table.columns)]
+    wanted = [max(map(len, column)) for column in texts]
+    if sum(wanted) <= room:
+        return [None] * len(texts)
+    for longest in range(12, 0, -1):
+        widths = [min(max(map(len, [*head.split(), *cells, ""])), longest) for head, *cells in texts]
+        if sum(widths) <= room:
+            break
+    for _ in range(room - sum(widths)):
+        missing = [want - width for want, width in zip(wanted, widths, strict=True)]
+        widths[missing.index(max(missing))] += 1
+    return list(widths)

@@ -110,6 +110,8 @@ class Bench:
             raise SpecError(
                 f"the test images ({test.spec}) are {_size(test)}, but the training images ({train.spec}) {_size(train)}"
             )
+        if train.classes < 2:
+            raise SpecError(f"the training data ({train.spec}) has one class only, but experiments need two or more")
         if test.classes > train.classes:
             raise SpecError(
                 f"the test data ({test.spec}) has {test.classes} classes, but the training data ({train.spec}) only "
@@ -154,7 +156,8 @@ class Bench:
             name: names the training in the progress.
             normalize: put a normalisation by mean and standard deviation of the training images in front.
             watch: is called with the network in eval mode before the first epoch and after every epoch; what it returns is kept.
-                Its code is not part of the identity: ``name`` has to change with what it records.
+                Its module's code and the data of the bench that was used so far are part of the identity; its parameters
+                are not: ``name`` has to change with them.
             seed: of weights, order and augmentation; by default that of the bench.
         """
         seed = self.seed if seed is None else seed
@@ -174,6 +177,8 @@ class Bench:
             torch.__version__,
             code_hash(["freqrobust.training.loop"]),
         ]
+        if watch is not None:  # it may measure on other data than the training images, such as the test images
+            content += [{split: one.sha256 for split, one in self.used.items()}, code_hash([watch.__module__])]
 
         def train() -> dict[str, Any]:
             start = time.perf_counter()
@@ -237,10 +242,12 @@ class Bench:
         """Which samples are correct after an attack or a shift, by its spec, ``(n,)``; None for the clean images."""
         return self.correct_each(model, data, [spec])[0]
 
-    def correct_each(self, model: nn.Module, data: ImageData, specs: Sequence[str | None]) -> list[NDArray[np.bool_]]:
-        """As :meth:`correct`, for several specs of which none is a sweep."""
+    def correct_each(
+        self, model: nn.Module, data: ImageData, specs: Sequence[str | None], batch_size: int | None = None
+    ) -> list[NDArray[np.bool_]]:
+        """As :meth:`correct`, for several specs of which none is a sweep; ``batch_size`` is that of the device by default."""
         parsed = [attacks.parse(spec)[0] if spec is not None else None for spec in specs]
-        return correct_samples(model, data, parsed, device=self.device, seed=self.seed)
+        return correct_samples(model, data, parsed, device=self.device, seed=self.seed, batch_size=batch_size)
 
     def shifted(self, data: ImageData, spec: str) -> ImageData:
         """The data after a shift, such as ``lfc:radius=8``; pixels are float32 and may leave [0, 1] slightly."""

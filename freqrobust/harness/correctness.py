@@ -29,6 +29,7 @@ def correct_samples(
     *,
     device: torch.device,
     seed: int = 0,
+    batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> list[NDArray[np.bool_]]:
     """Which samples are correct after each attack or shift, ``(n,)`` each, as ``evaluate`` measures it.
@@ -42,6 +43,8 @@ def correct_samples(
         plugin_specs: attacks and shifts; None stands for the clean images.
         device: where the network runs.
         seed: all randomness of the attacks is seeded by it.
+        batch_size: images per forward pass; None chooses it by the device, which changes no result but those of networks
+            that predict a batch as a whole.
         progress: reports every batch.
 
     Raises:
@@ -53,8 +56,8 @@ def correct_samples(
     with full_precision(), prepared_model(network, device):
         images, _, _ = data.batch(torch.arange(min(2, len(data))), device)
         target_model = TargetModel(network, network, images, device=device, seed=seed, attacked=adversarial)
-        batch_size = auto_batch_size(network, data.shape, device)
-        batches = Batches(data, device, batch_size, True, progress or Silent())
+        size = batch_size if batch_size is not None else auto_batch_size(network, data.shape, device)
+        batches = Batches(data, device, size, True, progress or Silent())
         clean: Outcome | None = None
         results = []
         for plugin_spec in plugin_specs:

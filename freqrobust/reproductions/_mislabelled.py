@@ -76,6 +76,11 @@ def findings(noises: list[Noise], scores: str, scale: str, arch: str, until_drop
         result.notes.append("The paper trains ResNet-32 for 150 epochs until the first drop of the learning rate.")
     found, accuracy = [], []
     for noise in noises:
+        if not noise.judged[scores].flagged.any():
+            result.notes.append(
+                f"With {noise.share:.0%} flipped labels no sample is flagged, so that there is no precision, and nothing to "
+                f"remove."
+            )
         for kind in ("logits", "softmax"):
             found.append(_row(noise, kind))
         accuracy.append([f"{noise.share:.0%}", *(f"{100 * right.mean():.1f}" for right in noise.outcomes.values())])
@@ -140,13 +145,13 @@ def _trends(noise: Noise, scores: str) -> list[Trend]:
         statement = f"{name}, flagged samples are mislabelled more often than others."
         measure = "precision minus the share of flipped labels"
         trends.append(judged(statement, precision - base, (low - base, high - base), measure))
-    trends.append(
-        higher(
-            f"{name}, training without the flagged samples gives the higher test accuracy.",
-            noise.outcomes["without flagged"],
-            noise.outcomes["all samples"],
+        trends.append(
+            higher(
+                f"{name}, training without the flagged samples gives the higher test accuracy.",
+                noise.outcomes["without flagged"],
+                noise.outcomes["all samples"],
+            )
         )
-    )
     return trends
 
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 RADII = (4, 8, 12, 16)
 #: Images per forward pass.
 BATCH = 100
+#: Images whose statistics batch norm uses with ``bn=batch``, on every device.
+STATISTICS_BATCH = 128
 Outcomes = NDArray[np.bool_]
 
 
@@ -99,7 +101,7 @@ def settings(bench: Bench, experiment: WangExperiment, used: Recipe, images: Ima
         "LFC and HFC images": "divided by their largest value"
         if experiment.rescale == "max"
         else "inverse FFT, not clipped",
-        "batch norm in evaluation": "statistics of the test batch"
+        "batch norm in evaluation": f"statistics of each test batch of at most {STATISTICS_BATCH} images"
         if experiment.bn == "batch"
         else "running statistics",
     }
@@ -129,6 +131,14 @@ def evaluated(model: nn.Module, bn: Statistics) -> nn.Module:
     return with_batch_statistics(model) if bn == "batch" else model
 
 
+def correct_each(
+    bench: Bench, model: nn.Module, data: ImageData, specs: Sequence[str | None], bn: Statistics
+) -> list[Outcomes]:
+    """Which samples are correct after each shift, with batch norm as it is evaluated, ``(n,)`` each."""
+    size = STATISTICS_BATCH if bn == "batch" else None
+    return bench.correct_each(evaluated(model, bn), data, specs, size)
+
+
 def watcher(bench: Bench, views: Sequence[View]) -> Callable[[nn.Module], dict[str, Any]]:
     """Records which samples are correct in each view."""
     groups: dict[tuple[int, Statistics], list[View]] = {}
@@ -138,7 +148,7 @@ def watcher(bench: Bench, views: Sequence[View]) -> Callable[[nn.Module], dict[s
     def watch(model: nn.Module) -> dict[str, Any]:
         record: dict[str, Any] = {}
         for (_, bn), members in groups.items():
-            correct = bench.correct_each(evaluated(model, bn), members[0].data, [view.spec for view in members])
+            correct = correct_each(bench, model, members[0].data, [view.spec for view in members], bn)
             record.update({view.name: pack(samples) for view, samples in zip(members, correct, strict=True)})
         return record
 
@@ -187,6 +197,49 @@ def mean_over_samples(statement: str, values: NDArray[np.float64], measure: str)
     mean = float(values.mean())
     half = Z95 * float(values.std(ddof=1)) / np.sqrt(len(values))
     return judged(statement, mean, (mean - half, mean + half), measure)
+
+
+def beyond_chance(own: NDArray[np.int64], other: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """A value for each sample, the mean of which is the share of samples that only ``own`` classifies correctly, minus
+    that share if the pairs of predictions were independent of the labels.
+
+    The share by chance is estimated from the same samples: it is the mean over all pairs (i, j) of ``g(i, j)``, whether
+    the predictions for i would be such for the label of j. The influence of a sample is ``g(i, i)`` minus the means of
+    ``g`` over its row and its column, so that the variance of these values is that of the difference.
+
+    Args:
+        own: predicted classes, ``(n,)``.
+        other: those that are not to be correct.
+        labels: the classes.
+    """
+    found = (own == labels) & (other != labels)
+    size = int(max(own.max(), other.max(), labels.max())) + 1
+    row = np.where(other != own, np.bincount(labels, minlength=size)[own], 0) / len(labels)
+    column = np.bincount(own[other != own], minlength=size)[labels] / len(labels)
+    values: NDArray[np.float64] = found - row - column + row.mean()
+    return values
+
+
+def flatter(statement: str, first: NDArray[np.float64], second: NDArray[np.float64], measure: str) -> Trend:
+    """The trend that a quantity changes less in the second case: ``|mean(first)| - |mean(second)|`` is positive.
+
+    Where both means differ from zero, their signs are known, and the interval is that of the paired difference of the
+    sizes. Otherwise it is the smallest and largest difference within the two intervals.
+
+    Args:
+        statement: the trend, as a complete sentence.
+        first: the change of every sample in the first case, ``(n,)``.
+        second: the same of the second case, for the same samples.
+        measure: what is compared, with its unit.
+    """
+    means = [float(values.mean()) for values in (first, second)]
+    halves = [Z95 * float(values.std(ddof=1)) / np.sqrt(len(values)) for values in (first, second)]
+    if all(abs(mean) > half for mean, half in zip(means, halves, strict=True)):
+        return mean_over_samples(statement, np.sign(means[0]) * first - np.sign(means[1]) * second, measure)
+    (low, high), (low2, high2) = (
+        (max(abs(mean) - half, 0.0), abs(mean) + half) for mean, half in zip(means, halves, strict=True)
+    )
+    return judged(statement, abs(means[0]) - abs(means[1]), (low - high2, high - low2), measure)
 
 
 def larger_gap(statement: str, first: tuple[Outcomes, Outcomes], second: tuple[Outcomes, Outcomes]) -> Trend:

@@ -41,6 +41,7 @@ class AUM(Experiment):
 
         import torch
 
+        from freqrobust.core.errors import SpecError
         from freqrobust.reproductions._mislabelled import Noise, findings
         from freqrobust.training.margins import flipped
 
@@ -54,6 +55,11 @@ class AUM(Experiment):
             wrong = (labels != true.labels).numpy()
             judged, indicators = self._judged(bench, noisy, arch, until_drop, f"{share:.0%}")
             outcomes = {}
+            if judged[self.scores].flagged.all():
+                raise SpecError(
+                    f"all {len(noisy)} samples are flagged, so that none is left to train on; give a lower percentile "
+                    f"than {self.percentile:g}"
+                )
             kept = noisy.take((~torch.from_numpy(judged[self.scores].flagged)).nonzero()[:, 0])
             for name, data in (("all samples", noisy), ("without flagged", kept)):
                 outcomes[name] = bench.correct(

@@ -60,11 +60,15 @@ class WangFig3(WangExperiment):
         return Findings(measured=[start, *fits], trends=trends, curves=curves, settings=settings, notes=notes)
 
     def _train(self, bench: Bench, labels: str) -> Fitted:
+        """The network, and its accuracies on the same images whatever the labels are."""
+        import torch
+
         from freqrobust.reproductions import _wang
         from freqrobust.reproductions._networks import classifier
 
         images = _wang.labelled(bench, labels)
-        watched = images.limit(len(_wang.watched_training_images(bench)))
+        same = torch.isin(images.ids, _wang.watched_training_images(bench).ids)  # not stratified by the shuffled labels
+        watched = images.take(same.nonzero()[:, 0])
         used = _wang.recipe(bench)
         if labels == "shuffled":
             used = used.model_copy(update={"epochs": LONGER * used.epochs})
@@ -76,7 +80,7 @@ class WangFig3(WangExperiment):
             classifier(bench, arch=self.arch),
             images,
             used,
-            name=f"labels {labels}, rescale={self.rescale}, bn={self.bn}",
+            name=f"labels {labels}, {len(watched)} images, rescale={self.rescale}, bn={self.bn}",
             normalize=False,
             watch=_wang.watcher(bench, views),
         )

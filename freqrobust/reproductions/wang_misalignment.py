@@ -44,7 +44,7 @@ class WangMisalignment(WangExperiment):
         import numpy as np
 
         from freqrobust.analyses._components import chance_joint
-        from freqrobust.experiments.trends import higher, judged
+        from freqrobust.experiments.trends import higher
         from freqrobust.numerics.statistics import wilson
         from freqrobust.reproductions import _wang
         from freqrobust.results.analysis import AnalysisTable
@@ -86,11 +86,11 @@ class WangMisalignment(WangExperiment):
                     )
                 )
                 if radius in JUDGED:
+                    own, other = (low, high) if kind == "LFC" else (high, low)
                     trends.append(
-                        judged(
+                        _wang.mean_over_samples(
                             f"At r = {radius}, more samples than by chance are classified correctly from the {kind} image only.",
-                            counts[which] / n - expected[which],
-                            (interval[0] - expected[which], interval[1] - expected[which]),
+                            _wang.beyond_chance(own, other, labels),
                             "share of the samples, minus the share if predictions and labels were independent",
                         )
                     )

@@ -65,6 +65,7 @@ class WangSmoothing(WangExperiment):
             "The networks have no batch norm. Smoothing multiplies the gain of the first layer by up to 1 + 8 rho, which "
             "makes the logits larger and the cross-entropy gradients of FGSM and PGD smaller; the loss of the column apgd "
             "does not depend on the scale of the logits.",
+            "The intervals of the high-frequency energy are over the filters of one training each.",
             "Oblivious accuracies are not robust accuracies of the smoothed network: the attacker did not have it.",
         ]
         return Findings(tables=tables, trends=trends, curves=curves, settings=settings, notes=notes)
@@ -124,17 +125,17 @@ def _kernel_table(models: dict[str, nn.Module]) -> AnalysisTable:
 
 
 def _smoother(shares: dict[str, list[NDArray[np.float64]]]) -> list[Trend]:
-    """Filters are compared in pairs, as both trainings start from the same weights."""
+    """Filters are compared in pairs, as both trainings start from the same weights; Student's t, as they may be few."""
     import numpy as np
 
-    from freqrobust.reproductions import _wang
+    from freqrobust.experiments.trends import mean_above_zero
 
-    plain, robust = shares["plain"], shares["adversarial"]
+    differences = [a - b for a, b in zip(shares["plain"], shares["adversarial"], strict=True)]
     measure = "difference of the shares of high-frequency energy, mean over filters"
     statement = "Adversarial training lowers the high-frequency energy of the kernels"
     return [
-        _wang.mean_over_samples(f"{statement} of the first layer.", plain[0] - robust[0], measure),
-        _wang.mean_over_samples(f"{statement} of all layers.", np.concatenate(plain) - np.concatenate(robust), measure),
+        mean_above_zero(f"{statement} of the first layer.", differences[0].tolist(), measure),
+        mean_above_zero(f"{statement} of all layers.", np.concatenate(differences).tolist(), measure),
     ]
 
 

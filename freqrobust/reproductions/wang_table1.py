@@ -44,9 +44,8 @@ class WangTable1(WangExperiment):
                 spec = _wang.component(bench, kind, radius, self.rescale)
                 build = classifier(bench, arch=self.arch)
                 fitted = bench.fit(build, bench.shifted(images, spec), used, name=spec, normalize=False)
-                model = _wang.evaluated(fitted.model, self.bn)
-                train = bench.correct(model, watched, spec)
-                right = bench.correct(model, bench.test)
+                (train,) = _wang.correct_each(bench, fitted.model, watched, [spec], self.bn)
+                (right,) = _wang.correct_each(bench, fitted.model, bench.test, [None], self.bn)
                 tested[kind].append(right)
                 measured.append(
                     Measured(

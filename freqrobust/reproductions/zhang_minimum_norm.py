@@ -37,6 +37,7 @@ class ZhangMinimumNorm(Experiment):
         n, fitted, tuned = bench.pick(digits=(500, 40, 500), cpu=(2000, 1000, 1000), paper=(50_000, 1000, 10_000))
         filters, side = bench.pick(digits=(96, 3), cpu=(512, 6), paper=(32_000, 6))
         train, test = bench.train.limit(n, bench.seed), bench.test
+        chance = test.labels.bincount().max().item() / len(test)
         targets, labels = one_vs_all(train.labels.numpy(), train.classes), test.labels.numpy()
         raw, raw_test = standardized(pixels(train), pixels(test))
         bench.progress.say(f"kernels of pixels, and of {filters} random filters")
@@ -75,7 +76,7 @@ class ZhangMinimumNorm(Experiment):
                     y_label="test error",
                 )
             )
-            findings.trends += _trends(kernel.name, fits, 1 / test.classes)
+            findings.trends += _trends(kernel.name, fits, chance)
             shown = kernel.name if kernel.bandwidth is None else f"{kernel.name}, b = {kernel.bandwidth:g}"
             shares = (
                 (~fits.exact.train).mean(),
@@ -102,6 +103,7 @@ class ZhangMinimumNorm(Experiment):
             AnalysisTable(title="Exact fits", columns=[*columns, "norm", "norm, shuffled labels"], rows=rows)
         )
         findings.settings = {
+            "chance": f"{100 * chance:.1f} %, the share of the largest class among the test images",
             "solution": "(K + ridge I) alpha = Y in float64, Y one-vs-all; the ridge is 0 but in the column with a ridge",
             "pixels": "minus their mean, divided by their standard deviation; for linear kernels a coordinate of 1 is added",
             "Gaussian kernel": "exp(-|x - x'|^2 / (2 b^2)); b, in median distances, is the one of "

@@ -64,6 +64,7 @@ class ZhangRegularization(Experiment):
             digits=(300, 15, 50, 0.85), cpu=(500, 30, 50, 0.9), paper=(50_000, 100, 128, 0.95)
         )
         train, test = bench.train.limit(n, bench.seed), bench.test
+        chance = test.labels.bincount().max().item() / len(test)
         findings = Findings()
         rows = []
         fitted: dict[str, Right] = {}
@@ -105,8 +106,9 @@ class ZhangRegularization(Experiment):
             ]
         columns = ["regularisation", "training accuracy", "test accuracy", "highest test accuracy"]
         findings.tables.append(AnalysisTable(title="Explicit and implicit regularisation", columns=columns, rows=rows))
-        findings.trends = _trends(fitted, unseen, 1 / test.classes)
+        findings.trends = _trends(fitted, unseen, chance)
         findings.settings = {
+            "chance": f"{100 * chance:.1f} %, the share of the largest class among the test images",
             "network": NAMES[bench.scale],
             "training": f"{len(train)} images, {epochs} epochs of batches of {batch}, SGD with learning rate 0.1 and "
             f"momentum 0.9, multiplied by {decay:g} after every epoch",

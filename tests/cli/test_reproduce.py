@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from freqrobust.cli import reproduce as reproduce_module
+from freqrobust.cli.analyze import column_widths, render
 from freqrobust.experiments.experiment import experiments
+from freqrobust.results.analysis import AnalysisTable
 from freqrobust.results.findings import Findings, Measured, Trend
 from support.command import Result
 
@@ -211,3 +213,29 @@ def test_it_fits_into_80_columns(mine: str, workspace: Path) -> None:
     plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
     assert max(map(len, plain)) <= 80
     assert "\n".join(plain).count("word39") == 5
+
+
+def test_no_number_of_a_wide_table_is_cut_off_in_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    heads = ["kernel", "images", "training error", "left-out error", "test error", "with a ridge", "norm"]
+    row = ["Gaussian kernel of pixels, b = 0.125", "2000", "0.0", "62.5", "65.4", "64.2", "66.9", "76.5"]
+    table = AnalysisTable(title="Exact fits", columns=[*heads, "norm, shuffled labels"], rows=[row])
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = Terminal()
+    render([table], shown)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", shown.getvalue()).splitlines()
+    (first,) = [line for line in lines if "2000" in line]
+    assert first.split()[-7:] == row[1:]
+    assert all(len(line) <= 80 for line in lines)
+    words = " ".join(lines).split()
+    assert {word for head in heads for word in head.split()} | {"shuffled", "labels"} <= set(words)
+
+
+def test_columns_take_no_more_than_there_is() -> None:
+    table = AnalysisTable(title="", columns=["rho", "apgd:eps=0.1,steps=20"], rows=[["0.25", "adaptive 12.0 / 45.5"]])
+    assert column_widths(table, 40) == [None, None]
+    assert column_widths(table, 20) == [4, 16]
+    assert column_widths(table, 6) == [3, 3]

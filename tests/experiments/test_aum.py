@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from freqrobust.core.training_config import Recipe
 from freqrobust.experiments.reproduce import reproduce
-from freqrobust.reproductions._mislabelled import mean_difference, ranking
+from freqrobust.reproductions._mislabelled import Noise, findings, mean_difference, ranking
 from freqrobust.results.findings import Findings
+from freqrobust.training.margins import Judgement
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +35,22 @@ def test_both_kinds_of_margins_and_the_retraining_are_reported(found: Findings) 
     retrained = [trend for trend in found.trends if "without the flagged" in trend.statement]
     assert len(retrained) == 2
     assert all(trend.ci95 is not None for trend in retrained)
+
+
+def test_where_nothing_is_flagged_there_is_nothing_to_compare() -> None:
+    """Otherwise a network would be compared with itself."""
+    wrong, right = np.arange(20) < 4, np.ones(10, dtype=bool)
+    aum = np.linspace(1, 2, 20)
+    nothing = Judgement(np.zeros(20, dtype=bool), aum, aum, (0.0, 0.0))
+    kinds = ("logits", "softmax")
+    noise = Noise(0.2, wrong, dict.fromkeys(kinds, nothing), {kind: [-1.0, 0.0] for kind in kinds}, {
+        "all samples": right, "without flagged": right,
+    })  # fmt: skip
+    found = findings([noise], "logits", "cpu", "small_cnn", Recipe(), Recipe())
+    assert [trend.statement for trend in found.trends] == [
+        "With 20% flipped labels, mislabelled samples have the lower AUM."
+    ]
+    assert any("no sample is flagged" in note for note in found.notes)
 
 
 def test_the_ranking_is_that_of_mann_and_whitney() -> None:

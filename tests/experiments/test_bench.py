@@ -83,6 +83,25 @@ def test_what_changes_the_result_is_trained_again(bench: Bench) -> None:
     assert len(list((bench.cache_dir / "experiments").glob("*.pt"))) == 5  # type: ignore[operator]
 
 
+def test_what_is_recorded_on_other_test_images_is_recorded_again(tmp_path: Path) -> None:
+    """The training is the same, but not the accuracy on the test images after each epoch."""
+    digits, recorded = load_data("digits"), []
+    train = digits.first(100)
+    for test in (digits.take(torch.arange(100, 140)), digits.take(torch.arange(140, 180))):
+        bench = Bench(scale="cpu", train_spec=train, test_spec=test, cache_dir=tmp_path)
+        images, labels, _ = bench.test.batch(torch.arange(len(test)), bench.device)
+
+        def watch(model: nn.Module, images: torch.Tensor = images, labels: torch.Tensor = labels) -> dict[str, Any]:
+            return {"right": (model(images).argmax(dim=1) == labels).int().tolist()}
+
+        fitted = bench.fit(build, bench.train, RECIPE, name="n", watch=watch)
+        with torch.no_grad():
+            now = watch(fitted.model)
+        assert fitted.watched[-1] == now
+        recorded.append(now)
+    assert recorded[0] != recorded[1]
+
+
 def test_the_global_generator_is_left_alone(bench: Bench) -> None:
     torch.manual_seed(3)
     expected = torch.rand(2)
@@ -154,6 +173,7 @@ def test_no_data_at_the_scale_cpu() -> None:
     ("test", "train", "message"),
     [
         ((1, 10, 8), (3, 10, 32), r"the test images \(.*\) are 1 x 8 x 8, but the training images \(.*\) 3 x 32 x 32"),
+        ((1, 1, 8), (1, 1, 8), r"the training data \(.*\) has one class only"),
         ((1, 10, 8), (1, 2, 8), r"the test data \(.*\) has 10 classes, but the training data \(.*\) only 2"),
     ],
 )

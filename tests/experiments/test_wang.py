@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch import nn
 
+from freqrobust.analyses._components import chance_joint
 from freqrobust.core.errors import SpecError
 from freqrobust.experiments.bench import Bench, Fitted
 from freqrobust.experiments.reproduce import reproduce
 from freqrobust.models.architectures import SmallCNN
 from freqrobust.reproductions import _wang
 from freqrobust.reproductions._networks import ChannelBias, classifier
+from freqrobust.reproductions.wang_fig3 import WangFig3
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,36 @@ def test_the_interval_of_a_mean_over_samples() -> None:
     half = 1.959963984540054 * np.std([1, 0, 1, 0.5], ddof=1) / 2
     assert trend.estimate == pytest.approx(0.625)
     assert trend.ci95 == pytest.approx((0.625 - half, 0.625 + half))
+
+
+def test_the_excess_over_chance_has_the_variance_of_its_own_chance() -> None:
+    generator = np.random.default_rng(3)
+    n, estimates, widths = 200, [], []
+    for _ in range(400):
+        labels = generator.integers(0, 5, n)
+        own = np.where(generator.random(n) < 0.4, labels, generator.integers(0, 2, n))
+        other = np.where(generator.random(n) < 0.3, own, generator.integers(0, 5, n))
+        values = _wang.beyond_chance(own, other, labels)
+        by_chance = chance_joint(own, other, labels)[True, False]
+        assert values.mean() == pytest.approx(((own == labels) & (other != labels)).mean() - by_chance)
+        estimates.append(values.mean())
+        widths.append(values.std(ddof=1) / np.sqrt(n))
+    assert np.mean(widths) == pytest.approx(np.std(estimates), rel=0.1)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_curve_that_falls_is_not_flatter_than_one_that_stays(sign: float) -> None:
+    changes = sign * (np.arange(100) % 10 < 3).astype(float)  # 0.3 on average
+    constant, opposite = np.zeros(100), -sign * (np.arange(100) % 10 < 2).astype(float)
+    trend = _wang.flatter("The second is flatter.", changes, constant, "change")
+    half = 1.959963984540054 * changes.std(ddof=1) / 10
+    assert (trend.estimate, trend.verdict) == (pytest.approx(0.3), "reproduced")
+    assert trend.ci95 == pytest.approx((0.3 - half, 0.3 + half))
+    assert _wang.flatter("The second is flatter.", constant, changes, "change").verdict == "not reproduced"
+    paired = _wang.flatter("The second is flatter.", changes, opposite, "change")
+    assert paired.estimate == pytest.approx(0.1)
+    half = 1.959963984540054 * (sign * (changes + opposite)).std(ddof=1) / 10
+    assert paired.ci95 == pytest.approx((0.1 - half, 0.1 + half))
 
 
 def test_radii_scale_with_the_side_of_the_images(bench: Bench) -> None:
@@ -81,6 +113,41 @@ def test_a_watcher_records_each_view_with_its_statistics(bench: Bench) -> None:
         by_batch = model.train()(images).argmax(dim=1) == labels  # 60 images are one batch
     assert np.array_equal(history["test batch"], by_batch.numpy())
     assert not np.array_equal(history["test batch"], history["test"])
+
+
+def test_the_statistics_are_those_of_batches_of_one_size_on_every_device(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch size of a large device must not change what ``bn=batch`` gives."""
+    torch.manual_seed(1)
+    model, data = SmallCNN().eval(), bench.test.first(300)
+    (small,) = _wang.correct_each(bench, model, data, [None], "batch")
+    monkeypatch.setattr("freqrobust.harness.correctness.auto_batch_size", lambda *_: 4096)
+    (large,) = _wang.correct_each(bench, model, data, [None], "batch")
+    assert np.array_equal(small, large)
+    images, labels, _ = data.batch(torch.arange(300), bench.device)
+    with torch.no_grad():
+        parts = [model.train()(part).argmax(dim=1) for part in images.split(_wang.STATISTICS_BATCH)]
+    assert np.array_equal(small, (torch.cat(parts) == labels).numpy())
+
+
+def test_natural_and_shuffled_labels_are_watched_on_the_same_images(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Subsets are stratified by labels, so that those of shuffled labels would be other images."""
+    seen = []
+
+    def watcher(_: Bench, views: list[_wang.View]) -> None:
+        seen.append(views[0].data)
+        raise SpecError("enough")
+
+    monkeypatch.setattr(_wang, "watcher", watcher)
+    for labels in ("true", "shuffled"):
+        with pytest.raises(SpecError, match="enough"):
+            WangFig3()._train(bench, labels)
+    assert torch.equal(seen[0].ids, seen[1].ids)
+    assert len(seen[0]) == 300
+    assert (seen[0].labels != seen[1].labels).float().mean() > 0.5
 
 
 def test_adversarial_images_are_within_the_budget_and_raise_the_loss(bench: Bench) -> None:
