@@ -61,7 +61,7 @@ class ZhangRegularization(Experiment):
         from freqrobust.results.findings import Curve, Findings, Measured
 
         n, epochs, batch, decay = bench.pick(
-            digits=(300, 15, 50, 0.85), cpu=(500, 30, 50, 0.9), paper=(50_000, 100, 128, 0.95)
+            digits=(300, 15, 50, 0.85), cpu=(500, 40, 50, 0.93), paper=(50_000, 100, 128, 0.95)
         )
         train, test = bench.train.limit(n, bench.seed), bench.test
         chance = test.labels.bincount().max().item() / len(test)
