@@ -105,7 +105,13 @@ def main(argv: list[str] | None = None) -> None:
                 print_traceback(error)
             fail(f"code that freqrobust called ended it: {describe_error(error)}")
             code = EXIT_BAD_INPUT
-    sys.exit(code if isinstance(code, int) else 0)
+    code = code if isinstance(code, int) else 0
+    if argv is None and os.environ.get("WORLD_SIZE", "1") != "1":  # started by torchrun
+        # a thread of torch.distributed that needs the interpreter while it shuts down would abort the process
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def report_error(error: Exception, debug: bool = False) -> int:

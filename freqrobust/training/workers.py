@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -123,4 +124,5 @@ def joined(device: torch.device) -> Iterator[tuple[Workers, torch.device]]:
             warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
             yield Workers(dist.get_rank(), dist.get_world_size()), device
     finally:
+        gc.collect()  # networks that use the group, so that its threads end here and not while the interpreter does
         dist.destroy_process_group()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -36,3 +37,4 @@ def train(method: str, samples: int, batch_size: int, out: Path, **values: Any) 
 
 if __name__ == "__main__":
     train(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]), **json.loads(sys.argv[5]))
+    os._exit(0)  # as the command does: threads of torch.distributed may need the interpreter while it shuts down

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,7 @@ def test_a_resumed_training_has_every_epoch_once(tmp_path: Path) -> None:
         for epoch in epochs:
             events.add(record(epoch))
         events.close()
+        time.sleep(1.1)  # files are read in the order of their names, which begin with the second
     found = EventAccumulator(str(tmp_path))
     found.Reload()
     assert [(event.step, event.value) for event in found.Scalars("training/loss")] == [
