@@ -1,4 +1,4 @@
-"""The commands ``compare`` and ``init``, and the help of ``check``."""
+"""The commands ``compare`` and ``init``."""
 
 from __future__ import annotations
 
@@ -6,17 +6,6 @@ from typing import Annotated
 
 import typer
 
-COMPARE_HELP = (
-    "Compare two reports on the same samples, and find regressions: accuracies that dropped significantly and by more "
-    "than is allowed.\n\n"
-    "Exit code 0: no regression, 1: a regression, 2: the reports cannot be compared."
-)
-CHECK_HELP = (
-    "Run the evaluation that freqrobust.toml describes, and compare it with the thresholds and with the baseline.\n\n"
-    "The file is searched for in the current directory and in those above it; 'freqrobust init' writes one. Exit code "
-    "0: passed, 1: failed."
-)
-INIT_HELP = "Write a commented freqrobust.toml and a CI workflow that uses it. Existing files are never overwritten."
 GATE, OUTPUT = "Gate", "Output"
 Debug = Annotated[
     bool, typer.Option("--debug", metavar="", help="Print the traceback of errors.", rich_help_panel=OUTPUT)

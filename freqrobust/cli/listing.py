@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from freqrobust.core.errors import SpecError
 from freqrobust.core.text import near_miss, one_line
@@ -28,6 +30,22 @@ from freqrobust.results.reporter import reports
 EVALUATION = (attacks, certificates, criteria, defenses, reports, analyses)
 TRAINING = (methods, augmentations, regularizers, optimizers, schedules, experiments)
 KINDS: dict[str, Registry[Any]] = {registry.plural: registry for registry in (*EVALUATION, *TRAINING)}
+
+
+def list_(
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            help="What to list: attacks, certificates, criteria, defenses, reports, analyses, methods, augmentations, "
+            "regularizers, optimizers, schedules, experiments, recipes, suites, models, archs or datasets. "
+            "Default: all of them.",
+            metavar="[WHAT]",
+        ),
+    ] = None,
+) -> int:
+    """List the plugins of all kinds with their parameters, the recipes, suites, models, architectures and datasets."""
+    print_lists(what)
+    return 0
 
 
 def print_lists(what: str | None) -> None:

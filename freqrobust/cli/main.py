@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from freqrobust.cli import gate
+from freqrobust.cli.entries import ENTRIES
 from freqrobust.cli.options import (
     EXIT_BAD_INPUT,
     EXIT_CLOSED_OUTPUT,
@@ -33,52 +33,8 @@ from freqrobust.cli.options import (
 from freqrobust.core.errors import DataError, FreqRobustError, ModelError, PeerError, SpecError, TrainingError
 from freqrobust.core.text import DebugOutput, describe_error, print_traceback
 
-#: The help of each command whose options are made from a class in freqrobust.core.config.
-HELP = {
-    "eval": (
-        "Measure the accuracy of a model, undefended and with defenses, under attacks and frequency filters.\n\n"
-        "Without --model, a small CNN is trained on handwritten digits as a demonstration.\n\n"
-        "With --defense NAME --help, the help also shows the parameters of that defense."
-    ),
-    "analyze": (
-        "Run one analysis of one or more models: Fourier heat map, LFC/HFC misalignment, spectra and others "
-        "(see 'freqrobust list analyses').\n\n"
-        "Several models and defenses are shown side by side on one scale.\n\n"
-        "With NAME --help, the help also shows the parameters of that analysis."
-    ),
-    "reproduce": (
-        "Run a published experiment at a chosen scale, and say of each trend that its source states whether it is "
-        "reproduced.\n\n"
-        "--list shows the experiments; the name all runs all of them."
-    ),
-    "train": (
-        "Train a network while measuring what it has learnt: accuracies under attacks and frequency filters, on training "
-        "and on held-out images.\n\n"
-        "The same command resumes an interrupted training, and shows the result of a finished one.\n\n"
-        "With several processes: torchrun --nproc-per-node 2 -m freqrobust train ..."
-    ),
-    "verify": (
-        "Evaluate saved adversarial examples again, on the same or on another model, also after rounding to 8 bits.\n\n"
-        "With --data, the clean images, the perturbation budgets are checked as well."
-    ),
-    "check": gate.CHECK_HELP,
-}
-#: What is printed when the user interrupts it.
-INTERRUPTED = {
-    "eval": "interrupted before the first cell; run the same command again",
-    "analyze": "interrupted; nothing was written",
-    "reproduce": "interrupted; finished trainings are kept, run the same command again",
-    "train": "interrupted before the first epoch; run the same command again",
-    "verify": "interrupted; nothing was written",
-    "check": "interrupted; run the same command again",
-}
 #: Seconds that a process waits for the one that says what is wrong: torchrun ends all others when the first has ended.
 PATIENCE = 30.0
-REPORT_HELP = (
-    "Show the results of earlier runs in any format, without measuring anything. Several runs are compared.\n\n"
-    "Formats: table (the default), html, markdown, junit, csv, latex, json, and those of other packages "
-    "(see 'freqrobust list reports')."
-)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -162,15 +118,14 @@ def build(arguments: list[str]) -> tuple[Any, list[str]]:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    for name, help in HELP.items():
+    for name, entry in ENTRIES.items():
         function: Callable[..., Any] = lambda: None  # noqa: E731
-        if arguments[:1] == [name]:
+        if arguments[:1] == [name] and entry.function is not None:
+            module, function_name = entry.function
+            function = getattr(import_module(f"freqrobust.cli.{module}"), function_name)
+        elif arguments[:1] == [name]:
             function, arguments = made(arguments)
-        app.command(name, help=help)(function)
-    app.command("compare", help=gate.COMPARE_HELP)(gate.compare)
-    app.command("init", help=gate.INIT_HELP)(gate.init)
-    app.command("report", help=REPORT_HELP)(report_)
-    app.command("list")(list_)
+        app.command(name, help=entry.help, rich_help_panel=entry.panel)(function)
     return app, arguments
 
 
@@ -189,7 +144,7 @@ def made(arguments: list[str]) -> tuple[Callable[..., int], list[str]]:
         code: int = import_module(f"freqrobust.cli.{name}").execute(*given)
         return code
 
-    return command(COMMANDS[name], run, fields, INTERRUPTED[name]), spell_out_flags(arguments, fields)
+    return command(COMMANDS[name], run, fields, ENTRIES[name].interrupted), spell_out_flags(arguments, fields)
 
 
 def _show_version(wanted: bool) -> None:
@@ -209,42 +164,3 @@ def _root(
     ] = False,
 ) -> None:
     pass
-
-
-def report_(
-    runs: Annotated[
-        list[str], typer.Argument(help="JSON reports, or directories of runs.", metavar="RUN...", show_default=False)
-    ],
-    wanted: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--as",
-            help="The format and the file: out.html, junit=out.xml or markdown=-, where - is standard output. The "
-            "format can be omitted if the name of the file ends in it. Repeat the option for several files.",
-            metavar="[REPORT=]FILE",
-        ),
-    ] = None,
-    debug: Annotated[bool, typer.Option("--debug", metavar="", help="Print the traceback of errors.")] = False,
-) -> int:
-    """Render reports; the exit code."""
-    from freqrobust.cli.report import execute
-
-    return execute(runs, wanted or [])
-
-
-def list_(
-    what: Annotated[
-        str | None,
-        typer.Argument(
-            help="What to list: attacks, certificates, criteria, defenses, reports, analyses, methods, augmentations, "
-            "regularizers, optimizers, schedules, experiments, recipes, suites, models, archs or datasets. "
-            "Default: all of them.",
-            metavar="[WHAT]",
-        ),
-    ] = None,
-) -> int:
-    """List the plugins of all kinds with their parameters, the recipes, suites, models, architectures and datasets."""
-    from freqrobust.cli.listing import print_lists
-
-    print_lists(what)
-    return 0

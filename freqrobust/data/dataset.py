@@ -27,6 +27,7 @@ class ImageData:
         subset: whether samples were left out.
         class_subset: the model's classes that the labels number, where the data has some of them; predictions are
             restricted to these. Empty where labels are the model's classes.
+        class_names: the name of each class, where they are known.
     """
 
     images: torch.Tensor
@@ -37,6 +38,7 @@ class ImageData:
     ids: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     subset: bool = False
     class_subset: tuple[int, ...] = ()
+    class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.ids) != len(self.labels):

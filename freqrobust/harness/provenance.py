@@ -29,6 +29,7 @@ def data_record(data: ImageData) -> DataRecord:
         sha256=data.sha256,
         ids=data.ids.tolist() if data.subset else "all",
         class_subset=list(data.class_subset) or None,
+        class_names=list(data.class_names) or None,
     )
 
 

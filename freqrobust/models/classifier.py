@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from freqrobust.models.input_config import InputConfig
 from freqrobust.models.normalization import NormalizationChoice
 from freqrobust.results.records import PublishedRecord
 
@@ -27,6 +28,8 @@ class Classifier(nn.Module):
         self.sha256 = sha256
         self.note: str | None = None
         self.published: PublishedRecord | None = None
+        self.input: InputConfig | None = None
+        self.labels: tuple[str, ...] = ()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.network(self.normalize(x))

@@ -65,6 +65,7 @@ def load_model(
     classifier = Classifier(network, choice, spec, loaded.arch, loaded.sha256).to(device)
     classifier.note = loaded.note
     classifier.published = loaded.published
+    classifier.input, classifier.labels = loaded.input, loaded.labels
     set_eval(classifier)
     return classifier
 

@@ -11,6 +11,7 @@ from freqrobust.core.errors import ModelError, SpecError
 from freqrobust.core.progress import Progress, Silent
 from freqrobust.core.source_table import Source, SourceTable
 from freqrobust.core.user_code import call, code_object
+from freqrobust.models.input_config import InputConfig
 from freqrobust.models.normalization import NormalizationChoice
 from freqrobust.results.records import PublishedRecord
 
@@ -26,6 +27,8 @@ class LoadedModel:
         sha256: hash of the files of its weights.
         note: a sentence for the user about how it was loaded.
         published: accuracies that its authors report.
+        input: how its authors resize and crop images, where they say it.
+        labels: the names of its classes, where they are known.
     """
 
     network: nn.Module
@@ -34,6 +37,8 @@ class LoadedModel:
     sha256: str | None = None
     note: str | None = None
     published: PublishedRecord | None = None
+    input: InputConfig | None = None
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

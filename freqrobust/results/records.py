@@ -57,6 +57,7 @@ class DataRecord(_Part):
     class_subset: list[int] | None = Field(
         None, description="the model's classes that predictions are restricted to; label i is the i-th of them"
     )
+    class_names: list[str] | None = Field(None, description="the name of each class, where they are known")
 
 
 class EnvironmentRecord(_Part):
