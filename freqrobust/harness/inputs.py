@@ -39,7 +39,7 @@ def open_data(data: Any, config: DataOptions) -> ImageData:
             "seed": seed or 0,
         }
         return as_data(load_data(os.fspath(data), **given))
-    images = as_data(data)
+    images = as_data(data, first=first)
     index = Subset(limit, first, seed or 0).index(images.labels)
     return images if index is None else images.take(index)
 
