@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from freqrobust.core.config import SaveConfig
 from freqrobust.core.errors import FreqRobustError, SpecError
@@ -31,6 +31,11 @@ from freqrobust.plugins.selection import check_stochastic, parse_chains, parse_s
 from freqrobust.plugins.specs import PluginSpec
 from freqrobust.results.records import DataRecord, ThreatRecord
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from freqrobust.core.option_types import SaveOptions
+
 
 @dataclass(frozen=True)
 class Saving:
@@ -48,7 +53,7 @@ def save_adversarial(
     config: SaveConfig | None = None,
     *,
     progress: Progress | bool | None = None,
-    **options: Any,
+    **options: Unpack[SaveOptions],
 ) -> Saving:
     """Make and save adversarial examples of every sample, for each defense and each adversarial attack.
 
