@@ -64,9 +64,10 @@ def _from_anything(data: Any, spec: str, first: int | None) -> ImageData:
         return _from_anything(pair_of(data, spec), spec, first)
     if isinstance(data, torch.Tensor | type):
         raise DataError(_expected(data))
-    if spec == "tensors" and (hasattr(data, "column_names") or not hasattr(data, "__getitem__")):
+    iterated = isinstance(data, IterableDataset) or not hasattr(data, "__getitem__")
+    if spec == "tensors" and (iterated or hasattr(data, "column_names")):
         spec = type(data).__name__
-    if isinstance(data, IterableDataset) or (hasattr(data, "__iter__") and not hasattr(data, "__getitem__")):
+    if iterated and hasattr(data, "__iter__"):
         return from_iterable(data, spec, first)
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
         check_length(data, spec)
