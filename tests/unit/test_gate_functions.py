@@ -25,7 +25,9 @@ def net():
 
 def noisy():
     model = net()
-    torch.nn.init.normal_(model.linear.weight)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        torch.nn.init.normal_(model.linear.weight)
     return model
 
 
