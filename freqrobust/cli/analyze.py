@@ -40,7 +40,7 @@ def execute(config: AnalyzeCommand, parameters: Mapping[str, Sequence[str]] | No
     from freqrobust.core.progress import Screen
     from freqrobust.harness.analyze import analyze, check_attacks, check_into, check_subject, put_into
     from freqrobust.harness.devices import resolve_device
-    from freqrobust.harness.inputs import open_data, open_models, open_train_data, say_data, with_demo
+    from freqrobust.harness.inputs import open_inputs, open_train_data, say_data, with_demo
     from freqrobust.plugins.selection import parse_defenses
     from freqrobust.results.figures import can_draw, decode, picture_format, require
 
@@ -68,14 +68,14 @@ def execute(config: AnalyzeCommand, parameters: Mapping[str, Sequence[str]] | No
     else:
         check_subject(chosen, config.model or None, chains)
         inputs = config
-    data = open_data(inputs.data, inputs) if inputs.data is not None else None
+    cache = user_path(config.cache_dir, "--cache-dir") if config.cache_dir is not None else cache_root()
+    needed = inputs.model if chosen.plugin.needs_model else []
+    networks, data = open_inputs(needed, inputs.data, inputs, device, cache_dir=cache, progress=screen)
     if config.into is not None:
         check_into(config.into, data)
-    loaded: dict[str, Any] = {"train_data": open_train_data(inputs), "device": device, "defenses": chains}
-    cache = user_path(config.cache_dir, "--cache-dir") if config.cache_dir is not None else cache_root()
+    loaded: dict[str, Any] = {"train_data": open_train_data(inputs, data), "device": device, "defenses": chains}
     models: Any = None
     if chosen.plugin.needs_model:
-        networks = open_models(inputs.model, inputs, data, device, cache_dir=cache, progress=screen)
         models = dict(zip(config.labels, networks, strict=True)) if config.labels else networks
     if data is not None:
         say_data(data, screen)

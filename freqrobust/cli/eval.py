@@ -43,7 +43,7 @@ def execute(
     from freqrobust.gate.thresholds import Gate, parse_threshold
     from freqrobust.harness.devices import resolve_device
     from freqrobust.harness.evaluate import evaluate
-    from freqrobust.harness.inputs import open_data, open_models, open_train_data, say_data, with_demo
+    from freqrobust.harness.inputs import open_inputs, open_train_data, say_data, with_demo
     from freqrobust.harness.provenance import data_record
     from freqrobust.harness.save_adversarial import adversarial, save_adversarial
     from freqrobust.plugins.selection import (
@@ -83,9 +83,10 @@ def execute(
     cache = user_path(config.cache_dir, "--cache-dir") if config.cache_dir is not None else cache_root()
     screen = Screen(config.quiet)
     inputs = with_demo(config, screen)
-    data = open_data(inputs.data, inputs)
-    train_data = open_train_data(inputs)
-    models: list[Any] = open_models(inputs.model, inputs, data, device, cache_dir=cache, progress=screen)
+    models: list[Any]
+    models, data = open_inputs(inputs.model, inputs.data, inputs, device, cache_dir=cache, progress=screen)
+    assert data is not None
+    train_data = open_train_data(inputs, data)
     say_data(data, screen)
     if attacks is None:
         attacks = parse_attacks(resolve("standard" if config.suite is None else config.suite, data.shape))

@@ -191,8 +191,10 @@ def _pinned(model: str, data: str | None) -> str:
     """The normalisation that is recognised from the model, as a value that does not depend on recognition."""
     if model == "demo":
         return "none"
-    from freqrobust.data.loading import load_data
-    from freqrobust.models.loading import load_model
+    import torch
 
-    assert data is not None
-    return str(load_model(model, data=load_data(data)).normalization)
+    from freqrobust.core.config import EvalConfig
+    from freqrobust.harness.inputs import open_inputs
+
+    (network,), _ = open_inputs([model], data, EvalConfig(), torch.device("cpu"))
+    return str(network.normalization)

@@ -60,7 +60,7 @@ def execute(config: VerifyCommand) -> int:
     from freqrobust.core.files import cache_root, check_writable, user_path, write_atomically
     from freqrobust.data.adversarial_sets import read_all
     from freqrobust.harness.devices import resolve_device
-    from freqrobust.harness.inputs import open_data, open_models, open_train_data
+    from freqrobust.harness.inputs import open_inputs, open_train_data
 
     if len(config.model) != 1:
         count = "is missing" if not config.model else f"is given {len(config.model)} times"
@@ -70,9 +70,8 @@ def execute(config: VerifyCommand) -> int:
         check_writable(config.json_file, "--json")
     read_all(user_path(config.directory, "DIR"))  # a damaged file is an error before a model is loaded
     cache = user_path(config.cache_dir, "--cache-dir") if config.cache_dir is not None else cache_root()
-    clean = open_data(config.data, config) if config.data is not None else None
-    (network,) = open_models(config.model, config, clean, device, cache_dir=cache)
-    loaded = {"device": device, "cache_dir": cache, "train_data": open_train_data(config)}
+    (network,), clean = open_inputs(config.model, config.data, config, device, cache_dir=cache)
+    loaded = {"device": device, "cache_dir": cache, "train_data": open_train_data(config, clean)}
     results = verify(config.directory, network, clean, **config.settings(VerifyConfig, **loaded))
     if config.json_file is not None:
         write_atomically(config.json_file, json.dumps([asdict(one) for one in results], indent=1) + "\n")

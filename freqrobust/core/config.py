@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, model_validator
 
+from freqrobust.core.image_size import ImageSize
 from freqrobust.core.numbers import INT64
 from freqrobust.core.options import (
     DATA,
@@ -82,7 +83,20 @@ class ModelOptions(Options):
         return list(zip(archs, norms, strict=True))
 
 
-class DataOptions(Options):
+class SizeOptions(Options):
+    """The size of the images."""
+
+    resize: ImageSize | None = option(
+        None, "Resize the images first: N pixels of the shorter side, HxW, or none. Default: as the model's authors do; "
+        "arrays are used as they are.", DATA, "N|HxW|none",
+    )  # fmt: skip
+    crop: ImageSize | None = option(
+        None, "Then crop them at the centre: N, HxW, or none. Default: as the model's authors do; arrays are used as they "
+        "are.", DATA, "N|HxW|none",
+    )  # fmt: skip
+
+
+class DataOptions(SizeOptions):
     """The dataset."""
 
     data: Text | None = option(

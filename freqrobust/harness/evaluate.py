@@ -18,7 +18,7 @@ from freqrobust.data.dataset import ImageData
 from freqrobust.harness.certificate_records import check_contradictions, records
 from freqrobust.harness.certify import Certification, certify
 from freqrobust.harness.diagnosis.examine import Depth, Examined, examine
-from freqrobust.harness.inputs import open_data, open_models, open_train_data, recorded
+from freqrobust.harness.inputs import open_inputs, open_train_data, recorded
 from freqrobust.harness.multi_model import Models, join, named
 from freqrobust.harness.opening import check_settings, open_run, try_out
 from freqrobust.harness.provenance import data_record
@@ -80,9 +80,14 @@ def evaluate(
     config = EvalConfig.of(config, options)
     settings = check_settings(config)
     pairs = named(model)
-    images = open_data(data, config)
-    training = open_train_data(config)
-    chains = parse_chains(config.defenses, config.undefended, training is not None)
+    chains = parse_chains(config.defenses, config.undefended, config.train_data is not None)
+    cache = _first_path(config.cache_dir, config.run_dir)
+    with as_progress(progress) as shown:
+        networks, images = open_inputs(
+            [one for _, one in pairs], data, config, settings.device, cache_dir=cache, progress=shown
+        )
+    assert images is not None
+    training = open_train_data(config, images)
     attacks = config.attacks
     if attacks is None:
         attacks = suites.resolve("standard" if config.suite is None else config.suite, images.shape)
@@ -94,11 +99,7 @@ def evaluate(
     criterion, certificates = parse_criterion(config.criterion), parse_certificates(config.certify)
     check_certificates(certificates, chains, criterion)
     reference = _reference(config.mce_reference, images, chosen)
-    cache = _first_path(config.cache_dir, config.run_dir)
     with as_progress(progress) as progress:
-        networks = open_models(
-            [one for _, one in pairs], config, images, settings.device, cache_dir=cache, progress=progress
-        )
         # several: a model that does not fit is refused before the first is measured
         fits = [try_out(network, images) for network in networks] if len(networks) > 1 else [None]
         reports = []

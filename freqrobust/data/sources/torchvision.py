@@ -63,7 +63,7 @@ def _load_imagenet(request: DataRequest) -> ImageData:
     else:
         with running_user_code(lambda error: _not_found(request, error)):
             dataset = _made("ImageNet", request, split=split)
-    return from_samples(dataset, request.spec, _IMAGENET_CLASSES, request.subset)
+    return from_samples(dataset, request.spec, _IMAGENET_CLASSES, request.subset, request.input)
 
 
 def _made(class_name: str, request: DataRequest, **options: Any) -> Any:
