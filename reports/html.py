@@ -16,7 +16,7 @@ from freqrobust.core.percent import interval, percent
 from freqrobust.core.text import one_line
 from freqrobust.reports._robustness import robustness_charts
 from freqrobust.reports.comparing import Comparing
-from freqrobust.reports.curves import Named, charts
+from freqrobust.reports.curves import charts
 from freqrobust.reports.text import (
     AGAINST,
     CERTIFIED,
@@ -32,6 +32,7 @@ from freqrobust.reports.text import (
     robustness_tables,
     title,
 )
+from freqrobust.results.accuracy_curves import Named
 from freqrobust.results.gate_view import gate_tables, gate_verdict
 from freqrobust.results.robustness_tables import UPPER_BOUND
 from freqrobust.results.summary import (
