@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from freqrobust.core.errors import DataError
 from freqrobust.core.files import user_path
+from freqrobust.data.class_names import with_names
 from freqrobust.data.dataset import ImageData
 from freqrobust.data.decoding import from_samples
 from freqrobust.data.image_folders import image_folder
@@ -13,7 +14,8 @@ from freqrobust.data.source_table import DataRequest, DataSource
 def load(request: DataRequest) -> ImageData:
     """The images ``DIR/CLASS/IMAGE``; classes are numbered in the order of their names."""
     dataset = image_folder(user_path(request.argument, "folder", DataError))
-    return from_samples(dataset, request.spec, len(dataset.classes), request.subset)
+    data = from_samples(dataset, request.spec, len(dataset.classes), request.subset)
+    return with_names(data, dataset.classes)
 
 
 SOURCES = (DataSource("folder:DIR", "images DIR/CLASS/IMAGE, classes in the order of their names", load),)
