@@ -213,6 +213,10 @@ class EvalConfig(SaveConfig):
         "misclassification", "What counts as an adversarial example: misclassification, targeted:next, topk:5, or a "
         "plugin.", RUN, "SPEC",
     )  # fmt: skip
+    examples: Whole = option(
+        0, "Show the images of up to N samples in HTML reports: clean, adversarial, perturbation, LFC and HFC.", RUN, "N",
+        ge=0, le=64,
+    )  # fmt: skip
     mce_reference: Any = option(
         None,
         "The reference of the mean corruption error: the JSON report of another model, or alexnet.",
@@ -270,6 +274,10 @@ class ReportOptions(OutputOptions):
 class EvalCommand(ReportOptions, EvalConfig):
     """The options of ``freqrobust eval``."""
 
+    examples: Whole = option(
+        4, "Show the images of up to N samples in HTML reports (default: 4): clean, adversarial, perturbation, LFC and "
+        "HFC.", RUN, "N", ge=0, le=64,
+    )  # fmt: skip
     fail_under: Names = option(
         [],
         "Exit with code 1 if an accuracy is lower than required: pgd>=0.45, smooth/worst>=0.3. Repeat the option for "

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from freqrobust.core.errors import SpecError
+from freqrobust.core.notebook_progress import NotebookProgress, in_notebook
 from freqrobust.core.text import one_line
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ def as_progress(progress: Progress | bool | None) -> Iterator[Progress]:
     """The object that receives the progress of a run, from what the caller gave.
 
     Args:
-        progress: ``True`` for a bar on standard error, ``False`` or None for nothing, or an object with the methods of
-            :class:`freqrobust.core.progress.Progress`.
+        progress: ``True`` for a bar, in a notebook or on standard error, ``False`` or None for nothing, or an object with
+            the methods of :class:`freqrobust.core.progress.Progress`.
 
     Raises:
         SpecError: it is something else.
@@ -29,8 +30,8 @@ def as_progress(progress: Progress | bool | None) -> Iterator[Progress]:
     if progress is None or progress is False:
         yield Silent()
     elif progress is True:
-        with Screen(quiet=False) as screen:
-            yield screen
+        with NotebookProgress() if in_notebook() else Screen(quiet=False) as shown:
+            yield shown
     elif isinstance(progress, type) or not all(callable(getattr(progress, name, None)) for name in _METHODS):
         raise SpecError(
             f"progress should be True, False, or an object with the methods {', '.join(_METHODS)}, "

@@ -16,6 +16,7 @@ from freqrobust.core.errors import DataError
 from freqrobust.core.files import user_path
 from freqrobust.core.numbers import check_int64
 from freqrobust.core.user_code import running_user_code
+from freqrobust.data.class_names import published_names
 from freqrobust.data.dataset import ImageData, Subset, as_checked, check, check_positive, versions
 from freqrobust.data.decoding import check_length, from_samples
 from freqrobust.data.input_config import InputConfig, requested
@@ -142,5 +143,6 @@ def load_data(
     with running_user_code(f"{spec} failed", DataError):
         loaded = source.load(request)
     data = replace(loaded if isinstance(loaded, ImageData) else _from_anything(loaded, spec, None, config), split=split)
+    data = published_names(data, spec)
     index = None if data.subset else request.subset.index(data.labels)
     return _resized(data if index is None else data.take(index), config)

@@ -260,7 +260,7 @@ class _Chain:
                 defenses=[self.chain],
                 undefended=False,
                 oblivious=self.needs_oblivious(open_),
-                **options,
+                **{**options, "examples": 0},
             )
             progress.advance(look - done)
             done = look

@@ -18,6 +18,7 @@ from freqrobust.data.dataset import ImageData
 from freqrobust.harness.certificate_records import check_contradictions, records
 from freqrobust.harness.certify import Certification, certify
 from freqrobust.harness.diagnosis.examine import Depth, Examined, examine
+from freqrobust.harness.example_images import example_images
 from freqrobust.harness.inputs import open_inputs, open_train_data, recorded
 from freqrobust.harness.multi_model import Models, join, named
 from freqrobust.harness.opening import check_settings, open_run, try_out
@@ -120,9 +121,15 @@ def evaluate(
                 criterion=criterion,
             )
             with opened as run:
-                measured, examined, certified = _measure(run, chains, certificates, config.oblivious, config.diagnose)
-            warnings = [*run.warnings, *_warnings(run, examined, config.diagnose)]
+                runs = [DefenseRun(run, chain) for chain in chains]
+                first = runs[:1] if config.examples else []
+                measured, examined, certified = _measure(
+                    run, runs, certificates, config.oblivious, config.diagnose, first
+                )
+                shown = example_images(first, measured, config.examples)
+            warnings = [*run.warnings, *_warnings(run, examined, config.diagnose), *shown.warnings]
             report = assemble(run, measured, examined, warnings, reference)
+            report.examples = shown.sets
             report.certificates = records(certified, measured, examined)
             if any(record.status == "failed" for record in report.certificates):
                 report.status = "partial"
@@ -136,17 +143,17 @@ def evaluate(
 
 def _measure(
     run: Run,
-    chains: Sequence[DefenseChain],
+    runs: Sequence[DefenseRun],
     certificates: Sequence[PluginSpec[Certificate]],
     oblivious: bool,
     depth: Depth | None,
+    kept: Sequence[DefenseRun],
 ) -> tuple[list[Measured], list[Examined | None], list[Certification]]:
     """All cells of all defenses; then those that need several models; and what was examined and certified of each.
 
     Raises:
         ContradictionError: an attack has found an adversarial example for a certified sample.
     """
-    runs = [DefenseRun(run, chain) for chain in chains]
     source = next((one for one in runs if not one.chain.parts), DefenseRun(run, DefenseChain()))
     measured: list[Measured] = []
     examined: list[Examined | None] = []
@@ -157,7 +164,8 @@ def _measure(
         certified.append(certify(one, measured[-1], certificates))
         if not several_models:
             examined.append(_examine(one, measured[-1], depth, source))
-            one.forget()  # one model at a time
+            if one not in kept:
+                one.forget()  # one model at a time
     if several_models:
         _transfer(run, runs, measured, source, oblivious)
         examined = [_examine(r, m, depth, source) for r, m in zip(runs, measured, strict=True)]
