@@ -93,7 +93,7 @@ def _parameters(cls: type[Options]) -> list[inspect.Parameter]:
             parameter: tuple[Any, Any] = str, typer.Argument(help=looks["help"], metavar=looks["metavar"])
             default: Any = inspect.Parameter.empty if field.is_required() else None
         elif flag in cls.switches():
-            parameter, default = (bool, typer.Option(flag, **{**looks, "metavar": ""})), False
+            parameter, default = (bool, typer.Option(flag, *cls.short(name), **{**looks, "metavar": ""})), False
         elif shown["many"]:
             parameter, default = (list[str] | None, typer.Option(flag, **looks)), None
         else:
