@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import PurePath
 from typing import NamedTuple
 
 from freqrobust.core.percent import points
-from freqrobust.core.text import one_line
+from freqrobust.core.text import brief, one_line
 from freqrobust.plugins.specs import UNDEFENDED
 from freqrobust.reports._grid import Grid, GridEntry, breakable
 from freqrobust.reports.text import AGAINST, conditions
@@ -43,16 +42,6 @@ class Line(NamedTuple):
     level: Level
     verdict: str
     rest: str = ""
-
-
-def brief(spec: str) -> str:
-    """The last part of a path; whatever else is given stays as it is.
-
-    Example:
-        >>> brief("/data/cifar10/test.npz"), brief("timm:org/name")
-        ('test.npz', 'timm:org/name')
-    """
-    return PurePath(spec).name or spec if "/" in spec and ":" not in spec else spec
 
 
 def fitting(text: str, width: int) -> str:

@@ -174,7 +174,7 @@ class _Printer:
         if header:
             for line in short.header(report):
                 say(self.console, line, style="bold" if line.startswith(report.models[0].arch) else None)
-            self.console.print()
+        self.console.print()
         measures = headline(report)
         others = short.unrepresented(report, measures, [m for m in attacks(report) if self._all_folded(m)])
         grid = self._headline(

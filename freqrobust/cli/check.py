@@ -43,8 +43,11 @@ def execute(config: CheckConfig) -> int:
         options = {name: value for name, value in options.items() if value is not None}
         for name in {"run_dir", "json_file"} & options.keys():
             options[name] = here / user_path(options[name], config.flag(name))
-        options |= {"reports": [_absolute(text, here) for text in config.reports], "quiet": config.quiet}
+        shown = {name: getattr(config, name) for name in ("quiet", "verbose", "no_progress", "full", "dry_run")}
+        options |= {"reports": [_absolute(text, here) for text in config.reports]} | shown
         code = eval.execute(EvalCommand(**{**dict(project.eval), **options}), gate=gate)
+        if config.dry_run:
+            return code
         if config.sequential and baseline is not None and not config.quiet:
             reason = "a sequential check does not measure every sample"
             print(one_line(f"the report was not compared with the baseline {baseline}: {reason}"))

@@ -31,8 +31,13 @@ def plan_lines(
         f"defenses: {', '.join(chain.spec for chain in chains)}",
         f"attacks: {', '.join(adversarial) or 'none'}",
         *([f"shifts of the images: {', '.join(shifts)}"] if shifts else []),
-        f"cells: {sum(not piece.label.startswith('checking ') for piece in pieces)}",
+        f"cells: {cell_count(pieces)}",
     ]
+
+
+def cell_count(pieces: Sequence[Piece]) -> int:
+    """How many of the pieces are no checks."""
+    return sum(not piece.label.startswith("checking ") for piece in pieces)
 
 
 def show_plan(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from freqrobust.core.errors import SpecError
-from freqrobust.core.text import one_line, print_error
+from freqrobust.core.text import print_error
 
 if TYPE_CHECKING:
     from freqrobust.core.config import EvalCommand
@@ -35,9 +35,10 @@ def execute(
     Raises:
         FreqRobustError: bad input.
     """
-    say_first(config)
-    from freqrobust.cli.closing import closing_lines
-    from freqrobust.cli.dry_run import show_plan
+    from freqrobust.cli.lines import closing_lines, first_line
+
+    first_line("evaluating", config.model or ["the demo"], config.data, config.quiet)
+    from freqrobust.cli.dry_run import cell_count, show_plan
     from freqrobust.cli.failures import exit_code, print_exit_code, print_failures
     from freqrobust.core.config import EvalConfig, SaveConfig
     from freqrobust.core.files import cache_root, check_writable, user_path
@@ -112,6 +113,8 @@ def execute(
     if config.dry_run:
         show_plan(models, data, device, config.batch_size, everything, attacks, planned_pieces, screen.say)
         return 0
+    names = ", ".join(dict.fromkeys(one.name for one in attacks)) or "none"
+    screen.say(f"attacks: {names} ({len(models) * cell_count(planned_pieces)} cells)")
     run_dir = run_dir or default_run_dir(config, models, data, chains, attacks, certificates, gate)
     check_writable(run_dir / "report.json")
     loaded: dict[str, Any] = {"train_data": train_data, "device": device, "cache_dir": cache, "defenses": chains}
@@ -162,15 +165,6 @@ def execute(
     else:
         print_exit_code(report, unsaved)
     return exit_code(report, unsaved)
-
-
-def say_first(config: EvalCommand) -> None:
-    """What is going to be evaluated, in a line that is there before torch is imported."""
-    if not config.quiet:
-        models = [str(model) for model in config.model] or ["the demo"]
-        subject = models[0] if len(models) == 1 else f"{len(models)} models"
-        data = f" on {config.data}" if config.data is not None else ""
-        print(one_line(f"evaluating {subject}{data}"), file=sys.stderr, flush=True)
 
 
 def _check_models(config: EvalCommand) -> None:

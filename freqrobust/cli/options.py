@@ -56,7 +56,7 @@ def command(
         except OptionError as error:
             raise SpecError(error.spelled(cls.flag)) from error
         except KeyboardInterrupt:  # the command line library would end without a message
-            fail(interrupted)
+            fail(f"{interrupted} (exit code {EXIT_INTERRUPTED})")
             return EXIT_INTERRUPTED
 
     context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)

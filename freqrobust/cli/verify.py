@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from freqrobust.core.errors import SpecError
 from freqrobust.core.numbers import pixel_text
-from freqrobust.core.text import one_line, print_error
-from freqrobust.harness.verify import Verified, verify
-from freqrobust.models.classifier import Classifier
+from freqrobust.core.text import brief, one_line, print_error
 from freqrobust.numerics.threat import norm_name
 
 if TYPE_CHECKING:
     from freqrobust.core.config import VerifyCommand
+    from freqrobust.harness.verify import Verified
 
 
 def render(results: list[Verified], target: IO[str]) -> None:
@@ -55,12 +54,17 @@ def _budget(one: Verified) -> str:
 
 def execute(config: VerifyCommand) -> int:
     """One ``freqrobust verify``; the exit code: 1 where a perturbation budget is exceeded."""
+    from freqrobust.cli.lines import command_line, first_line
+
+    first_line(f"verifying {brief(str(config.directory))} on", config.model, None, config.quiet)
     from freqrobust.cli.failures import print_lines
     from freqrobust.core.config import VerifyConfig
     from freqrobust.core.files import cache_root, check_writable, user_path, write_atomically
+    from freqrobust.core.progress import Screen
     from freqrobust.data.adversarial_sets import read_all
     from freqrobust.harness.devices import resolve_device
     from freqrobust.harness.inputs import open_data, open_models, open_train_data
+    from freqrobust.harness.verify import verify
 
     if len(config.model) != 1:
         count = "is missing" if not config.model else f"is given {len(config.model)} times"
@@ -77,11 +81,19 @@ def execute(config: VerifyCommand) -> int:
     if config.json_file is not None:
         write_atomically(config.json_file, json.dumps([asdict(one) for one in results], indent=1) + "\n")
     if not config.quiet:
-        assert isinstance(network, Classifier)
-        print(one_line(f"model: {network.arch} ({network.spec}), normalisation {network.normalization}"))
+        network_: Any = network
+        print(one_line(f"model: {network_.arch} ({brief(network_.spec)}), normalisation {network_.normalization}"))
         render(results, sys.stdout)
+        sys.stdout.flush()
+        screen = Screen(config.quiet)
+        if config.json_file is not None:
+            screen.say(f"written: {config.json_file}")
+        if config.data is not None:
+            source = ("--model", config.model[0], "--data", config.data, "--attack", f"replay:{config.directory}")
+            screen.say(f"next: {command_line('eval', *source)}")
     exceeded = [one for one in results if one.budget == "exceeded"]
-    if exceeded and config.quiet:
-        print_lines(f"{one.file}: {one.attack} exceeds its perturbation budget: {_budget(one)}" for one in exceeded)
+    if exceeded:
+        if config.quiet:
+            print_lines(f"{one.file}: {one.attack} exceeds its perturbation budget: {_budget(one)}" for one in exceeded)
         print_error(f"exit code 1: {len(exceeded)} of {len(results)} sets of examples exceeded the perturbation budget")
     return 1 if exceeded else 0

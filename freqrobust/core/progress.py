@@ -122,7 +122,8 @@ class Screen:
         label, remaining = TextColumn("{task.description}", markup=False), TimeRemainingColumn()
         self.columns = label, BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(), remaining
         self.short = label, BarColumn(bar_width=8), remaining
-        self.overall = label, BarColumn(bar_width=20), TextColumn("{task.fields[status]}", markup=False)
+        self.width = 20 if self.console.width >= self.WIDE else 10
+        self.overall = label, BarColumn(bar_width=self.width), TextColumn("{task.fields[status]}", markup=False)
         self.bar = Progress(
             *self.columns,
             console=self.console,
@@ -210,7 +211,7 @@ class Screen:
             self.say(f"{schedule.status()}: {schedule.label}")
         if self.task is not None and not self.bar.disable:
             status = schedule.status()
-            room = self.console.width - len(status) - 20 - 3
+            room = self.console.width - len(status) - self.width - 3
             self.bar.update(
                 self.task,
                 completed=schedule.share(),

@@ -8,6 +8,7 @@ import sys
 import traceback
 import unicodedata
 from collections.abc import Iterable
+from pathlib import PurePath
 
 from freqrobust.core.errors import FreqRobustError
 
@@ -37,6 +38,16 @@ def shortened(text: object, longest: int = LONGEST) -> str:
     """
     line = one_line(text)
     return line if len(line) <= longest else f"{line[: longest - len(REST)]}{REST}"
+
+
+def brief(spec: str) -> str:
+    """The last part of a path; whatever else is given stays as it is.
+
+    Example:
+        >>> brief("/data/cifar10/test.npz"), brief("timm:org/name")
+        ('test.npz', 'timm:org/name')
+    """
+    return PurePath(spec).name or spec if "/" in spec and ":" not in spec else spec
 
 
 def several_lines(text: str) -> str:

@@ -86,7 +86,12 @@ def passes(attack: Attack, maximize: bool = False) -> float:
     return float(runs * count * (3 if attack.needs_gradient and attack.kind == "adversarial" else 1)) + 1
 
 
-def _count(attack: Attack, name: str) -> int | None:
+def steps_of(plugin: object) -> int:
+    """The field ``steps`` of a plugin, 0 where it has none."""
+    return _count(plugin, "steps") or 0
+
+
+def _count(attack: object, name: str) -> int | None:
     value = getattr(attack, name, None)
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 

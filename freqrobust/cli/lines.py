@@ -1,19 +1,34 @@
-"""The last lines of a command: where the result lies, and what to run next."""
+"""The first line of a command, which is there before torch is imported, and the last ones: where the result is, and what to
+run next."""
 
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from freqrobust.cli.entries import ENTRIES
+from freqrobust.core.text import brief, one_line
 
 if TYPE_CHECKING:
     from freqrobust.results.report import Report
 
-#: Verdicts that call for an explanation, and the warning that stands for one where there is such a warning.
-_DOUBTFUL = ("not meaningful", "overestimated", "inconclusive")
+
+def first_line(what: str, models: Sequence[object], data: object, quiet: bool) -> None:
+    """What a command does, with which models and data.
+
+    Args:
+        what: a participle, such as ``evaluating``.
+        models: as given; several are counted.
+        data: as given; None where there is none.
+        quiet: say nothing.
+    """
+    if not quiet:
+        subject = [brief(str(model)) for model in models] if len(models) < 2 else [f"{len(models)} models"]
+        parts = [what, *subject, *(["on", brief(str(data))] if data is not None else [])]
+        print(one_line(" ".join(parts)), file=sys.stderr, flush=True)
 
 
 def command_line(*parts: object) -> str:
@@ -50,8 +65,3 @@ def closing_lines(report: Report, path: Path, full: bool = False) -> list[str]:
     if not full and following != every:
         lines.append(f"all tables: {every}")
     return [*lines, *([f"next: {following}"] if following is not None else [])]
-
-
-def written_lines(paths: Sequence[object]) -> list[str]:
-    """A line for each file that was written."""
-    return [f"written: {path}" for path in paths]
