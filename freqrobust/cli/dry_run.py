@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from freqrobust.core.schedule import Piece, clock_text
-from freqrobust.core.text import one_line
 
 if TYPE_CHECKING:
     import torch
@@ -93,8 +92,3 @@ def seconds_per_pass(network: nn.Module, data: ImageData, device: torch.device, 
                 torch.cuda.synchronize(device)
             found.append(time.perf_counter() - start)
     return min(found) / (3 * count)
-
-
-def say_plainly(line: str) -> None:
-    """One line of a plan on standard output."""
-    print(one_line(line))

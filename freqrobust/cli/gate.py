@@ -72,7 +72,7 @@ def compare(
     from freqrobust.cli.failures import gate_lines, print_lines
     from freqrobust.cli.lines import command_line
     from freqrobust.core.files import check_writable
-    from freqrobust.core.text import one_line
+    from freqrobust.core.text import print_line
     from freqrobust.gate.regression import DEFAULT, Rules
     from freqrobust.gate.thresholds import Gate, parse_max_drops
     from freqrobust.results.rendering import GATE_ON_SCREEN, STDOUT, check_outputs, parse_outputs, write_outputs
@@ -92,11 +92,11 @@ def compare(
         judged.to_json(json)
     for path in write_outputs(outputs, {Path(new).stem: judged}):
         if not quiet:
-            print(one_line(f"written: {path}"), file=sys.stderr)
+            print_line(f"written: {path}", sys.stderr)
     lines = gate_lines(record)
     print_lines(lines if quiet else lines[-1:])
     if not quiet:
-        print(f"next: {command_line('report', new, '--full')}", file=sys.stderr)
+        print_line(f"next: {command_line('report', new, '--full')}", sys.stderr)
     return 0 if record.passed else 1
 
 

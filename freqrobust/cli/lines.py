@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from freqrobust.cli.entries import ENTRIES
-from freqrobust.core.text import brief, one_line
+from freqrobust.core.text import brief, print_line
 
 if TYPE_CHECKING:
     from freqrobust.results.report import Report
@@ -28,7 +28,7 @@ def first_line(what: str, models: Sequence[object], data: object, quiet: bool) -
     if not quiet:
         subject = [brief(str(model)) for model in models] if len(models) < 2 else [f"{len(models)} models"]
         parts = [what, *subject, *(["on", brief(str(data))] if data is not None else [])]
-        print(one_line(" ".join(parts)), file=sys.stderr, flush=True)
+        print_line(" ".join(parts), sys.stderr)
 
 
 def command_line(*parts: object) -> str:

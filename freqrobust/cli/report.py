@@ -42,7 +42,7 @@ def execute(paths: Sequence[str], wanted: Sequence[str], flag: str = "--as", ful
     """
     from freqrobust.cli.lines import command_line
     from freqrobust.core.errors import SpecError
-    from freqrobust.core.text import one_line
+    from freqrobust.core.text import print_line
     from freqrobust.results.rendering import (
         STDOUT,
         _files,
@@ -59,8 +59,8 @@ def execute(paths: Sequence[str], wanted: Sequence[str], flag: str = "--as", ful
     inputs = _files(paths)
     check_outputs(outputs, flag, inputs, several=len(found) > 1)
     for path in write_outputs(outputs, found, all_or_none=True):
-        print(one_line(f"written: {path}"), file=sys.stderr)
+        print_line(f"written: {path}", sys.stderr)
     if not wanted and not full and len(found) == 1:
         sys.stdout.flush()
-        print(one_line(f"next: {command_line('report', *paths, '--full')}"), file=sys.stderr)
+        print_line(f"next: {command_line('report', *paths, '--full')}", sys.stderr)
     return 0

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from freqrobust.core.text import one_line, print_error
+from freqrobust.core.text import one_line, print_error, print_line
 
 if TYPE_CHECKING:
     from freqrobust.core.training_config import TrainCommand
@@ -29,7 +29,7 @@ def execute(config: TrainCommand) -> int:
     from freqrobust.cli.lines import first_line
 
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        first_line("training", [config.arch] if isinstance(config.arch, str) else [], config.data, config.quiet)
+        first_line("training", [config.arch] if config.arch != "auto" else ["a network"], config.data, config.quiet)
     from freqrobust.core.files import check_writable
     from freqrobust.core.progress import Screen
     from freqrobust.experiments.train import opened
@@ -125,18 +125,18 @@ def _summarise(config: TrainCommand, run: TrainingRun, job: TrainingJob) -> None
 
     record, setup = run.record, job.setup
     best = next((epoch for epoch in record.epochs if epoch.epoch == record.best_epoch), record.epochs[-1])
-    print()
-    print(one_line(f"trained: {record.arch} with {setup.plan.method.spec} on {setup.data.spec}"))
-    print(f"{len(record.epochs)} epochs, {record.train_data.n} images, {_minutes(record.seconds)}")
+    print_line()
+    print_line(f"trained: {record.arch} with {setup.plan.method.spec} on {setup.data.spec}")
+    print_line(f"{len(record.epochs)} epochs, {record.train_data.n} images, {_minutes(record.seconds)}")
     if setup.held_out is None:
-        print("no samples are held out, so that the best checkpoint is that of the last epoch")
+        print_line("no samples are held out, so that the best checkpoint is that of the last epoch")
     else:
-        print(
+        print_line(
             one_line(
                 f"best epoch: {best.epoch}, chosen by {record.best_probe} on {len(setup.held_out)} held-out images"
             )
         )
-    print()
+    print_line()
     table = AnalysisTable(
         title=f"accuracy after epoch {best.epoch}, with 95 % confidence intervals",
         columns=["probe", "training samples", "held-out samples", "chance"],
@@ -144,11 +144,11 @@ def _summarise(config: TrainCommand, run: TrainingRun, job: TrainingJob) -> None
     )
     render([table], sys.stdout)
     for note in record.notes[1:]:
-        print(one_line(f"note: {note}"))
+        print_line(f"note: {note}")
     for name in ("best.pt", "last.pt", "log.jsonl", "training.json", "curves.png"):
         if (run.out / name).exists():
-            print(one_line(f"{_FILES[name]}: {run.out / name}"))
-    print(one_line(f"next: {next_command(config, run)}"))
+            print_line(f"{_FILES[name]}: {run.out / name}")
+    print_line(f"next: {next_command(config, run)}")
 
 
 _FILES = {
