@@ -253,8 +253,16 @@ class OutputOptions(Options):
     json_file: FilePath | None = option(
         None, "Also write the result as JSON to this file.", OUTPUT, "FILE", flag="json"
     )
-    quiet: bool = option(False, "Print only errors, failed cells and a failed gate.", OUTPUT)
+    verbose: bool = option(False, "Print a line for each step of the run.", OUTPUT, short="v")
+    quiet: bool = option(False, "Print only errors, failed cells and a failed gate.", OUTPUT, short="q")
+    no_progress: bool = option(False, "Show no progress bar, and no progress lines where there is no terminal.", OUTPUT)
     debug: bool = option(False, "Print the traceback of errors.", OUTPUT)
+
+    @model_validator(mode="after")
+    def _verbose_or_quiet(self) -> Self:
+        if self.verbose and self.quiet:
+            raise ValueError("give either {verbose} or {quiet}, not both")
+        return self
 
 
 class ReportOptions(OutputOptions):
@@ -269,9 +277,27 @@ class ReportOptions(OutputOptions):
         flag="report",
         many=True,
     )
+    full: bool = option(
+        False, "Print all tables: every cell, oblivious attacks, checks and notes. 'freqrobust report RUN --full' does it "
+        "later.", OUTPUT,
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _full_or_quiet(self) -> Self:
+        if self.full and self.quiet:
+            raise ValueError("give either {full} or {quiet}, not both")
+        return self
 
 
-class EvalCommand(ReportOptions, EvalConfig):
+class PlanOptions(Options):
+    """Showing what a command would do."""
+
+    dry_run: bool = option(
+        False, "Load models and data, print what would be done and about how long it takes, and write nothing.", OUTPUT
+    )
+
+
+class EvalCommand(PlanOptions, ReportOptions, EvalConfig):
     """The options of ``freqrobust eval``."""
 
     examples: Whole = option(
@@ -301,7 +327,7 @@ class EvalCommand(ReportOptions, EvalConfig):
         return self
 
 
-class AnalyzeCommand(OutputOptions, AnalyzeConfig):
+class AnalyzeCommand(PlanOptions, OutputOptions, AnalyzeConfig):
     """The options of ``freqrobust analyze``."""
 
     analysis: str = option(
@@ -330,7 +356,7 @@ class VerifyCommand(OutputOptions, VerifyConfig):
     )
 
 
-class CheckConfig(ReportOptions):
+class CheckConfig(PlanOptions, ReportOptions):
     """The options of ``freqrobust check``; the others are in ``freqrobust.toml``."""
 
     update_baseline: bool = option(False, "Replace the baseline by the new report, and show the differences.", GATE)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import model_validator
 
-from freqrobust.core.config import OutputOptions, SampleOptions, SizeOptions
+from freqrobust.core.config import OutputOptions, PlanOptions, SampleOptions, SizeOptions
 from freqrobust.core.options import DATA, MODEL, OUTPUT, RUN, FilePath, Names, Options, Real, Specs, Text, Whole, option
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class TrainConfig(SampleOptions, SizeOptions, Recipe):
     )  # fmt: skip
 
 
-class TrainCommand(OutputOptions, TrainConfig):
+class TrainCommand(PlanOptions, OutputOptions, TrainConfig):
     """The options of ``freqrobust train``."""
 
 

@@ -11,7 +11,7 @@ from freqrobust.core.config import EvalConfig
 from freqrobust.core.errors import FreqRobustError
 from freqrobust.core.files import user_path
 from freqrobust.core.options import takes
-from freqrobust.core.progress import Progress, as_progress
+from freqrobust.core.progress import Progress, as_progress, finish, plan
 from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code
 from freqrobust.data.dataset import ImageData
@@ -25,6 +25,7 @@ from freqrobust.harness.opening import check_settings, open_run, try_out
 from freqrobust.harness.provenance import data_record
 from freqrobust.harness.report_builder import assemble
 from freqrobust.harness.run import DefenseRun, Measured, Run
+from freqrobust.harness.run_plan import checks_label, pieces
 from freqrobust.plugins import corruption_names, suites
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.certificate import Certificate
@@ -103,6 +104,11 @@ def evaluate(
     with as_progress(progress) as progress:
         # several: a model that does not fit is refused before the first is measured
         fits = [try_out(network, images) for network in networks] if len(networks) > 1 else [None]
+        depth = config.diagnose
+        planned = list(
+            pieces(chains, chosen, len(images), oblivious=config.oblivious, depth=depth, certificates=certificates)
+        )
+        plan(progress, planned * len(networks))
         reports = []
         for (name, _), network, fit in zip(pairs, networks, fits, strict=True):
             if len(pairs) > 1:
@@ -126,10 +132,10 @@ def evaluate(
                 measured, examined, certified = _measure(
                     run, runs, certificates, config.oblivious, config.diagnose, first
                 )
-                shown = example_images(first, measured, config.examples)
-            warnings = [*run.warnings, *_warnings(run, examined, config.diagnose), *shown.warnings]
+                pictures = example_images(first, measured, config.examples)
+            warnings = [*run.warnings, *_warnings(run, examined, config.diagnose), *pictures.warnings]
             report = assemble(run, measured, examined, warnings, reference)
-            report.examples = shown.sets
+            report.examples = pictures.sets
             report.certificates = records(certified, measured, examined)
             if any(record.status == "failed" for record in report.certificates):
                 report.status = "partial"
@@ -196,6 +202,8 @@ def _examine(run: DefenseRun, measured: Measured, depth: Depth | None, source: D
     except FreqRobustError as error:  # the cells are kept
         run.run.progress.say(f"{run.chain.spec}: the diagnosis failed: {one_line(error)}")
         return Examined(depth, failed=one_line(error))
+    finally:
+        finish(run.run.progress, checks_label(run.chain))
 
 
 def _warnings(run: Run, examined: Sequence[Examined | None], diagnose: Depth | None) -> list[Warned]:

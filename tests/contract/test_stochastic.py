@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from freqrobust import Attack, InputDefense, evaluate
-from freqrobust.harness.run import VOTES
+from freqrobust.harness.run_plan import VOTES
 from freqrobust.numerics import noise
 
 
