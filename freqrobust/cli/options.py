@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from freqrobust.cli.completion import VALUES
 from freqrobust.core.text import print_error
 
 if TYPE_CHECKING:
@@ -89,11 +90,14 @@ def _parameters(cls: type[Options]) -> list[inspect.Parameter]:
         shown, flag = cls.shown(name), cls.flag(name)
         looks: dict[str, Any] = {"rich_help_panel": shown["panel"], "metavar": shown["metavar"]}
         looks["help"] = escape(shown["off"] or field.description or "")
+        looks["autocompletion"] = VALUES.get(name)
         if shown["argument"]:
-            parameter: tuple[Any, Any] = str, typer.Argument(help=looks["help"], metavar=looks["metavar"])
+            parameter: tuple[Any, Any] = str, typer.Argument(
+                help=looks["help"], metavar=looks["metavar"], autocompletion=looks["autocompletion"]
+            )
             default: Any = inspect.Parameter.empty if field.is_required() else None
         elif flag in cls.switches():
-            parameter, default = (bool, typer.Option(flag, **{**looks, "metavar": ""})), False
+            parameter, default = (bool, typer.Option(flag, **{**looks, "metavar": "", "autocompletion": None})), False
         elif shown["many"]:
             parameter, default = (list[str] | None, typer.Option(flag, **looks)), None
         else:
