@@ -71,7 +71,9 @@ def plugin_names(kind: str) -> list[str]:
     from importlib.metadata import entry_points
 
     names = {entry.name for entry in entry_points(group=f"freqrobust.{kind}")}
-    families = {entry.name for entry in entry_points(group="freqrobust.attack_families")} if kind == "attacks" else set()
+    families = (
+        {entry.name for entry in entry_points(group="freqrobust.attack_families")} if kind == "attacks" else set()
+    )
     return [*sorted(names), *(f"{family}:" for family in sorted(families))]
 
 

@@ -92,7 +92,14 @@ ENTRIES = {
     ),
     "list": Entry(
         LOOK_UP,
-        "List the plugins of all kinds with their parameters, the recipes, suites, models, architectures and datasets.",
+        "List the plugins of all kinds with their parameters, the recipes, suites, models, architectures and datasets.\n\n"
+        "With a name, everything about one of them: freqrobust list attacks pgd.",
         ("listing", "list_"),
+    ),
+    "explain": Entry(
+        LOOK_UP,
+        "Explain a warning, a verdict, a check, a status or an exit code: what it means, what to do, and the paper.\n\n"
+        "Without CODE, all codes are listed. With a JSON report, its codes are explained.",
+        ("explain", "explain"),
     ),
 }

@@ -92,8 +92,9 @@ def _parameters(cls: type[Options]) -> list[inspect.Parameter]:
         looks["help"] = escape(shown["off"] or field.description or "")
         looks["autocompletion"] = VALUES.get(name)
         if shown["argument"]:
-            parameter: tuple[Any, Any] = str, typer.Argument(
-                help=looks["help"], metavar=looks["metavar"], autocompletion=looks["autocompletion"]
+            parameter: tuple[Any, Any] = (
+                str,
+                typer.Argument(help=looks["help"], metavar=looks["metavar"], autocompletion=looks["autocompletion"]),
             )
             default: Any = inspect.Parameter.empty if field.is_required() else None
         elif flag in cls.switches():

@@ -119,7 +119,7 @@ def described(cls: type[Plugin]) -> tuple[list[str], list[str]]:
         if found is not None:
             sources.append(one_line(found["source"]))
             paragraph = paragraph[: found.start()]
-        texts.append(one_line(paragraph))
+        texts.append(one_line(paragraph).replace("``", ""))
     stated = getattr(cls, "source", None)  # of an experiment
     if isinstance(stated, str) and stated:
         sources.insert(0, one_line(stated))
