@@ -102,4 +102,16 @@ ENTRIES = {
         "Without CODE, all codes are listed. With a JSON report, its codes are explained.",
         ("explain", "explain"),
     ),
+    "runs": Entry(
+        LOOK_UP,
+        "List the runs in runs/ with model, data, status and worst case; show their size, or delete old ones.\n\n"
+        "freqrobust runs prune --older-than 30d deletes only what freqrobust wrote, and asks before.",
+        ("storage", "runs"),
+    ),
+    "cache": Entry(
+        LOOK_UP,
+        "List the trained models that are kept, show their size, or delete old ones.\n\n"
+        "The directory is $FREQROBUST_CACHE, or freqrobust in the user's cache folder.",
+        ("storage", "cache"),
+    ),
 }
