@@ -109,8 +109,8 @@ def stored_in_cache(root: Path) -> list[Stored]:
     found = []
     for name, (what, pattern) in KEPT.items():
         if is_plain_folder(root / name):
-            files = [p for p in entries_of(root / name) if is_plain_file(p) and re.fullmatch(pattern, p.name)]
-            found += [Stored(path, what, (path,)) for path in files]
+            paths = [p for p in entries_of(root / name) if is_plain_file(p) and re.fullmatch(pattern, p.name)]
+            found += [Stored(path, what, (path,)) for path in paths]
     found.sort(key=lambda entry: entry.modified)
     for name, what in DOWNLOADS.items():
         for path in entries_of(root / name) if is_plain_folder(root / name) else []:
@@ -188,15 +188,14 @@ def _write_json(entries: Sequence[Stored], target: str | None) -> None:
 
 def _print(entries: Sequence[Stored]) -> None:
     """Two lines for each entry: name, kind, status, size and age; below, what else is known of it."""
-    heads = ("name", "what", "status", "size", "age")
-    rows = [
-        (one_line(e.path.name), e.what, e.facts.get("status", ""), size_text(e.size), age_text(e.age()))
-        for e in entries
-    ]
-    if not rows:
+    if not entries:
         return
-    if not any(row[2] for row in rows):
-        heads, rows = heads[:2] + heads[3:], [row[:2] + row[3:] for row in rows]
+    with_status = any(entry.facts.get("status") for entry in entries)
+    heads = ["name", "what", *(["status"] if with_status else []), "size", "age"]
+    rows = []
+    for e in entries:
+        status = [e.facts.get("status", "")] if with_status else []
+        rows.append([one_line(e.path.name), e.what, *status, size_text(e.size), age_text(e.age())])
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     for head, row in zip([None, *entries], [heads, *rows], strict=True):
         cells = [

@@ -24,16 +24,22 @@ def execute(config: TrainCommand) -> int:
     Raises:
         FreqRobustError: bad input, or the training diverged.
     """
+    from freqrobust.core.config_file import write_options
     from freqrobust.core.files import check_writable
     from freqrobust.core.progress import Screen
     from freqrobust.experiments.train import opened
 
     if config.json_file is not None:
         check_writable(config.json_file, "--json")
+    if config.save_config is not None:
+        check_writable(config.save_config, "--save-config")
     with opened(None, config) as job:
         writes = job.workers.writes
         screen = Screen(config.quiet or not writes)
         _announce(config, job, screen)
+        if config.save_config is not None and writes:
+            write_options(config, config.save_config)
+            screen.say(f"options saved: {config.save_config}")
         try:
             with screen:
                 run = job.run(screen)

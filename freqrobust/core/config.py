@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, model_validator
 
+from freqrobust.core.config_file import FileOptions
 from freqrobust.core.numbers import INT64
 from freqrobust.core.options import (
     DATA,
@@ -143,7 +144,7 @@ class DefenseOptions(Options):
         return self
 
 
-class DeviceOptions(Options):
+class DeviceOptions(FileOptions):
     """Where a model runs, and in which portions."""
 
     batch_size: BatchSize = option(
@@ -239,6 +240,18 @@ class OutputOptions(Options):
     debug: bool = option(False, "Print the traceback of errors.", OUTPUT)
 
 
+class ConfigFile(OutputOptions):
+    """Options in a TOML file."""
+
+    config: FilePath | None = option(
+        None, "Read options from this TOML file, whose keys are names of options. Those on the command line replace its "
+        "values.", RUN, "FILE.toml",
+    )  # fmt: skip
+    save_config: FilePath | None = option(
+        None, "Write the options to this TOML file, for --config.", OUTPUT, "FILE.toml"
+    )
+
+
 class ReportOptions(OutputOptions):
     """Reports in other formats."""
 
@@ -253,7 +266,7 @@ class ReportOptions(OutputOptions):
     )
 
 
-class EvalCommand(ReportOptions, EvalConfig):
+class EvalCommand(ReportOptions, ConfigFile, EvalConfig):
     """The options of ``freqrobust eval``."""
 
     fail_under: Names = option(
@@ -279,7 +292,7 @@ class EvalCommand(ReportOptions, EvalConfig):
         return self
 
 
-class AnalyzeCommand(OutputOptions, AnalyzeConfig):
+class AnalyzeCommand(ConfigFile, AnalyzeConfig):
     """The options of ``freqrobust analyze``."""
 
     analysis: str = option(
@@ -298,6 +311,15 @@ class AnalyzeCommand(OutputOptions, AnalyzeConfig):
         None, "Add the result and its picture to this JSON report of 'freqrobust eval', made on the same samples.",
         OUTPUT, "RUN.json",
     )  # fmt: skip
+
+
+def _command_only(command: type[Options], config: type[FileOptions]) -> None:
+    """Let a file of the command be read in Python as well."""
+    config.command_only = frozenset(command.model_fields) - frozenset(config.model_fields)
+
+
+_command_only(EvalCommand, EvalConfig)
+_command_only(AnalyzeCommand, AnalyzeConfig)
 
 
 class VerifyCommand(OutputOptions, VerifyConfig):
