@@ -49,6 +49,12 @@ ENTRIES = {
         "With --data, the clean images, the perturbation budgets are checked as well.",
         interrupted="interrupted; nothing was written",
     ),
+    "rerun": Entry(
+        MEASURE,
+        "Measure a report again with the options that it contains, and compare the numbers.\n\n"
+        "The model and the data must be the same. Exit code 0: identical, 1: some numbers differ.",
+        interrupted="interrupted; run the same command again",
+    ),
     "init": Entry(
         GATE,
         "Write a commented freqrobust.toml and a CI workflow that uses it. Existing files are never overwritten.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,12 @@ if TYPE_CHECKING:
     from freqrobust.results.training_record import EpochRecord, Share
 
 
-def execute(config: TrainCommand) -> int:
+def execute(config: TrainCommand, check: Callable[[TrainingJob], None] | None = None) -> int:
     """Train, or finish a training; show what each epoch brings, then a summary.
+
+    Args:
+        config: the options.
+        check: is called before anything is trained, and may refuse it.
 
     Returns:
         The exit code: 0, or 130 when interrupted.
@@ -34,6 +39,8 @@ def execute(config: TrainCommand) -> int:
     if config.save_config is not None:
         check_writable(config.save_config, "--save-config")
     with opened(None, config) as job:
+        if check is not None:
+            check(job)
         writes = job.workers.writes
         screen = Screen(config.quiet or not writes)
         _announce(config, job, screen)

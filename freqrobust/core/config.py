@@ -330,6 +330,25 @@ class VerifyCommand(OutputOptions, VerifyConfig):
     )
 
 
+class RerunCommand(OutputOptions, DeviceOptions):
+    """The options of ``freqrobust rerun``; the others are in the report."""
+
+    report: FilePath = option(
+        ..., "A report of 'freqrobust eval' or 'freqrobust analyze', or the training.json of 'freqrobust train'.",
+        metavar="REPORT.json", argument=True,
+    )  # fmt: skip
+    model: Names = option(
+        [], "The same model at another place. Repeat the option for several models.", MODEL, "SPEC", many=True
+    )
+    trust_checkpoint: bool = option(False, "Load checkpoints that can run code. Use it only for trusted files.", MODEL)
+    data: Text | None = option(None, "The same dataset at another place.", DATA, "SPEC")
+    data_dir: FilePath | None = option(None, "Directory of the torchvision datasets.", DATA, "DIR")
+    train_data: Text | None = option(None, "The same training data at another place.", DATA, "SPEC")
+    run_dir: FilePath | None = option(
+        None, "An empty directory for the new results. Default: a directory under runs/.", OUTPUT, "DIR"
+    )
+
+
 class CheckConfig(ReportOptions):
     """The options of ``freqrobust check``; the others are in ``freqrobust.toml``."""
 

@@ -20,7 +20,15 @@ from freqrobust.models.fingerprint import fingerprint
 from freqrobust.models.loading import load_model
 from freqrobust.plugins.base import Attack, Defense
 from freqrobust.plugins.certificate import Certificate
-from freqrobust.plugins.selection import listed, parse_attacks, parse_certificates, parse_defenses, source_spec
+from freqrobust.plugins.criterion import Criterion
+from freqrobust.plugins.selection import (
+    listed,
+    parse_attacks,
+    parse_certificates,
+    parse_criterion,
+    parse_defenses,
+    source_spec,
+)
 
 Model = nn.Module | str | os.PathLike[str]
 #: The model and the data where none is named.
@@ -126,6 +134,9 @@ def recorded(config: Options, models: Sequence[Any], data: Any) -> dict[str, Any
         items = listed(getattr(config, name, None), name, base)
         if items:
             values[name] = [item if isinstance(item, str) else _spec(item, base) for item in items]
+    criterion = getattr(config, "criterion", None)
+    if isinstance(criterion, Criterion):
+        values["criterion"] = parse_criterion(criterion).spec
     return config.record(**values)
 
 
