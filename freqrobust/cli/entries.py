@@ -49,6 +49,12 @@ ENTRIES = {
         "With --data, the clean images, the perturbation budgets are checked as well.",
         interrupted="interrupted; nothing was written",
     ),
+    "rerun": Entry(
+        MEASURE,
+        "Measure a report again with the options that it contains, and compare the numbers.\n\n"
+        "The model and the data must be the same. Exit code 0: identical, 1: some numbers differ.",
+        interrupted="interrupted; run the same command again",
+    ),
     "init": Entry(
         GATE,
         "Write a commented freqrobust.toml and a CI workflow that uses it. Existing files are never overwritten.",
@@ -92,7 +98,26 @@ ENTRIES = {
     ),
     "list": Entry(
         LOOK_UP,
-        "List the plugins of all kinds with their parameters, the recipes, suites, models, architectures and datasets.",
+        "List the plugins of all kinds with their parameters, the recipes, suites, models, architectures and datasets.\n\n"
+        "With a name, everything about one of them: freqrobust list attacks pgd.",
         ("listing", "list_"),
+    ),
+    "explain": Entry(
+        LOOK_UP,
+        "Explain a warning, a verdict, a check, a status or an exit code: what it means, what to do, and the paper.\n\n"
+        "Without CODE, all codes are listed. With a JSON report, its codes are explained.",
+        ("explain", "explain"),
+    ),
+    "runs": Entry(
+        LOOK_UP,
+        "List the runs in runs/ with model, data, status and worst case; show their size, or delete old ones.\n\n"
+        "freqrobust runs prune --older-than 30d deletes only what freqrobust wrote, and asks before.",
+        ("storage", "runs"),
+    ),
+    "cache": Entry(
+        LOOK_UP,
+        "List the trained models that are kept, show their size, or delete old ones.\n\n"
+        "The directory is $FREQROBUST_CACHE, or freqrobust in the user's cache folder.",
+        ("storage", "cache"),
     ),
 }
