@@ -90,6 +90,12 @@ ENTRIES = {
         "(see 'freqrobust list reports').",
         ("report", "report"),
     ),
+    "leaderboard": Entry(
+        LOOK_UP,
+        "Write a static site of many reports: a leaderboard for each dataset, curves, and a page per report.\n\n"
+        "The site needs no network and no server. The same command updates it.",
+        ("leaderboard", "leaderboard"),
+    ),
     "list": Entry(
         LOOK_UP,
         "List the plugins of all kinds with their parameters, the recipes, suites, models, architectures and datasets.",
