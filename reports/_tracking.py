@@ -77,7 +77,7 @@ def tracked(report: Report) -> Tracked:
     for name, counted in _accuracies(report):
         if counted.accuracy is not None and counted.ci95 is not None:
             metrics[name] = counted.accuracy
-            metrics[LOW, *name], metrics[HIGH, *name] = counted.ci95
+            metrics[(LOW, *name)], metrics[(HIGH, *name)] = counted.ci95
     return Tracked(metrics, _params(report), _tags(report))
 
 

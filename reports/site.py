@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 #: The list of a site's files with their hashes: what makes a directory one that may be written to.
 MANIFEST = "freqrobust-site.json"
 INDEX, PAGES = "index.html", "reports"
-#: Hexadecimal digits of a hash.
 _HASH = re.compile(r"[0-9a-f]{64}")
 _PAGE = re.compile(rf"{PAGES}/[a-z0-9][a-z0-9_-]*\.html")
 
@@ -68,7 +67,9 @@ class Site(HTML, Publisher):
         counted = _many(len(reports), "report")
         about = [f"{counted} on {_many(len(parts), 'dataset')}" if len(parts) > 1 else counted]
         target.write(
-            self._page("site.html", heading=self.title or "Robustness leaderboard", about=about, parts=parts, board=None)
+            self._page(
+                "site.html", heading=self.title or "Robustness leaderboard", about=about, parts=parts, board=None
+            )
         )
 
     def check_target(self, target: str) -> None:
@@ -217,7 +218,9 @@ def write_site(folder: Path, contents: Mapping[str, str]) -> int:
                 f"cannot write {folder}: {foreign[0]} was changed by somebody else; move it away, or name another directory"
             )
         _write_manifest(folder, {**known, **digests})
-        changed = [name for name in sorted(digests, key=lambda name: (name == INDEX, name)) if there[name] != digests[name]]
+        changed = [
+            name for name in sorted(digests, key=lambda name: (name == INDEX, name)) if there[name] != digests[name]
+        ]
         for name in changed:
             write_atomically(folder / name, contents[name])
         for name in sorted(known.keys() - digests.keys()):

@@ -37,7 +37,9 @@ class WandB(Tracker):
             import wandb
 
             if not wandb.login(prompt=False):
-                raise SpecError("wandb is not logged in: run 'wandb login', set WANDB_API_KEY, or set WANDB_MODE=offline")
+                raise SpecError(
+                    "wandb is not logged in: run 'wandb login', set WANDB_API_KEY, or set WANDB_MODE=offline"
+                )
 
     def send(self, name: str, report: Report, target: str) -> str:
         import wandb
@@ -62,7 +64,7 @@ class WandB(Tracker):
             code = 0
         finally:
             run.finish(exit_code=code)
-        where = run.url or (f"'wandb sync {Path(run.dir).parent}' uploads it" if run.offline else "")
+        where = f"'wandb sync {Path(run.dir).parent}' uploads it" if run.offline else run.url
         return f"wandb project {project!r}, run {run.name!r}{f' ({where})' if where else ''}"
 
 

@@ -12,6 +12,7 @@ from freqrobust.core.files import reason
 from freqrobust.results.events import legal_tag, summary_writer
 from freqrobust.results.training_record import EpochRecord
 
+
 def can_write() -> bool:
     """Whether TensorBoard is installed."""
     return importlib.util.find_spec("tensorboard") is not None

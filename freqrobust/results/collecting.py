@@ -14,7 +14,9 @@ from freqrobust.results.report import Report
 REPORT = "report.json"
 
 
-def collect_reports(paths: Sequence[str], out: str, say: Callable[[str], None] = lambda text: None) -> dict[str, Report]:
+def collect_reports(
+    paths: Sequence[str], out: str, say: Callable[[str], None] = lambda text: None
+) -> dict[str, Report]:
     """The reports of files and directories, by short, distinct names, in the order of the names.
 
     Args:
