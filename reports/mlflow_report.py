@@ -7,12 +7,13 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from freqrobust.core.errors import FreqRobustError, SpecError
+from freqrobust.core.errors import SpecError
 from freqrobust.core.text import shortened
 from freqrobust.reports._tracking import Tracker, legal_names, tracked, write_files
 
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 EXPERIMENT = "freqrobust"
 #: Metrics, parameters and tags in one request, and characters of a value; servers refuse more.
 _METRICS, _OTHERS, _LONGEST = 1000, 100, 500
-#: What lets MLflow 3.7 and later use a directory as the store.
+#: Stores that need sqlalchemy.
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+#: What lets later versions of MLflow use a directory as the store.
 _ALLOW = "MLFLOW_ALLOW_FILE_STORE"
 
 
@@ -46,6 +49,8 @@ class MLflow(Tracker):
             check_writable(folder / "freqrobust", target)
         elif not experiment.strip():
             raise SpecError("mlflow needs the name of an experiment, for example mlflow=robustness")
+        else:
+            _check_database(self.uri)
 
     def _place(self, target: str) -> tuple[Path | None, str]:
         """The directory of a store, and the experiment. Where a server is given, every target is an experiment."""
@@ -62,7 +67,7 @@ class MLflow(Tracker):
 
         folder, experiment = self._place(target)
         uri = folder.as_uri() if folder is not None else self.uri
-        with _file_store(allowed=folder is not None), _plain_errors():
+        with _file_store(allowed=folder is not None):
             client = MlflowClient(tracking_uri=uri)
             found = client.get_experiment_by_name(experiment)
             number = found.experiment_id if found is not None else client.create_experiment(experiment)
@@ -112,13 +117,20 @@ def _file_store(allowed: bool) -> Iterator[None]:
             os.environ[_ALLOW] = before
 
 
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """What is missing for a database, which mlflow-skinny does not bring, in one line that says what works."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise FreqRobustError(
-            f"MLflow's store needs {error.name}, which mlflow-skinny does not install: pip install mlflow, set "
-            "MLFLOW_TRACKING_URI to a server, or name a directory as in mlflow=./mlruns"
-        ) from error
+def _check_database(uri: str | None) -> None:
+    """Refuse a database, which is also what MLflow uses by default, where mlflow-skinny is installed alone.
+
+    Raises:
+        SpecError: the packages are missing.
+    """
+    if find_spec("sqlalchemy") is not None:
+        return
+    if uri is None:
+        import mlflow
+
+        uri = mlflow.get_tracking_uri()
+    if uri.partition(":")[0].partition("+")[0] in _DATABASES:
+        raise SpecError(
+            f"MLflow's store {uri.partition(':')[0]} needs sqlalchemy, which mlflow-skinny does not install: pip install mlflow, "
+            "set MLFLOW_TRACKING_URI to a server, or name a directory as in mlflow=./mlruns"
+        )

@@ -206,6 +206,7 @@ def threats(report: Report) -> list[ThreatRecord]:
 
 
 def by_norm(several: Iterable[ThreatRecord]) -> list[ThreatRecord]:
+    """Each threat once: Linf, L2, L1 and others, with growing eps."""
     found: list[ThreatRecord] = []
     for threat in several:
         if threat not in found:
