@@ -157,8 +157,8 @@ def page_names(reports: Mapping[str, Report]) -> dict[str, str]:
     return found
 
 
-def _known(folder: Path) -> dict[str, str]:
-    """The files of a site that is already there, with their hashes.
+def _known(folder: Path) -> dict[str, set[str]]:
+    """The files of a site that is already there, with their hashes: two while a site is updated.
 
     Raises:
         JournalError: the directory contains something else.
@@ -170,7 +170,7 @@ def _known(folder: Path) -> dict[str, str]:
             raise JournalError(f"cannot write {folder}: it is not a directory")
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         files = manifest["files"]
-        if not all(_is_ours(name) and _HASH.fullmatch(digest) for name, digest in files.items()):
+        if not all(_is_ours(name) and all(map(_HASH.fullmatch, digests)) for name, digests in files.items()):
             raise ValueError("unknown files")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = "" if isinstance(error, FileNotFoundError) else f" ({MANIFEST}: {reason(error)})"
@@ -178,7 +178,7 @@ def _known(folder: Path) -> dict[str, str]:
             f"cannot write {folder}: it contains files, and was not written by freqrobust leaderboard{why}; "
             "name an empty or a new directory"
         ) from error
-    return dict(files)
+    return {name: set(digests) for name, digests in files.items()}
 
 
 def _is_ours(name: str) -> bool:
@@ -189,7 +189,7 @@ def _is_ours(name: str) -> bool:
 def write_site(folder: Path, contents: Mapping[str, str]) -> int:
     """Write the files of a site that changed, and remove those of reports that are no longer there.
 
-    The list of files is written first with all that will be there, then the pages, then the index, so that a process that
+    The list of files is written first with what is there and what will be there, then the pages, then the index, so that a process that
     is killed leaves a directory that the next one can update. A file that somebody else changed is not replaced.
 
     Args:
@@ -212,12 +212,13 @@ def write_site(folder: Path, contents: Mapping[str, str]) -> int:
         if not free:
             raise JournalError(f"cannot write {folder}: another process writes to it")
         there = {name: _digest(folder / name) for name in {*known, *digests}}
-        foreign = [n for n, now in sorted(there.items()) if now not in (None, known.get(n), digests.get(n))]
+        foreign = [n for n, now in sorted(there.items()) if now not in (None, digests.get(n), *known.get(n, ()))]
         if foreign:
             raise JournalError(
                 f"cannot write {folder}: {foreign[0]} was changed by somebody else; move it away, or name another directory"
             )
-        _write_manifest(folder, {**known, **digests})
+        both = {name: {digests[name]} if name in digests else set() for name in {*known, *digests}}
+        _write_manifest(folder, {name: found | known.get(name, set()) for name, found in both.items()})
         changed = [
             name for name in sorted(digests, key=lambda name: (name == INDEX, name)) if there[name] != digests[name]
         ]
@@ -225,7 +226,7 @@ def write_site(folder: Path, contents: Mapping[str, str]) -> int:
             write_atomically(folder / name, contents[name])
         for name in sorted(known.keys() - digests.keys()):
             (folder / name).unlink(missing_ok=True)
-        _write_manifest(folder, digests)
+        _write_manifest(folder, {name: {digest} for name, digest in digests.items()})
     return len(changed)
 
 
@@ -238,8 +239,8 @@ def _digest(path: Path) -> str | None:
         raise JournalError(f"cannot read {path}: {reason(error)}") from error
 
 
-def _write_manifest(folder: Path, files: Mapping[str, str]) -> None:
-    text = json.dumps({"files": dict(sorted(files.items()))}, indent=2) + "\n"
+def _write_manifest(folder: Path, files: Mapping[str, set[str]]) -> None:
+    text = json.dumps({"files": {name: sorted(files[name]) for name in sorted(files)}}, indent=2) + "\n"
     path = folder / MANIFEST
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_atomically(path, text)

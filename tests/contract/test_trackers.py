@@ -169,7 +169,10 @@ def wandb_records(path: Path) -> Iterator[Any]:
 @needs("wandb")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_wandb(report: Report) -> None:
+    import wandb
+
     (where,) = send(report, "wandb=project/name")
+    wandb.teardown()  # ends wandb's own process, which writes the file
     assert where.startswith("wandb project 'project', run 'name' ('wandb sync ")
     (path,) = Path("wandb").glob("offline-run-*/*.wandb")
     found: dict[str, list[Any]] = {}
