@@ -31,7 +31,7 @@ KINDS: list[tuple[Registry[Any], str, str, str]] = [
     (registry.defenses, "Defenses", "`--defense SPEC`, in Python `defenses=[SPEC]`.", "writing-a-defense"),
     (registry.certificates, "Certificates", "`--certify SPEC`, in Python `certify=[SPEC]`.", "certificates"),
     (registry.criteria, "Criteria", "`--criterion SPEC`: when an example is adversarial.", "attacks"),
-    (reports, "Reports", "`--report SPEC` and `freqrobust report --format`.", "reports"),
+    (reports, "Reports", "`--report SPEC` and `freqrobust report --as SPEC`.", "reports"),
     (analyses, "Analyses", "`freqrobust analyze NAME`, in Python `analyze(NAME, ...)`.", "reading-frequency-results"),
     (registry.methods, "Training methods", "`freqrobust train --method SPEC`.", "adversarial-training"),
     (registry.augmentations, "Augmentations", "`freqrobust train --augment SPEC`.", "augmentations"),
@@ -73,7 +73,10 @@ def kind_page(plugins: Registry[Any], title: str, use: str, more: str) -> str:
 
 
 def options_page() -> str:
-    parts = [f"# Options\n{EDITED}", "An option is declared once: it is a flag, an argument in Python and a key of a file."]
+    parts = [
+        f"# Options\n{EDITED}",
+        "An option is declared once: it is a flag, an argument in Python and a key of a file.",
+    ]
     for cls, anchor, title in CONFIGS:
         parts += [f"## {title} {{#{anchor}}}", table(cls)]
     return "\n\n".join(parts) + "\n"
