@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from freqrobust.core.errors import DataError
 from freqrobust.core.user_code import running_user_code
 from freqrobust.data.dataset import ImageData, Subset, check, check_dense
+from freqrobust.data.samples import as_eight_bit, class_names_of, in_equal_channels, pair_of
 
 #: Offset from the end of a dataset at which no sample can exist.
 _FAR = 2**40
@@ -63,13 +65,15 @@ def from_samples(dataset: Any, spec: str, classes: int | None = None, subset: Su
         positions = range(len(dataset)) if index is None else index.tolist()
         crop = _mixed_sizes(dataset)
         for i in positions:
-            image, label = dataset[i]
+            image, label = pair_of(dataset[i], spec, dataset)
             images.append(_decode(image, crop, spec))
             labels.append(int(label))
+    images = in_equal_channels(images)
     shapes = {tuple(image.shape) for image in images}
     if len(shapes) > 1:
         raise DataError(f"{spec}: images differ in shape: {', '.join(map(str, sorted(shapes)[:3]))}")
     data = check(torch.stack(images), torch.tensor(labels), spec, classes)
+    data = replace(data, class_names=class_names_of(dataset))
     return data if index is None else replace(data, ids=index, subset=True)
 
 
@@ -97,6 +101,9 @@ def _decode(image: Any, crop: bool, spec: str) -> torch.Tensor:
     if isinstance(image, torch.Tensor):
         check_dense(image, "images", spec)
         return image
+    if isinstance(image, np.ndarray | list):  # a column of arrays
+        return torch.as_tensor(np.asarray(image))
+    image = as_eight_bit(image, spec)
     if crop:
         image = functional.center_crop(functional.resize(image, 256), [224, 224])
     try:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from torch.utils.data import DataLoader, IterableDataset
 
 from freqrobust.core.errors import DataError
 from freqrobust.core.files import user_path
@@ -14,14 +17,22 @@ from freqrobust.core.numbers import check_int64
 from freqrobust.core.user_code import running_user_code
 from freqrobust.data.dataset import ImageData, Subset, as_checked, check, check_positive, versions
 from freqrobust.data.decoding import check_length, from_samples
+from freqrobust.data.loaders import from_iterable, from_loader
+from freqrobust.data.samples import pair_of
 from freqrobust.data.source_table import DataRequest, data_sources
 
 
-def as_data(data: Any, spec: str = "tensors") -> ImageData:
-    """Images and labels, a map-style dataset or an :class:`ImageData`, checked.
+def as_data(data: Any, spec: str = "tensors", first: int | None = None) -> ImageData:
+    """Images and labels, a dataset, a ``DataLoader`` or an :class:`ImageData`, checked.
 
     Data that this function returned before is not checked again. An :class:`ImageData` that was constructed directly is
     checked and hashed each time: its arrays may be changed in ways that torch does not record.
+
+    Args:
+        data: ``(images, labels)``; a dataset of torch or of Hugging Face, or a ``DataLoader``, of (image, label) pairs or
+            of dictionaries with an image and a label; or a data spec.
+        spec: what the data is called.
+        first: of data that is iterated over, so many samples are read; other data is read completely.
 
     Raises:
         DataError: a type, shape, length or range is wrong, or there are no samples.
@@ -32,10 +43,10 @@ def as_data(data: Any, spec: str = "tensors") -> ImageData:
             return data
         checked = check(data.images, data.labels, data.spec, data.classes)
         return as_checked(replace(data, images=checked.images, labels=checked.labels))
-    return as_checked(_from_anything(data, spec))
+    return as_checked(_from_anything(data, spec, first))
 
 
-def _from_anything(data: Any, spec: str) -> ImageData:
+def _from_anything(data: Any, spec: str, first: int | None) -> ImageData:
     if isinstance(data, str | os.PathLike):
         return load_data(os.fspath(data))
     if isinstance(data, tuple | list) and len(data) == 2 and (torch.is_tensor(data[0]) or hasattr(data[0], "shape")):
@@ -44,10 +55,28 @@ def _from_anything(data: Any, spec: str) -> ImageData:
         except (TypeError, ValueError, RuntimeError) as error:
             raise DataError(f"{spec}: {error}") from error
         return check(images, labels, spec)
-    if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, torch.Tensor | type):
+    if isinstance(data, DataLoader):
+        return from_loader(data, first)
+    if isinstance(data, Mapping):
+        if not any(isinstance(value, torch.Tensor | np.ndarray) for value in data.values()):
+            splits = ", ".join(map(repr, data)) or "nothing"
+            raise DataError(f"expected one dataset, but got a {type(data).__name__} with {splits}; give one of them")
+        return _from_anything(pair_of(data, spec), spec, first)
+    if isinstance(data, torch.Tensor | type):
+        raise DataError(_expected(data))
+    iterated = isinstance(data, IterableDataset) or not hasattr(data, "__getitem__")
+    if spec == "tensors" and (iterated or hasattr(data, "column_names")):
+        spec = type(data).__name__
+    if iterated and hasattr(data, "__iter__"):
+        return from_iterable(data, spec, first)
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
         check_length(data, spec)
         return from_samples(data, spec)
-    raise DataError(f"expected (images, labels), a dataset or a data spec, but got {type(data).__name__}")
+    raise DataError(_expected(data))
+
+
+def _expected(data: Any) -> str:
+    return f"expected (images, labels), a dataset, a DataLoader or a data spec, but got {type(data).__name__}"
 
 
 def load_data(

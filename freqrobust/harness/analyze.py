@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
@@ -41,6 +41,11 @@ from freqrobust.results.figures import encode, require, styled
 from freqrobust.results.records import DataRecord, ModelRecord, Warned
 from freqrobust.results.report import Report
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from freqrobust.core.option_types import AnalyzeOptions
+
 
 @takes(AnalyzeConfig, "model", "data")
 def analyze(
@@ -51,7 +56,7 @@ def analyze(
     *,
     picture: Literal["png", "svg"] | None = None,
     progress: Progress | bool | None = None,
-    **options: Any,
+    **options: Unpack[AnalyzeOptions],
 ) -> AnalysisRecord:
     """Run one analysis of one or more models, side by side. Prints nothing and writes nothing.
 
@@ -75,10 +80,9 @@ def analyze(
     """
     config = AnalyzeConfig.of(config, options)
     chosen = select(analysis)
-    plugin = chosen.plugin
     if picture is not None:
         require()
-    settings = check_settings(config)
+    plugin, settings = chosen.plugin, check_settings(config)
     where, seed = settings.device, config.seed
     if data is None and plugin.needs_data:
         raise DataError(f"{chosen.name} needs images: give data (on the command line: --data)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from freqrobust.core.config import EvalConfig
 from freqrobust.core.errors import FreqRobustError
@@ -40,6 +40,11 @@ from freqrobust.results import corruption_summary
 from freqrobust.results.records import Warned
 from freqrobust.results.report import Report
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from freqrobust.core.option_types import EvaluateOptions
+
 
 @takes(EvalConfig, "model", "data")
 def evaluate(
@@ -48,7 +53,7 @@ def evaluate(
     config: EvalConfig | None = None,
     *,
     progress: Progress | bool | None = None,
-    **options: Any,
+    **options: Unpack[EvaluateOptions],
 ) -> Report:
     """Measure a classifier, undefended and with each defense, under each attack.
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from freqrobust.core.config import DataOptions, ModelOptions
-from freqrobust.core.errors import SpecError
+from freqrobust.core.errors import ModelError, SpecError
 from freqrobust.core.options import Options
 from freqrobust.core.progress import Progress, Silent
 from freqrobust.data.dataset import ImageData, Subset
@@ -39,7 +39,7 @@ def open_data(data: Any, config: DataOptions) -> ImageData:
             "seed": seed or 0,
         }
         return as_data(load_data(os.fspath(data), **given))
-    images = as_data(data)
+    images = as_data(data, first=first)
     index = Subset(limit, first, seed or 0).index(images.labels)
     return images if index is None else images.take(index)
 
@@ -72,6 +72,8 @@ def open_models(
         if isinstance(model, nn.Module):
             networks.append(model)
             continue
+        if not isinstance(model, str | os.PathLike):
+            raise ModelError(f"expected a model or a model spec, but got {type(model).__name__}")
         network = load_model(
             model,
             arch=arch,
