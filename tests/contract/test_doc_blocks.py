@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def test_a_command_has_options_and_plugins_that_exist(block: Block, words: list[
         assert saved or block.page in RUN_BY or "--arch" in words
         return
     parsed(words)
-    for flag, spec in zip(words, words[1:], strict=False):
+    for flag, spec in pairwise(words):
         if flag in SPECS and not spec.startswith("replay") and spec != "SPEC" and (flag != "--defense" or ":" in spec):
             SPECS[flag](spec)
 
