@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from freqrobust.core.errors import GateError
 from freqrobust.core.files import user_path
-from freqrobust.core.text import one_line, print_error
+from freqrobust.core.text import print_error, print_line
 from freqrobust.gate.project import Project, find_project, read_project, working_in
 from freqrobust.results import cell_reference
 
@@ -36,11 +36,14 @@ def execute(config: CheckConfig) -> int:
         options = {name: value for name, value in options.items() if value is not None}
         for name in {"run_dir", "json_file"} & options.keys():
             options[name] = here / user_path(options[name], config.flag(name))
-        options |= {"reports": [_absolute(text, here) for text in config.reports], "quiet": config.quiet}
+        shown = {name: getattr(config, name) for name in ("quiet", "verbose", "no_progress", "full", "dry_run")}
+        options |= {"reports": [_absolute(text, here) for text in config.reports]} | shown
         code = eval.execute(EvalCommand(**{**dict(project.eval), **options}), gate=gate)
+        if config.dry_run:
+            return code
         if config.sequential and baseline is not None and not config.quiet:
             reason = "a sequential check does not measure every sample"
-            print(one_line(f"the report was not compared with the baseline {baseline}: {reason}"))
+            print_line(f"the report was not compared with the baseline {baseline}: {reason}")
         if not config.update_baseline or gate.report is None:
             return code
         return _update(project, old, gate.report, code, config.quiet)
@@ -75,16 +78,16 @@ def _show(project: Project, old: Report | None, report: Report) -> None:
     from freqrobust.results.rendering import GATE_ON_SCREEN, parse_outputs, write_outputs
 
     assert project.gate.baseline is not None
-    print()
+    print_line()
     if old is not None:
         try:
             change = regression.compare(old, report, project.rules, name=f"{project.gate.baseline} (replaced)")
         except GateError as error:
-            print(one_line(f"the replaced baseline: {error}"))
+            print_line(f"the replaced baseline: {error}")
         else:
             compared = report.model_copy(update={"gate": GateRecord(passed=change.passed, comparison=change)})
             write_outputs(parse_outputs([GATE_ON_SCREEN], "--report"), {"": compared})
-    print(one_line(f"baseline written: {project.gate.baseline}; keep it under version control"))
+    print_line(f"baseline written: {project.gate.baseline}; keep it under version control")
     known = cell_reference.references_in(report)
     try:
         cells = len(regression.declared_cells(project.rules, known, report.data.shape))
@@ -93,10 +96,10 @@ def _show(project: Project, old: Report | None, report: Report) -> None:
         return
     drop = regression.expected_drop(report.data.n, cells, project.rules.alpha)
     if drop is not None:
-        print(
+        print_line(
             f"the minimum detectable drop is {100 * drop:.1f} points, with {report.data.n} samples and {cells} gate cells "
             f"({regression.POWER:.0%} power at {project.rules.alpha:g}/{cells}, if {regression.CHURN:.0%} of the samples "
             "become correct; more of them do so when a model is trained again)"
         )
     for line in undetectable:
-        print(one_line(line))
+        print_line(line)

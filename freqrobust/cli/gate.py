@@ -11,7 +11,7 @@ Debug = Annotated[
     bool, typer.Option("--debug", metavar="", help="Print the traceback of errors.", rich_help_panel=OUTPUT)
 ]
 Quiet = Annotated[
-    bool, typer.Option("--quiet", metavar="", help="Print only errors and a failed gate.", rich_help_panel=OUTPUT)
+    bool, typer.Option("--quiet", "-q", metavar="", help="Print only errors and a failed gate.", rich_help_panel=OUTPUT)
 ]
 
 
@@ -70,8 +70,9 @@ def compare(
     from pathlib import Path
 
     from freqrobust.cli.failures import gate_lines, print_lines
+    from freqrobust.cli.lines import command_line
     from freqrobust.core.files import check_writable
-    from freqrobust.core.text import one_line
+    from freqrobust.core.text import print_line
     from freqrobust.gate.compare import compare as compared
     from freqrobust.gate.regression import DEFAULT
     from freqrobust.gate.thresholds import parse_max_drops
@@ -94,9 +95,11 @@ def compare(
         judged.to_json(json)
     for path in write_outputs(outputs, {Path(new).stem: judged}):
         if not quiet:
-            print(one_line(f"written: {path}"), file=sys.stderr)
-    if quiet:
-        print_lines(gate_lines(record))
+            print_line(f"written: {path}", sys.stderr)
+    lines = gate_lines(record)
+    print_lines(lines if quiet else lines[-1:])
+    if not quiet:
+        print_line(f"next: {command_line('report', new, '--full')}", sys.stderr)
     return 0 if record.passed else 1
 
 

@@ -56,7 +56,7 @@ def command(
         except OptionError as error:
             raise SpecError(error.spelled(cls.flag)) from error
         except KeyboardInterrupt:  # the command line library would end without a message
-            fail(interrupted)
+            fail(f"{interrupted} (exit code {EXIT_INTERRUPTED})")
             return EXIT_INTERRUPTED
 
     context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
@@ -93,7 +93,7 @@ def _parameters(cls: type[Options]) -> list[inspect.Parameter]:
             parameter: tuple[Any, Any] = str, typer.Argument(help=looks["help"], metavar=looks["metavar"])
             default: Any = inspect.Parameter.empty if field.is_required() else None
         elif flag in cls.switches():
-            parameter, default = (bool, typer.Option(flag, **{**looks, "metavar": ""})), False
+            parameter, default = (bool, typer.Option(flag, *cls.short(name), **{**looks, "metavar": ""})), False
         elif shown["many"]:
             parameter, default = (list[str] | None, typer.Option(flag, **looks)), None
         else:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, model_validator
 
+from freqrobust.core.image_size import ImageSize
 from freqrobust.core.numbers import INT64
 from freqrobust.core.options import (
     DATA,
@@ -82,7 +83,20 @@ class ModelOptions(Options):
         return list(zip(archs, norms, strict=True))
 
 
-class DataOptions(Options):
+class SizeOptions(Options):
+    """The size of the images."""
+
+    resize: ImageSize | None = option(
+        None, "Resize the images first: N pixels of the shorter side, HxW, or none. Default: as the model's authors do; "
+        "arrays are used as they are.", DATA, "N|HxW|none",
+    )  # fmt: skip
+    crop: ImageSize | None = option(
+        None, "Then crop them at the centre: N, HxW, or none. Default: as the model's authors do; arrays are used as they "
+        "are.", DATA, "N|HxW|none",
+    )  # fmt: skip
+
+
+class DataOptions(SizeOptions):
     """The dataset."""
 
     data: Text | None = option(
@@ -199,6 +213,10 @@ class EvalConfig(SaveConfig):
         "misclassification", "What counts as an adversarial example: misclassification, targeted:next, topk:5, or a "
         "plugin.", RUN, "SPEC",
     )  # fmt: skip
+    examples: Whole = option(
+        0, "Show the images of up to N samples in HTML reports: clean, adversarial, perturbation, LFC and HFC.", RUN, "N",
+        ge=0, le=64,
+    )  # fmt: skip
     mce_reference: Any = option(
         None,
         "The reference of the mean corruption error: the JSON report of another model, or alexnet.",
@@ -235,8 +253,16 @@ class OutputOptions(Options):
     json_file: FilePath | None = option(
         None, "Also write the result as JSON to this file.", OUTPUT, "FILE", flag="json"
     )
-    quiet: bool = option(False, "Print only errors, failed cells and a failed gate.", OUTPUT)
+    verbose: bool = option(False, "Print a line for each step of the run.", OUTPUT, short="v")
+    quiet: bool = option(False, "Print only errors, failed cells and a failed gate.", OUTPUT, short="q")
+    no_progress: bool = option(False, "Show no progress bar, and no progress lines where there is no terminal.", OUTPUT)
     debug: bool = option(False, "Print the traceback of errors.", OUTPUT)
+
+    @model_validator(mode="after")
+    def _verbose_or_quiet(self) -> Self:
+        if self.verbose and self.quiet:
+            raise ValueError("give either {verbose} or {quiet}, not both")
+        return self
 
 
 class ReportOptions(OutputOptions):
@@ -251,11 +277,33 @@ class ReportOptions(OutputOptions):
         flag="report",
         many=True,
     )
+    full: bool = option(
+        False, "Print all tables: every cell, oblivious attacks, checks and notes. 'freqrobust report RUN --full' does it "
+        "later.", OUTPUT,
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _full_or_quiet(self) -> Self:
+        if self.full and self.quiet:
+            raise ValueError("give either {full} or {quiet}, not both")
+        return self
 
 
-class EvalCommand(ReportOptions, EvalConfig):
+class PlanOptions(Options):
+    """Showing what a command would do."""
+
+    dry_run: bool = option(
+        False, "Load models and data, print what would be done and about how long it takes, and write nothing.", OUTPUT
+    )
+
+
+class EvalCommand(PlanOptions, ReportOptions, EvalConfig):
     """The options of ``freqrobust eval``."""
 
+    examples: Whole = option(
+        4, "Show the images of up to N samples in HTML reports (default: 4): clean, adversarial, perturbation, LFC and "
+        "HFC.", RUN, "N", ge=0, le=64,
+    )  # fmt: skip
     fail_under: Names = option(
         [],
         "Exit with code 1 if an accuracy is lower than required: pgd>=0.45, smooth/worst>=0.3. Repeat the option for "
@@ -279,7 +327,7 @@ class EvalCommand(ReportOptions, EvalConfig):
         return self
 
 
-class AnalyzeCommand(OutputOptions, AnalyzeConfig):
+class AnalyzeCommand(PlanOptions, OutputOptions, AnalyzeConfig):
     """The options of ``freqrobust analyze``."""
 
     analysis: str = option(
@@ -308,7 +356,7 @@ class VerifyCommand(OutputOptions, VerifyConfig):
     )
 
 
-class CheckConfig(ReportOptions):
+class CheckConfig(PlanOptions, ReportOptions):
     """The options of ``freqrobust check``; the others are in ``freqrobust.toml``."""
 
     update_baseline: bool = option(False, "Replace the baseline by the new report, and show the differences.", GATE)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import model_validator
 
-from freqrobust.core.config import OutputOptions, SampleOptions
+from freqrobust.core.config import OutputOptions, PlanOptions, SampleOptions, SizeOptions
 from freqrobust.core.options import DATA, MODEL, OUTPUT, RUN, FilePath, Names, Options, Real, Specs, Text, Whole, option
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Recipe(Options):
     probe_samples: Whole = option(500, "Number of samples on which probes are measured.", RUN, "N", ge=1)
 
 
-class TrainConfig(SampleOptions, Recipe):
+class TrainConfig(SampleOptions, SizeOptions, Recipe):
     """What :func:`freqrobust.train` and ``freqrobust train`` do."""
 
     data: Any = option(
@@ -136,7 +136,7 @@ class TrainConfig(SampleOptions, Recipe):
     )  # fmt: skip
 
 
-class TrainCommand(OutputOptions, TrainConfig):
+class TrainCommand(PlanOptions, OutputOptions, TrainConfig):
     """The options of ``freqrobust train``."""
 
 

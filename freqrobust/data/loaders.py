@@ -14,11 +14,14 @@ from freqrobust.core.errors import DataError
 from freqrobust.core.user_code import running_user_code
 from freqrobust.data.dataset import ImageData, check, check_dense
 from freqrobust.data.decoding import from_samples
+from freqrobust.data.input_config import InputConfig
 from freqrobust.data.samples import class_names_of, pair_of
 
 
-def from_loader(loader: DataLoader[Any], first: int | None = None) -> ImageData:
+def from_loader(loader: DataLoader[Any], first: int | None = None, config: InputConfig | None = None) -> ImageData:
     """The batches of a loader, concatenated in their order; ``first`` stops after so many samples.
+
+    ``config`` says how PIL images are resized and cropped, where the loader yields single samples.
 
     Raises:
         DataError: the loader shuffles, has no end, or its batches are not images in [0, 1] with labels.
@@ -26,7 +29,7 @@ def from_loader(loader: DataLoader[Any], first: int | None = None) -> ImageData:
     spec = "DataLoader"
     _refuse_shuffling(loader)
     if loader.batch_size is None and loader.batch_sampler is None:  # the loader yields samples
-        return from_iterable(loader, spec, first, loader.dataset)
+        return from_iterable(loader, spec, first, loader.dataset, config)
     with running_user_code(spec, DataError):
         if first is None and not _has_length(loader):
             raise DataError(_endless(spec))
@@ -54,7 +57,9 @@ def from_loader(loader: DataLoader[Any], first: int | None = None) -> ImageData:
     return data.take(torch.arange(min(first, len(data)))) if first is not None and seen >= first else data
 
 
-def from_iterable(samples: Iterable[Any], spec: str, first: int | None, dataset: Any = None) -> ImageData:
+def from_iterable(
+    samples: Iterable[Any], spec: str, first: int | None, dataset: Any = None, config: InputConfig | None = None
+) -> ImageData:
     """The first samples of an iterable of (image, label) pairs, or all of one with an end.
 
     Raises:
@@ -64,7 +69,7 @@ def from_iterable(samples: Iterable[Any], spec: str, first: int | None, dataset:
         raise DataError(_endless(spec))
     with running_user_code(spec, DataError), torch.random.fork_rng(devices=[]):
         pairs = [pair_of(sample, spec, dataset or samples) for sample in islice(samples, first)]
-    data = replace(from_samples(pairs, spec), class_names=class_names_of(dataset or samples))
+    data = replace(from_samples(pairs, spec, config=config), class_names=class_names_of(dataset or samples))
     return data.take(torch.arange(len(data))) if len(data) == first else data
 
 

@@ -16,7 +16,7 @@ from freqrobust.gate.project import NAME, UPDATE_COMMAND, Project, ProjectError,
 from freqrobust.gate.sequential import SequentialGate
 from freqrobust.gate.thresholds import Gate
 from freqrobust.harness.devices import resolve_device
-from freqrobust.harness.inputs import open_data, open_models, open_train_data, with_demo
+from freqrobust.harness.inputs import open_inputs, open_train_data, with_demo
 from freqrobust.harness.provenance import data_record
 from freqrobust.plugins.selection import (
     check_certificates,
@@ -115,11 +115,12 @@ def _measured(config: EvalConfig, gate: Gate, progress: Progress) -> Report:
     inputs = with_demo(config, progress)
     device = resolve_device(inputs.device)
     cache = user_path(inputs.cache_dir, "cache_dir") if inputs.cache_dir is not None else cache_root()
-    data, training = open_data(inputs.data, inputs), open_train_data(inputs)
+    models, data = open_inputs(inputs.model, inputs.data, inputs, device, cache_dir=cache, progress=progress)
+    assert data is not None  # with_demo has refused a model without data
+    training = open_train_data(inputs, data)
     chains = parse_chains(inputs.defenses, inputs.undefended, training is not None)
     certificates = parse_certificates(inputs.certify)
     check_certificates(certificates, chains, parse_criterion(inputs.criterion))
-    models = open_models(inputs.model, inputs, data, device, cache_dir=cache, progress=progress)
     attacks = inputs.attacks
     if attacks is None:
         attacks = resolve("standard" if inputs.suite is None else inputs.suite, data.shape)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from freqrobust.results.report import Report
 
 UPDATE = "--freqrobust-update-baselines"
+#: Options of :func:`freqrobust.evaluate` by which models and data are loaded.
+_LOADING = ("arch", "normalize", "trust_checkpoint", "data_dir", "split", "resize", "crop")
 _WRITTEN = pytest.StashKey[list[str]]()
 
 
@@ -144,15 +146,17 @@ def freqrobust_eval(request: pytest.FixtureRequest) -> Callable[..., Evaluated]:
 
 def _identified(model: Any, data: Any, options: Mapping[str, Any]) -> tuple[Any, Any, str]:
     """The model and the data, loaded, and a key that is the same for the same content."""
-    from torch import nn
+    import torch
 
+    from freqrobust.core.config import EvalConfig
     from freqrobust.core.files import identity
     from freqrobust.data.loading import as_data
+    from freqrobust.harness.inputs import open_inputs
     from freqrobust.models.fingerprint import fingerprint
-    from freqrobust.models.loading import load_model
 
-    images = as_data(data)
-    network = model if isinstance(model, nn.Module) else load_model(model, data=images)
+    loading = {name: options[name] for name in _LOADING if name in options}
+    (network,), images = open_inputs([model], data, EvalConfig(**loading), torch.device("cpu"))
+    assert images is not None
     described = {
         name: as_data(value).sha256 if name == "train_data" and value is not None else repr(value)
         for name, value in options.items()

@@ -23,7 +23,7 @@ from freqrobust.harness.analysis import Analysis, analyses
 from freqrobust.harness.analysis_context import AnalysisContext, Missing
 from freqrobust.harness.batches import Batches
 from freqrobust.harness.defend import copy_of, defend
-from freqrobust.harness.inputs import Model, open_data, open_models, open_train_data, recorded
+from freqrobust.harness.inputs import Model, open_inputs, open_train_data, recorded
 from freqrobust.harness.multi_model import Models
 from freqrobust.harness.opening import Settings, about_model, check_settings, open_run, prepared_model
 from freqrobust.harness.provenance import data_record, environment_record, now
@@ -86,23 +86,17 @@ def analyze(
     where, seed = settings.device, config.seed
     if data is None and plugin.needs_data:
         raise DataError(f"{chosen.name} needs images: give data (on the command line: --data)")
-    images = open_data(data, config) if data is not None else None
-    training = open_train_data(config)
-    chains = parse_chains(config.defenses, config.undefended, training is not None)
+    chains = parse_chains(config.defenses, config.undefended, config.train_data is not None)
     check_attacks(plugin, chains)
-    cache = user_path(config.cache_dir, "cache_dir") if config.cache_dir is not None else None
     check_subject(chosen, model, chains)
+    cache = user_path(config.cache_dir, "cache_dir") if config.cache_dir is not None else None
     pairs = labelled(model) if model is not None and plugin.needs_model else []
+    with as_progress(progress) as shown:
+        opened, images = open_inputs([one for _, one in pairs], data, config, where, cache_dir=cache, progress=shown)
+    networks = [(label, network) for (label, _), network in zip(pairs, opened, strict=True)]
+    training = open_train_data(config, images)
     with ExitStack() as stack:
         progress = stack.enter_context(as_progress(progress))
-        networks = [
-            (label, network)
-            for (label, _), network in zip(
-                pairs,
-                open_models([one for _, one in pairs], config, images, where, cache_dir=cache, progress=progress),
-                strict=True,
-            )
-        ]
         if images is not None and not plugin.needs_model:
             results, records, warnings = [_look_at_data(plugin, images, settings, seed, progress)], [], []
         elif images is None:

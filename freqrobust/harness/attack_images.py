@@ -14,7 +14,7 @@ from freqrobust.core.user_code import running_user_code
 from freqrobust.data.dataset import ImageData
 from freqrobust.data.loading import as_data
 from freqrobust.harness.examples import make_examples, undefended_target
-from freqrobust.harness.inputs import Model, open_models
+from freqrobust.harness.inputs import Model, open_inputs
 from freqrobust.harness.opening import check_fit, check_settings, prepared_model
 from freqrobust.harness.outcome import NORMS
 from freqrobust.numerics.norms import norms
@@ -122,7 +122,7 @@ def attack(
     with running_user_code(f"{plugin_spec.spec} failed"):
         plugin.check_data(data)
     with as_progress(progress) as progress:
-        (network,) = open_models([model], config, data, settings.device, progress=progress)
+        (network,), _ = open_inputs([model], data, config, settings.device, progress=progress)
         with prepared_model(network, settings.device):
             fit = check_fit(network, data, settings.device)
             chosen.plugin.check_classes(fit.classes)

@@ -22,7 +22,7 @@ from freqrobust.core.user_code import running_user_code
 from freqrobust.core.version import __version__
 from freqrobust.data.adversarial_sets import Meta, SavedSet
 from freqrobust.harness.examples import make_examples
-from freqrobust.harness.inputs import Model, open_data, open_models, open_train_data
+from freqrobust.harness.inputs import Model, open_inputs, open_train_data
 from freqrobust.harness.opening import check_settings, open_run
 from freqrobust.harness.run import DefenseRun
 from freqrobust.models.fingerprint import record
@@ -71,12 +71,13 @@ def save_adversarial(
     config = SaveConfig.of(config, options)
     settings, folder = check_settings(config), user_path(directory, "directory")
     chosen = adversarial(parse_selections(config.attacks))
-    images = open_data(data, config)
-    training = open_train_data(config)
-    chains = parse_chains(config.defenses, config.undefended, training is not None)
+    chains = parse_chains(config.defenses, config.undefended, config.train_data is not None)
     check_stochastic(chains, chosen)
     cache = user_path(config.cache_dir, "cache_dir") if config.cache_dir is not None else None
-    (network,) = open_models([model], config, images, settings.device, cache_dir=cache)
+    with as_progress(progress) as shown:
+        (network,), images = open_inputs([model], data, config, settings.device, cache_dir=cache, progress=shown)
+    assert images is not None
+    training = open_train_data(config, images)
     saving = Saving([], [])
     with (
         as_progress(progress) as progress,
@@ -136,6 +137,7 @@ def _examples(made: DefenseRun, plugin_spec: PluginSpec[Attack]) -> SavedSet:
             sha256=data.sha256,
             ids="all",
             class_subset=list(data.class_subset) or None,
+            preprocessing=data.preprocessing.record() if data.preprocessing is not None else None,
         ),
     )
     return SavedSet(examples.images, data.ids, data.labels, examples.predictions, meta)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from freqrobust.models.input_config import InputConfig
+from freqrobust.data.input_config import InputConfig
 from freqrobust.models.normalization import NormalizationChoice
 from freqrobust.models.outputs import logits_of
 from freqrobust.results.records import PublishedRecord

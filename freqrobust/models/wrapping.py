@@ -10,8 +10,8 @@ from torch import nn
 
 from freqrobust.core.errors import ModelError, SpecError
 from freqrobust.core.text import excerpt, near_miss
+from freqrobust.data.input_config import InputConfig
 from freqrobust.models.classifier import Classifier
-from freqrobust.models.input_config import InputConfig
 from freqrobust.models.normalization import PRESETS, NormalizationChoice, preset
 
 

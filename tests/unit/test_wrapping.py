@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from freqrobust import FreqRobustError, evaluate, wrap
+from freqrobust.data.input_config import InputConfig
 from freqrobust.models.fingerprint import fingerprint
-from freqrobust.models.input_config import InputConfig
 from freqrobust.models.normalization import PRESETS
 from support.networks import Tiny
 
