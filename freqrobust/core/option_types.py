@@ -16,8 +16,8 @@ class EvaluateOptions(TypedDict, total=False):
     arch: str | Sequence[str]
     normalize: str | Sequence[str]
     trust_checkpoint: bool
-    resize: ImageSize | None
-    crop: ImageSize | None
+    resize: str | int | tuple[int, int] | None
+    crop: str | int | tuple[int, int] | None
     data_dir: str | PathLike[str] | None
     split: str
     train_data: Any
@@ -47,8 +47,8 @@ class AnalyzeOptions(TypedDict, total=False):
     arch: str | Sequence[str]
     normalize: str | Sequence[str]
     trust_checkpoint: bool
-    resize: ImageSize | None
-    crop: ImageSize | None
+    resize: str | int | tuple[int, int] | None
+    crop: str | int | tuple[int, int] | None
     data_dir: str | PathLike[str] | None
     split: str
     train_data: Any
@@ -68,8 +68,8 @@ class SaveOptions(TypedDict, total=False):
     arch: str | Sequence[str]
     normalize: str | Sequence[str]
     trust_checkpoint: bool
-    resize: ImageSize | None
-    crop: ImageSize | None
+    resize: str | int | tuple[int, int] | None
+    crop: str | int | tuple[int, int] | None
     data_dir: str | PathLike[str] | None
     split: str
     train_data: Any
@@ -91,8 +91,8 @@ class VerifyOptions(TypedDict, total=False):
     arch: str | Sequence[str]
     normalize: str | Sequence[str]
     trust_checkpoint: bool
-    resize: ImageSize | None
-    crop: ImageSize | None
+    resize: str | int | tuple[int, int] | None
+    crop: str | int | tuple[int, int] | None
     data_dir: str | PathLike[str] | None
     split: str
     train_data: Any
@@ -124,8 +124,8 @@ class TrainOptions(TypedDict, total=False):
     probe: Any
     best: str | PathLike[str] | None
     probe_samples: int
-    resize: ImageSize | None
-    crop: ImageSize | None
+    resize: str | int | tuple[int, int] | None
+    crop: str | int | tuple[int, int] | None
     limit: int | None
     first: int | None
     seed: int

@@ -17,6 +17,7 @@ from freqrobust.results.figures import (
     MARKERS,
     Line,
     draw_lines,
+    file_of,
     picture_format,
     stacked,
     styled,
