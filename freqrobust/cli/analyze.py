@@ -52,7 +52,7 @@ def execute(
     from freqrobust.core.config_file import write_options
     from freqrobust.core.files import cache_root, check_writable, user_path, write_atomically
     from freqrobust.core.progress import Screen
-    from freqrobust.harness.analyze import analyze, check_attacks, check_into, check_subject, put_into
+    from freqrobust.harness.analyze import analyze, check_attacks, check_into, check_subject, picture_file, put_into
     from freqrobust.harness.devices import resolve_device
     from freqrobust.harness.inputs import open_inputs, open_train_data, say_data, with_demo
     from freqrobust.plugins.selection import parse_defenses, source_spec
@@ -60,7 +60,8 @@ def execute(
 
     chosen = _analysis(config.analysis, parameters or {})
     kept = any(target is not None for target in (config.out, config.json_file, config.into))
-    format: Literal["png", "svg"] | None = picture_format(str(config.out)) if config.out is not None else None
+    wanted = picture_format(str(config.out)) if config.out is not None else None
+    format: Literal["png", "svg"] | None = "png" if wanted == "pdf" else wanted  # pages show no PDF
     if config.into is not None and format is None:
         format = "png"
     if format is not None:
@@ -111,7 +112,8 @@ def execute(
         raise SpecError(f"{chosen.name} draws no picture")
     closing = []
     if config.out is not None and record.picture is not None:
-        write_atomically(config.out, decode(record.picture))
+        as_pdf = picture_file(chosen.plugin, record.results, "pdf") if wanted == "pdf" else None
+        write_atomically(config.out, as_pdf or decode(record.picture))
         closing.append(f"picture: {config.out}")
     if config.into is not None:
         count = put_into(record, config.into)

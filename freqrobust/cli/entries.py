@@ -103,6 +103,12 @@ ENTRIES = {
         "The plugin works as it is: install the package, run its tests, and change the class.",
         ("new", "new"),
     ),
+    "leaderboard": Entry(
+        LOOK_UP,
+        "Write a static site of many reports: a leaderboard for each dataset, curves, and a page per report.\n\n"
+        "The site needs no network and no server. The same command updates it.",
+        ("leaderboard", "leaderboard"),
+    ),
     "list": Entry(
         LOOK_UP,
         "List the plugins of all kinds with their parameters, the recipes, suites, models, architectures and datasets.\n\n"

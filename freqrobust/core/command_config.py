@@ -131,7 +131,7 @@ class AnalyzeCommand(PlanOptions, ConfigFile, AnalyzeConfig):
         flag="label", many=True,
     )  # fmt: skip
     out: FilePath | None = option(
-        None, "Write the picture to this file, which ends in .png or .svg. Without --out, --json and --into, the results "
+        None, "Write the picture to this file, which ends in .png, .svg or .pdf. Without --out, --json and --into, the results "
         "are written to a directory under runs/.", OUTPUT, "FILE",
     )  # fmt: skip
     into: FilePath | None = option(

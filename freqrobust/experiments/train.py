@@ -29,7 +29,7 @@ from freqrobust.experiments.training_setup import Setup, prepare_setup
 from freqrobust.harness.devices import resolve_device
 from freqrobust.harness.provenance import data_record, environment_record, now
 from freqrobust.models.classifier import Classifier
-from freqrobust.results.figures import can_draw, decode, encode, styled
+from freqrobust.results.figures import can_draw, file_of, styled
 from freqrobust.results.training_record import EpochRecord, TrainingRecord, best_epoch
 from freqrobust.training.loop import EpochNumbers, Training
 from freqrobust.training.workers import Workers, joined
@@ -297,6 +297,6 @@ class TrainingJob:
         """Write the picture, then the record, which says that the training is finished."""
         if can_draw():
             with styled():
-                picture = encode(draw(self.epochs), "png", "loss and accuracies by epoch")
-            write_atomically(self.files.curves, decode(picture))
+                picture = file_of(draw(self.epochs), "png")
+            write_atomically(self.files.curves, picture)
         self._record().to_json(self.files.record)
