@@ -26,6 +26,7 @@ class Entry(NamedTuple):
 
 
 MEASURE, GATE, TRAIN, LOOK_UP = "Measure", "Gate", "Train and reproduce", "Reports and help"
+EXTEND = "Extend"
 
 ENTRIES = {
     "eval": Entry(
@@ -95,6 +96,12 @@ ENTRIES = {
         "Formats: table (the default), html, markdown, junit, csv, latex, json, and those of other packages "
         "(see 'freqrobust list reports').",
         ("report", "report"),
+    ),
+    "new": Entry(
+        EXTEND,
+        "Write an installable package with a defense, an attack, an analysis or a report of your own, and its test.\n\n"
+        "The plugin works as it is: install the package, run its tests, and change the class.",
+        ("new", "new"),
     ),
     "list": Entry(
         LOOK_UP,

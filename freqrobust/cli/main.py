@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
             app, arguments = build(arguments)
             code = app(arguments, standalone_mode=False, prog_name="freqrobust")
     except KeyboardInterrupt:
-        fail("interrupted")
+        fail(f"interrupted (exit code {EXIT_INTERRUPTED})")
         code = EXIT_INTERRUPTED
     except Exception as error:
         code = report_error(error, debug)

@@ -1,4 +1,4 @@
-"""The options of the commands, made from the classes in :mod:`freqrobust.core.config`."""
+"""The options of the commands, made from the classes in :mod:`freqrobust.core.command_config`."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def command(
         except OptionError as error:
             raise SpecError(error.spelled(cls.flag)) from error
         except KeyboardInterrupt:  # the command line library would end without a message
-            fail(interrupted)
+            fail(f"{interrupted} (exit code {EXIT_INTERRUPTED})")
             return EXIT_INTERRUPTED
 
     context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
@@ -120,7 +120,10 @@ def _parameters(cls: type[Options]) -> list[inspect.Parameter]:
             in_file = "config" in cls.model_fields
             default: Any = inspect.Parameter.empty if field.is_required() and not in_file else None
         elif flag in cls.switches():
-            parameter, default = (bool, typer.Option(flag, **{**looks, "metavar": "", "autocompletion": None})), False
+            parameter, default = (
+                (bool, typer.Option(flag, *cls.short(name), **{**looks, "metavar": "", "autocompletion": None})),
+                False,
+            )
         elif shown["many"]:
             parameter, default = (list[str] | None, typer.Option(flag, **looks)), None
         else:

@@ -11,7 +11,7 @@ from freqrobust.core.errors import FreqRobustError, SpecError
 from freqrobust.core.text import excerpt, one_line
 
 if TYPE_CHECKING:
-    from freqrobust.core.config import RerunCommand
+    from freqrobust.core.command_config import RerunCommand
     from freqrobust.core.options import Options
     from freqrobust.results.analysis_record import AnalysisRecord
     from freqrobust.results.records import DataRecord, ModelRecord
@@ -61,7 +61,7 @@ def _content(path: Path) -> Mapping[str, Any]:
 
 def _evaluate(config: RerunCommand, path: Path, old: Report) -> int:
     from freqrobust.cli import eval
-    from freqrobust.core.config import EvalCommand
+    from freqrobust.core.command_config import EvalCommand
     from freqrobust.results.report import Report
     from freqrobust.results.reruns import environment_differences, report_differences
     from freqrobust.results.stored_runs import EVALUATION
@@ -87,7 +87,7 @@ def _analyze(config: RerunCommand, path: Path, old: AnalysisRecord) -> int:
     import tempfile
 
     from freqrobust.cli import analyze
-    from freqrobust.core.config import AnalyzeCommand
+    from freqrobust.core.command_config import AnalyzeCommand
     from freqrobust.results.analysis_record import AnalysisRecord
     from freqrobust.results.reruns import analysis_differences, environment_differences
 

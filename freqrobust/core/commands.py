@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from freqrobust.core.config import AnalyzeCommand, CheckConfig, EvalCommand, RerunCommand, VerifyCommand
+from freqrobust.core.command_config import AnalyzeCommand, CheckConfig, EvalCommand, RerunCommand, VerifyCommand
 from freqrobust.core.options import Options
 from freqrobust.core.training_config import ReproduceCommand, TrainCommand
 

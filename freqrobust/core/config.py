@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, model_validator
 
 from freqrobust.core.config_file import FileOptions
+from freqrobust.core.image_size import ImageSize
 from freqrobust.core.numbers import INT64
 from freqrobust.core.options import (
     DATA,
-    GATE,
     MODEL,
     OUTPUT,
     RUN,
@@ -83,7 +83,20 @@ class ModelOptions(Options):
         return list(zip(archs, norms, strict=True))
 
 
-class DataOptions(Options):
+class SizeOptions(Options):
+    """The size of the images."""
+
+    resize: ImageSize | None = option(
+        None, "Resize the images first: N pixels of the shorter side, HxW, or none. Default: as the model's authors do; "
+        "arrays are used as they are.", DATA, "N|HxW|none",
+    )  # fmt: skip
+    crop: ImageSize | None = option(
+        None, "Then crop them at the centre: N, HxW, or none. Default: as the model's authors do; arrays are used as they "
+        "are.", DATA, "N|HxW|none",
+    )  # fmt: skip
+
+
+class DataOptions(SizeOptions):
     """The dataset."""
 
     data: Text | None = option(
@@ -200,6 +213,10 @@ class EvalConfig(SaveConfig):
         "misclassification", "What counts as an adversarial example: misclassification, targeted:next, topk:5, or a "
         "plugin.", RUN, "SPEC",
     )  # fmt: skip
+    examples: Whole = option(
+        0, "Show the images of up to N samples in HTML reports: clean, adversarial, perturbation, LFC and HFC.", RUN, "N",
+        ge=0, le=64,
+    )  # fmt: skip
     mce_reference: Any = option(
         None,
         "The reference of the mean corruption error: the JSON report of another model, or alexnet.",
@@ -227,137 +244,4 @@ class VerifyConfig(DeviceOptions, DataOptions, ModelOptions):
 
     defense: str = option(
         "saved", "The defense: saved (the one for which each set was made), none, or a spec.", RUN, "SPEC"
-    )
-
-
-class OutputOptions(Options):
-    """What every command that evaluates writes and prints."""
-
-    json_file: FilePath | None = option(
-        None, "Also write the result as JSON to this file.", OUTPUT, "FILE", flag="json"
-    )
-    quiet: bool = option(False, "Print only errors, failed cells and a failed gate.", OUTPUT)
-    debug: bool = option(False, "Print the traceback of errors.", OUTPUT)
-
-
-class ConfigFile(OutputOptions):
-    """Options in a TOML file."""
-
-    config: FilePath | None = option(
-        None, "Read options from this TOML file, whose keys are names of options. Those on the command line replace its "
-        "values.", OUTPUT, "FILE.toml",
-    )  # fmt: skip
-    save_config: FilePath | None = option(
-        None, "Write the options to this TOML file, for --config.", OUTPUT, "FILE.toml"
-    )
-
-
-class ReportOptions(OutputOptions):
-    """Reports in other formats."""
-
-    reports: Names = option(
-        [],
-        "Also write a report in another format: out.html, out.md, junit=out.xml or markdown=-, where - is standard "
-        "output. Repeat the option for several reports.",
-        OUTPUT,
-        "[REPORT=]FILE",
-        flag="report",
-        many=True,
-    )
-
-
-class EvalCommand(ReportOptions, ConfigFile, EvalConfig):
-    """The options of ``freqrobust eval``."""
-
-    fail_under: Names = option(
-        [],
-        "Exit with code 1 if an accuracy is lower than required: pgd>=0.45, smooth/worst>=0.3. Repeat the option for "
-        "several cells.",
-        GATE,
-        "CELL>=SHARE",
-        many=True,
-    )
-    confident: bool = option(
-        False, "Compare the lower end of the 95 % confidence interval with the required accuracy.", GATE
-    )
-    save_model: FilePath | None = option(None, "Save the defended model to this file.", OUTPUT, "FILE")
-    save_adversarial: FilePath | None = option(
-        None, "Save the adversarial examples of all samples to this directory, one .npz file per cell.", OUTPUT, "DIR"
-    )
-
-    @model_validator(mode="after")
-    def _thresholds(self) -> Self:
-        if self.confident and not self.fail_under:
-            raise ValueError("{confident} needs {fail_under}: without it there is nothing to judge")
-        return self
-
-
-class AnalyzeCommand(ConfigFile, AnalyzeConfig):
-    """The options of ``freqrobust analyze``."""
-
-    analysis: str = option(
-        ..., "The analysis: a name from 'freqrobust list analyses', or a spec such as heatmap:norm=4.", metavar="NAME",
-        argument=True,
-    )  # fmt: skip
-    labels: Names = option(
-        [], "The name of a model in tables and pictures. Give it once for each model, in the same order.", MODEL, "TEXT",
-        flag="label", many=True,
-    )  # fmt: skip
-    out: FilePath | None = option(
-        None, "Write the picture to this file, which ends in .png or .svg. Without --out, --json and --into, the results "
-        "are written to a directory under runs/.", OUTPUT, "FILE",
-    )  # fmt: skip
-    into: FilePath | None = option(
-        None, "Add the result and its picture to this JSON report of 'freqrobust eval', made on the same samples.",
-        OUTPUT, "RUN.json",
-    )  # fmt: skip
-
-
-def _command_only(command: type[Options], config: type[FileOptions]) -> None:
-    """Let a file of the command be read in Python as well."""
-    config.command_only = frozenset(command.model_fields) - frozenset(config.model_fields)
-
-
-_command_only(EvalCommand, EvalConfig)
-_command_only(AnalyzeCommand, AnalyzeConfig)
-
-
-class VerifyCommand(OutputOptions, VerifyConfig):
-    """The options of ``freqrobust verify``."""
-
-    directory: FilePath = option(
-        ..., "A directory that --save-adversarial wrote, or one of its files.", metavar="DIR", argument=True
-    )
-
-
-class RerunCommand(OutputOptions, DeviceOptions):
-    """The options of ``freqrobust rerun``; the others are in the report."""
-
-    report: FilePath = option(
-        ..., "A report of 'freqrobust eval' or 'freqrobust analyze', or the training.json of 'freqrobust train'.",
-        metavar="REPORT.json", argument=True,
-    )  # fmt: skip
-    model: Names = option(
-        [], "The same model at another place. Repeat the option for several models.", MODEL, "SPEC", many=True
-    )
-    trust_checkpoint: bool = option(False, "Load checkpoints that can run code. Use it only for trusted files.", MODEL)
-    data: Text | None = option(None, "The same dataset at another place.", DATA, "SPEC")
-    data_dir: FilePath | None = option(None, "Directory of the torchvision datasets.", DATA, "DIR")
-    train_data: Text | None = option(None, "The same training data at another place.", DATA, "SPEC")
-    run_dir: FilePath | None = option(
-        None, "An empty directory for the new results. Default: a directory under runs/.", OUTPUT, "DIR"
-    )
-
-
-class CheckConfig(ReportOptions):
-    """The options of ``freqrobust check``; the others are in ``freqrobust.toml``."""
-
-    update_baseline: bool = option(False, "Replace the baseline by the new report, and show the differences.", GATE)
-    sequential: bool = option(
-        False, "Check only the thresholds, and stop measuring each cell as soon as its result is certain.", GATE
-    )
-    batch_size: BatchSize | None = option(None, "Number of images per batch, or auto.", RUN, "N")
-    device: Any = option(None, "The device: auto, cpu, cuda, cuda:1 or mps.", RUN, "DEVICE")
-    run_dir: FilePath | None = option(
-        None, "Directory of the report and of the finished cells. Default: a directory under runs/.", OUTPUT, "DIR"
     )

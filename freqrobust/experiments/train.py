@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -33,6 +33,11 @@ from freqrobust.results.figures import can_draw, decode, encode, styled
 from freqrobust.results.training_record import EpochRecord, TrainingRecord, best_epoch
 from freqrobust.training.loop import EpochNumbers, Training
 from freqrobust.training.workers import Workers, joined
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from freqrobust.core.option_types import TrainOptions
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ def train(
     config: TrainConfig | None = None,
     *,
     progress: Progress | bool | None = None,
-    **options: Any,
+    **options: Unpack[TrainOptions],
 ) -> TrainingRun:
     """Train a network, or finish its training. Prints nothing; writes the checkpoints, the log and the record.
 

@@ -37,6 +37,15 @@ class GateTable(Options):
     strict: bool = option(False, "Fail if seeds, versions or cells differ.")
     confident: bool = option(False, "Compare the lower end of the confidence interval with the thresholds.")
 
+    @property
+    def rules(self) -> Rules:
+        """What counts as a regression.
+
+        Raises:
+            SpecError: a share or a probability is not valid.
+        """
+        return Rules(tuple(self.cells), self.alpha, self.max_drop, tuple(self.max_drops.items()), self.strict)
+
 
 class SequentialTable(Options):
     """``[sequential]``: the error rates of ``check --sequential``."""
@@ -60,8 +69,7 @@ class Project:
 
     @property
     def rules(self) -> Rules:
-        gate = self.gate
-        return Rules(tuple(gate.cells), gate.alpha, gate.max_drop, tuple(gate.max_drops.items()), gate.strict)
+        return self.gate.rules
 
 
 def find_project(start: Path | None = None) -> Path:

@@ -24,6 +24,7 @@ from freqrobust.models.class_subset import restricted
 from freqrobust.models.classifier import Classifier, frozen
 from freqrobust.models.loading import misfit
 from freqrobust.models.logits import check_logits
+from freqrobust.models.outputs import logits_of, returning_logits
 from freqrobust.numerics.precision import full_precision
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.criterion import Criterion
@@ -64,10 +65,12 @@ class Fit:
     """The model was tried on the first samples, and fits the data.
 
     Attributes:
+        network: the model, reduced to its logits where it returns more.
         classes: of the model.
         warnings: what these passes showed.
     """
 
+    network: nn.Module
     classes: int
     warnings: list[Warned] = field(default_factory=list)
 
@@ -131,7 +134,7 @@ def open_run(
         journal, checked = Journal(run_dir), Journal(run_dir, "checks")
         stack.enter_context(in_use(journal.root))
         yield Run(
-            network=network,
+            network=fit.network,
             data=data,
             training=training,
             attacks=list(chosen),
@@ -191,9 +194,11 @@ def check_fit(network: nn.Module, data: ImageData, device: torch.device) -> Fit:
         ModelError: the model does not return finite logits.
     """
     images, _, _ = data.batch(torch.arange(min(2, len(data))), device)
-    model = restricted(network, data.class_subset, device)
     with running_user_code(lambda error: misfit(network, data, error)), torch.no_grad():
-        logits = model(images)
+        output = network(images)
+        network = returning_logits(network, output)
+        model = restricted(network, data.class_subset, device)
+        logits = model(images) if data.class_subset else logits_of(output)
         again = model(images)
     check_logits(logits, images)
     if not bool(torch.isfinite(logits).any(dim=1).any()):
@@ -203,6 +208,6 @@ def check_fit(network: nn.Module, data: ImageData, device: torch.device) -> Fit:
     if highest >= classes:
         raise DataError(f"{data.spec} has labels up to {highest}, but the model has {classes} classes")
     if float((logits - again).abs().max()) <= 1e-4 * float(logits.abs().max()):
-        return Fit(classes)
+        return Fit(network, classes)
     message = "the model's outputs change from one call to the next; robust accuracies of random models need stochastic = True"
-    return Fit(classes, [Warned(code="changing-outputs", message=message)])
+    return Fit(network, classes, [Warned(code="changing-outputs", message=message)])

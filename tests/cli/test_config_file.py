@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from freqrobust.core.config import AnalyzeConfig, EvalCommand, EvalConfig
+from freqrobust.core.command_config import EvalCommand
+from freqrobust.core.config import AnalyzeConfig, EvalConfig
 from freqrobust.core.config_file import over_file, read_options, write_options
 from freqrobust.core.errors import SpecError
 from freqrobust.core.training_config import TrainConfig

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from freqrobust import evaluate
-from freqrobust.core.config import AnalyzeCommand, EvalCommand
+from freqrobust.core.command_config import AnalyzeCommand, EvalCommand
 from freqrobust.data.loading import load_data
 from freqrobust.models.architectures import SmallCNN
 from support.command import Result

@@ -92,8 +92,10 @@ EMITTED = {
         *(name for file, tree in trees() if "/diagnosis/" in file for name in checks_in(tree)),
     },
     STATUSES: lambda: statuses(Report, Cell, CertificateRecord, Check),
-    GATE: lambda: {RegressionRow.model_fields["kind"].default, ThresholdRow.model_fields["kind"].default}
-    | set(get_args(RegressionRow.model_fields["test"].annotation)),
+    GATE: lambda: (
+        {RegressionRow.model_fields["kind"].default, ThresholdRow.model_fields["kind"].default}
+        | set(get_args(RegressionRow.model_fields["test"].annotation))
+    ),
     TRENDS: lambda: set(get_args(findings.Verdict)),
     EXIT_CODES: exit_codes,
 }
@@ -110,7 +112,7 @@ def test_explanations_are_complete_sentences() -> None:
     assert {explanation.group for explanation in EXPLANATIONS.values()} == set(EMITTED)
     for code, explanation in EXPLANATIONS.items():
         for part in (explanation.title, explanation.meaning, explanation.action):
-            assert part[0].isupper() or part.startswith("--") or part.startswith("freqrobust"), (code, part)
+            assert part[0].isupper() or part.startswith(("--", "freqrobust")), (code, part)
             assert part[-1] in ".?", (code, part)
         assert not explanation.paper or re.search(r": .+\. (19|20)\d\d", explanation.paper), code
 
