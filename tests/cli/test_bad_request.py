@@ -150,7 +150,7 @@ def test_a_pipe_is_not_replaced_by_a_file(base: list[str], command: Callable[...
     ("arguments", "expected"),
     [
         (["list", "atacks"], "unknown list 'atacks'; did you mean 'attacks'?"),
-        (["list", "attacks", "defenses"], "unexpected extra argument"),
+        (["list", "attacks", "pgd", "defenses"], "unexpected extra argument"),
         (["evl"], "no such command 'evl'. Did you mean 'eval'?"),
         (["--evil"], "no such option: --evil"),
         (["eval", "--modle", "x.pt"], "no such option: --modle"),
