@@ -14,6 +14,7 @@ from freqrobust.core.percent import points
 from freqrobust.gate.pairing import (
     Change,
     Side,
+    called,
     changes_of,
     conditions,
     described,
@@ -74,18 +75,24 @@ def compare(baseline: Report, new: Report, rules: Rules | None = None, *, name: 
         name: what the baseline is called in the result and in messages.
 
     Raises:
-        GateError: the reports are of different data, a gate cell failed, or they have no gate cell in common; with
+        GateError: the reports are of different data or models, a gate cell failed, or they have no gate cell in common; with
             ``strict``, they differ in anything else.
         SpecError: a rule names no cell.
     """
     rules = rules or Rules()
     check_same_data(baseline.data, new.data, name)
-    for report, called in ((baseline, name), (new, "the new report")):
+    for report, side in ((baseline, name), (new, "the new report")):
         if any(cell.n != report.data.n for cell in report.cells):
             raise GateError(
-                f"cannot compare with {name}: {called} comes from a sequential check, which does not measure every sample"
+                f"cannot compare with {name}: {side} comes from a sequential check, which does not measure every sample"
             )
     pairs = model_pairs(baseline.models, new.models)
+    if not pairs:
+        here, there = (", ".join(map(called, report.models)) for report in (baseline, new))
+        raise GateError(
+            f"cannot compare with {name}: it has the models {here}, and the new report has {there}; no two of them have the "
+            "same fingerprint or the same name"
+        )
     partners = {pair.new: pair.baseline for pair in pairs}
     old, now = Side(baseline, {b: n for n, b in partners.items()}), Side(new, {n: n for n in partners})
     shared, notes = shared_references(old, now)
