@@ -410,9 +410,13 @@ UNDETECTABLE = {
     (2, 0.01): "the accuracy in the baseline is 1.0%, and drops of up to 1 points are allowed",
     (3, 0.01): "the accuracy in the baseline is 1.5%, and a drop to 0% of this cell alone would not be significant",
     (5, 0.0): "the accuracy in the baseline is 2.5%, and a drop to 0% of this cell alone would not be significant",
-    (6, 0.0): None,
+    (6, 0.0): "the accuracy in the baseline is 3.0%, which is less than the minimum detectable drop (it is 5.6 points)",
     (6, 0.03): "the accuracy in the baseline is 3.0%, and drops of up to 3 points are allowed",
-    (6, 0.029): None,
+    (
+        6,
+        0.029,
+    ): "the accuracy in the baseline is 3.0%, which is less than the minimum detectable drop (it is 5.6 points)",
+    (40, 0.01): None,
 }
 
 
@@ -423,10 +427,21 @@ def test_gate_cells_that_cannot_fail_are_said(make_report, right, allowed) -> No
     old = make_report({"clean": 150, "pgd:eps=8/255": right}, N)
     zero = make_report({"clean": 150, "pgd:eps=8/255": 0}, N)
     reason = UNDETECTABLE[right, allowed]
-    said = [] if reason is None else [f"no regression can be detected in undefended / worst-linf-8/255: {reason}"]
+    hard = right == 6 and allowed < 0.03  # less than 80 % power, but a drop to zero is detected
+    what = "a regression can hardly" if hard else "no regression can"
+    said = [] if reason is None else [f"{what} be detected in undefended / worst-linf-8/255: {reason}"]
     assert compare(old, old, rules).notes == compare(old, zero, rules).notes == said
     assert undetectable_cells(old, rules) == said
-    assert compare(old, zero, rules).passed == bool(said)
+    assert compare(old, zero, rules).passed == (bool(said) and not hard)
+
+
+def test_a_filter_at_chance_is_said(make_report) -> None:
+    """20 of 200 samples of ten classes are what guessing gives; under an attack, they are an accuracy."""
+    report = make_report({"clean": 150, "lfc:radius=12": 20, "pgd:eps=8/255": 20}, N)
+    assert undetectable_cells(report, Rules()) == [
+        "a regression can hardly be detected in undefended / lfc:radius=12: the accuracy in the baseline is 10.0%, which is "
+        "not above chance (10.0%)"
+    ]
 
 
 def test_a_sweep_that_cannot_fail_is_said(make_report) -> None:
