@@ -203,8 +203,9 @@ def table_row(text: str, form: str, headings: Sequence[str]) -> Iterator[tuple[s
         found = [table for table in tables if len(table) > 1]
         lines = []
         for table in found:
-            body = next(number for number, cells in enumerate(table) if any("undefended" in cell for cell in cells))
-            head = [" ".join(filter(None, column)).strip(" -+:") for column in zip(*table[:body], strict=True)]
+            body = next((number for number, cells in enumerate(table) if any("undefended" in c for c in cells)), 0)
+            above = [cells for cells in table[:body] if len(cells) == len(table[body])]
+            head = [" ".join(filter(None, column)).strip(" -+:") for column in zip(*above, strict=True)]
             lines = [head, *table[body:]] if set(headings) <= set(head) else lines
     head = lines[0]
     row = next(cells for cells in lines[1:] if any("clean" in cell for cell in cells))
