@@ -166,6 +166,23 @@ def test_the_constraints_pin_what_the_project_asks_for() -> None:
     assert [str(one) for one in asked if pins[name_of(one)] not in one.specifier] == []
 
 
+def test_the_constraints_pin_what_the_makefile_installs_for_mlflow() -> None:
+    """MLflow's dependencies, each at a version that MLflow allows; pip does not check this."""
+    distribution = pytest.importorskip("importlib.metadata")
+    try:
+        needed = [Requirement(text) for text in distribution.requires("mlflow-skinny") or []]
+    except distribution.PackageNotFoundError:
+        pytest.skip("MLflow is not installed")
+    needed = [one for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = {name_of(pin): next(iter(pin.specifier)).version for pin in map(Requirement, lines)}
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    listed = makefile.partition("MLFLOW_NEEDS := ")[2].partition("\n\n")[0].replace("\\", " ").split()
+    installed = {name_of(Requirement(name)) for name in [*listed, "databricks-sdk"]} | {"requests", "pydantic"}
+    assert {name_of(one) for one in needed} <= installed <= pins.keys()
+    assert [str(one) for one in needed if pins[name_of(one)] not in one.specifier] == []
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> Path:
     """The third-party package, installed for real into a folder of its own."""
