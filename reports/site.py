@@ -13,8 +13,8 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple
 from freqrobust.core.errors import JournalError, SpecError
 from freqrobust.core.files import check_writable, exclusive, reason, user_path, write_atomically
 from freqrobust.core.text import one_line
-from freqrobust.reports.curves import Named
 from freqrobust.reports.html import HTML, Grid, drawn, ranked_grid
+from freqrobust.results.accuracy_curves import Named
 from freqrobust.results.reporter import Publisher
 
 if TYPE_CHECKING:

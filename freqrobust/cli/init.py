@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from freqrobust.core.errors import FreqRobustError, SpecError
-from freqrobust.core.text import near_miss
+from freqrobust.core.text import near_miss, print_line
 from freqrobust.gate.project import NAME, UPDATE_COMMAND
 
 BASELINE = "robustness-baseline.json"
@@ -163,10 +163,10 @@ def execute(*, model: str, data: str | None, normalize: str | None, ci: str) -> 
     files[Path(NAME)] = project_text(model, normalize or _pinned(model, data), data or "digits")
     for path, text in files.items():
         write_atomically(path, text)
-        print(f"written: {path}")
-    print(f"next: edit {NAME}, then run {UPDATE_COMMAND} and keep {BASELINE} under version control")
+        print_line(f"written: {path}")
+    print_line(f"next: edit {NAME}, then run {UPDATE_COMMAND} and keep {BASELINE} under version control")
     for line in _undetectable():
-        print(line)
+        print_line(line)
     return 0
 
 
@@ -191,8 +191,10 @@ def _pinned(model: str, data: str | None) -> str:
     """The normalisation that is recognised from the model, as a value that does not depend on recognition."""
     if model == "demo":
         return "none"
-    from freqrobust.data.loading import load_data
-    from freqrobust.models.loading import load_model
+    import torch
 
-    assert data is not None
-    return str(load_model(model, data=load_data(data)).normalization)
+    from freqrobust.core.config import EvalConfig
+    from freqrobust.harness.inputs import open_inputs
+
+    (network,), _ = open_inputs([model], data, EvalConfig(), torch.device("cpu"))
+    return str(network.normalization)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from freqrobust.core.errors import DataError
+from freqrobust.data.input_config import InputConfig
 from freqrobust.numerics import noise
 
 
@@ -28,6 +29,7 @@ class ImageData:
         class_subset: the model's classes that the labels number, where the data has some of them; predictions are
             restricted to these. Empty where labels are the model's classes.
         class_names: the name of each class, where they are known.
+        preprocessing: how the images were resized and cropped; None where they are as they were stored.
     """
 
     images: torch.Tensor
@@ -39,6 +41,7 @@ class ImageData:
     subset: bool = False
     class_subset: tuple[int, ...] = ()
     class_names: tuple[str, ...] = ()
+    preprocessing: InputConfig | None = None
 
     def __post_init__(self) -> None:
         if len(self.ids) != len(self.labels):

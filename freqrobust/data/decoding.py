@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from freqrobust.core.errors import DataError
 from freqrobust.core.user_code import running_user_code
 from freqrobust.data.dataset import ImageData, Subset, check, check_dense
+from freqrobust.data.input_config import ADVICE, InputConfig, with_channels
+from freqrobust.data.samples import as_eight_bit, class_names_of, in_equal_channels, pair_of
 
 #: Offset from the end of a dataset at which no sample can exist.
 _FAR = 2**40
@@ -44,15 +45,33 @@ def _has_sample(dataset: Any, position: int) -> bool:
     return True
 
 
-def from_samples(dataset: Any, spec: str, classes: int | None = None, subset: Subset | None = None) -> ImageData:
+def from_samples(
+    dataset: Any,
+    spec: str,
+    classes: int | None = None,
+    subset: Subset | None = None,
+    config: InputConfig | None = None,
+    *,
+    sized: bool = False,
+) -> ImageData:
     """Decode a map-style dataset of (PIL image or tensor, label) pairs; only the subset where it has ``targets``.
 
-    PIL images that differ in size are resized (shorter side 256) and cropped at the centre (224 x 224), the
-    usual ImageNet evaluation.
+    Args:
+        dataset: the pairs.
+        spec: the data spec.
+        classes: number of classes.
+        subset: which samples.
+        config: how PIL images are resized and cropped; tensors only where the user gave the sizes.
+        sized: the images were resized and cropped when they were published: those of the size that ``config`` leads to
+            are taken as they are, unless the user gave the sizes.
+
+    Raises:
+        DataError: an image cannot be read, or the images differ in size and ``config`` does not change that.
     """
     images: list[torch.Tensor] = []
     labels: list[int] = []
     index = None
+    used = False
     with running_user_code(
         spec, DataError
     ):  # a missing file, a label that is not a number, any exception of the dataset
@@ -61,46 +80,51 @@ def from_samples(dataset: Any, spec: str, classes: int | None = None, subset: Su
         targets = getattr(dataset, "targets", None)
         index = subset.index(torch.as_tensor(targets)) if subset is not None and targets is not None else None
         positions = range(len(dataset)) if index is None else index.tolist()
-        crop = _mixed_sizes(dataset)
         for i in positions:
-            image, label = dataset[i]
-            images.append(_decode(image, crop, spec))
+            image, label = pair_of(dataset[i], spec, dataset)
+            pixels, changed = _decode(image, spec, config, sized)
+            used |= changed
+            images.append(pixels)
             labels.append(int(label))
-    shapes = {tuple(image.shape) for image in images}
-    if len(shapes) > 1:
-        raise DataError(f"{spec}: images differ in shape: {', '.join(map(str, sorted(shapes)[:3]))}")
-    data = check(torch.stack(images), torch.tensor(labels), spec, classes)
+    images = in_equal_channels(images)
+    other = next((pixels for pixels in images if pixels.shape != images[0].shape), None)
+    if other is not None:
+        raise DataError(_different(spec, images[0], other, config))
+    data = replace(check(torch.stack(images), torch.tensor(labels), spec, classes), class_names=class_names_of(dataset))
+    if config is not None and used:
+        data = replace(data, preprocessing=config)
     return data if index is None else replace(data, ids=index, subset=True)
 
 
-def _mixed_sizes(dataset: Any) -> bool:
-    """Whether the images differ in size; all are opened, so that the decoded pixels do not depend on the subset."""
-    samples: Sequence[tuple[str, int]] | None = getattr(dataset, "samples", None)
-    if samples is None or getattr(dataset, "transform", None) is not None:
-        return False
-    if not all(isinstance(sample, tuple) and isinstance(sample[0], str | os.PathLike) for sample in samples):
-        return False  # not a dataset of torchvision
-    from PIL import Image
-
-    sizes = set()
-    for path, _ in samples:
-        with Image.open(path) as image:
-            sizes.add(image.size)
-        if len(sizes) > 1:
-            return True
-    return False
+def _different(spec: str, first: torch.Tensor, other: torch.Tensor, config: InputConfig | None) -> str:
+    if first.shape[0] != other.shape[0] or first.dim() != other.dim():
+        shapes = " and ".join(str(tuple(image.shape)) for image in (first, other))
+        return f"{spec}: images differ in shape: {shapes}"
+    sizes = " and ".join(f"{image.shape[-2]}x{image.shape[-1]}" for image in (first, other))
+    after = f" after they were {config}" if config is not None else ""
+    return f"{spec}: images differ in size{after} ({sizes} pixels); {ADVICE}"
 
 
-def _decode(image: Any, crop: bool, spec: str) -> torch.Tensor:
+def _decode(image: Any, spec: str, config: InputConfig | None, sized: bool) -> tuple[torch.Tensor, bool]:
+    """The pixels of a sample, and whether ``config`` was applied to them."""
     from torchvision.transforms import functional
 
     if isinstance(image, torch.Tensor):
         check_dense(image, "images", spec)
-        return image
-    if crop:
-        image = functional.center_crop(functional.resize(image, 256), [224, 224])
+        if config is None or not config.given or image.dim() not in (2, 3):
+            return image, False
+        image = image[None] if image.dim() == 2 else image
+        if image.dtype == torch.uint8 and image.shape[-1] in (1, 3) and image.shape[0] not in (1, 3):
+            image = image.permute(2, 0, 1)
+        return config.applied(image[None])[0], True
+    if isinstance(image, np.ndarray | list):  # a column of arrays
+        return _decode(torch.as_tensor(np.asarray(image)), spec, config, sized)
+    image = as_eight_bit(image, spec)
     try:
-        decoded: torch.Tensor = functional.pil_to_tensor(image)
+        width, height = functional.get_image_size(image)
     except TypeError as error:
         raise DataError(f"{spec}: expected PIL images or tensors, but got {type(image).__name__}") from error
-    return decoded
+    if config is None or (sized and not config.given and config.size == (height, width)):
+        pixels: torch.Tensor = functional.pil_to_tensor(with_channels(image, config.channels if config else None))
+        return pixels, False
+    return config.decoded(image), True

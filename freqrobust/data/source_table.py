@@ -9,6 +9,7 @@ from freqrobust.core.errors import DataError
 from freqrobust.core.files import cache_root
 from freqrobust.core.source_table import Source, SourceTable
 from freqrobust.data.dataset import Subset
+from freqrobust.data.input_config import InputConfig
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,14 @@ class DataRequest:
         data_dir: the directory of downloaded datasets; None stands for the default.
         split: ``test`` or ``train``; a source without splits ignores it.
         subset: which samples of it; a source may decode these alone and return the complete dataset otherwise.
+        input: how images in files are resized and cropped; None stands for not at all.
     """
 
     spec: str
     data_dir: Path | None = None
     split: str = "test"
     subset: Subset = field(default_factory=Subset)
+    input: InputConfig | None = None
 
     @property
     def name(self) -> str:

@@ -18,6 +18,7 @@ from freqrobust.core.training_config import Recipe, TrainConfig
 from freqrobust.core.user_code import running_user_code
 from freqrobust.core.version import __version__
 from freqrobust.data.dataset import ImageData, Subset, stratified
+from freqrobust.data.input_config import requested
 from freqrobust.data.loading import as_data, load_data
 from freqrobust.experiments.probes import Probe, check_probes, choose_best, parse_probes
 from freqrobust.models import normalization
@@ -187,11 +188,18 @@ def open_training_data(config: TrainConfig) -> ImageData:
     limit, first, seed = config.limit, config.first, config.seed
     if isinstance(given, str | os.PathLike):
         loaded = load_data(
-            os.fspath(given), data_dir=config.data_dir, split="train", limit=limit, first=first, seed=seed
+            os.fspath(given),
+            data_dir=config.data_dir,
+            split="train",
+            limit=limit,
+            first=first,
+            seed=seed,
+            resize=config.resize,
+            crop=config.crop,
         )
         data = as_data(loaded)
     else:
-        data = as_data(given, "the training data")
+        data = as_data(given, "the training data", config=requested(None, config.resize, config.crop))
         index = Subset(limit, first, seed).index(data.labels)
         data = data if index is None else data.take(index)
     return replace(data, class_subset=())  # labels number the outputs of the network that is trained

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from freqrobust.results.report import Report
 
 UPDATE = "--freqrobust-update-baselines"
+#: Options of :func:`freqrobust.evaluate` by which models and data are loaded.
+_LOADING = ("arch", "normalize", "trust_checkpoint", "data_dir", "split", "resize", "crop")
 _WRITTEN = pytest.StashKey[list[str]]()
 
 
@@ -88,9 +90,8 @@ class Evaluated:
         """
         __tracebackhide__ = True
         from freqrobust.core.files import user_path
-        from freqrobust.gate.regression import Rules, compare
+        from freqrobust.gate.compare import compare
         from freqrobust.results.gate_record import GateRecord
-        from freqrobust.results.report import Report
 
         path = user_path(baseline, "baseline")
         if self._config.getoption(UPDATE):
@@ -102,8 +103,15 @@ class Evaluated:
                 f"there is no baseline {path}: run pytest {UPDATE} once to write it, and keep it under version control",
                 pytrace=False,
             )
-        rules = Rules(tuple(cells), alpha, max_drop, tuple((max_drops or {}).items()), strict)
-        comparison = compare(Report.from_json(path), self.report, rules, name=str(path))
+        comparison = compare(
+            path,
+            self.report,
+            cells=tuple(cells),
+            alpha=alpha,
+            max_drop=max_drop,
+            max_drops=max_drops,
+            strict=strict,
+        )
         self._fail_unless(GateRecord(passed=comparison.passed, comparison=comparison))
 
     def _fail_unless(self, record: GateRecord) -> None:
@@ -138,15 +146,17 @@ def freqrobust_eval(request: pytest.FixtureRequest) -> Callable[..., Evaluated]:
 
 def _identified(model: Any, data: Any, options: Mapping[str, Any]) -> tuple[Any, Any, str]:
     """The model and the data, loaded, and a key that is the same for the same content."""
-    from torch import nn
+    import torch
 
+    from freqrobust.core.config import EvalConfig
     from freqrobust.core.files import identity
     from freqrobust.data.loading import as_data
+    from freqrobust.harness.inputs import open_inputs
     from freqrobust.models.fingerprint import fingerprint
-    from freqrobust.models.loading import load_model
 
-    images = as_data(data)
-    network = model if isinstance(model, nn.Module) else load_model(model, data=images)
+    loading = {name: options[name] for name in _LOADING if name in options}
+    (network,), images = open_inputs([model], data, EvalConfig(**loading), torch.device("cpu"))
+    assert images is not None
     described = {
         name: as_data(value).sha256 if name == "train_data" and value is not None else repr(value)
         for name, value in options.items()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
@@ -23,7 +23,7 @@ from freqrobust.harness.analysis import Analysis, analyses
 from freqrobust.harness.analysis_context import AnalysisContext, Missing
 from freqrobust.harness.batches import Batches
 from freqrobust.harness.defend import copy_of, defend
-from freqrobust.harness.inputs import Model, open_data, open_models, open_train_data, recorded
+from freqrobust.harness.inputs import Model, open_inputs, open_train_data, recorded
 from freqrobust.harness.multi_model import Models
 from freqrobust.harness.opening import Settings, about_model, check_settings, open_run, prepared_model
 from freqrobust.harness.provenance import data_record, environment_record, now
@@ -41,6 +41,11 @@ from freqrobust.results.figures import encode, require, styled
 from freqrobust.results.records import DataRecord, ModelRecord, Warned
 from freqrobust.results.report import Report
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from freqrobust.core.option_types import AnalyzeOptions
+
 
 @takes(AnalyzeConfig, "model", "data")
 def analyze(
@@ -51,7 +56,7 @@ def analyze(
     *,
     picture: Literal["png", "svg"] | None = None,
     progress: Progress | bool | None = None,
-    **options: Any,
+    **options: Unpack[AnalyzeOptions],
 ) -> AnalysisRecord:
     """Run one analysis of one or more models, side by side. Prints nothing and writes nothing.
 
@@ -75,30 +80,23 @@ def analyze(
     """
     config = AnalyzeConfig.of(config, options)
     chosen = select(analysis)
-    plugin = chosen.plugin
     if picture is not None:
         require()
-    settings = check_settings(config)
+    plugin, settings = chosen.plugin, check_settings(config)
     where, seed = settings.device, config.seed
     if data is None and plugin.needs_data:
         raise DataError(f"{chosen.name} needs images: give data (on the command line: --data)")
-    images = open_data(data, config) if data is not None else None
-    training = open_train_data(config)
-    chains = parse_chains(config.defenses, config.undefended, training is not None)
+    chains = parse_chains(config.defenses, config.undefended, config.train_data is not None)
     check_attacks(plugin, chains)
-    cache = user_path(config.cache_dir, "cache_dir") if config.cache_dir is not None else None
     check_subject(chosen, model, chains)
+    cache = user_path(config.cache_dir, "cache_dir") if config.cache_dir is not None else None
     pairs = labelled(model) if model is not None and plugin.needs_model else []
+    with as_progress(progress) as shown:
+        opened, images = open_inputs([one for _, one in pairs], data, config, where, cache_dir=cache, progress=shown)
+    networks = [(label, network) for (label, _), network in zip(pairs, opened, strict=True)]
+    training = open_train_data(config, images)
     with ExitStack() as stack:
         progress = stack.enter_context(as_progress(progress))
-        networks = [
-            (label, network)
-            for (label, _), network in zip(
-                pairs,
-                open_models([one for _, one in pairs], config, images, where, cache_dir=cache, progress=progress),
-                strict=True,
-            )
-        ]
         if images is not None and not plugin.needs_model:
             results, records, warnings = [_look_at_data(plugin, images, settings, seed, progress)], [], []
         elif images is None:

@@ -10,25 +10,133 @@ from typing import Any
 import torch
 from torch import nn
 
-from freqrobust.core.config import DataOptions, ModelOptions
-from freqrobust.core.errors import SpecError
+from freqrobust.core.errors import ModelError, SpecError
+from freqrobust.core.image_size import size_text
 from freqrobust.core.options import Options
 from freqrobust.core.progress import Progress, Silent
 from freqrobust.data.dataset import ImageData, Subset
+from freqrobust.data.input_config import InputConfig, requested
 from freqrobust.data.loading import as_data, load_data
 from freqrobust.models.fingerprint import fingerprint
-from freqrobust.models.loading import load_model
+from freqrobust.models.loading import LoadedNetwork, load_network, with_normalization
+from freqrobust.models.timm_config import input_of
 from freqrobust.plugins.base import Attack, Defense
 from freqrobust.plugins.certificate import Certificate
-from freqrobust.plugins.selection import listed, parse_attacks, parse_certificates, parse_defenses, source_spec
+from freqrobust.plugins.criterion import Criterion
+from freqrobust.plugins.selection import (
+    listed,
+    parse_attacks,
+    parse_certificates,
+    parse_criterion,
+    parse_defenses,
+    source_spec,
+)
 
 Model = nn.Module | str | os.PathLike[str]
 #: The model and the data where none is named.
 DEMO, DEMO_DATA = "demo", "digits"
 
 
-def open_data(data: Any, config: DataOptions) -> ImageData:
-    """The dataset: loaded where it is a spec, and checked; the samples that ``config`` asks for."""
+def open_inputs(
+    models: Sequence[Model],
+    data: Any,
+    config: Any,
+    device: torch.device,
+    *,
+    cache_dir: Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[list[nn.Module], ImageData | None]:
+    """The networks and the data of a run, loaded where specs name them.
+
+    The networks are loaded first, because they say how images are resized and cropped, and then the data, on which a
+    normalisation that nothing says is chosen.
+
+    Args:
+        models: networks, or specs.
+        data: images and labels, a dataset or a spec; None where none is needed.
+        config: how they are loaded, with the fields of ``ModelOptions`` and ``DataOptions``.
+        device: of the networks.
+        cache_dir: directory for networks that a source trains or downloads.
+        progress: is told what was loaded.
+
+    Raises:
+        FreqRobustError: a model or the data cannot be loaded, or they do not fit together.
+    """
+    progress = progress or Silent()
+    for model in models:
+        if not isinstance(model, nn.Module | str | os.PathLike):
+            raise ModelError(f"expected a model or a model spec, but got {type(model).__name__}")
+    parts = [
+        model
+        if isinstance(model, nn.Module)
+        else load_network(
+            model,
+            arch=arch,
+            normalize=normalize,
+            trust=config.trust_checkpoint,
+            cache_dir=cache_dir,
+            progress=progress,
+        )
+        for model, (arch, normalize) in zip(models, config.per_model(len(models)), strict=True)
+    ]
+    expected = expected_input(parts) if data is not None else None
+    images = open_data(data, config, expected) if data is not None else None
+    networks: list[nn.Module] = []
+    for part in parts:
+        if isinstance(part, nn.Module):
+            networks.append(part)
+            continue
+        network = with_normalization(part, images, device)
+        progress.say(f"model: {network.arch} ({network.spec})")
+        progress.say(f"normalisation: {network.normalization}, source: {network.normalization.source}")
+        for warning in filter(None, (network.note, network.normalization.warning)):
+            progress.say(f"warning: {warning}")
+        networks.append(network)
+    if images is not None and not (isinstance(data, ImageData) and networks == parts):
+        say_preprocessing(images, expected, progress)
+    return networks, images
+
+
+def expected_input(models: Sequence[nn.Module | LoadedNetwork]) -> InputConfig | None:
+    """How the models expect images; None where none of them says it.
+
+    The result of models that differ raises an error once an image has to be resized: arrays are used as they are.
+    """
+    configs = [
+        config
+        for model in models
+        if (config := input_of(model) if isinstance(model, nn.Module) else model.input) is not None
+    ]
+    if not configs:
+        return None
+    other = next((config for config in configs if not config.same_pixels(configs[0])), None)
+    return configs[0] if other is None else Differing.of(configs[0], other)
+
+
+class Differing(InputConfig):
+    """Stands for the preprocessing of models that differ in it."""
+
+    @classmethod
+    def of(cls, first: InputConfig, other: InputConfig) -> Differing:
+        """The models are one that expects ``first``, and another one."""
+
+        def refuse(image: Any) -> Any:
+            raise SpecError(
+                f"the models expect different images: {first} (source: {first.source}), and {other} (source: "
+                f"{other.source}); give one size for all of them with --resize and --crop"
+            )
+
+        return cls(None, None, source="several models", pipeline=refuse)
+
+
+def open_data(data: Any, config: Any, expected: InputConfig | None = None) -> ImageData:
+    """The dataset: loaded where it is a spec, and checked; the samples that ``config`` asks for.
+
+    Args:
+        data: images and labels, a dataset or a spec.
+        config: the options.
+        expected: how the models expect images; the sizes in ``config`` replace it.
+    """
     limit, first, seed = (getattr(config, name, None) for name in ("limit", "first", "seed"))  # verify has none
     if isinstance(data, str | os.PathLike):
         given: dict[str, Any] = {
@@ -37,57 +145,31 @@ def open_data(data: Any, config: DataOptions) -> ImageData:
             "limit": limit,
             "first": first,
             "seed": seed or 0,
+            "resize": config.resize,
+            "crop": config.crop,
+            "input": expected,
         }
         return as_data(load_data(os.fspath(data), **given))
-    images = as_data(data)
+    images = as_data(data, first=first, config=requested(expected, config.resize, config.crop))
     index = Subset(limit, first, seed or 0).index(images.labels)
     return images if index is None else images.take(index)
 
 
-def open_train_data(config: DataOptions) -> ImageData | None:
-    """The training data, of a dataset with splits its training split; None where there is none."""
-    given = config.train_data
-    if isinstance(given, str | os.PathLike):
-        return as_data(load_data(os.fspath(given), data_dir=config.data_dir, split="train"))
-    return as_data(given, "train data") if given is not None else None
+def open_train_data(config: Any, images: ImageData | None = None) -> ImageData | None:
+    """The training data, of a dataset with splits its training split; None where there is none.
 
-
-def open_models(
-    models: Sequence[Model],
-    config: ModelOptions,
-    data: ImageData | None,
-    device: torch.device,
-    *,
-    cache_dir: Path | None = None,
-    progress: Progress | None = None,
-) -> list[nn.Module]:
-    """The networks, loaded where a spec names them; ``progress`` is told how.
-
-    Raises:
-        FreqRobustError: a model cannot be loaded.
+    Args:
+        config: the options.
+        images: the data of the run: training images in files are resized and cropped in the same way.
     """
-    progress = progress or Silent()
-    networks: list[nn.Module] = []
-    for model, (arch, normalize) in zip(models, config.per_model(len(models)), strict=True):
-        if isinstance(model, nn.Module):
-            networks.append(model)
-            continue
-        network = load_model(
-            model,
-            arch=arch,
-            normalize=normalize,
-            trust=config.trust_checkpoint,
-            data=data,
-            device=device,
-            cache_dir=cache_dir,
-            progress=progress,
-        )
-        progress.say(f"model: {network.arch} ({network.spec})")
-        progress.say(f"normalisation: {network.normalization}, source: {network.normalization.source}")
-        for warning in filter(None, (network.note, network.normalization.warning)):
-            progress.say(f"warning: {warning}")
-        networks.append(network)
-    return networks
+    given = config.train_data
+    if given is None:
+        return None
+    expected = images.preprocessing if images is not None else None
+    sizes = {"resize": config.resize, "crop": config.crop}
+    if isinstance(given, str | os.PathLike):
+        return as_data(load_data(os.fspath(given), data_dir=config.data_dir, split="train", input=expected, **sizes))
+    return as_data(given, "train data", config=requested(expected, **sizes))
 
 
 def with_demo(config: Any, progress: Progress, needs_data: bool = True) -> Any:
@@ -112,6 +194,17 @@ def with_demo(config: Any, progress: Progress, needs_data: bool = True) -> Any:
     return config.model_copy(update={"model": models, "data": data, "train_data": train_data})
 
 
+def say_preprocessing(data: ImageData, expected: InputConfig | None, progress: Progress) -> None:
+    """Tell ``progress`` how the images were resized and cropped, or that they have another size than the model expects."""
+    if data.preprocessing is not None:
+        progress.say(f"images: {data.preprocessing}, source: {data.preprocessing.source}")
+    elif expected is not None and expected.size not in (None, data.shape[1:]):
+        progress.say(
+            f"note: the images have {size_text(data.shape[1:])} pixels and are used as they are, but the model expects "
+            f"{size_text(expected.size)} (source: {expected.source}); --resize and --crop change their size"
+        )
+
+
 def say_data(data: ImageData, progress: Progress) -> None:
     """Tell ``progress`` what the data is."""
     shape = "x".join(map(str, data.shape))
@@ -126,6 +219,9 @@ def recorded(config: Options, models: Sequence[Any], data: Any) -> dict[str, Any
         items = listed(getattr(config, name, None), name, base)
         if items:
             values[name] = [item if isinstance(item, str) else _spec(item, base) for item in items]
+    criterion = getattr(config, "criterion", None)
+    if isinstance(criterion, Criterion):
+        values["criterion"] = parse_criterion(criterion).spec
     return config.record(**values)
 
 

@@ -30,6 +30,7 @@ def data_record(data: ImageData) -> DataRecord:
         ids=data.ids.tolist() if data.subset else "all",
         class_subset=list(data.class_subset) or None,
         class_names=list(data.class_names) or None,
+        preprocessing=data.preprocessing.record() if data.preprocessing is not None else None,
     )
 
 

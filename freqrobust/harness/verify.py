@@ -13,7 +13,9 @@ from freqrobust.core.options import FilePath, takes
 if TYPE_CHECKING:
     import torch
     from torch import nn
+    from typing_extensions import Unpack
 
+    from freqrobust.core.option_types import VerifyOptions
     from freqrobust.data.adversarial_sets import SavedSet
     from freqrobust.data.dataset import ImageData
     from freqrobust.harness.inputs import Model
@@ -59,7 +61,7 @@ def verify(
     model: Model,
     data: Any = None,
     config: VerifyConfig | None = None,
-    **options: Any,
+    **options: Unpack[VerifyOptions],
 ) -> list[Verified]:
     """Evaluate saved adversarial examples again.
 
@@ -75,18 +77,17 @@ def verify(
     """
     from freqrobust.core.files import user_path
     from freqrobust.data.adversarial_sets import read_all
-    from freqrobust.harness.inputs import open_data, open_models, open_train_data
+    from freqrobust.harness.inputs import open_inputs, open_train_data
     from freqrobust.harness.opening import check_settings
 
     config = VerifyConfig.of(config, options)
     settings = check_settings(config)
-    clean = open_data(data, config) if data is not None else None
-    training = open_train_data(config)
+    cache = user_path(config.cache_dir, "cache_dir") if config.cache_dir is not None else None
+    (network,), clean = open_inputs([model], data, config, settings.device, cache_dir=cache)
+    training = open_train_data(config, clean)
     sets = read_all(user_path(where, "the folder of saved examples"))
     counterparts = [_counterpart(one, clean) if clean is not None else None for one in sets]
     chains = [_chain(one, config.defense) for one in sets]
-    cache = user_path(config.cache_dir, "cache_dir") if config.cache_dir is not None else None
-    (network,) = open_models([model], config, clean, settings.device, cache_dir=cache)
     return [
         _verified(one, network, chain, images, training, settings, cache)
         for one, chain, images in zip(sets, chains, counterparts, strict=True)

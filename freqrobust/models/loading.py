@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,9 +14,12 @@ from freqrobust.core.progress import Progress, Silent
 from freqrobust.core.text import describe_error, one_line
 from freqrobust.core.user_code import running_user_code
 from freqrobust.data.dataset import ImageData
+from freqrobust.data.input_config import InputConfig
 from freqrobust.models import normalization
 from freqrobust.models.classifier import Classifier, frozen, set_eval
+from freqrobust.models.normalization import NormalizationChoice
 from freqrobust.models.source_table import LoadedModel, ModelRequest, model_sources
+from freqrobust.models.timm_config import input_of
 from freqrobust.numerics.precision import full_precision
 
 
@@ -47,10 +51,50 @@ def load_model(
         ModelError: the model cannot be loaded, or its normalisation is ambiguous.
         SpecError: the spec or an option is invalid.
     """
+    network = load_network(spec, arch=arch, normalize=normalize, trust=trust, cache_dir=cache_dir, progress=progress)
+    return with_normalization(network, data, device)
+
+
+@dataclass(frozen=True)
+class LoadedNetwork:
+    """A network whose normalisation may still have to be found on data.
+
+    Attributes:
+        spec: the model spec.
+        loaded: the network and what its source knows.
+        given: the normalisation that the user gave.
+    """
+
+    spec: str
+    loaded: LoadedModel
+    given: NormalizationChoice | None
+
+    @property
+    def input(self) -> InputConfig | None:
+        """How the network expects images, where its source says it."""
+        return self.loaded.input or input_of(self.loaded.network)
+
+
+def load_network(
+    spec: str | os.PathLike[str],
+    *,
+    arch: str = "auto",
+    normalize: str = "auto",
+    trust: bool = False,
+    cache_dir: Path | None = None,
+    progress: Progress | None = None,
+) -> LoadedNetwork:
+    """The first half of :func:`load_model`, which needs no data; how the network expects images is known then."""
     spec = os.fspath(spec)
     given = None if normalize == "auto" else normalization.parse(normalize)
-    loaded = _loaded(ModelRequest(spec, arch, trust, cache_dir, progress or Silent()))
-    known = given or loaded.known
+    return LoadedNetwork(spec, _loaded(ModelRequest(spec, arch, trust, cache_dir, progress or Silent())), given)
+
+
+def with_normalization(
+    unfinished: LoadedNetwork, data: ImageData | None, device: torch.device | str = "cpu"
+) -> Classifier:
+    """The second half of :func:`load_model`: the normalisation is found, and becomes the first layer."""
+    loaded = unfinished.loaded
     network = loaded.network.to(device)
     images = labels = None
     if data is not None:
@@ -59,13 +103,13 @@ def load_model(
         if data.class_subset:  # the predictions of the trial are of all classes
             labels = torch.tensor(data.class_subset, device=labels.device)[labels]
     with full_precision(), frozen(network), running_user_code(lambda error: misfit(network, data, error)):
-        choice = normalization.choose(network, known, images, labels)
+        choice = normalization.choose(network, unfinished.given or loaded.known, images, labels)
     if data is not None:
         normalization.check_channels(choice, data.shape[0])
-    classifier = Classifier(network, choice, spec, loaded.arch, loaded.sha256).to(device)
+    classifier = Classifier(network, choice, unfinished.spec, loaded.arch, loaded.sha256).to(device)
     classifier.note = loaded.note
     classifier.published = loaded.published
-    classifier.input, classifier.labels = loaded.input, loaded.labels
+    classifier.input, classifier.labels = unfinished.input, loaded.labels
     set_eval(classifier)
     return classifier
 

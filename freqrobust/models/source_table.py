@@ -11,7 +11,7 @@ from freqrobust.core.errors import ModelError, SpecError
 from freqrobust.core.progress import Progress, Silent
 from freqrobust.core.source_table import Source, SourceTable
 from freqrobust.core.user_code import call, code_object
-from freqrobust.models.input_config import InputConfig
+from freqrobust.data.input_config import InputConfig
 from freqrobust.models.normalization import NormalizationChoice
 from freqrobust.results.records import PublishedRecord
 

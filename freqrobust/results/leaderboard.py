@@ -103,7 +103,9 @@ def board(reports: Mapping[str, Report], by: str | None = None) -> Board:
     ranked = [s for s in standings if _number(s, chosen.label) is not None]
     _rank(ranked, reports, chosen.label)
     ties = [chosen.label, *(label for label in ("clean", _default(measures, standings).label) if label != chosen.label)]
-    ordered = sorted(ranked, key=lambda s: (*(-(_number(s, label) or 0.0) for label in ties), s.ranks or (0, 0), s.name))
+    ordered = sorted(
+        ranked, key=lambda s: (*(-(_number(s, label) or 0.0) for label in ties), s.ranks or (0, 0), s.name)
+    )
     rest = [s for s in standings if s.ranks is None]
     notes = _rank_notes(ranked, reports, chosen)
     notes += [f"{s.name}: not ranked, as it has no {chosen.label}" for s in rest]

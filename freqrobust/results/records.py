@@ -46,6 +46,16 @@ class ModelRecord(_Part):
     published: PublishedRecord | None = Field(None, description="accuracies that the model's source reports")
 
 
+class PreprocessingRecord(_Part):
+    """How images of any size became the input of the model; their normalisation is a layer of the model."""
+
+    resize: int | list[int] | None = Field(None, description="the shorter side, or [height, width], in pixels")
+    crop: list[int] | None = Field(None, description="[height, width] in pixels, at the centre")
+    interpolation: str = "bilinear"
+    detail: str | None = Field(None, description="what the other values do not say")
+    source: str = Field(..., description="where the values come from")
+
+
 class DataRecord(_Part):
     spec: str
     split: str
@@ -58,6 +68,9 @@ class DataRecord(_Part):
         None, description="the model's classes that predictions are restricted to; label i is the i-th of them"
     )
     class_names: list[str] | None = Field(None, description="the name of each class, where they are known")
+    preprocessing: PreprocessingRecord | None = Field(
+        None, description="how the images were resized and cropped; null where they were used as they are"
+    )
 
 
 class EnvironmentRecord(_Part):

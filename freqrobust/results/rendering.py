@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -103,6 +104,27 @@ def _parse(text: str, flag: str) -> Output:
     if len(plugin_specs) != 1:
         raise SpecError(f"{flag} {match['spec']} stands for {len(plugin_specs)} reports; give one parameter value each")
     return Output(plugin_specs[0], match["target"])
+
+
+def page(report: Report, path: str | os.PathLike[str] | None = None, **options: object) -> str:
+    """A report as one page of HTML, also written to ``path`` where one is given.
+
+    Args:
+        report: what is shown.
+        path: a file; it is checked before anything is rendered.
+        options: of the reporter.
+
+    Raises:
+        FreqRobustError: an option is wrong, a package is missing, or the file cannot be written.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    reporter = reports.get("html").build("html", given)
+    output = Output(PluginSpec("html", reporter), os.fspath(path) if path is not None else STDOUT)
+    check_outputs([output], "path")
+    text = rendered(output, {"": report})
+    if path is not None:
+        write_atomically(path, text)
+    return text
 
 
 def _place(name: str) -> str:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from freqrobust.core.command_config import AnalyzeCommand
 from freqrobust.core.commands import reserved_names
-from freqrobust.core.config import AnalyzeCommand
 from freqrobust.harness.analysis import analyses
 from freqrobust.results.report import Report
 

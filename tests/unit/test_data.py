@@ -111,5 +111,5 @@ def test_forms_of_data_in_memory() -> None:
     assert as_data(pairs).labels.tolist() == labels.tolist()
     with pytest.raises(DataError, match="got int"):
         as_data(3)
-    with pytest.raises(DataError, match="differ in shape"):
+    with pytest.raises(DataError, match="differ in size"):
         as_data([(torch.rand(3, 8, 8), 0), (torch.rand(3, 9, 8), 1), (torch.rand(3, 8, 8), 1)])

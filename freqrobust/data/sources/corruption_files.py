@@ -51,7 +51,7 @@ def load(request: DataRequest) -> ImageData:
     dataset = image_folder(Folders(folder).path(corruptions[0], int(severity)))
     if len(dataset.classes) != classes:
         raise DataError(f"{spec}: {len(dataset.classes)} class folders, but ImageNet-C has {classes}")
-    return from_samples(dataset, spec, classes, request.subset)
+    return from_samples(dataset, spec, classes, request.subset, request.input, sized=True)
 
 
 SOURCES = tuple(

@@ -13,7 +13,7 @@ from freqrobust.data.source_table import DataRequest, DataSource
 def load(request: DataRequest) -> ImageData:
     """The images ``DIR/CLASS/IMAGE``; classes are numbered in the order of their names."""
     dataset = image_folder(user_path(request.argument, "folder", DataError))
-    return from_samples(dataset, request.spec, len(dataset.classes), request.subset)
+    return from_samples(dataset, request.spec, len(dataset.classes), request.subset, request.input)
 
 
 SOURCES = (DataSource("folder:DIR", "images DIR/CLASS/IMAGE, classes in the order of their names", load),)

@@ -45,7 +45,7 @@ def load(request: DataRequest) -> ImageData:
     dataset = image_folder(_severity(folder / name, int(severity)))
     if len(dataset.classes) != _CLASSES:
         raise DataError(f"{spec}: {len(dataset.classes)} class folders, but {_TITLES[request.name]} has {_CLASSES}")
-    return from_samples(dataset, spec, _CLASSES, request.subset)
+    return from_samples(dataset, spec, _CLASSES, request.subset, request.input, sized=True)
 
 
 def _severity(folder: Path, severity: int) -> Path:

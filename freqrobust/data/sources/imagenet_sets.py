@@ -88,7 +88,7 @@ def _dataset(path: Path, request: DataRequest, index: Callable[[str], int]) -> I
     dataset: Any = image_folder(path)
     position = {model_class: label for label, model_class in enumerate(model_classes)}
     label_of = [position[index(name)] for name in dataset.classes]
-    data = from_samples(_Relabelled(dataset, label_of), request.spec, count, request.subset)
+    data = from_samples(_Relabelled(dataset, label_of), request.spec, count, request.subset, request.input)
     return data if count == CLASSES else replace(data, class_subset=tuple(model_classes))
 
 

@@ -43,7 +43,7 @@ def load(request: DataRequest) -> ImageData:
         raise SpecError(f"robustbench has no data {name!r}{near_miss(name, _NAMES)} ({', '.join(_NAMES)})")
     options = spec_options(text, spec, ("severity", "corruptions") if name in _CORRUPTED else ())
     if name == "imagenet":
-        return from_samples(_image_folder(request.root / "val"), spec, _IMAGENET_CLASSES, request.subset)
+        return from_samples(_image_folder(request.root / "val"), spec, _IMAGENET_CLASSES, request.subset, request.input)
     severity = options.get("severity", "5")
     if severity not in map(str, SEVERITIES):
         raise SpecError(f"{spec!r}: severity should be 1 to {SEVERITIES[-1]}, but got {severity!r}")
@@ -62,7 +62,7 @@ def load(request: DataRequest) -> ImageData:
     if len(corruptions) != 1:
         raise SpecError(f"{spec!r}: name one corruption, for example robustbench:{name}:corruptions={known[0]}")
     images = _image_folder(folder / corruptions[0] / severity)
-    return from_samples(images, spec, classes, request.subset)
+    return from_samples(images, spec, classes, request.subset, request.input, sized=True)
 
 
 class _Pairs:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,9 @@ from freqrobust.core.errors import ModelError, SpecError
 from freqrobust.core.files import cache_root
 from freqrobust.core.text import near_miss
 from freqrobust.core.user_code import running_user_code
+from freqrobust.data.input_config import InputConfig
 from freqrobust.data.robustbench_package import line, package, quiet
+from freqrobust.models.hub import weights_only
 from freqrobust.models.normalization import preset
 from freqrobust.models.source_table import LoadedModel, ModelRequest, ModelSource
 from freqrobust.plugins.specs import spec_options
@@ -76,12 +76,42 @@ def load(request: ModelRequest) -> LoadedModel:
             )
         return ModelError(f"{entry.spec} cannot be loaded: {type(error).__name__}: {line(error)}")
 
-    with running_user_code(failed), quiet(), _weights_only(not request.trust):
+    with running_user_code(failed), quiet(), weights_only(not request.trust):
         network = package("robustbench.utils").load_model(
             entry.name, model_dir(), dataset=entry.dataset, threat_model=entry.threat_model
         )
     known = preset("none", "none")
-    return LoadedModel(network, f"robustbench:{entry.name}", known, entry.sha256, published=published(entry))
+    return LoadedModel(
+        network,
+        f"robustbench:{entry.name}",
+        known,
+        entry.sha256,
+        published=published(entry),
+        input=_preprocessing(entry),
+    )
+
+
+def _preprocessing(entry: Entry) -> InputConfig | None:
+    """How RobustBench resizes and crops images for a model of ImageNet; None for images that have one size already."""
+    if entry.dataset != "imagenet":
+        return None
+    module, enums = package("robustbench.data"), package("robustbench.model_zoo.enums")
+    with running_user_code(f"the preprocessing of {entry.spec} cannot be determined", ModelError), quiet():
+        steps = module.get_preprocessing(
+            enums.BenchmarkDataset(entry.dataset), enums.ThreatModel(entry.threat_model), entry.name, None
+        )
+        values: dict[str, Any] = {"resize": None, "crop": None}
+        for step in getattr(steps, "transforms", [steps]):
+            size = getattr(step, "size", None)
+            pair = size if isinstance(size, int) or size is None else tuple(map(int, size))
+            if type(step).__name__ == "Resize":
+                values |= {"resize": pair[0] if isinstance(pair, tuple) and len(pair) == 1 else pair}
+                values |= {"interpolation": step.interpolation.value}
+            elif type(step).__name__ == "CenterCrop":
+                values["crop"] = (pair, pair) if isinstance(pair, int) else pair
+            elif type(step).__name__ != "ToTensor":
+                raise TypeError(f"unknown step {step}")
+    return InputConfig(**values, source=f"RobustBench's preprocessing of {entry.name}", channels=3)
 
 
 def find(name: str, dataset: str, threat_model: str) -> Entry:
@@ -119,21 +149,6 @@ def _one_of(word: str, known: Mapping[str, Any], what: str) -> str:
         if name.lower() == word.lower():
             return name
     raise SpecError(f"robustbench has no {what} {word!r}{near_miss(word, known)} ({', '.join(known)})")
-
-
-@contextlib.contextmanager
-def _weights_only(wanted: bool) -> Iterator[None]:
-    """Set the default of ``torch.load``: whether it refuses files that can run code."""
-    names = ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
-    before = {name: os.environ.pop(name, None) for name in names}
-    os.environ[names[0] if wanted else names[1]] = "1"
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
 
 
 def published(entry: Entry) -> PublishedRecord | None:
