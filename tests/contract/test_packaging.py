@@ -10,6 +10,7 @@ import subprocess
 import sys
 import venv
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -221,6 +222,21 @@ def test_the_constraints_pin_what_the_project_asks_for() -> None:
     check_pins(extras.pop("docs"), pins_of(ROOT / "docs" / "constraints.txt"))
     texts = [*project["dependencies"], *(text for extra in extras.values() for text in extra)]
     check_pins(texts, pins_of(ROOT / "constraints.txt"))
+
+
+def test_the_constraints_pin_what_the_makefile_installs_for_mlflow() -> None:
+    """MLflow's dependencies, each at a version that MLflow allows; pip does not check this."""
+    try:
+        needed = [Requirement(text) for text in metadata.requires("mlflow-skinny") or []]
+    except metadata.PackageNotFoundError:
+        pytest.skip("MLflow is not installed")
+    needed = [one for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
+    pins = pins_of(ROOT / "constraints.txt")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    listed = makefile.partition("MLFLOW_NEEDS := ")[2].partition("\n\n")[0].replace("\\", " ").split()
+    installed = {name_of(Requirement(name)) for name in [*listed, "databricks-sdk"]} | {"requests", "pydantic"}
+    assert {name_of(one) for one in needed} <= installed <= pins.keys()
+    assert [str(one) for one in needed if pins[name_of(one)] not in one.specifier] == []
 
 
 @pytest.fixture(scope="module")

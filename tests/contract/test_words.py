@@ -44,12 +44,14 @@ COMMANDS = (
     "check",
     "init",
     "report",
+    "leaderboard",
     "list",
     "reproduce",
     "explain",
     "runs",
     "cache",
     "rerun",
+    "new",
 )
 
 #: Patterns that are not used, and what to write instead.
