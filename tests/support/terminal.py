@@ -158,7 +158,7 @@ def freqrobust(arguments: Sequence[str], columns: int = 80, timeout: float = 120
             kept = _environment()
             os.environ.clear()
             os.environ.update(kept)
-            sys.stdin, sys.stdout, sys.stderr = (open(n, mode) for n, mode in ((0, "r"), (1, "w"), (2, "w")))
+            sys.stdin, sys.stdout, sys.stderr = (open(n, mode) for n, mode in ((0, "r"), (1, "w"), (2, "w")))  # noqa: SIM115
             try:
                 main(list(arguments))
             except SystemExit as ended:
