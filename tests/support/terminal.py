@@ -15,6 +15,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+#: A control sequence of which the rest is still to come.
+_PART = re.compile(r"\x1b(\[[0-9;?]*)?$")
 _SEQUENCE = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])")
 
 
@@ -200,7 +202,7 @@ def _shown(own: int, columns: int, start: float, timeout: float) -> tuple[Screen
             break
         first = first or time.perf_counter() - start
         received += portion
-        text = received.decode("utf-8", "ignore")
+        text = _PART.sub("", received.decode("utf-8", "ignore"))
         screen.feed(text[len(shown) :])
         shown = text
         frames.append(screen.lines)
