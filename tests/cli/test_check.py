@@ -204,12 +204,12 @@ def test_compare_writes_every_report(two: tuple[Path, Path], command: Command, w
     assert result.code == 1, result.err
     assert result.err.splitlines()[: len(files)] == [f"written: {name}" for name in files]
     assert "Changes from the baseline" in result.out
-    assert "Headline" not in result.out
+    assert "Accuracy in percent" not in result.out
     for name in files:
         text = (workspace / name).read_text(encoding="utf-8")
         assert "regression" in text, name
         assert "worst-linf-16/255" in text, name
-    assert "Headline" in (workspace / "gate.txt").read_text(encoding="utf-8")
+    assert "Accuracy in percent" in (workspace / "gate.txt").read_text(encoding="utf-8")
     printed = command("compare", *two, "--report", "markdown=-", "--quiet")
     assert (printed.code, printed.out) == (1, (workspace / "pr.md").read_text(encoding="utf-8"))
 
@@ -392,7 +392,8 @@ def test_a_sequential_check_says_what_it_saved(base: list[str], project: Callabl
     assert all(one is not None and one.of == 60 for one in seen.values())
     assert any(one is not None and one.seen < 60 for one in seen.values())
     assert sum(c.forwards + c.backwards for c in part.cells) < sum(c.forwards + c.backwards for c in whole.cells)
-    assert "saved) (sequential)" in " ".join(early.out.split())
+    assert "warning sequential: " in early.out
+    assert [warning.message.endswith("saved)") for warning in part.warnings if warning.code == "sequential"] == [True]
     assert "the report was not compared with the baseline baseline.json" in early.out
     # what was measured is what the full check measured of the same samples
     for row in part.gate.thresholds:
