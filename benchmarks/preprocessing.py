@@ -3,7 +3,7 @@
     python benchmarks/preprocessing.py --folder DIR [--shared ../shared] [--images 100]
 
 The first test images of CIFAR-10 are enlarged to sizes from 70 to 260 pixels and written as PNG and JPEG files. Each
-network has random weights and a last layer that is fitted to 300 training images by ridge regression; its weights are
+network has random weights and a last layer that is fitted to 200 training images by ridge regression; its weights are
 written where its library looks for them, and nothing is downloaded. The logits of the two evaluations and their
 predictions are compared. It takes about a minute.
 """
@@ -30,7 +30,7 @@ from freqrobust.core.config import EvalConfig
 from freqrobust.harness.inputs import open_inputs
 
 ROOT = Path(__file__).resolve().parents[1]
-TRAINING = 300
+TRAINING = 200
 CLASSES = 10
 
 
