@@ -24,11 +24,13 @@ __all__ = [
     "AnalyzeConfig",
     "Attack",
     "AttackContext",
+    "AttackResult",
     "Augmentation",
     "Batch",
     "Certificate",
     "CertificateContext",
     "Certified",
+    "CheckResult",
     "Criterion",
     "Defense",
     "DefenseContext",
@@ -49,12 +51,18 @@ __all__ = [
     "TrainingMethod",
     "__version__",
     "analyze",
+    "attack",
+    "check",
+    "compare",
     "evaluate",
     "load_data",
     "load_model",
     "noise",
+    "save_adversarial",
     "save_model",
     "train",
+    "verify",
+    "wrap",
 ]
 
 if TYPE_CHECKING:
@@ -65,13 +73,20 @@ if TYPE_CHECKING:
     from freqrobust.core.training_config import TrainConfig
     from freqrobust.data.dataset import ImageData
     from freqrobust.data.loading import load_data
+    from freqrobust.experiments.lightning_callback import RobustnessCallback as RobustnessCallback
     from freqrobust.experiments.train import train
+    from freqrobust.gate.check import CheckResult, check
+    from freqrobust.gate.compare import compare
     from freqrobust.harness.analysis import Analysis
     from freqrobust.harness.analysis_context import AnalysisContext
     from freqrobust.harness.analyze import analyze
+    from freqrobust.harness.attack_images import AttackResult, attack
     from freqrobust.harness.evaluate import evaluate
+    from freqrobust.harness.save_adversarial import save_adversarial
+    from freqrobust.harness.verify import verify
     from freqrobust.models.files import save_model
     from freqrobust.models.loading import load_model
+    from freqrobust.models.wrapping import wrap
     from freqrobust.numerics import noise
     from freqrobust.plugins.base import Attack, Defense, InputDefense
     from freqrobust.plugins.certificate import Certificate, CertificateContext, Certified
@@ -100,11 +115,13 @@ _HOMES = {
     "AnalyzeConfig": "core.config",
     "Attack": "plugins.base",
     "AttackContext": "plugins.context",
+    "AttackResult": "harness.attack_images",
     "Augmentation": "plugins.training",
     "Batch": "plugins.training",
     "Certificate": "plugins.certificate",
     "CertificateContext": "plugins.certificate",
     "Certified": "plugins.certificate",
+    "CheckResult": "gate.check",
     "Criterion": "plugins.criterion",
     "Defense": "plugins.base",
     "DefenseContext": "plugins.context",
@@ -119,27 +136,36 @@ _HOMES = {
     "Regularizer": "plugins.training",
     "Report": "results.report",
     "Reporter": "results.reporter",
+    "RobustnessCallback": "experiments.lightning_callback",
     "Schedule": "plugins.training",
     "StepContext": "plugins.training",
     "TrainConfig": "core.training_config",
     "TrainingMethod": "plugins.training",
     "analyze": "harness.analyze",
+    "attack": "harness.attack_images",
+    "check": "gate.check",
+    "compare": "gate.compare",
     "evaluate": "harness.evaluate",
     "load_data": "data.loading",
     "load_model": "models.loading",
     "noise": "numerics.noise",
+    "save_adversarial": "harness.save_adversarial",
     "save_model": "models.files",
     "train": "experiments.train",
+    "verify": "harness.verify",
+    "wrap": "models.wrapping",
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'freqrobust' has no attribute {name!r}")
-    from importlib import import_module
+if not TYPE_CHECKING:  # type checkers would take every name for granted
 
-    home = import_module(f"freqrobust.{_HOMES[name]}")
-    return home if name == "noise" else getattr(home, name)
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'freqrobust' has no attribute {name!r}")
+        from importlib import import_module
+
+        home = import_module(f"freqrobust.{_HOMES[name]}")
+        return home if name == "noise" else getattr(home, name)
 
 
 def __dir__() -> list[str]:

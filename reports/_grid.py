@@ -113,3 +113,8 @@ def new_table(plain: bool) -> RichTable:
 def breakable(spec: str) -> str:
     """A spec that a table may break after its commas and colons, rather than inside a word."""
     return re.sub(r",(?! )", ", ", re.sub(r":(?! )", ": ", spec, count=1)) if len(spec) > 26 else spec
+
+
+def say(console: Console, text: str, style: str | None = None, indent: str = "") -> None:
+    """Text of a report, which may hold what would control the terminal."""
+    console.print(indent + one_line(text), style=style)

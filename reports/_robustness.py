@@ -10,7 +10,8 @@ import numpy as np
 from freqrobust.core.percent import percent
 from freqrobust.core.text import one_line
 from freqrobust.numerics.threat import Norm, Threat, norm_name
-from freqrobust.reports.curves import COLOURS, LEFT, MOST, RIGHT, WIDTH, Chart, Line, Mark, Named, down, marker
+from freqrobust.reports.curves import COLOURS, LEFT, MOST, RIGHT, WIDTH, Chart, Line, Mark, down, marker
+from freqrobust.results.accuracy_curves import Named
 from freqrobust.results.cells import WorstCase
 from freqrobust.results.robustness_curve import Budgeted, MeasuredCurve, budgets, robustness_curves
 from freqrobust.results.robustness_tables import Axis, accuracy_text, distance_text, eps_axis, scale, unit

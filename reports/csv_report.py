@@ -7,16 +7,15 @@ from typing import IO, TYPE_CHECKING
 
 from freqrobust.core.text import one_line
 from freqrobust.results.cells import Cell
-from freqrobust.results.certificates import CertificateRecord
 from freqrobust.results.gate_view import gate_tables
+from freqrobust.results.record_rows import identity, rates, verdict
 from freqrobust.results.reporter import Reporter
 from freqrobust.results.robustness_curve import budgets, robustness_curves
-from freqrobust.results.summary import Entry, entry_of, model_labels, warning_text
+from freqrobust.results.summary import entry_of, model_labels, warning_text
 from freqrobust.results.view import facts
 
 if TYPE_CHECKING:
     from freqrobust.results.certificates import Counted
-    from freqrobust.results.diagnosis import Diagnosis
     from freqrobust.results.report import Report
 
 #: What a spreadsheet takes for the beginning of a formula, the full-width forms too.
@@ -63,19 +62,13 @@ def _rows(name: str, report: Report) -> Iterator[dict[str, object]]:
     for record in records:
         yield {
             "report": name,
-            "model": labels[record.model],
-            "arch": report.models[record.model].arch,
-            "data": report.data.spec,
-            "split": report.data.split,
-            "seed": report.seed,
-            "defense": record.defense_spec,
-            **_identity(record),
-            **_rates(record),
+            **identity(report, record, labels),
+            **rates(record),
             **{
                 fact.key: fact.text or None if isinstance(fact.value, list | dict) else fact.value
                 for fact in facts(record)
             },
-            **_verdict(record, diagnoses),
+            **verdict(record, diagnoses),
             "warnings": _warnings(report, record) or None,
         }
     yield from ({"report": name, **row} for row in (*_curves(report, labels), *_gate(report, labels)))
@@ -132,59 +125,6 @@ def _gate(report: Report, labels: list[str]) -> Iterator[dict[str, object]]:
                     for key, v in values.items()
                 },
             }
-
-
-def _identity(record: Counted) -> dict[str, object]:
-    threat = {
-        "norm": record.threat.norm if record.threat else None,
-        "eps": record.threat.eps if record.threat else None,
-    }
-    if isinstance(record, CertificateRecord):
-        return {
-            "attack": record.certificate_spec,
-            "kind": "certificate",
-            **threat,
-            "status": record.status,
-            "error": record.error,
-            "guarantee": record.guarantee,
-            "statement": record.statement,
-        }
-    if not isinstance(record, Cell):
-        return {"attack": "worst case", "kind": "worst case", **threat, "status": "ok"}
-    return {
-        "attack": record.attack_spec,
-        "kind": record.kind,
-        **threat,
-        "radius": record.attack_params.get("radius"),
-        "knowledge": record.knowledge,
-        "status": record.status,
-        "error": record.error,
-    }
-
-
-def _rates(record: Counted) -> dict[str, object]:
-    low, high = record.ci95 or (None, None)
-    change = record.difference
-    ends = change.ci95 if change else (None, None)
-    return {
-        "n": record.n,
-        "correct": record.correct if record.accuracy is not None else None,
-        "accuracy": record.accuracy,
-        "ci95_low": low,
-        "ci95_high": high,
-        "difference": change.points if change else None,
-        "difference_ci95_low": ends[0],
-        "difference_ci95_high": ends[1],
-    }
-
-
-def _verdict(record: Counted, diagnoses: Mapping[Entry, Diagnosis]) -> dict[str, object]:
-    """The verdict, where it is about a robust accuracy."""
-    diagnosis = diagnoses.get(entry_of(record))
-    shift = isinstance(record, Cell) and record.kind == "shift"
-    if diagnosis is None or shift or isinstance(record, CertificateRecord):
-        return {"verdict": None, "verdict_sentence": None}
-    return {"verdict": diagnosis.verdict, "verdict_sentence": diagnosis.sentence}
 
 
 def _warnings(report: Report, record: Counted) -> str:

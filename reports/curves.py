@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from freqrobust.core.percent import interval, percent
 from freqrobust.core.text import one_line
-from freqrobust.numerics.threat import norm_name
-from freqrobust.results.cells import Cell, WorstCase
-from freqrobust.results.report import Report
-from freqrobust.results.summary import Entry, eps_text, threats
+from freqrobust.results.accuracy_curves import Curve, Named, Point, accuracy_curves
 
 #: Size of the drawing, in the units of its view box, and the margins of what is inside the axes.
 WIDTH, HEIGHT = 400, 256
@@ -19,25 +16,6 @@ LEFT, RIGHT, TOP, BOTTOM = 34, 22, 12, 40
 #: Colours that a style sheet has for lines, and lines that one drawing can hold.
 COLOURS, MOST = 8, 16
 _CLOSEST_TICKS = 26
-
-
-class Point(NamedTuple):
-    """One measured accuracy: where, how its place is called, and the ends of its interval; all as shares."""
-
-    x: float
-    name: str
-    y: float
-    low: float
-    high: float
-
-
-@dataclass
-class Curve:
-    """One line: what it is of, its points by growing x, and its number, which is its colour in every drawing."""
-
-    label: str
-    points: list[Point]
-    number: int = 0
 
 
 class Mark(NamedTuple):
@@ -84,71 +62,10 @@ class Chart:
     right: float = WIDTH - RIGHT
 
 
-class Named(NamedTuple):
-    """An entry of one report, with the name that its curves get."""
-
-    name: str
-    report: Report
-    entry: Entry
-
-
 def charts(entries: Sequence[Named]) -> list[Chart]:
     """Accuracy against eps for every norm, and against the radius of each frequency filter."""
-    found = [_draw(title, axis, curves) for title, axis, curves in (*_over_eps(entries), *_over_radius(entries))]
+    found = [_draw(title, axis, curves) for title, axis, curves in accuracy_curves(entries)]
     return [chart for chart in found if chart is not None]
-
-
-def _over_eps(entries: Sequence[Named]) -> Iterable[tuple[str, str, list[Curve]]]:
-    norms = dict.fromkeys(
-        t.norm for report in {id(n.report): n.report for n in entries}.values() for t in threats(report)
-    )
-    for norm in norms:
-        curves = [Curve(n.name, _worst_cases(n, norm), number) for number, n in enumerate(entries)]
-        shown = norm_name(norm)
-        unit = ", in 255ths" if norm == "linf" else ""
-        yield f"Worst case against {shown} eps", f"eps ({shown}{unit})", curves
-
-
-def _worst_cases(named: Named, norm: str) -> list[Point]:
-    """Clean accuracy at eps 0, then the worst case of each threat."""
-    rows = [w for w in named.report.worst_case if w.threat.norm == norm and (w.model, w.defense_spec) == named.entry]
-    clean = [c for c in _cells(named) if c.attack == "clean"]
-    scale = 255 if norm == "linf" else 1
-    points = [_point(0.0, "clean", c) for c in clean]
-    points += [_point(w.threat.eps * scale, f"eps {eps_text(w.threat)}", w) for w in rows]
-    return sorted(p for p in points if p is not None) if rows else []
-
-
-def _over_radius(entries: Sequence[Named]) -> Iterable[tuple[str, str, list[Curve]]]:
-    for attack, title in (("lfc", "Low frequencies only (LFC)"), ("hfc", "High frequencies only (HFC)")):
-        curves = []
-        for number, named in enumerate(entries):
-            cells = [c for c in _cells(named) if c.attack == attack and _plain_filter(c)]
-            points = [
-                _point(float(c.attack_params["radius"]), f"radius {c.attack_params['radius']:g}", c) for c in cells
-            ]
-            curves.append(Curve(named.name, sorted(p for p in points if p is not None), number))
-        yield title, "radius, in cycles per image", curves
-
-
-def _plain_filter(cell: Cell) -> bool:
-    params = cell.attack_params
-    radius = params.get("radius")
-    return isinstance(radius, int | float) and params.get("shape") == "circle" and not params.get("clip")
-
-
-def _cells(named: Named) -> list[Cell]:
-    return [
-        c
-        for c in named.report.cells
-        if (c.model, c.defense_spec) == named.entry and c.knowledge == "adaptive" and c.status == "ok"
-    ]
-
-
-def _point(x: float, name: str, one: Cell | WorstCase) -> Point | None:
-    if one.accuracy is None or one.ci95 is None:
-        return None
-    return Point(x, name, one.accuracy, *one.ci95)
 
 
 def _draw(title: str, axis: str, curves: Sequence[Curve]) -> Chart | None:

@@ -16,7 +16,7 @@ from freqrobust.core.percent import interval, percent
 from freqrobust.core.text import one_line
 from freqrobust.reports._robustness import robustness_charts
 from freqrobust.reports.comparing import Comparing
-from freqrobust.reports.curves import Named, charts
+from freqrobust.reports.curves import Chart, charts
 from freqrobust.reports.text import (
     AGAINST,
     CERTIFIED,
@@ -32,7 +32,9 @@ from freqrobust.reports.text import (
     robustness_tables,
     title,
 )
+from freqrobust.results.accuracy_curves import Named
 from freqrobust.results.gate_view import gate_tables, gate_verdict
+from freqrobust.results.glossary import glossary
 from freqrobust.results.robustness_tables import UPPER_BOUND
 from freqrobust.results.summary import (
     Measure,
@@ -42,9 +44,11 @@ from freqrobust.results.summary import (
     entry_of,
     headline,
     level,
+    model_labels,
     statements,
     verdict_label,
     where,
+    with_defense,
 )
 from freqrobust.results.view import facts, footnotes, notes
 
@@ -54,6 +58,10 @@ if TYPE_CHECKING:
     from freqrobust.results.certificates import Counted
     from freqrobust.results.leaderboard import Board
     from freqrobust.results.report import Report
+
+
+#: Images with a longer side are stored smaller.
+_EXAMPLE_SIDE = 224
 
 
 class Number(NamedTuple):
@@ -86,6 +94,7 @@ class HTML(Comparing):
     """One page that needs nothing else: verdict, headline, curves, pictures, every cell, provenance."""
 
     requires: ClassVar[Mapping[str, str]] = {"jinja2": "freqrobust[plots]"}
+    template: ClassVar[str] = "report.html"
 
     theme: Literal["auto", "light", "dark"] = Field("auto", description="colours; auto follows the reader's system")
     title: str | None = Field(None, description="heading of the page; default: what was measured")
@@ -111,6 +120,20 @@ class HTML(Comparing):
         named: Sequence[Named],
         board: Board | None,
     ) -> None:
+        page = self._page(
+            self.template,
+            heading=heading,
+            about=about,
+            board=ranked_grid(board, reports) if board is not None else None,
+            notes=board.notes if board is not None else [],
+            charts=drawn(named),
+            views=[_view(name, report, index) for index, (name, report) in enumerate(reports.items())],
+            terms=list(dict.fromkeys(term for report in reports.values() for term in glossary(report))),
+        )
+        target.write(page)
+
+    def _page(self, template: str, **values: Any) -> str:
+        """A page by one of the templates, with the style and the script in it."""
         from jinja2 import Environment, FunctionLoader, StrictUndefined
         from markupsafe import Markup
 
@@ -126,19 +149,14 @@ class HTML(Comparing):
         )
         environment.filters["breakable"] = _breakable
         css, script = _template("report.css"), _template("report.js")
-        page = environment.get_template("report.html").render(
-            theme=self.theme,
-            policy=_policy(css, script),
-            css=Markup(css),
-            script=Markup(script),
-            heading=heading,
-            about=about,
-            board=_board(board, reports) if board is not None else None,
-            notes=board.notes if board is not None else [],
-            charts=[(chart, json.dumps(chart.stops)) for chart in (*charts(named), *robustness_charts(named))],
-            views=[_view(name, report, index) for index, (name, report) in enumerate(reports.items())],
+        return environment.get_template(template).render(
+            theme=self.theme, policy=_policy(css, script), css=Markup(css), script=Markup(script), **values
         )
-        target.write(page)
+
+
+def drawn(named: Sequence[Named]) -> list[tuple[Chart, str]]:
+    """The charts of entries, each with what its script needs."""
+    return [(chart, json.dumps(chart.stops)) for chart in (*charts(named), *robustness_charts(named))]
 
 
 def _breakable(text: str) -> Markup:
@@ -164,7 +182,8 @@ def _policy(css: str, script: str) -> str:
     )
 
 
-def _board(board: Board, reports: Mapping[str, Report]) -> Grid:
+def ranked_grid(board: Board, reports: Mapping[str, Report]) -> Grid:
+    """The table of a leaderboard."""
     rows = []
     for standing in board.standings:
         decimals = digits(reports[standing.report])
@@ -204,6 +223,7 @@ def _view(name: str, report: Report, index: int) -> dict[str, Any]:
         "upper_bound": UPPER_BOUND,
         "corruptions": list(corruption_tables(report)),
         "analyses": list(_analyses(report)),
+        "examples": list(_examples(report)),
         "warnings": [(where(report, warning), warning) for warning in report.warnings],
         "provenance": list(provenance(report)),
     }
@@ -248,6 +268,49 @@ def _cells(report: Report) -> Iterator[dict[str, Any]]:
             "error": cell.error if cell.status == "failed" else None,
             "notes": notes(cell),
         }
+
+
+#: What the rows of example images are called.
+_KINDS = {"clean": "clean", "adversarial": "adversarial", "perturbation": "perturbation", "lfc": "LFC", "hfc": "HFC"}
+
+
+def _examples(report: Report) -> Iterator[dict[str, Any]]:
+    labels = model_labels(report)
+    for one in report.examples:
+        model = labels[one.model]
+        heads = {**_KINDS, "perturbation": f"perturbation x {one.magnified:g}"}
+        heads |= {kind: f"{_KINDS[kind]}, radius {one.radius:g}" for kind in ("lfc", "hfc")}
+        yield {
+            "entry": with_defense(model, one.defense_spec) if len(labels) > 1 else one.defense_spec,
+            "attack": one.attack_spec,
+            "shrunk": max(one.width, one.height) > _EXAMPLE_SIDE,
+            "size": f"{one.width} x {one.height}",
+            "samples": [
+                {
+                    "id": sample.id,
+                    "label": class_text(sample.label, sample.name),
+                    "adversarial": sample.adversarial,
+                    "pictures": [
+                        {
+                            "head": heads[picture.kind],
+                            "source": f"data:image/png;base64,{picture.base64}",
+                            "alt": f"{heads[picture.kind]}: sample {sample.id}",
+                            "prediction": ""
+                            if picture.prediction is None
+                            else class_text(picture.prediction, picture.name),
+                            "right": picture.prediction == sample.label,
+                        }
+                        for picture in sample.pictures
+                    ],
+                }
+                for sample in one.samples
+            ],
+        }
+
+
+def class_text(number: int, name: str | None) -> str:
+    """The name of a class, or its number; not a number where the model returned NaN."""
+    return name if name else "no class (NaN)" if number < 0 else f"class {number}"
 
 
 def _analyses(report: Report) -> Iterator[dict[str, Any]]:

@@ -9,8 +9,9 @@ from pydantic import Field
 
 from freqrobust.core.percent import points
 from freqrobust.core.text import one_line
-from freqrobust.plugins.specs import UNDEFENDED
-from freqrobust.reports._grid import Grid, GridEntry, breakable, new_table, print_grid
+from freqrobust.reports import _short as short
+from freqrobust.reports._corruption_grid import corruption_grid, corruption_headline
+from freqrobust.reports._grid import Grid, GridEntry, breakable, new_table, print_grid, say
 from freqrobust.reports.comparing import Comparing
 from freqrobust.reports.text import (
     AGAINST,
@@ -63,19 +64,23 @@ class Table(Comparing):
 
     show: Literal["all", "gate"] = Field("all", description="show the whole report, or only what the gate judged")
     width: int | None = Field(None, ge=40, description="columns; default: the terminal's, or 160 when piped")
+    full: bool = Field(False, description="show all tables and notes, not only the headline and the verdicts")
     details: bool = Field(False, description="show every value of every cell: passes, seconds, batch size, ...")
+    header: bool = Field(True, description="begin with what was evaluated")
 
     def render(self, report: Report, target: IO[str]) -> None:
         printer = _Printer(report, self._console(target), not target.isatty(), self.details)
-        if self.show == "all":
+        if self.show == "all" and (self.full or self.details):
             printer.print()
+        elif self.show == "all":
+            printer.print_short(self.header)
         printer.print_gate()
 
     def render_many(self, reports: Mapping[str, Report], target: IO[str]) -> None:
         from rich.text import Text
 
         board, console = self.board(reports), self._console(target)
-        _say(console, f"Leaderboard: {board.by}, accuracy in percent, 95 % interval", style="bold")
+        say(console, f"Leaderboard: {board.by}, accuracy in percent, 95 % interval", style="bold")
         names = [s.name + (f" ({s.verdict})" if s.verdict else "") for s in board.standings]
         label = min(max(len(breakable(one_line(name))) for name in names), max(18, console.width // 3))
         room = console.width - label - 10
@@ -96,11 +101,11 @@ class Table(Comparing):
             console.print(table)
             console.print()
         for note in board.notes:
-            _say(console, note)
+            say(console, note)
         if board.remarks:
             console.print()
         for remark in board.remarks:
-            _say(console, remark)
+            say(console, remark)
 
     def _console(self, target: IO[str]) -> Console:
         import os
@@ -130,21 +135,22 @@ class _Printer:
         report = self.report
         if len(report.models) == 1:
             model = report.models[0]
-            _say(self.console, f"{model.arch} ({model.spec}) on {conditions(report)}", style="bold")
+            say(self.console, f"{model.arch} ({model.spec}) on {conditions(report)}", style="bold")
             self._describe(model)
         else:
-            _say(self.console, f"{len(report.models)} models on {conditions(report)}", style="bold")
+            say(self.console, f"{len(report.models)} models on {conditions(report)}", style="bold")
             for label, model in zip(model_labels(report), report.models, strict=True):
-                _say(self.console, f"{label}: {model.arch} ({model.spec})")
+                say(self.console, f"{label}: {model.arch} ({model.spec})")
                 self._describe(model, "  ")
         self.console.print()
-        self._print(self._headline())
+        self._print(self._headline("Headline: accuracy in percent, 95 % interval", headline(report)))
         every = self._cells()
         if every:
             self._print(self._grid("Every cell: accuracy in percent, 95 % interval", every))
         self._robustness()
         for summary in self.folded:
-            self._print(self._corruptions(summary))
+            whose = f"defense {summary.defense_spec}" if len(report.models) == 1 else self._label(summary)
+            self._print(corruption_grid(summary, whose))
         oblivious = self._oblivious()
         if oblivious.entries:
             self._print(oblivious)
@@ -156,11 +162,64 @@ class _Printer:
         if ranges(report):
             notes.append(f"Other values, from the smallest to the largest cell: {'; '.join(ranges(report))}")
         for note in notes:
-            _say(self.console, note)
+            say(self.console, note)
         for warning in report.warnings:
-            _say(self.console, f"warning: {warning_text(report, warning)}", style="yellow")
+            say(self.console, f"warning: {warning_text(report, warning)}", style="yellow")
         if notes or report.warnings:
             self.console.print()
+
+    def print_short(self, header: bool) -> None:
+        """One table, and a line for each verdict and warning."""
+        report, width = self.report, self.console.width
+        if header:
+            for line in short.header(report):
+                say(self.console, line, style="bold" if line.startswith(report.models[0].arch) else None)
+        self.console.print()
+        measures = headline(report)
+        others = short.unrepresented(report, measures, [m for m in attacks(report) if self._all_folded(m)])
+        grid = self._headline(
+            "Accuracy in percent, 95 % interval", [*measures, *(others if len(others) <= short.FEW else [])]
+        )
+        grid, left_out = short.fitted_grid(grid, width)
+        print_grid(self.console, grid, self.plain)
+        self._robustness()
+        self._short_verdicts()
+        notes = [note for note in self.notes if note != UPPER_BOUND and not note.startswith("failed: ")]
+        failures = short.failure_lines(report, self.labels)
+        if report.certificates:
+            notes.append(CERTIFIED.partition(". ")[0])
+        if left_out:
+            notes.append(f"{left_out}: with --full")
+        if len(others) > short.FEW:
+            names = ", ".join(dict.fromkeys(one_line(m.label).partition(":")[0] for m in others))
+            notes.append(f"{len(others)} other attacks ({names}): with --full")
+        for line in failures[: short.MOST_FAILURES]:
+            say(self.console, line, style="red")
+        if len(failures) > short.MOST_FAILURES:
+            say(self.console, f"failed: {len(failures) - short.MOST_FAILURES} others, with --full", style="red")
+        for note in notes:
+            say(self.console, short.fitting(note, width))
+        warnings = short.warning_lines(report)
+        for line in warnings:
+            say(self.console, short.fitting(line, width), style="yellow")
+        if notes or failures or warnings:
+            self.console.print()
+
+    def _short_verdicts(self) -> None:
+        from rich.text import Text
+
+        lines, width = short.verdicts(self.report), self.console.width
+        if not lines:
+            return
+        oblivious = short.oblivious_lines(self.report, self.labels)
+        self.console.print("Verdicts on the robust accuracies", style="bold")
+        for line in lines:
+            about = one_line(line.about)
+            rest = short.fitting(line.verdict + line.rest, width - len(about) - 2).removeprefix(line.verdict)
+            self.console.print(Text(f"{about}: ").append(line.verdict, style=_STYLES[line.level]).append(rest))
+        for text in oblivious:
+            say(self.console, short.fitting(text, width))
+        self.console.print()
 
     def print_gate(self) -> None:
         """The tables of the gate, a cell a row, and whether it passed."""
@@ -177,9 +236,9 @@ class _Printer:
             grid = Grid(table.title, [row.record.name for row in table.rows], heads, entries, narrow=True)
             print_grid(self.console, grid, self.plain)
             for note in table.notes:
-                _say(self.console, note)
+                say(self.console, note)
             self.console.print()
-        _say(self.console, gate_verdict(gate), style="bold green" if gate.passed else "bold red")
+        say(self.console, gate_verdict(gate), style="bold green" if gate.passed else "bold red")
 
     def _print(self, grid: Grid) -> None:
         """Defenses side by side, or one below the other where that takes fewer tables."""
@@ -201,10 +260,10 @@ class _Printer:
             print_grid(self.console, Grid(title, [name for name, _ in rows], heads, entries), self.plain)
             self.notes[UPPER_BOUND] = None
 
-    def _headline(self) -> Grid:
-        grid = self._grid("Headline: accuracy in percent, 95 % interval", headline(self.report))
+    def _headline(self, title: str, measures: Sequence[Measure]) -> Grid:
+        grid = self._grid(title, measures)
         for summary in self.folded:
-            for row, entry in _corruption_headline(summary, self.report).items():
+            for row, entry in corruption_headline(summary, self.report).items():
                 if row not in grid.rows:
                     grid.rows.append(row)
                 grid.entries[row, self._label(summary)] = entry
@@ -212,8 +271,12 @@ class _Printer:
 
     def _cells(self) -> list[Measure]:
         """Every attack but those that a table by corruption and severity shows."""
-        found = [m for m in attacks(self.report) if not all(self._is_folded(cell) for cell in m.found.values())]
+        found = [m for m in attacks(self.report) if not self._all_folded(m)]
         return [] if self.folded and [m.label for m in found] == ["clean"] else found  # the headline has it
+
+    def _all_folded(self, measure: Measure) -> bool:
+        """Whether the table by corruption and severity shows it."""
+        return all(self._is_folded(cell) for cell in measure.found.values())
 
     def _is_folded(self, cell: Counted) -> bool:
         if not isinstance(cell, Cell) or cell.attack != "corruption" or cell.accuracy is None:
@@ -224,27 +287,10 @@ class _Printer:
     def _label(self, one: CorruptionSummary | Diagnosis) -> str:
         return self.labels[entry_of(one)]
 
-    def _corruptions(self, summary: CorruptionSummary) -> Grid:
-        """One row a corruption, one column a severity."""
-        columns = [*sorted({s for row in summary.rows for s in row.accuracies}), "mean"]
-        columns += ["CE"] if summary.reference is not None else []
-        entries: dict[tuple[str, str], GridEntry] = {}
-        for row in summary.rows:
-            values = {**row.accuracies, "mean": row.accuracy, "CE": row.ce}
-            entries |= {(row.name, column): _plain(values.get(column)) for column in columns}
-        for column in columns[: columns.index("mean")]:
-            known = [row.accuracies[column] for row in summary.rows if column in row.accuracies]
-            if len(known) == len(summary.rows):
-                entries["mean", column] = _plain(sum(known) / len(known))
-        entries["mean", "mean"], entries["mean", "CE"] = _plain(summary.mean_accuracy), _plain(summary.mce)
-        whose = f"defense {summary.defense_spec}" if len(self.report.models) == 1 else self._label(summary)
-        title = f"Corruptions ({_made_by(summary)}), {whose}: accuracy in percent by severity"
-        return Grid(title, [*(row.name for row in summary.rows), "mean"], columns, entries)
-
     def _describe(self, model: ModelRecord, indent: str = "") -> None:
-        _say(self.console, f"normalisation: {describe_normalization(model)}", indent=indent)
+        say(self.console, f"normalisation: {describe_normalization(model)}", indent=indent)
         if model.published is not None:
-            _say(self.console, f"published: {describe_published(model.published)}", indent=indent)
+            say(self.console, f"published: {describe_published(model.published)}", indent=indent)
 
     def _grid(self, title: str, measures: Sequence[Measure]) -> Grid:
         entries = {
@@ -321,42 +367,3 @@ def _check_entry(check: Check) -> GridEntry:
         return GridEntry({"": {"not applicable": "n/a", "information": "noted"}.get(check.status, check.status)})
     numbers = [f"{100 * v:.0f} %" if check.unit == "share" else f"{v:g}" for v in (check.measured, check.threshold)]
     return GridEntry({"": f"{check.status} {numbers[0]} ({numbers[1]})"}, failed=check.status == "failed")
-
-
-def _say(console: Console, text: str, style: str | None = None, indent: str = "") -> None:
-    """Text of a report, which may hold what would control the terminal."""
-    console.print(indent + one_line(text), style=style)
-
-
-def _plain(share: float | None) -> GridEntry:
-    """A share in percent, without an interval."""
-    return GridEntry({"": f"{100 * share:.1f}" if share is not None else "-"})
-
-
-def _made_by(summary: CorruptionSummary) -> str:
-    """Where the corrupted images come from: ``generated, cifar constants`` or ``files``."""
-    if summary.source == "files":
-        return "published files"
-    return f"generated, {summary.constants} constants" + ("" if summary.eight_bit else ", not truncated to 8 bits")
-
-
-def _corruption_headline(summary: CorruptionSummary, report: Report) -> dict[str, GridEntry]:
-    """Mean accuracy over the corruptions, with the difference from the undefended model, and mCE."""
-    cells = sum(len(row.accuracies) for row in summary.rows)
-    what = f"{'' if summary.part == 'common' else f'{summary.part} '}corruptions ({_made_by(summary)}), mean of {cells}"
-    mean = _plain(summary.mean_accuracy)
-    undefended = [
-        other.mean_accuracy
-        for other in report.corruptions
-        if other.defense_spec == UNDEFENDED
-        and other.model == summary.model
-        and (other.part, _made_by(other)) == (summary.part, _made_by(summary))
-    ]
-    reference = undefended[0] if undefended and summary.defense_spec != UNDEFENDED else None
-    if summary.mean_accuracy is not None and reference is not None:
-        mean = GridEntry({**mean.parts, AGAINST: points(summary.mean_accuracy - reference)})
-    found = {what: mean}
-    if summary.reference is not None and summary.mce is not None:
-        found[f"mCE against {summary.reference}"] = _plain(summary.mce)
-        found["relative mCE"] = _plain(summary.relative_mce)
-    return found

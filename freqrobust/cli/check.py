@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from freqrobust.core.errors import GateError
-from freqrobust.core.files import check_writable, user_path
-from freqrobust.core.text import one_line, print_error
-from freqrobust.gate.project import NAME, UPDATE_COMMAND, Project, find_project, read_project, working_in
+from freqrobust.core.files import user_path
+from freqrobust.core.text import print_error, print_line
+from freqrobust.gate.project import Project, find_project, read_project, working_in
 from freqrobust.results import cell_reference
 
 if TYPE_CHECKING:
-    from freqrobust.core.config import CheckConfig
-    from freqrobust.gate.thresholds import Gate
+    from freqrobust.core.command_config import CheckConfig
     from freqrobust.results.report import Report
 
 
@@ -24,30 +23,27 @@ def execute(config: CheckConfig) -> int:
         FreqRobustError: bad input.
     """
     from freqrobust.cli import eval
-    from freqrobust.core.config import EvalCommand
+    from freqrobust.core.command_config import EvalCommand
+    from freqrobust.gate.check import open_gate
 
     path = find_project()
     project = read_project(path)
     baseline = project.gate.baseline
     here = Path.cwd()
     with working_in(path.parent):
-        if config.update_baseline:
-            if baseline is None:
-                raise GateError(f'{NAME} names no baseline to update: add baseline = "robustness.json" to [gate]')
-            if config.sequential:
-                raise GateError("--update-baseline needs every sample, and --sequential does not measure every sample")
-            check_writable(baseline, "baseline")
-        gate = _gate(project, config.update_baseline, config.sequential)
-        old = _read_old(baseline) if baseline is not None and config.update_baseline else None
+        gate, old = open_gate(project, config)
         options = {name: getattr(config, name) for name in ("batch_size", "device", "run_dir", "json_file")}
         options = {name: value for name, value in options.items() if value is not None}
         for name in {"run_dir", "json_file"} & options.keys():
             options[name] = here / user_path(options[name], config.flag(name))
-        options |= {"reports": [_absolute(text, here) for text in config.reports], "quiet": config.quiet}
+        shown = {name: getattr(config, name) for name in ("quiet", "verbose", "no_progress", "full", "dry_run")}
+        options |= {"reports": [_absolute(text, here) for text in config.reports]} | shown
         code = eval.execute(EvalCommand(**{**dict(project.eval), **options}), gate=gate)
+        if config.dry_run:
+            return code
         if config.sequential and baseline is not None and not config.quiet:
             reason = "a sequential check does not measure every sample"
-            print(one_line(f"the report was not compared with the baseline {baseline}: {reason}"))
+            print_line(f"the report was not compared with the baseline {baseline}: {reason}")
         if not config.update_baseline or gate.report is None:
             return code
         return _update(project, old, gate.report, code, config.quiet)
@@ -62,46 +58,14 @@ def _absolute(text: str, here: Path) -> str:
     return text if not equals or target in ("", "-") else f"{form}={here / target}"
 
 
-def _gate(project: Project, update: bool, sequential: bool) -> Gate:
-    from freqrobust.gate.sequential import SequentialGate
-    from freqrobust.gate.thresholds import Gate
-
-    confident = project.gate.confident
-    if sequential:
-        rates = project.sequential
-        return SequentialGate(
-            project.required, confident=confident, false_pass=rates.false_pass, false_fail=rates.false_fail
-        )
-    baseline = project.gate.baseline
-    if baseline is None and not project.required:
-        raise GateError(f"{NAME} has neither a baseline nor [thresholds]: there is nothing to check")
-    if baseline is not None and not update and not user_path(baseline, "baseline").exists():
-        raise GateError(f"there is no baseline {baseline}: {UPDATE_COMMAND} writes it")
-    return Gate(project.required, confident=confident, baseline=None if update else baseline, rules=project.rules)
-
-
-def _read_old(baseline: str) -> Report | None:
-    """The baseline that will be replaced; one that cannot be read is not overwritten."""
-    from freqrobust.results.analysis_record import ReportError
-    from freqrobust.results.report import Report
-
-    if not user_path(baseline, "baseline").exists():
-        return None
-    try:
-        return Report.from_json(baseline)
-    except ReportError as error:
-        raise GateError(
-            f"the baseline is not overwritten, because it cannot be read ({error}); remove it first"
-        ) from error
-
-
 def _update(project: Project, old: Report | None, report: Report, code: int, quiet: bool) -> int:
     """Write the baseline and show what changed; the exit code."""
+    from freqrobust.gate.check import write_baseline
+
     assert project.gate.baseline is not None
-    if report.status != "complete":
+    if write_baseline(project, report) is None:
         print_error(f"the baseline {project.gate.baseline} is not replaced, because some cells failed")
         return code
-    report.model_copy(update={"gate": None}).to_json(project.gate.baseline)
     if not quiet:
         _show(project, old, report)
     return code
@@ -114,16 +78,16 @@ def _show(project: Project, old: Report | None, report: Report) -> None:
     from freqrobust.results.rendering import GATE_ON_SCREEN, parse_outputs, write_outputs
 
     assert project.gate.baseline is not None
-    print()
+    print_line()
     if old is not None:
         try:
             change = regression.compare(old, report, project.rules, name=f"{project.gate.baseline} (replaced)")
         except GateError as error:
-            print(one_line(f"the replaced baseline: {error}"))
+            print_line(f"the replaced baseline: {error}")
         else:
             compared = report.model_copy(update={"gate": GateRecord(passed=change.passed, comparison=change)})
             write_outputs(parse_outputs([GATE_ON_SCREEN], "--report"), {"": compared})
-    print(one_line(f"baseline written: {project.gate.baseline}; keep it under version control"))
+    print_line(f"baseline written: {project.gate.baseline}; keep it under version control")
     known = cell_reference.references_in(report)
     try:
         cells = len(regression.declared_cells(project.rules, known, report.data.shape))
@@ -132,10 +96,10 @@ def _show(project: Project, old: Report | None, report: Report) -> None:
         return
     drop = regression.expected_drop(report.data.n, cells, project.rules.alpha)
     if drop is not None:
-        print(
+        print_line(
             f"the minimum detectable drop is {100 * drop:.1f} points, with {report.data.n} samples and {cells} gate cells "
             f"({regression.POWER:.0%} power at {project.rules.alpha:g}/{cells}, if {regression.CHURN:.0%} of the samples "
             "become correct; more of them do so when a model is trained again)"
         )
     for line in undetectable:
-        print(one_line(line))
+        print_line(line)

@@ -41,17 +41,33 @@ def print_failures(report: Report, unsaved: Sequence[str] = ()) -> None:
         if record.status == "failed"
     ]
     gate = gate_lines(report.gate) if report.gate is not None else []
-    lines = [*gate[:-1], *cells, *unproved, *(f"not saved: {line}" for line in unsaved), *gate[-1:]]
-    if exit_code(report, unsaved) == CELLS_FAILED:
-        parts = [f"{len(cells)} of {len(report.cells)} cells failed"] if cells else []
-        parts += [f"{len(unproved)} of {len(report.certificates)} certificates failed"] if unproved else []
-        parts += (
-            [f"{len(unsaved)} {'set' if len(unsaved) == 1 else 'sets'} of examples could not be saved"]
-            if unsaved
-            else []
-        )
-        lines.append(f"exit code {CELLS_FAILED}: {' and '.join(parts)}")
+    last = exit_line(report, unsaved)
+    lines = [*gate[:-1], *cells, *unproved, *(f"not saved: {line}" for line in unsaved), *([last] if last else [])]
     print_lines(lines)
+
+
+def print_exit_code(report: Report, unsaved: Sequence[str] = ()) -> None:
+    """What the exit code means, in a line; nothing where it is 0."""
+    line = exit_line(report, unsaved)
+    if line is not None:
+        print_error(line)
+
+
+def exit_line(report: Report, unsaved: Sequence[str] = ()) -> str | None:
+    """What the exit code means; None where it is 0."""
+    code = exit_code(report, unsaved)
+    if code == GATE_FAILED:
+        assert report.gate is not None
+        return gate_lines(report.gate)[-1]
+    if code != CELLS_FAILED:
+        return None
+    cells = sum(cell.status == "failed" for cell in report.cells)
+    unproved = sum(record.status == "failed" for record in report.certificates)
+    parts = [f"{cells} of {len(report.cells)} cells failed"] if cells else []
+    parts += [f"{unproved} of {len(report.certificates)} certificates failed"] if unproved else []
+    sets = "set" if len(unsaved) == 1 else "sets"
+    parts += [f"{len(unsaved)} {sets} of examples could not be saved"] if unsaved else []
+    return f"exit code {CELLS_FAILED}: {' and '.join(parts)}"
 
 
 def gate_lines(gate: GateRecord) -> list[str]:

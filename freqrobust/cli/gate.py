@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,7 +11,7 @@ Debug = Annotated[
     bool, typer.Option("--debug", metavar="", help="Print the traceback of errors.", rich_help_panel=OUTPUT)
 ]
 Quiet = Annotated[
-    bool, typer.Option("--quiet", metavar="", help="Print only errors and a failed gate.", rich_help_panel=OUTPUT)
+    bool, typer.Option("--quiet", "-q", metavar="", help="Print only errors and a failed gate.", rich_help_panel=OUTPUT)
 ]
 
 
@@ -70,15 +70,18 @@ def compare(
     from pathlib import Path
 
     from freqrobust.cli.failures import gate_lines, print_lines
+    from freqrobust.cli.lines import command_line
     from freqrobust.core.files import check_writable
-    from freqrobust.core.text import one_line
-    from freqrobust.gate.regression import DEFAULT, Rules
-    from freqrobust.gate.thresholds import Gate, parse_max_drops
+    from freqrobust.core.text import print_line
+    from freqrobust.gate.compare import compare as compared
+    from freqrobust.gate.regression import DEFAULT
+    from freqrobust.gate.thresholds import parse_max_drops
+    from freqrobust.results.gate_record import GateRecord
     from freqrobust.results.rendering import GATE_ON_SCREEN, STDOUT, check_outputs, parse_outputs, write_outputs
     from freqrobust.results.report import Report
 
     everywhere, each = parse_max_drops(max_drop or [])
-    rules = Rules(tuple(gate or [DEFAULT]), alpha, everywhere, each, strict)
+    rules: dict[str, Any] = {"cells": gate or [DEFAULT], "alpha": alpha, "max_drop": everywhere, "max_drops": each}
     if json is not None:
         check_writable(json, "--json")
     outputs = parse_outputs(report or [], "--report")
@@ -86,14 +89,17 @@ def compare(
     if not quiet and all(output.target != STDOUT for output in outputs):
         outputs = [*parse_outputs([GATE_ON_SCREEN], "--report"), *outputs]
     judged = Report.from_json(new)
-    record = Gate(baseline=baseline, rules=rules).judge(judged)
+    comparison = compared(baseline, judged, **rules, strict=strict)
+    record = judged.gate = GateRecord(passed=comparison.passed, comparison=comparison)
     if json is not None:
         judged.to_json(json)
     for path in write_outputs(outputs, {Path(new).stem: judged}):
         if not quiet:
-            print(one_line(f"written: {path}"), file=sys.stderr)
-    if quiet:
-        print_lines(gate_lines(record))
+            print_line(f"written: {path}", sys.stderr)
+    lines = gate_lines(record)
+    print_lines(lines if quiet else lines[-1:])
+    if not quiet:
+        print_line(f"next: {command_line('report', new, '--full')}", sys.stderr)
     return 0 if record.passed else 1
 
 

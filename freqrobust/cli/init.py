@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from freqrobust.core.errors import FreqRobustError, SpecError
-from freqrobust.core.text import near_miss
+from freqrobust.core.text import near_miss, print_line
 from freqrobust.gate.project import NAME, UPDATE_COMMAND
 
 BASELINE = "robustness-baseline.json"
@@ -163,10 +163,10 @@ def execute(*, model: str, data: str | None, normalize: str | None, ci: str) -> 
     files[Path(NAME)] = project_text(model, normalize or _pinned(model, data), data or "digits")
     for path, text in files.items():
         write_atomically(path, text)
-        print(f"written: {path}")
-    print(f"next: edit {NAME}, then run {UPDATE_COMMAND} and keep {BASELINE} under version control")
+        print_line(f"written: {path}")
+    print_line(f"next: edit {NAME}, then run {UPDATE_COMMAND} and keep {BASELINE} under version control")
     for line in _undetectable():
-        print(line)
+        print_line(line)
     return 0
 
 

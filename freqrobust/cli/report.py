@@ -22,19 +22,27 @@ def report(
             metavar="[REPORT=]FILE",
         ),
     ] = None,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full", metavar="", help="Show all tables: every cell, oblivious attacks, checks and notes. Without --as."
+        ),
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", metavar="", help="Print the traceback of errors.")] = False,
 ) -> int:
     """Render reports; the exit code."""
-    return execute(runs, wanted or [])
+    return execute(runs, wanted or [], full=full)
 
 
-def execute(paths: Sequence[str], wanted: Sequence[str], flag: str = "--as") -> int:
+def execute(paths: Sequence[str], wanted: Sequence[str], flag: str = "--as", full: bool = False) -> int:
     """One ``freqrobust report``; the exit code.
 
     Raises:
         FreqRobustError: bad input.
     """
-    from freqrobust.core.text import one_line
+    from freqrobust.cli.lines import command_line
+    from freqrobust.core.errors import SpecError
+    from freqrobust.core.text import print_line
     from freqrobust.results.rendering import (
         STDOUT,
         _files,
@@ -44,10 +52,15 @@ def execute(paths: Sequence[str], wanted: Sequence[str], flag: str = "--as") -> 
         write_outputs,
     )
 
-    outputs = parse_outputs(wanted or [f"table={STDOUT}"], flag)
+    if full and wanted:
+        raise SpecError("give either --full or --as, not both; --as table:full=true=- is the same as --full")
+    outputs = parse_outputs(wanted or [f"table:full=true={STDOUT}" if full else f"table={STDOUT}"], flag)
     found = read_reports(paths)
     inputs = _files(paths)
     check_outputs(outputs, flag, inputs, several=len(found) > 1)
     for path in write_outputs(outputs, found, all_or_none=True):
-        print(one_line(f"written: {path}"), file=sys.stderr)
+        print_line(f"written: {path}", sys.stderr)
+    if not wanted and not full and len(found) == 1:
+        sys.stdout.flush()
+        print_line(f"next: {command_line('report', *paths, '--full')}", sys.stderr)
     return 0

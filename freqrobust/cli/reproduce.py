@@ -53,7 +53,7 @@ def execute(config: ReproduceCommand) -> int:
     check_writable(Path(config.out if config.out is not None else RUNS / "reproduce") / "findings.json", "--out")
     values = {name: getattr(config, name) for name in ReproduceConfig.model_fields}
     settings = ReproduceConfig(**{**values, "cache_dir": config.cache_dir or cache_root()})
-    screen = Screen(config.quiet)
+    screen = Screen(config.quiet, bar=not config.no_progress)
     _warn_without_gpu(settings, screen)
     if not every:
         findings, files = _run(chosen[0], settings, config, screen)
@@ -61,7 +61,9 @@ def execute(config: ReproduceCommand) -> int:
             write_atomically(config.json_file, _as_json(findings))
         if not config.quiet:
             show(findings, sys.stdout)
+            sys.stdout.flush()
             screen.say(_written(files))
+            screen.say("next: freqrobust reproduce --list")
         return 0
     found: dict[str, Findings] = {}
     failed: dict[str, str] = {}

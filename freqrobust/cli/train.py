@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from freqrobust.core.text import one_line, print_error
+from freqrobust.core.text import one_line, print_error, print_line
 
 if TYPE_CHECKING:
     from freqrobust.core.training_config import TrainCommand
     from freqrobust.experiments.train import TrainingJob, TrainingRun
+    from freqrobust.experiments.training_setup import Setup
     from freqrobust.results.training_record import EpochRecord, Share
 
 
-def execute(config: TrainCommand) -> int:
+def execute(config: TrainCommand, check: Callable[[TrainingJob], None] | None = None) -> int:
     """Train, or finish a training; show what each epoch brings, then a summary.
+
+    Args:
+        config: the options.
+        check: is called before anything is trained, and may refuse it.
 
     Returns:
         The exit code: 0, or 130 when interrupted.
@@ -24,23 +31,41 @@ def execute(config: TrainCommand) -> int:
     Raises:
         FreqRobustError: bad input, or the training diverged.
     """
+    from freqrobust.cli.lines import first_line
+
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        first_line("training", [config.arch] if config.arch != "auto" else ["a network"], config.data, config.quiet)
+    from freqrobust.core.config_file import write_options
     from freqrobust.core.files import check_writable
     from freqrobust.core.progress import Screen
     from freqrobust.experiments.train import opened
 
     if config.json_file is not None:
         check_writable(config.json_file, "--json")
+    if config.save_config is not None:
+        check_writable(config.save_config, "--save-config")
+    if config.dry_run:
+        _show_plan(config)
+        return 0
     with opened(None, config) as job:
+        if check is not None:
+            check(job)
         writes = job.workers.writes
-        screen = Screen(config.quiet or not writes)
-        _announce(config, job, screen)
+        screen = Screen(config.quiet or not writes, bar=not config.no_progress)
+        _announce(config, job.setup, screen)
+        _announce_run(job, screen)
+        if config.save_config is not None and writes:
+            write_options(config, config.save_config)
+            screen.say(f"options saved: {config.save_config}")
         try:
             with screen:
                 run = job.run(screen)
         except KeyboardInterrupt:
             if writes:
                 done = f"after epoch {len(job.epochs)} of {job.setup.plan.epochs}"
-                print_error(f"interrupted {done}; run the same command again to resume from {job.files.folder}")
+                print_error(
+                    f"interrupted {done} (exit code 130); run the same command again to resume from {job.files.folder}"
+                )
             return 130
         if not writes:
             return 0
@@ -51,9 +76,27 @@ def execute(config: TrainCommand) -> int:
     return 0
 
 
-def _announce(config: TrainCommand, job: TrainingJob, screen: Any) -> None:
+def _show_plan(config: TrainCommand) -> None:
+    """What would be trained, and about how long the passes of the training take."""
+    from freqrobust.cli.dry_run import TIMES, seconds_per_pass
+    from freqrobust.core.progress import Screen
+    from freqrobust.core.schedule import clock_text
+    from freqrobust.experiments.training_setup import prepare_setup
+    from freqrobust.harness.devices import resolve_device
+    from freqrobust.harness.run_plan import steps_of
+
+    device = resolve_device(config.device)
+    setup, screen = prepare_setup(None, config, device), Screen(config.quiet)
+    _announce(config, setup, screen)
+    passes = 3 * (1 + steps_of(setup.plan.method.plugin)) * setup.plan.epochs * len(setup.train)
+    took = passes * seconds_per_pass(setup.model, setup.train, device, setup.plan.batch_size)
+    screen.say(f"time: about {clock_text(took)} without probes, from {TIMES} timed batches, {setup.plan.epochs} epochs")
+    screen.say("dry run: nothing was trained or written")
+
+
+def _announce(config: TrainCommand, setup: Setup, screen: Any) -> None:
     """What is going to be trained, in a few lines."""
-    setup, plan = job.setup, job.setup.plan
+    plan = setup.plan
     if config.data is None:
         screen.say("no --data given: training on the demo's data, handwritten digits of 8 x 8 pixels")
     shape = "x".join(map(str, setup.data.shape))
@@ -74,6 +117,12 @@ def _announce(config: TrainCommand, job: TrainingJob, screen: Any) -> None:
     for name, randomised in (("labels", setup.recipe.labels), ("pixels", setup.recipe.pixels)):
         if randomised != "true":
             screen.say(f"{name}: {randomised}")
+
+
+def _announce_run(job: TrainingJob, screen: Any) -> None:
+    """Where it is written, and what the lines of the epochs show."""
+    setup = job.setup
+    held_out = len(setup.all_held_out) if setup.all_held_out is not None else 0
     screen.say(f"directory: {job.files.folder}")
     if job.finished is not None:
         screen.say("this training was finished before; its result is shown")
@@ -89,18 +138,18 @@ def _summarise(config: TrainCommand, run: TrainingRun, job: TrainingJob) -> None
 
     record, setup = run.record, job.setup
     best = next((epoch for epoch in record.epochs if epoch.epoch == record.best_epoch), record.epochs[-1])
-    print()
-    print(one_line(f"trained: {record.arch} with {setup.plan.method.spec} on {setup.data.spec}"))
-    print(f"{len(record.epochs)} epochs, {record.train_data.n} images, {_minutes(record.seconds)}")
+    print_line()
+    print_line(f"trained: {record.arch} with {setup.plan.method.spec} on {setup.data.spec}")
+    print_line(f"{len(record.epochs)} epochs, {record.train_data.n} images, {_minutes(record.seconds)}")
     if setup.held_out is None:
-        print("no samples are held out, so that the best checkpoint is that of the last epoch")
+        print_line("no samples are held out, so that the best checkpoint is that of the last epoch")
     else:
-        print(
+        print_line(
             one_line(
                 f"best epoch: {best.epoch}, chosen by {record.best_probe} on {len(setup.held_out)} held-out images"
             )
         )
-    print()
+    print_line()
     table = AnalysisTable(
         title=f"accuracy after epoch {best.epoch}, with 95 % confidence intervals",
         columns=["probe", "training samples", "held-out samples", "chance"],
@@ -108,11 +157,11 @@ def _summarise(config: TrainCommand, run: TrainingRun, job: TrainingJob) -> None
     )
     render([table], sys.stdout)
     for note in record.notes[1:]:
-        print(one_line(f"note: {note}"))
+        print_line(f"note: {note}")
     for name in ("best.pt", "last.pt", "log.jsonl", "training.json", "curves.png"):
         if (run.out / name).exists():
-            print(one_line(f"{_FILES[name]}: {run.out / name}"))
-    print(one_line(f"next: {next_command(config, run)}"))
+            print_line(f"{_FILES[name]}: {run.out / name}")
+    print_line(f"next: {next_command(config, run)}")
 
 
 _FILES = {

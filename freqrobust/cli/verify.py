@@ -4,47 +4,38 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from freqrobust.core.errors import SpecError
 from freqrobust.core.numbers import pixel_text
-from freqrobust.core.text import one_line, print_error
-from freqrobust.harness.verify import Verified, verify
-from freqrobust.models.classifier import Classifier
+from freqrobust.core.text import brief, print_error, print_line
 from freqrobust.numerics.threat import norm_name
 
 if TYPE_CHECKING:
-    from freqrobust.core.config import VerifyCommand
+    from freqrobust.core.command_config import VerifyCommand
+    from freqrobust.harness.verify import Verified
+    from freqrobust.results.analysis import AnalysisTable
 
 
-def render(results: list[Verified], target: IO[str]) -> None:
-    """A table, plain where it is not for a terminal."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+def table(results: Sequence[Verified]) -> AnalysisTable:
+    """A row for each set of examples."""
+    from freqrobust.results.analysis import AnalysisTable
 
-    terminal = target.isatty()
-    console = Console(
-        file=target, width=None if terminal else 200, highlight=False, emoji=False, markup=False, soft_wrap=not terminal
-    )
-    table = Table(box=box.SIMPLE_HEAD if terminal else box.ASCII2, pad_edge=False, show_edge=False)
-    table.add_column("attack", overflow="fold")
-    table.add_column("defense", overflow="fold")
     clean = any(one.robust is not None for one in results)
-    numbers = ["n", "wrong when saved", "wrong now", "wrong after 8-bit rounding"]
-    for title in [*numbers, *(["right, clean and attacked"] if clean else [])]:
-        table.add_column(title, justify="right")
-    table.add_column("budget")
-    table.add_column("model")
+    numbers = ["n", "wrong when saved", "wrong now", "wrong in 8 bits", *(["robust"] if clean else [])]
+    rows = []
     for one in results:
-        counts = [one.n, one.misclassified_when_saved, one.misclassified]
-        robust = [str(one.robust)] if clean else []
-        survive = f"{one.survive_rounding} of {one.misclassified}"
+        counts = [one.n, one.misclassified_when_saved, one.misclassified, one.survive_rounding]
+        robust = [one.robust] if clean else []
         model = "the same" if one.same_model else "another"
-        names = [one_line(one.attack), one_line(one.defense)]
-        table.add_row(*names, *map(str, counts), survive, *robust, _budget(one), model)
-    console.print(table)
+        rows.append([one.attack, one.defense, *map(str, [*counts, *robust]), _budget(one), model])
+    return AnalysisTable(
+        title="Saved examples: numbers of samples",
+        columns=["attack", "defense", *numbers, "budget", "model"],
+        rows=rows,
+    )
 
 
 def _budget(one: Verified) -> str:
@@ -55,12 +46,18 @@ def _budget(one: Verified) -> str:
 
 def execute(config: VerifyCommand) -> int:
     """One ``freqrobust verify``; the exit code: 1 where a perturbation budget is exceeded."""
+    from freqrobust.cli.analyze import render
+    from freqrobust.cli.lines import command_line, first_line
+
+    first_line(f"verifying {brief(str(config.directory))} on", config.model, None, config.quiet)
     from freqrobust.cli.failures import print_lines
     from freqrobust.core.config import VerifyConfig
     from freqrobust.core.files import cache_root, check_writable, user_path, write_atomically
+    from freqrobust.core.progress import Screen
     from freqrobust.data.adversarial_sets import read_all
     from freqrobust.harness.devices import resolve_device
     from freqrobust.harness.inputs import open_inputs, open_train_data
+    from freqrobust.harness.verify import verify
 
     if len(config.model) != 1:
         count = "is missing" if not config.model else f"is given {len(config.model)} times"
@@ -76,11 +73,19 @@ def execute(config: VerifyCommand) -> int:
     if config.json_file is not None:
         write_atomically(config.json_file, json.dumps([asdict(one) for one in results], indent=1) + "\n")
     if not config.quiet:
-        assert isinstance(network, Classifier)
-        print(one_line(f"model: {network.arch} ({network.spec}), normalisation {network.normalization}"))
-        render(results, sys.stdout)
+        network_: Any = network
+        print_line(f"model: {network_.arch} ({brief(network_.spec)}), normalisation {network_.normalization}")
+        render([table(results)], sys.stdout)
+        sys.stdout.flush()
+        screen = Screen(config.quiet)
+        if config.json_file is not None:
+            screen.say(f"written: {config.json_file}")
+        if config.data is not None:
+            source = ("--model", config.model[0], "--data", config.data, "--attack", f"replay:{config.directory}")
+            screen.say(f"next: {command_line('eval', *source)}")
     exceeded = [one for one in results if one.budget == "exceeded"]
-    if exceeded and config.quiet:
-        print_lines(f"{one.file}: {one.attack} exceeds its perturbation budget: {_budget(one)}" for one in exceeded)
+    if exceeded:
+        if config.quiet:
+            print_lines(f"{one.file}: {one.attack} exceeds its perturbation budget: {_budget(one)}" for one in exceeded)
         print_error(f"exit code 1: {len(exceeded)} of {len(results)} sets of examples exceeded the perturbation budget")
     return 1 if exceeded else 0

@@ -54,6 +54,7 @@ def option(
     metavar: str | None = None,
     *,
     flag: str | None = None,
+    short: str | None = None,
     many: bool = False,
     argument: bool = False,
     flag_value: Any = None,
@@ -69,6 +70,7 @@ def option(
         panel: the heading under which the help of the command line shows it.
         metavar: what the help shows for its value.
         flag: the option of the command line, without dashes, where it differs from the name.
+        short: one letter that the command line takes as well: ``v`` for ``-v``.
         many: it may be repeated on the command line.
         argument: it is an argument of the command line, without a flag.
         flag_value: on the command line it takes no value, and this is the one that it stands for.
@@ -77,7 +79,7 @@ def option(
         limits: constraints of the value, as of pydantic's ``Field``.
     """
     shown: dict[str, Any] = {"panel": panel, "metavar": metavar, "flag": flag, "many": many, "argument": argument}
-    shown |= {"flag_value": flag_value, "off": off, "formerly": formerly}
+    shown |= {"flag_value": flag_value, "off": off, "formerly": formerly, "short": short}
     return Field(default, description=help, json_schema_extra=shown, **limits)
 
 
@@ -130,7 +132,7 @@ class Options(BaseModel):
     def shown(cls, name: str) -> dict[str, Any]:
         """What :func:`option` says about a field."""
         extra = cls.model_fields[name].json_schema_extra
-        return {"panel": None, "formerly": None, **(extra if isinstance(extra, dict) else {})}
+        return {"panel": None, "formerly": None, "short": None, **(extra if isinstance(extra, dict) else {})}
 
     @classmethod
     def flag(cls, name: str, off: bool = False) -> str:
@@ -141,6 +143,12 @@ class Options(BaseModel):
         return f"--no-{flag[2:]}" if off or cls.model_fields[name].default is True else flag
 
     @classmethod
+    def short(cls, name: str) -> list[str]:
+        """The flag of one letter of an option, where it has one."""
+        letter = cls.shown(name)["short"]
+        return [f"-{letter}"] if letter else []
+
+    @classmethod
     def flags(cls) -> set[str]:
         """All flags of the command line, those without a value and earlier spellings included."""
         former = [cls.shown(name)["formerly"] for name in cls.model_fields]
@@ -148,11 +156,11 @@ class Options(BaseModel):
 
     @classmethod
     def switches(cls) -> set[str]:
-        """The flags of the command line that take no value."""
+        """The flags of the command line that take no value, those of one letter included."""
         fields = cls.model_fields
         plain = {n for n in fields if isinstance(fields[n].default, bool) or cls.shown(n).get("flag_value") is not None}
         taking = {cls.flag(name) for name in fields if name not in plain}
-        return cls.flags() - taking
+        return (cls.flags() - taking) | {short for name in plain for short in cls.short(name)}
 
     @classmethod
     def of(cls, config: Any, options: Mapping[str, Any]) -> Self:

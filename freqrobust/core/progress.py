@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from freqrobust.core.errors import SpecError
+from freqrobust.core.notebook_progress import NotebookProgress, in_notebook
+from freqrobust.core.schedule import Piece, Schedule
 from freqrobust.core.text import one_line
 
 if TYPE_CHECKING:
@@ -20,8 +23,8 @@ def as_progress(progress: Progress | bool | None) -> Iterator[Progress]:
     """The object that receives the progress of a run, from what the caller gave.
 
     Args:
-        progress: ``True`` for a bar on standard error, ``False`` or None for nothing, or an object with the methods of
-            :class:`freqrobust.core.progress.Progress`.
+        progress: ``True`` for a bar, in a notebook or on standard error, ``False`` or None for nothing, or an object with
+            the methods of :class:`freqrobust.core.progress.Progress`.
 
     Raises:
         SpecError: it is something else.
@@ -29,8 +32,8 @@ def as_progress(progress: Progress | bool | None) -> Iterator[Progress]:
     if progress is None or progress is False:
         yield Silent()
     elif progress is True:
-        with Screen(quiet=False) as screen:
-            yield screen
+        with NotebookProgress() if in_notebook() else Screen(quiet=False) as shown:
+            yield shown
     elif isinstance(progress, type) or not all(callable(getattr(progress, name, None)) for name in _METHODS):
         raise SpecError(
             f"progress should be True, False, or an object with the methods {', '.join(_METHODS)}, "
@@ -56,6 +59,23 @@ def describe(progress: Progress, parts: Sequence[str]) -> None:
         progress.describe(parts)  # type: ignore[attr-defined]
 
 
+def plan(progress: Progress, pieces: Sequence[Piece]) -> None:
+    """Tell ``progress`` of what a run consists, where it takes plans."""
+    if callable(getattr(progress, "plan", None)):
+        progress.plan(pieces)  # type: ignore[attr-defined]
+
+
+def finish(progress: Progress, label: str) -> None:
+    """Tell ``progress`` that a piece of the plan is done, where it takes plans."""
+    if callable(getattr(progress, "finish", None)):
+        progress.finish(label)  # type: ignore[attr-defined]
+
+
+def fail(progress: Progress, message: str) -> None:
+    """Tell ``progress`` that a piece of work failed, and why."""
+    getattr(progress, "fail", progress.end)(message)
+
+
 def fitted(parts: Sequence[str], room: int) -> str:
     """The first of these parts that fit into ``room`` characters, on one line; the first one is cut where it alone does not.
 
@@ -73,12 +93,20 @@ def fitted(parts: Sequence[str], room: int) -> str:
 
 
 class Screen:
-    """Progress on standard error: a bar on a terminal, a line a cell elsewhere."""
+    """Progress on standard error: a bar on a terminal, now and then a line elsewhere.
+
+    Args:
+        quiet: show nothing.
+        verbose: a line for each finished piece of work.
+        bar: show a bar, or lines of progress where there is no terminal.
+    """
 
     #: width of a terminal from which on a description has the count, both times and a long bar beside it
     WIDE = 110
+    #: seconds between two lines of progress where there is no terminal
+    HEARTBEAT = 30.0
 
-    def __init__(self, quiet: bool) -> None:
+    def __init__(self, quiet: bool, verbose: bool = True, bar: bool = True) -> None:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -89,18 +117,24 @@ class Screen:
             TimeRemainingColumn,
         )
 
-        self.quiet = quiet
-        self.console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self.quiet, self.verbose = quiet, verbose
+        self.console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        self.terminal = self.console.is_terminal
         label, remaining = TextColumn("{task.description}", markup=False), TimeRemainingColumn()
         self.columns = label, BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(), remaining
         self.short = label, BarColumn(bar_width=8), remaining
+        self.width = 20 if self.console.width >= self.WIDE else 10
+        self.overall = label, BarColumn(bar_width=self.width), TextColumn("{task.fields[status]}", markup=False)
         self.bar = Progress(
             *self.columns,
             console=self.console,
             transient=True,
-            disable=quiet or not self.console.is_terminal,
+            disable=quiet or not bar or not self.terminal,
         )
         self.task: TaskID | None = None
+        self.schedule: Schedule | None = None
+        self.heartbeat = bar and not quiet and not self.terminal
+        self.last_line = time.monotonic()
 
     def __enter__(self) -> Screen:
         self.bar.start()
@@ -108,15 +142,20 @@ class Screen:
 
     def __exit__(self, *error: object) -> None:
         self.bar.stop()
+        self._remove()
+        self.schedule = None
 
     def begin(self, label: str, total: int) -> None:
-        if self.task is not None:
-            self.bar.remove_task(self.task)
+        if self.schedule is not None:
+            self.schedule.begin(label, total)
+            self._show()
+            return
+        self._remove()
         self.bar.columns = self.columns
-        self.task = self.bar.add_task(one_line(label), total=total)
+        self.task = self.bar.add_task(one_line(label), total=total, status="")
 
     def describe(self, parts: Sequence[str]) -> None:
-        if self.task is None or self.bar.disable:
+        if self.task is None or self.bar.disable or self.schedule is not None:
             return
         wide = self.console.width >= self.WIDE
         self.bar.columns = self.columns if wide else self.short
@@ -124,25 +163,75 @@ class Screen:
         self.bar.update(self.task, description=fitted(parts, room))
 
     def advance(self, amount: int) -> None:
-        if self.task is not None:
+        if self.schedule is not None:
+            self.schedule.advance(amount)
+            self._show()
+        elif self.task is not None:
             self.bar.advance(self.task, amount)
 
     def end(self, summary: str) -> None:
+        if self.schedule is None:
+            self._remove()
+        if self.verbose:
+            self.say(summary)
+
+    def fail(self, message: str) -> None:
+        if self.schedule is None:
+            self._remove()
+        self.say(message)
+
+    def plan(self, pieces: Sequence[Piece]) -> None:
+        self._remove()
+        self.schedule = Schedule(pieces)
+        self.bar.columns = self.overall
+        self.task = self.bar.add_task("", total=1.0, status="")
+        self._show()
+
+    def finish(self, label: str) -> None:
+        if self.schedule is not None:
+            self.schedule.finish(label)
+            self._show()
+
+    def say(self, message: str) -> None:
+        """A line; on a terminal it is broken between words where it does not fit."""
+        if not self.quiet:
+            self.console.print(one_line(message), soft_wrap=not self.terminal)
+
+    def _remove(self) -> None:
         if self.task is not None:
             self.bar.remove_task(self.task)
             self.task = None
-        self.say(summary)
 
-    def say(self, message: str) -> None:
-        if not self.quiet:
-            self.console.print(one_line(message))
+    def _show(self) -> None:
+        """The state of the whole run: on the bar, or as a line where there is none and the last one is long ago."""
+        schedule, now = self.schedule, time.monotonic()
+        if schedule is None:
+            return
+        if self.heartbeat and now - self.last_line >= self.HEARTBEAT:
+            self.last_line = now
+            self.say(f"{schedule.status()}: {schedule.label}")
+        if self.task is not None and not self.bar.disable:
+            status = schedule.status()
+            room = self.console.width - len(status) - self.width - 3
+            self.bar.update(
+                self.task,
+                completed=schedule.share(),
+                description=fitted([schedule.label or "starting"], room),
+                status=status,
+            )
 
 
 class Progress(Protocol):
     """Receives the progress of a run. All calls come from the thread that evaluates.
 
-    An object may also have a method ``describe(parts)``, which is called while a piece is running, at most about twice a
-    second, with what there is to say about it, the most important first.
+    An object may also have these methods:
+
+    - ``describe(parts)`` is called while a piece is running, at most about twice a second, with what there is to say about
+      it, the most important first.
+    - ``plan(pieces)`` is called before the first of several pieces that make up a run, with a
+      :class:`freqrobust.core.schedule.Piece` for each of them; a later call replaces the plan.
+    - ``finish(label)`` is called when a piece of the plan is done, also when nothing had to be done for it.
+    - ``fail(message)`` is called instead of ``end`` for a piece that failed.
     """
 
     def begin(self, label: str, total: int) -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import difflib
 import logging
+import shutil
 import sys
+import textwrap
 import traceback
 import unicodedata
 from collections.abc import Iterable
+from pathlib import PurePath
+from typing import IO
 
 from freqrobust.core.errors import FreqRobustError
 
@@ -39,6 +43,16 @@ def shortened(text: object, longest: int = LONGEST) -> str:
     return line if len(line) <= longest else f"{line[: longest - len(REST)]}{REST}"
 
 
+def brief(spec: str) -> str:
+    """The last part of a path; whatever else is given stays as it is.
+
+    Example:
+        >>> brief("/data/cifar10/test.npz"), brief("timm:org/name")
+        ('test.npz', 'timm:org/name')
+    """
+    return PurePath(spec).name or spec if "/" in spec and ":" not in spec else spec
+
+
 def several_lines(text: str) -> str:
     """Text of others with its lines and their indentation kept, and made harmless as :func:`one_line` does."""
     return "".join(c if c in "\n " else " " if c.isspace() else "\ufffd" if _controls(c) else c for c in text)
@@ -65,10 +79,20 @@ def reason_of(name: str, error: BaseException) -> str:
     return shortened(text if isinstance(error, FreqRobustError) else f"{name}: {text}")
 
 
+def print_line(text: object = "", target: IO[str] | None = None) -> None:
+    """A line of text, by default on standard output; on a terminal it is broken between words where it does not fit."""
+    target = target if target is not None else sys.stdout
+    line = one_line(text)
+    if target.isatty():
+        width = shutil.get_terminal_size().columns
+        line = "\n".join(textwrap.wrap(line, width, break_on_hyphens=False)) or line
+    print(line, file=target, flush=True)
+
+
 def print_error(message: object, longest: int | None = None) -> None:
     """``freqrobust: `` and a message as one line on standard error."""
     line = one_line(message) if longest is None else shortened(message, longest)
-    print(f"freqrobust: {line}", file=sys.stderr)
+    print_line(f"freqrobust: {line}", sys.stderr)
 
 
 def print_traceback(error: BaseException) -> None:

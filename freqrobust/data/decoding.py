@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from freqrobust.core.errors import DataError
 from freqrobust.core.user_code import running_user_code
 from freqrobust.data.dataset import ImageData, Subset, check, check_dense
 from freqrobust.data.input_config import ADVICE, InputConfig, with_channels
+from freqrobust.data.samples import as_eight_bit, class_names_of, in_equal_channels, pair_of
 
 #: Offset from the end of a dataset at which no sample can exist.
 _FAR = 2**40
@@ -79,14 +81,16 @@ def from_samples(
         index = subset.index(torch.as_tensor(targets)) if subset is not None and targets is not None else None
         positions = range(len(dataset)) if index is None else index.tolist()
         for i in positions:
-            image, label = dataset[i]
+            image, label = pair_of(dataset[i], spec, dataset)
             pixels, changed = _decode(image, spec, config, sized)
             used |= changed
-            if images and pixels.shape != images[0].shape:
-                raise DataError(_different(spec, images[0], pixels, config))
             images.append(pixels)
             labels.append(int(label))
-    data = check(torch.stack(images), torch.tensor(labels), spec, classes)
+    images = in_equal_channels(images)
+    other = next((pixels for pixels in images if pixels.shape != images[0].shape), None)
+    if other is not None:
+        raise DataError(_different(spec, images[0], other, config))
+    data = replace(check(torch.stack(images), torch.tensor(labels), spec, classes), class_names=class_names_of(dataset))
     if config is not None and used:
         data = replace(data, preprocessing=config)
     return data if index is None else replace(data, ids=index, subset=True)
@@ -113,6 +117,9 @@ def _decode(image: Any, spec: str, config: InputConfig | None, sized: bool) -> t
         if image.dtype == torch.uint8 and image.shape[-1] in (1, 3) and image.shape[0] not in (1, 3):
             image = image.permute(2, 0, 1)
         return config.applied(image[None])[0], True
+    if isinstance(image, np.ndarray | list):  # a column of arrays
+        return _decode(torch.as_tensor(np.asarray(image)), spec, config, sized)
+    image = as_eight_bit(image, spec)
     try:
         width, height = functional.get_image_size(image)
     except TypeError as error:

@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from torch.utils.data import DataLoader, IterableDataset
 
 from freqrobust.core.config import SizeOptions
 from freqrobust.core.errors import DataError
 from freqrobust.core.files import user_path
 from freqrobust.core.numbers import check_int64
 from freqrobust.core.user_code import running_user_code
+from freqrobust.data.class_names import published_names
 from freqrobust.data.dataset import ImageData, Subset, as_checked, check, check_positive, versions
 from freqrobust.data.decoding import check_length, from_samples
 from freqrobust.data.input_config import InputConfig, requested
+from freqrobust.data.loaders import from_iterable, from_loader
+from freqrobust.data.samples import pair_of
 from freqrobust.data.source_table import DataRequest, data_sources
 
 
-def as_data(data: Any, spec: str = "tensors", config: InputConfig | None = None) -> ImageData:
-    """Images and labels, a map-style dataset or an :class:`ImageData`, checked.
+def as_data(data: Any, spec: str = "tensors", first: int | None = None, config: InputConfig | None = None) -> ImageData:
+    """Images and labels, a dataset, a ``DataLoader`` or an :class:`ImageData`, checked.
 
     Data that this function returned before is not checked again. An :class:`ImageData` that was constructed directly is
     checked and hashed each time: its arrays may be changed in ways that torch does not record.
 
     Args:
-        data: the samples.
-        spec: names them.
+        data: ``(images, labels)``; a dataset of torch or of Hugging Face, or a ``DataLoader``, of (image, label) pairs or
+            of dictionaries with an image and a label; or a data spec.
+        spec: what the data is called.
+        first: of data that is iterated over, so many samples are read; other data is read completely.
         config: how PIL images are resized and cropped, and arrays where the user gave the sizes.
 
     Raises:
@@ -39,7 +47,7 @@ def as_data(data: Any, spec: str = "tensors", config: InputConfig | None = None)
             checked = check(data.images, data.labels, data.spec, data.classes)
             data = as_checked(replace(data, images=checked.images, labels=checked.labels))
         return _resized(data, config)
-    return as_checked(_resized(_from_anything(data, spec, config), config))
+    return as_checked(_resized(_from_anything(data, spec, first, config), config))
 
 
 def _resized(data: ImageData, config: InputConfig | None) -> ImageData:
@@ -55,7 +63,7 @@ def _resized(data: ImageData, config: InputConfig | None) -> ImageData:
     return as_checked(replace(data, images=images, preprocessing=config))
 
 
-def _from_anything(data: Any, spec: str, config: InputConfig | None) -> ImageData:
+def _from_anything(data: Any, spec: str, first: int | None, config: InputConfig | None) -> ImageData:
     if isinstance(data, str | os.PathLike):
         return load_data(os.fspath(data), input=config)
     if isinstance(data, tuple | list) and len(data) == 2 and (torch.is_tensor(data[0]) or hasattr(data[0], "shape")):
@@ -64,10 +72,28 @@ def _from_anything(data: Any, spec: str, config: InputConfig | None) -> ImageDat
         except (TypeError, ValueError, RuntimeError) as error:
             raise DataError(f"{spec}: {error}") from error
         return check(images, labels, spec)
-    if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, torch.Tensor | type):
+    if isinstance(data, DataLoader):
+        return from_loader(data, first, config)
+    if isinstance(data, Mapping):
+        if not any(isinstance(value, torch.Tensor | np.ndarray) for value in data.values()):
+            splits = ", ".join(map(repr, data)) or "nothing"
+            raise DataError(f"expected one dataset, but got a {type(data).__name__} with {splits}; give one of them")
+        return _from_anything(pair_of(data, spec), spec, first, config)
+    if isinstance(data, torch.Tensor | type):
+        raise DataError(_expected(data))
+    iterated = isinstance(data, IterableDataset) or not hasattr(data, "__getitem__")
+    if spec == "tensors" and (iterated or hasattr(data, "column_names")):
+        spec = type(data).__name__
+    if iterated and hasattr(data, "__iter__"):
+        return from_iterable(data, spec, first, config=config)
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
         check_length(data, spec)
         return from_samples(data, spec, config=config)
-    raise DataError(f"expected (images, labels), a dataset or a data spec, but got {type(data).__name__}")
+    raise DataError(_expected(data))
+
+
+def _expected(data: Any) -> str:
+    return f"expected (images, labels), a dataset, a DataLoader or a data spec, but got {type(data).__name__}"
 
 
 def load_data(
@@ -116,6 +142,7 @@ def load_data(
     request = DataRequest(spec, data_dir, split, Subset(limit, first, seed), config)
     with running_user_code(f"{spec} failed", DataError):
         loaded = source.load(request)
-    data = replace(loaded if isinstance(loaded, ImageData) else _from_anything(loaded, spec, config), split=split)
+    data = replace(loaded if isinstance(loaded, ImageData) else _from_anything(loaded, spec, None, config), split=split)
+    data = published_names(data, spec)
     index = None if data.subset else request.subset.index(data.labels)
     return _resized(data if index is None else data.take(index), config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING
 
 from freqrobust.core.errors import FreqRobustError, SpecError
 from freqrobust.core.files import user_path
@@ -22,6 +22,11 @@ from freqrobust.results.analysis import PictureRecord
 from freqrobust.results.figures import can_draw, encode, styled
 from freqrobust.results.findings import Findings
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from freqrobust.core.option_types import ReproduceOptions
+
 
 @takes(ReproduceConfig)
 def reproduce(
@@ -29,7 +34,7 @@ def reproduce(
     config: ReproduceConfig | None = None,
     *,
     progress: Progress | bool | None = None,
-    **options: Any,
+    **options: Unpack[ReproduceOptions],
 ) -> Findings:
     """Run one published experiment. Prints nothing and writes nothing but the cache.
 

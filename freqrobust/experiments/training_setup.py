@@ -199,7 +199,7 @@ def open_training_data(config: TrainConfig) -> ImageData:
         )
         data = as_data(loaded)
     else:
-        data = as_data(given, "the training data", requested(None, config.resize, config.crop))
+        data = as_data(given, "the training data", config=requested(None, config.resize, config.crop))
         index = Subset(limit, first, seed).index(data.labels)
         data = data if index is None else data.take(index)
     return replace(data, class_subset=())  # labels number the outputs of the network that is trained

@@ -90,9 +90,8 @@ class Evaluated:
         """
         __tracebackhide__ = True
         from freqrobust.core.files import user_path
-        from freqrobust.gate.regression import Rules, compare
+        from freqrobust.gate.compare import compare
         from freqrobust.results.gate_record import GateRecord
-        from freqrobust.results.report import Report
 
         path = user_path(baseline, "baseline")
         if self._config.getoption(UPDATE):
@@ -104,8 +103,15 @@ class Evaluated:
                 f"there is no baseline {path}: run pytest {UPDATE} once to write it, and keep it under version control",
                 pytrace=False,
             )
-        rules = Rules(tuple(cells), alpha, max_drop, tuple((max_drops or {}).items()), strict)
-        comparison = compare(Report.from_json(path), self.report, rules, name=str(path))
+        comparison = compare(
+            path,
+            self.report,
+            cells=tuple(cells),
+            alpha=alpha,
+            max_drop=max_drop,
+            max_drops=max_drops,
+            strict=strict,
+        )
         self._fail_unless(GateRecord(passed=comparison.passed, comparison=comparison))
 
     def _fail_unless(self, record: GateRecord) -> None:

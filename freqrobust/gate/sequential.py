@@ -11,6 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from freqrobust.core.errors import SpecError
+from freqrobust.core.progress import finish
+from freqrobust.core.progress import plan as plan_progress
+from freqrobust.core.schedule import Piece
 from freqrobust.gate import planned
 from freqrobust.gate.thresholds import Gate, Threshold, least_right, required_of, unmeasured
 from freqrobust.numerics import noise
@@ -188,10 +191,11 @@ class SequentialGate(Gate):
         options["mce_reference"] = None  # means over corruptions need all samples
         options["certify"] = None  # thresholds are about attacks, and only they are decided
         options["diagnose"] = None  # checks of a part of the samples would say little about all
+        plan_progress(progress, [Piece(_label(chain), len(data)) for _ in _listed(model) for chain in chains])
         known = planned.planned(chains, attacks, oblivious)
         required = required_of(self.thresholds, known)
         merged, judged = _Merged(), []
-        models = list(model) if isinstance(model, list | tuple) else [model]
+        models = _listed(model)
         for number, network in enumerate(models):
             for chain in chains:
                 opened = [
@@ -203,6 +207,7 @@ class SequentialGate(Gate):
                 for part, open_ in looks.parts(network, data, progress, options):
                     merged.add(part, number, open_)
                 judged += opened
+                finish(progress, _label(chain))
         report = merged.parts[-1].model_copy(
             update={
                 "data": data_record(data),
@@ -231,6 +236,14 @@ class SequentialGate(Gate):
         return record
 
 
+def _listed(model: Any) -> list[Any]:
+    return list(model) if isinstance(model, list | tuple) else [model]
+
+
+def _label(chain: DefenseChain) -> str:
+    return f"{chain.spec}, in random order"
+
+
 @dataclass
 class _Chain:
     """One defense, while it has open thresholds."""
@@ -250,7 +263,7 @@ class _Chain:
             return
         order = noise.permutation(len(data), seed=options["seed"], stream="sequential")
         done = 0
-        progress.begin(f"{self.chain.spec}, in random order", len(data))
+        progress.begin(_label(self.chain), len(data))
         for look in looks_for(len(data)):
             open_ = [one for one in self.opened if one.verdict is None]
             part = evaluate(
@@ -260,7 +273,7 @@ class _Chain:
                 defenses=[self.chain],
                 undefended=False,
                 oblivious=self.needs_oblivious(open_),
-                **options,
+                **{**options, "examples": 0},
             )
             progress.advance(look - done)
             done = look

@@ -218,13 +218,13 @@ def required_of(thresholds: Iterable[Threshold], known: Sequence[CellReference])
     return required
 
 
-def parse_max_drops(texts: Iterable[str]) -> tuple[float, tuple[tuple[str, float], ...]]:
-    """``0.01`` for all gate cells and ``pgd=0.02`` for one; the first, and the others by name.
+def parse_max_drops(texts: Iterable[str]) -> tuple[float, dict[str, float]]:
+    """``0.01`` for all gate cells and ``pgd=0.02`` for one; the first, and the others by name, the last ones last.
 
     Raises:
         SpecError: no number.
     """
-    everywhere, each = Rules.max_drop, []
+    everywhere, each = Rules.max_drop, dict[str, float]()
     for text in texts:
         name, equals, number = text.rpartition("=")
         try:
@@ -232,7 +232,8 @@ def parse_max_drops(texts: Iterable[str]) -> tuple[float, tuple[tuple[str, float
         except ValueError:
             raise SpecError(f"max-drop {text!r}: expected SHARE or CELL=SHARE, for example 0.01 or pgd=0.02") from None
         if equals:
-            each.append((name.strip(), drop))
+            each.pop(name.strip(), None)
+            each[name.strip()] = drop
         else:
             everywhere = drop
-    return everywhere, tuple(each)
+    return everywhere, each

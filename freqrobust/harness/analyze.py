@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
@@ -37,9 +37,14 @@ from freqrobust.plugins.selection import check_stochastic, parse_chains
 from freqrobust.plugins.specs import DefenseChain, PluginSpec
 from freqrobust.results.analysis import AnalysisResult
 from freqrobust.results.analysis_record import AnalysisRecord
-from freqrobust.results.figures import encode, require, styled
+from freqrobust.results.figures import PictureFormat, encode, file_of, require, styled
 from freqrobust.results.records import DataRecord, ModelRecord, Warned
 from freqrobust.results.report import Report
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from freqrobust.core.option_types import AnalyzeOptions
 
 
 @takes(AnalyzeConfig, "model", "data")
@@ -51,7 +56,7 @@ def analyze(
     *,
     picture: Literal["png", "svg"] | None = None,
     progress: Progress | bool | None = None,
-    **options: Any,
+    **options: Unpack[AnalyzeOptions],
 ) -> AnalysisRecord:
     """Run one analysis of one or more models, side by side. Prints nothing and writes nothing.
 
@@ -75,10 +80,9 @@ def analyze(
     """
     config = AnalyzeConfig.of(config, options)
     chosen = select(analysis)
-    plugin = chosen.plugin
     if picture is not None:
         require()
-    settings = check_settings(config)
+    plugin, settings = chosen.plugin, check_settings(config)
     where, seed = settings.device, config.seed
     if data is None and plugin.needs_data:
         raise DataError(f"{chosen.name} needs images: give data (on the command line: --data)")
@@ -192,6 +196,13 @@ def draw(plugin: Analysis, results: Sequence[AnalysisResult], format: Literal["p
             return None
         alt = f"{type(plugin).__doc__ or type(plugin).__name__}".split("\n")[0].strip()
         return encode(figure, format, f"{alt} {', '.join(result.label for result in results)}")
+
+
+def picture_file(plugin: Analysis, results: Sequence[AnalysisResult], format: PictureFormat) -> bytes | None:
+    """The picture of the results as a file of its own; None where the analysis draws nothing."""
+    with styled(), running_user_code(f"{type(plugin).__name__} failed"):
+        figure = plugin.draw(results)
+        return file_of(figure, format) if figure is not None else None
 
 
 def labelled(model: Models) -> list[tuple[str, Model]]:

@@ -13,12 +13,14 @@ import torch
 
 from freqrobust.core.errors import FreqRobustError, PluginError
 from freqrobust.core.files import identity
+from freqrobust.core.progress import fail, finish
 from freqrobust.core.source_hash import code_hash
 from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code
 from freqrobust.harness.batches import Batches
 from freqrobust.harness.outcome import Outcome
 from freqrobust.harness.run import DefenseRun, Measured
+from freqrobust.harness.run_plan import certificate_label
 from freqrobust.plugins.certificate import Certificate, CertificateContext, Certified
 from freqrobust.plugins.selection import refusal
 from freqrobust.plugins.specs import DefenseChain, PluginSpec
@@ -100,7 +102,7 @@ def certify(run: DefenseRun, measured: Measured, chosen: Sequence[PluginSpec[Cer
     found: list[_Found] = []
     known: dict[str, tuple[str, CertifiedSamples]] = {}  # by identity: a sweep over eps may be one measurement
     for plugin_spec in chosen:
-        label = f"{run.chain.spec} / {plugin_spec.spec}"
+        label = certificate_label(run.chain, plugin_spec)
         try:
             if measured.error is not None:
                 raise PluginError(measured.error)
@@ -111,8 +113,10 @@ def certify(run: DefenseRun, measured: Measured, chosen: Sequence[PluginSpec[Cer
             found.append((plugin_spec, _certified(run, measured.clean, plugin_spec, known, label)))
         except FreqRobustError as error:
             reason = one_line(error)
-            run.run.progress.end(f"{label}: failed: {reason}")
+            fail(run.run.progress, f"{label}: failed: {reason}")
             found.append((plugin_spec, reason))
+        finally:
+            finish(run.run.progress, label)
     return Certification(run.chain, found)
 
 
@@ -140,10 +144,7 @@ def _certified(
     known[key] = plugin_spec.spec, samples
     samples = _at_eps(plugin_spec, samples)
     summary = f"{label}: certified {samples.certified.mean():.1%} in {samples.seconds:.1f} s{note}"
-    if piece is not None:
-        progress.say(summary)
-    else:
-        progress.end(summary)
+    progress.end(summary)
     return samples
 
 

@@ -11,12 +11,10 @@ from torch import nn
 
 from freqrobust.core.progress import Progress, Silent
 from freqrobust.data.dataset import ImageData
-from freqrobust.harness.batches import Batches
 from freqrobust.harness.cell import measure, measure_clean
-from freqrobust.harness.devices import auto_batch_size
+from freqrobust.harness.examples import undefended_target
 from freqrobust.harness.opening import prepared_model
 from freqrobust.harness.outcome import Outcome
-from freqrobust.harness.target_model import TargetModel
 from freqrobust.numerics.precision import full_precision
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.specs import PluginSpec
@@ -54,10 +52,15 @@ def correct_samples(
         plugin_spec is not None and plugin_spec.plugin.kind == "adversarial" for plugin_spec in plugin_specs
     )
     with full_precision(), prepared_model(network, device):
-        images, _, _ = data.batch(torch.arange(min(2, len(data))), device)
-        target_model = TargetModel(network, network, images, device=device, seed=seed, attacked=adversarial)
-        size = batch_size if batch_size is not None else auto_batch_size(network, data.shape, device)
-        batches = Batches(data, device, size, True, progress or Silent())
+        target_model, batches = undefended_target(
+            network,
+            data,
+            device,
+            seed=seed,
+            batch_size=batch_size or "auto",
+            attacked=adversarial,
+            progress=progress or Silent(),
+        )
         clean: Outcome | None = None
         results = []
         for plugin_spec in plugin_specs:

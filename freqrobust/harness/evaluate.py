@@ -5,25 +5,27 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from freqrobust.core.config import EvalConfig
 from freqrobust.core.errors import FreqRobustError
 from freqrobust.core.files import user_path
 from freqrobust.core.options import takes
-from freqrobust.core.progress import Progress, as_progress
+from freqrobust.core.progress import Progress, as_progress, finish, plan
 from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code
 from freqrobust.data.dataset import ImageData
 from freqrobust.harness.certificate_records import check_contradictions, records
 from freqrobust.harness.certify import Certification, certify
 from freqrobust.harness.diagnosis.examine import Depth, Examined, examine
+from freqrobust.harness.example_images import example_images
 from freqrobust.harness.inputs import open_inputs, open_train_data, recorded
 from freqrobust.harness.multi_model import Models, join, named
 from freqrobust.harness.opening import check_settings, open_run, try_out
 from freqrobust.harness.provenance import data_record
 from freqrobust.harness.report_builder import assemble
 from freqrobust.harness.run import DefenseRun, Measured, Run
+from freqrobust.harness.run_plan import checks_label, pieces
 from freqrobust.plugins import corruption_names, suites
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.certificate import Certificate
@@ -40,6 +42,11 @@ from freqrobust.results import corruption_summary
 from freqrobust.results.records import Warned
 from freqrobust.results.report import Report
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from freqrobust.core.option_types import EvaluateOptions
+
 
 @takes(EvalConfig, "model", "data")
 def evaluate(
@@ -48,7 +55,7 @@ def evaluate(
     config: EvalConfig | None = None,
     *,
     progress: Progress | bool | None = None,
-    **options: Any,
+    **options: Unpack[EvaluateOptions],
 ) -> Report:
     """Measure a classifier, undefended and with each defense, under each attack.
 
@@ -97,6 +104,11 @@ def evaluate(
     with as_progress(progress) as progress:
         # several: a model that does not fit is refused before the first is measured
         fits = [try_out(network, images) for network in networks] if len(networks) > 1 else [None]
+        depth = config.diagnose
+        planned = list(
+            pieces(chains, chosen, len(images), oblivious=config.oblivious, depth=depth, certificates=certificates)
+        )
+        plan(progress, planned * len(networks))
         reports = []
         for (name, _), network, fit in zip(pairs, networks, fits, strict=True):
             if len(pairs) > 1:
@@ -115,9 +127,15 @@ def evaluate(
                 criterion=criterion,
             )
             with opened as run:
-                measured, examined, certified = _measure(run, chains, certificates, config.oblivious, config.diagnose)
-            warnings = [*run.warnings, *_warnings(run, examined, config.diagnose)]
+                runs = [DefenseRun(run, chain) for chain in chains]
+                first = runs[:1] if config.examples else []
+                measured, examined, certified = _measure(
+                    run, runs, certificates, config.oblivious, config.diagnose, first
+                )
+                pictures = example_images(first, measured, config.examples)
+            warnings = [*run.warnings, *_warnings(run, examined, config.diagnose), *pictures.warnings]
             report = assemble(run, measured, examined, warnings, reference)
+            report.examples = pictures.sets
             report.certificates = records(certified, measured, examined)
             if any(record.status == "failed" for record in report.certificates):
                 report.status = "partial"
@@ -131,17 +149,17 @@ def evaluate(
 
 def _measure(
     run: Run,
-    chains: Sequence[DefenseChain],
+    runs: Sequence[DefenseRun],
     certificates: Sequence[PluginSpec[Certificate]],
     oblivious: bool,
     depth: Depth | None,
+    kept: Sequence[DefenseRun],
 ) -> tuple[list[Measured], list[Examined | None], list[Certification]]:
     """All cells of all defenses; then those that need several models; and what was examined and certified of each.
 
     Raises:
         ContradictionError: an attack has found an adversarial example for a certified sample.
     """
-    runs = [DefenseRun(run, chain) for chain in chains]
     source = next((one for one in runs if not one.chain.parts), DefenseRun(run, DefenseChain()))
     measured: list[Measured] = []
     examined: list[Examined | None] = []
@@ -152,7 +170,8 @@ def _measure(
         certified.append(certify(one, measured[-1], certificates))
         if not several_models:
             examined.append(_examine(one, measured[-1], depth, source))
-            one.forget()  # one model at a time
+            if one not in kept:
+                one.forget()  # one model at a time
     if several_models:
         _transfer(run, runs, measured, source, oblivious)
         examined = [_examine(r, m, depth, source) for r, m in zip(runs, measured, strict=True)]
@@ -183,6 +202,8 @@ def _examine(run: DefenseRun, measured: Measured, depth: Depth | None, source: D
     except FreqRobustError as error:  # the cells are kept
         run.run.progress.say(f"{run.chain.spec}: the diagnosis failed: {one_line(error)}")
         return Examined(depth, failed=one_line(error))
+    finally:
+        finish(run.run.progress, checks_label(run.chain))
 
 
 def _warnings(run: Run, examined: Sequence[Examined | None], diagnose: Depth | None) -> list[Warned]:

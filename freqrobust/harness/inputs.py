@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from freqrobust.core.errors import SpecError
+from freqrobust.core.errors import ModelError, SpecError
 from freqrobust.core.image_size import size_text
 from freqrobust.core.options import Options
 from freqrobust.core.progress import Progress, Silent
@@ -22,7 +22,15 @@ from freqrobust.models.loading import LoadedNetwork, load_network, with_normaliz
 from freqrobust.models.timm_config import input_of
 from freqrobust.plugins.base import Attack, Defense
 from freqrobust.plugins.certificate import Certificate
-from freqrobust.plugins.selection import listed, parse_attacks, parse_certificates, parse_defenses, source_spec
+from freqrobust.plugins.criterion import Criterion
+from freqrobust.plugins.selection import (
+    listed,
+    parse_attacks,
+    parse_certificates,
+    parse_criterion,
+    parse_defenses,
+    source_spec,
+)
 
 Model = nn.Module | str | os.PathLike[str]
 #: The model and the data where none is named.
@@ -55,6 +63,9 @@ def open_inputs(
         FreqRobustError: a model or the data cannot be loaded, or they do not fit together.
     """
     progress = progress or Silent()
+    for model in models:
+        if not isinstance(model, nn.Module | str | os.PathLike):
+            raise ModelError(f"expected a model or a model spec, but got {type(model).__name__}")
     parts = [
         model
         if isinstance(model, nn.Module)
@@ -139,7 +150,7 @@ def open_data(data: Any, config: Any, expected: InputConfig | None = None) -> Im
             "input": expected,
         }
         return as_data(load_data(os.fspath(data), **given))
-    images = as_data(data, config=requested(expected, config.resize, config.crop))
+    images = as_data(data, first=first, config=requested(expected, config.resize, config.crop))
     index = Subset(limit, first, seed or 0).index(images.labels)
     return images if index is None else images.take(index)
 
@@ -158,7 +169,7 @@ def open_train_data(config: Any, images: ImageData | None = None) -> ImageData |
     sizes = {"resize": config.resize, "crop": config.crop}
     if isinstance(given, str | os.PathLike):
         return as_data(load_data(os.fspath(given), data_dir=config.data_dir, split="train", input=expected, **sizes))
-    return as_data(given, "train data", requested(expected, **sizes))
+    return as_data(given, "train data", config=requested(expected, **sizes))
 
 
 def with_demo(config: Any, progress: Progress, needs_data: bool = True) -> Any:
@@ -208,6 +219,9 @@ def recorded(config: Options, models: Sequence[Any], data: Any) -> dict[str, Any
         items = listed(getattr(config, name, None), name, base)
         if items:
             values[name] = [item if isinstance(item, str) else _spec(item, base) for item in items]
+    criterion = getattr(config, "criterion", None)
+    if isinstance(criterion, Criterion):
+        values["criterion"] = parse_criterion(criterion).spec
     return config.record(**values)
 
 

@@ -39,7 +39,7 @@ def named(models: Models) -> list[tuple[str | None, Model]]:
 
 
 #: The parts of a report that are about one of its models.
-_NUMBERED = ("cells", "worst_case", "certificates", "corruptions", "diagnostics", "analyses", "warnings")
+_NUMBERED = ("cells", "worst_case", "certificates", "corruptions", "diagnostics", "analyses", "examples", "warnings")
 
 
 def join(reports: Sequence[Report]) -> Report:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -13,6 +13,7 @@ from torch import nn
 
 from freqrobust.core.config import DeviceOptions, SaveConfig
 from freqrobust.core.errors import DataError, ModelError
+from freqrobust.core.files import in_use
 from freqrobust.core.progress import Progress, Silent
 from freqrobust.core.user_code import running_user_code
 from freqrobust.data.dataset import ImageData
@@ -23,6 +24,7 @@ from freqrobust.models.class_subset import restricted
 from freqrobust.models.classifier import Classifier, frozen
 from freqrobust.models.loading import misfit
 from freqrobust.models.logits import check_logits
+from freqrobust.models.outputs import logits_of, returning_logits
 from freqrobust.numerics.precision import full_precision
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.criterion import Criterion
@@ -63,10 +65,12 @@ class Fit:
     """The model was tried on the first samples, and fits the data.
 
     Attributes:
+        network: the model, reduced to its logits where it returns more.
         classes: of the model.
         warnings: what these passes showed.
     """
 
+    network: nn.Module
     classes: int
     warnings: list[Warned] = field(default_factory=list)
 
@@ -123,12 +127,14 @@ def open_run(
     device, batch_size = settings.device, settings.batch_size
     criterion = criterion or parse_criterion("misclassification")
     check_criterion(criterion, chosen)
-    with prepared_model(network, device) as stuck:
+    with ExitStack() as stack, prepared_model(network, device) as stuck:
         if fit is None:
             fit = check_fit(network, data, device)
         criterion.plugin.check_classes(fit.classes)
+        journal, checked = Journal(run_dir), Journal(run_dir, "checks")
+        stack.enter_context(in_use(journal.root))
         yield Run(
-            network=network,
+            network=fit.network,
             data=data,
             training=training,
             attacks=list(chosen),
@@ -137,8 +143,8 @@ def open_run(
             seed=seed,
             batch_size=auto_batch_size(network, data.shape, device) if batch_size == "auto" else batch_size,
             adaptive=batch_size == "auto",
-            journal=Journal(run_dir),
-            checked=Journal(run_dir, "checks"),
+            journal=journal,
+            checked=checked,
             cache_dir=cache_dir,
             progress=progress or Silent(),
             criterion=criterion,
@@ -188,9 +194,11 @@ def check_fit(network: nn.Module, data: ImageData, device: torch.device) -> Fit:
         ModelError: the model does not return finite logits.
     """
     images, _, _ = data.batch(torch.arange(min(2, len(data))), device)
-    model = restricted(network, data.class_subset, device)
     with running_user_code(lambda error: misfit(network, data, error)), torch.no_grad():
-        logits = model(images)
+        output = network(images)
+        network = returning_logits(network, output)
+        model = restricted(network, data.class_subset, device)
+        logits = model(images) if data.class_subset else logits_of(output)
         again = model(images)
     check_logits(logits, images)
     if not bool(torch.isfinite(logits).any(dim=1).any()):
@@ -200,6 +208,6 @@ def check_fit(network: nn.Module, data: ImageData, device: torch.device) -> Fit:
     if highest >= classes:
         raise DataError(f"{data.spec} has labels up to {highest}, but the model has {classes} classes")
     if float((logits - again).abs().max()) <= 1e-4 * float(logits.abs().max()):
-        return Fit(classes)
+        return Fit(network, classes)
     message = "the model's outputs change from one call to the next; robust accuracies of random models need stochastic = True"
-    return Fit(classes, [Warned(code="changing-outputs", message=message)])
+    return Fit(network, classes, [Warned(code="changing-outputs", message=message)])

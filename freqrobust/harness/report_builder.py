@@ -13,7 +13,8 @@ from freqrobust.harness.diagnosis.examine import Examined
 from freqrobust.harness.diagnosis.verdict import verdict
 from freqrobust.harness.outcome import Outcome, distances, robust_under
 from freqrobust.harness.provenance import data_record, environment_record, now
-from freqrobust.harness.run import CLEAN, VOTES, Measured, Run
+from freqrobust.harness.run import Measured, Run
+from freqrobust.harness.run_plan import CLEAN, VOTES
 from freqrobust.models.fingerprint import record
 from freqrobust.numerics.statistics import by_chance, paired_difference, wilson
 from freqrobust.numerics.threat import Threat

@@ -13,7 +13,7 @@ from torch import nn
 
 from freqrobust.core.errors import FreqRobustError, JournalError
 from freqrobust.core.files import identity
-from freqrobust.core.progress import Progress
+from freqrobust.core.progress import Progress, fail, finish
 from freqrobust.core.source_hash import code_hash
 from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code
@@ -24,6 +24,7 @@ from freqrobust.harness.cell import measure, measure_clean, measure_transfer
 from freqrobust.harness.defend import defend_copy
 from freqrobust.harness.journal import Journal
 from freqrobust.harness.outcome import Outcome
+from freqrobust.harness.run_plan import CLEAN, VOTES, cell_label, eps_of, sweeps, transfer_label
 from freqrobust.harness.target_model import TargetModel
 from freqrobust.models.class_subset import restricted
 from freqrobust.models.classifier import set_eval
@@ -33,11 +34,6 @@ from freqrobust.plugins.context import DefenseContext
 from freqrobust.plugins.criterion import Criterion
 from freqrobust.plugins.specs import DefenseChain, PluginSpec
 from freqrobust.results.records import Precision, Warned
-
-#: Predictions that vote on a sample when the defense is stochastic.
-VOTES = 11
-CLEAN = "clean"
-
 
 #: The code that every number of a cell depends on, whatever the plugin; what it imports counts as well.
 ENGINE = ("freqrobust.harness.run", "freqrobust.harness.diagnosis.examine")
@@ -127,6 +123,14 @@ class Run:
         self, plugin_spec: PluginSpec[Attack], source: DefenseRun, targets: list[tuple[DefenseRun, Measured]]
     ) -> None:
         """Show examples made on the undefended model to the defended ones."""
+        try:
+            self._transfer(plugin_spec, source, targets)
+        finally:
+            finish(self.progress, transfer_label(plugin_spec))
+
+    def _transfer(
+        self, plugin_spec: PluginSpec[Attack], source: DefenseRun, targets: list[tuple[DefenseRun, Measured]]
+    ) -> None:
         missing: list[tuple[DefenseRun, Measured, str]] = []
         for run, measured in targets:
             key = self.key(run.chain, plugin_spec, None, purpose="oblivious")
@@ -137,7 +141,7 @@ class Run:
                 missing.append((run, measured, key))
         if not missing:
             return
-        label = f"{plugin_spec.spec}, made on the undefended model"
+        label = transfer_label(plugin_spec)
         ready: list[tuple[DefenseRun, Measured, str]] = []
         for run, measured, key in missing:
             try:
@@ -158,7 +162,7 @@ class Run:
                 )
         except FreqRobustError as error:  # the other cells are kept
             reason = one_line(error)
-            self.progress.end(f"{label}: failed: {reason}")
+            fail(self.progress, f"{label}: failed: {reason}")
             for _, measured, _ in missing:
                 measured.oblivious.append((plugin_spec, reason))
             return
@@ -189,10 +193,13 @@ class DefenseRun:
         except FreqRobustError as error:  # whatever a defense does, the other cells are kept
             nothing = Outcome(np.zeros(n, dtype=bool), np.zeros(n, dtype=np.int32))
             reason = one_line(error)
-            run.progress.say(f"{self.chain.spec}: failed: {reason}")
+            fail(run.progress, f"{self.chain.spec}: failed: {reason}")
+            for plugin_spec in [None, *run.attacks]:
+                finish(run.progress, cell_label(self.chain, plugin_spec))
             return Measured(self.chain, nothing, [(s, reason) for s in run.attacks], reason)
+        finish(run.progress, cell_label(self.chain, None))
         found: dict[int, Outcome | str] = {}
-        for group in self.sweeps():
+        for group in sweeps(run.attacks, self.chain):
             lower: Outcome | None = None
             # also at the last eps: a cell does not depend on what follows it
             lower_eps: list[float] | None = [] if len(group) > 1 else None
@@ -201,7 +208,7 @@ class DefenseRun:
                 found[index] = outcome = self.attacked(plugin_spec, clean, lower, lower_eps)
                 if lower_eps is not None and isinstance(outcome, Outcome):
                     lower = outcome
-                    lower_eps.append(_eps(plugin_spec))
+                    lower_eps.append(eps_of(plugin_spec))
         return Measured(self.chain, clean, [(s, found[i]) for i, s in enumerate(run.attacks)])
 
     def forget(self) -> None:
@@ -228,18 +235,20 @@ class DefenseRun:
                 )
         except FreqRobustError as error:  # whatever a plugin does, the other cells are kept
             reason = one_line(error)
-            self.run.progress.end(f"{self.chain.spec} / {plugin_spec.spec}: failed: {reason}")
+            fail(self.run.progress, f"{cell_label(self.chain, plugin_spec)}: failed: {reason}")
             return reason
+        finally:
+            finish(self.run.progress, cell_label(self.chain, plugin_spec))
 
     def cell(self, plugin_spec: PluginSpec[Attack] | None, lower_eps: list[float] | None, work: Any) -> Outcome:
         """From the journal, or measured and put there."""
         run = self.run
         key = run.key(self.chain, plugin_spec, lower_eps)
-        label = f"{self.chain.spec} / {plugin_spec.spec if plugin_spec is not None else CLEAN}"
+        label = cell_label(self.chain, plugin_spec)
         piece = run.journal.load(key)
         if piece is not None:
             known = Outcome.from_piece(piece)
-            run.progress.say(f"{label}: {_percent(known)} (from the journal)")
+            run.progress.end(f"{label}: {_percent(known)} (from the journal)")
             return known
         self.target_model()  # made before the clock of the cell starts
         run.progress.begin(label, len(run.data))
@@ -247,20 +256,6 @@ class DefenseRun:
         run.keep(run.journal, key, outcome.to_piece())
         run.progress.end(f"{label}: {_percent(outcome)}")
         return outcome
-
-    def sweeps(self) -> list[list[int]]:
-        """Positions of the attacks, those that differ only in eps together and upwards."""
-        groups: dict[str, list[int]] = {}
-        for index, plugin_spec in enumerate(self.run.attacks):
-            attack = plugin_spec.plugin
-            threat = attack.threat()
-            key = f"{index}"
-            swept = attack.nested and not self.chain.stochastic
-            if swept and threat is not None and "eps" in type(attack).model_fields:
-                given = {k: v for k, v in attack.model_dump().items() if k in plugin_spec.given and k != "eps"}
-                key = f"{plugin_spec.name} {plugin_spec.code} {threat.norm} {sorted(given.items())}"
-            groups.setdefault(key, []).append(index)
-        return [sorted(group, key=lambda i: _eps(self.run.attacks[i])) for group in groups.values()]
 
     def target_model(self) -> TargetModel:
         """The defended model; made once."""
@@ -299,12 +294,6 @@ class DefenseRun:
         with running_user_code(f"{self.chain.spec}: the defended model fails"):
             self._target_model.predict(probe, ids)
         return self._target_model
-
-
-def _eps(plugin_spec: PluginSpec[Attack]) -> float:
-    attack = plugin_spec.plugin
-    threat = attack.threat() if isinstance(attack, Attack) else None
-    return threat.eps if threat is not None else 0.0
 
 
 def _percent(outcome: Outcome) -> str:

@@ -10,9 +10,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from freqrobust.core.config import SaveConfig
 from freqrobust.core.errors import FreqRobustError, SpecError
@@ -23,17 +21,20 @@ from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code
 from freqrobust.core.version import __version__
 from freqrobust.data.adversarial_sets import Meta, SavedSet
-from freqrobust.harness.cell import EOT, run_attack
+from freqrobust.harness.examples import make_examples
 from freqrobust.harness.inputs import Model, open_inputs, open_train_data
 from freqrobust.harness.opening import check_settings, open_run
-from freqrobust.harness.preparation import prepared
 from freqrobust.harness.run import DefenseRun
 from freqrobust.models.fingerprint import record
 from freqrobust.plugins.base import Attack
-from freqrobust.plugins.context import AttackContext
 from freqrobust.plugins.selection import check_stochastic, parse_chains, parse_selections, source_spec
 from freqrobust.plugins.specs import PluginSpec
 from freqrobust.results.records import DataRecord, ThreatRecord
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from freqrobust.core.option_types import SaveOptions
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def save_adversarial(
     config: SaveConfig | None = None,
     *,
     progress: Progress | bool | None = None,
-    **options: Any,
+    **options: Unpack[SaveOptions],
 ) -> Saving:
     """Make and save adversarial examples of every sample, for each defense and each adversarial attack.
 
@@ -109,28 +110,13 @@ def adversarial(plugin_specs: Iterable[PluginSpec[Attack]]) -> list[PluginSpec[A
 
 
 def _examples(made: DefenseRun, plugin_spec: PluginSpec[Attack]) -> SavedSet:
-    run, target_model, attack = made.run, made.target_model(), plugin_spec.plugin
+    run, target_model = made.run, made.target_model()
     data = run.data
-    images = torch.empty(data.images.shape)
-    predictions = torch.empty(len(data), dtype=torch.int64)
-    adversarial = torch.zeros(len(data), dtype=torch.bool)
-    everyone = torch.arange(len(data))
-    whole = AttackContext(everyone, run.seed, "maximize", eot=EOT if target_model.stochastic else 1)
-
-    def work(chunk: torch.Tensor) -> None:
-        clean, labels, ids = data.batch(chunk, run.device)
-        changed = run_attack(plugin_spec, attack, target_model, clean, labels, whole.batch(ids))
-        images[chunk] = changed.cpu()
-        prediction = target_model.predict(changed, ids)
-        predictions[chunk] = prediction.classes.cpu()
-        adversarial[chunk] = prediction.is_adversarial(labels).cpu()
-
     label = f"saving {made.chain.spec} / {plugin_spec.spec}"
     run.progress.begin(label, len(data))
-    whole = prepared(attack, plugin_spec.spec, target_model, made.batches, everyone, whole)
-    made.batches.each(everyone, work)
-    run.progress.end(f"{label}: {int(adversarial.sum())} of {len(data)} misclassified")
-    threat = attack.threat()
+    examples = make_examples(plugin_spec, target_model, made.batches, run.seed)
+    run.progress.end(f"{label}: {int(examples.is_adversarial.sum())} of {len(data)} misclassified")
+    threat = plugin_spec.plugin.threat()
     meta = Meta(
         freqrobust_version=__version__,
         attack=plugin_spec.spec,
@@ -154,4 +140,4 @@ def _examples(made: DefenseRun, plugin_spec: PluginSpec[Attack]) -> SavedSet:
             preprocessing=data.preprocessing.record() if data.preprocessing is not None else None,
         ),
     )
-    return SavedSet(images, data.ids, data.labels, predictions, meta)
+    return SavedSet(examples.images, data.ids, data.labels, examples.predictions, meta)

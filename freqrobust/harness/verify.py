@@ -13,7 +13,9 @@ from freqrobust.core.options import FilePath, takes
 if TYPE_CHECKING:
     import torch
     from torch import nn
+    from typing_extensions import Unpack
 
+    from freqrobust.core.option_types import VerifyOptions
     from freqrobust.data.adversarial_sets import SavedSet
     from freqrobust.data.dataset import ImageData
     from freqrobust.harness.inputs import Model
@@ -59,7 +61,7 @@ def verify(
     model: Model,
     data: Any = None,
     config: VerifyConfig | None = None,
-    **options: Any,
+    **options: Unpack[VerifyOptions],
 ) -> list[Verified]:
     """Evaluate saved adversarial examples again.
 

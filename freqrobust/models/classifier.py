@@ -10,6 +10,7 @@ from torch import nn
 
 from freqrobust.data.input_config import InputConfig
 from freqrobust.models.normalization import NormalizationChoice
+from freqrobust.models.outputs import logits_of
 from freqrobust.results.records import PublishedRecord
 
 
@@ -32,8 +33,7 @@ class Classifier(nn.Module):
         self.labels: tuple[str, ...] = ()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.network(self.normalize(x))
-        return logits
+        return logits_of(self.network(self.normalize(x)))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from torch import nn
 
 from freqrobust.core.source_hash import source_hash
 from freqrobust.models.classifier import Classifier
+from freqrobust.models.outputs import LogitsOnly
 from freqrobust.results.records import ModelRecord, NormalizeRecord
 
 
@@ -83,9 +84,10 @@ def record(model: nn.Module, content: str) -> ModelRecord:
             normalize=model.normalization.record(),
             published=model.published,
         )
+    name = type(model.network if isinstance(model, LogitsOnly) else model).__name__
     return ModelRecord(
-        spec=type(model).__name__,
-        arch=type(model).__name__,
+        spec=name,
+        arch=name,
         sha256=content,
         parameters=parameters,
         normalize=NormalizeRecord(),

@@ -13,6 +13,7 @@ from freqrobust.core.errors import ModelError, SpecError
 from freqrobust.core.text import near_miss
 from freqrobust.data.dataset import ImageData
 from freqrobust.models.logits import check_logits
+from freqrobust.models.outputs import logits_of
 from freqrobust.numerics.statistics import mcnemar
 from freqrobust.results.records import NormalizeRecord
 
@@ -154,7 +155,7 @@ def trial(
             layer = layer.to(images.device)
             predictions = []
             for part in images.split(size):
-                logits = network(layer(part))
+                logits = logits_of(network(layer(part)))
                 check_logits(logits, part)
                 predictions.append(logits.argmax(dim=1))
             correct[name] = torch.cat(predictions) == labels

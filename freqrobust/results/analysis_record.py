@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny, ValidationError
 
 from freqrobust.core.errors import FreqRobustError
 from freqrobust.results.analysis import AnalysisResult, AnalysisTable, PictureRecord
 from freqrobust.results.migrations import migrated
+from freqrobust.results.presented import Presented
 from freqrobust.results.records import SCHEMA_VERSION, DataRecord, EnvironmentRecord, ModelRecord, Warned, _Part
 
 if TYPE_CHECKING:
@@ -59,8 +60,10 @@ class Document(_Part):
             raise ReportError(f"{path}: {error}") from error
 
 
-class AnalysisRecord(Document):
+class AnalysisRecord(Presented, Document):
     """One analysis of one or more models, side by side."""
+
+    presenter: ClassVar[str] = "analysis_text"
 
     schema_version: Literal[2] = SCHEMA_VERSION
     freqrobust_version: str

@@ -188,36 +188,32 @@ def find(text: str, references: Sequence[CellReference], kind: str) -> list[Cell
     raise SpecError(f"{kind} {text!r} names no cell{_hint(name, known)}")
 
 
-def pick(report: HasCells, text: str, defense: str | None, knowledge: str, model: int) -> Cell | WorstCase:
+def pick(report: HasCells, text: str, model: int = 0) -> Cell | WorstCase:
     """The one cell or worst case of a report that a name stands for.
 
     A name that is the spec of one of several that it fits stands for that one.
 
     Args:
-        defense: where it is not in the name.
-        knowledge: ``oblivious`` is the same as ``@oblivious`` in the name.
+        report: where it is looked for.
+        text: the name.
         model: the position of the model.
 
     Raises:
-        SpecError: none or several.
+        SpecError: none or several, or the name is not text.
     """
-    defense = UNDEFENDED if defense in UNDEFENDED_NAMES else defense
-    pairs = [
-        (reference, measured)
-        for reference, measured in referenced(report)
-        if reference.model == model and (defense is None or _is_defense(defense, reference))
-    ]
+    if not isinstance(text, str):
+        raise SpecError(f"a reference should be text such as 'pgd' or 'smooth/worst', but got {type(text).__name__}")
+    pairs = [(reference, measured) for reference, measured in referenced(report) if reference.model == model]
+    if not pairs:
+        raise SpecError(f"the report has no cells of a model at position {model}")
     name = re.sub(rf"^({'|'.join(UNDEFENDED_NAMES)})\s*/", f"{UNDEFENDED}/", text.strip())
-    if knowledge == "oblivious" and not name.endswith(OBLIVIOUS):
-        name += OBLIVIOUS
     matching = find(name, [reference for reference, _ in pairs], "reference")
-    exact = [
-        r for r in matching if name in (r.label, f"{r.defense_spec}/{r.label}") and defense in (None, r.defense_spec)
-    ]
+    exact = [r for r in matching if name in (r.label, f"{r.defense_spec}/{r.label}")]
     matching = exact or matching
     if len(matching) != 1:
         listed = ", ".join(reference.name for reference in matching[:LISTED])
-        raise SpecError(f"{text!r} names {len(matching)} cells, name one of them: {listed}")
+        more = ", ..." if len(matching) > LISTED else ""
+        raise SpecError(f"{text!r} names {len(matching)} cells, name one of them: {listed}{more}")
     return next(measured for reference, measured in pairs if reference is matching[0])
 
 

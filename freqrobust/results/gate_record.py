@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from freqrobust.results.presented import Presented
 from freqrobust.results.records import Interval, _Part
 
 
@@ -83,8 +84,10 @@ class Comparison(_Part):
     )
 
 
-class GateRecord(_Part):
+class GateRecord(Presented, _Part):
     """What a gate decided, and why."""
+
+    presenter: ClassVar[str] = "gate_text"
 
     passed: bool
     comparison: Comparison | None = None

@@ -149,7 +149,7 @@ number = 7
         ("sources.py:broken", "boom"),
         ("sources.py:empty", "sources.py:empty is empty"),
         ("sources.py:strange", "expected PIL images or tensors, but got str"),
-        ("sources.py:uneven", "images differ in shape"),
+        ("sources.py:uneven", "images differ in size"),
         ("sources.py:three", "sources.py:three"),
         ("sources.py:missing", "sources.py has no 'missing'"),
         ("absent.py:images", "absent.py does not exist"),

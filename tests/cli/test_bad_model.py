@@ -196,8 +196,8 @@ class Fail(nn.Module):
         raise self.error("boom in forward")
 
 def nan(): return Net(lambda z: z * float("nan"))
-def pair(): return Net(lambda z: (z, z))
-def mapping(): return Net(lambda z: {"logits": z})
+def pair(): return Net(lambda z: (z, z[:, :2]))
+def mapping(): return Net(lambda z: {"features": z, "more": z})
 def vector(): return Net(lambda z: z[:, 0])
 def one_class(): return Net(lambda z: z[:, :1])
 def spatial(): return Net(lambda z: z[:, :, None])

@@ -98,7 +98,7 @@ def test_a_suite_is_one_table_by_severity(
     columns: int, base: list[str], suite_run: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
-    result = command(*base, "--suite", "corruptions", "--json", "out.json", "--run-dir", suite_run)
+    result = command(*base, "--suite", "corruptions", "--full", "--json", "out.json", "--run-dir", suite_run)
     assert result.code == 0
     lines = result.out.splitlines()
     assert [line for line in lines if len(line) > columns] == []
@@ -126,6 +126,7 @@ def test_other_attacks_stay_in_every_cell(base: list[str], command: Command) -> 
         "lfc:radius=2",
         "--defense",
         "lowpass:radius=3",
+        "--full",
     )
     assert result.code == 0
     every, _, corruptions = result.out.partition("Every cell")[2].partition("Corruptions (generated, cifar constants)")
@@ -136,7 +137,7 @@ def test_other_attacks_stay_in_every_cell(base: list[str], command: Command) -> 
 
 
 def test_a_single_corruption_is_a_cell_like_others(base: list[str], command: Command) -> None:
-    result = command(*base, "--attack", "corruption:name=fog,severity=2")
+    result = command(*base, "--attack", "corruption:name=fog,severity=2", "--full")
     assert "corruption:name=fog,severity=2" in "".join(result.out.partition("Every cell")[2].split())
     assert "Corruptions (" not in result.out
 
@@ -163,7 +164,7 @@ def test_files_beside_generated_ones(base: list[str], digits: Path, command: Com
     np.save(folder / "labels.npy", data.labels.numpy())
     np.save(folder / "fog.npy", np.concatenate([data.images.permute(0, 2, 3, 1).numpy()] * 5))
     attack = "corruption:name=fog,severity=[1,2]"
-    result = command(*base, "--attack", f"{attack},files={folder}", "--attack", attack, "--json", "out.json")
+    result = command(*base, "--attack", f"{attack},files={folder}", "--attack", attack, "--full", "--json", "out.json")
     report = Report.from_json("out.json")
     clean, first, second, *generated = report.cells
     assert clean.outcomes == first.outcomes == second.outcomes

@@ -169,5 +169,5 @@ def test_failing_defense(
             assert name in str(cell.error)
             assert expected in str(cell.error)
     for attack in ("clean", "fgsm"):  # smoothing with rho=0 is the identity: the model is as it was
-        assert report.cell(attack, "smooth").outcomes == report.cell(attack, "undefended").outcomes
+        assert report.cell(f"smooth/{attack}").outcomes == report.cell(f"undefended/{attack}").outcomes
     assert {row.defense for row in report.worst_case} == {"undefended", "smooth"}

@@ -35,6 +35,12 @@ CELLS = 13
 
 
 @pytest.fixture
+def base(base: list[str]) -> list[str]:
+    """A line for each cell says whether it was measured."""
+    return [*base, "--verbose"]
+
+
+@pytest.fixture
 def slow(write: Callable[[str, str], str]) -> None:
     write("slow.py", SLOW.replace("PAUSE", "0.03"))
 
@@ -99,7 +105,7 @@ def test_interrupted(base: list[str], command: Command, start: Start, undisturbe
     assert "Traceback" not in err
     (run,) = Path("runs").iterdir()
     said = err.splitlines()[-1]
-    assert said.startswith("freqrobust: interrupted")
+    assert said.startswith("freqrobust: interrupted (exit code 130)")
     assert "run the same command again to resume" in said
     assert str(run) in said
     done = len(finished(str(run)))
@@ -160,6 +166,7 @@ def test_ctrl_c_wherever_it_comes(
     assert stopped.out == ""
     assert "Traceback" not in stopped.err
     assert stopped.error.startswith("freqrobust: interrupted")
+    assert "(exit code 130)" in stopped.error
     assert "same command again" in stopped.error
     Path("calm").touch()
     resumed = command(*base, *arguments)

@@ -26,6 +26,12 @@ CELLS = [
 WHAT = ["--attack", "pgd:eps=0.1,steps=2", "--defense", "smooth:rho=0.05"]
 
 
+@pytest.fixture
+def base(base: list[str]) -> list[str]:
+    """A line for each cell says whether it was measured."""
+    return [*base, "--verbose"]
+
+
 def lines(err: str) -> dict[str, bool]:
     """The cells that a run reported, and whether each came from the journal."""
     found = {}

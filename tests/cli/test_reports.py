@@ -62,7 +62,8 @@ def test_every_format_beside_the_run(base: list[str], command: Command) -> None:
         assert clean is not None
         shown = f"{clean}" if file == "a.csv" else f"{100 * clean:.1f}"
         assert shown in Path(file).read_text(encoding="utf-8"), file
-    assert "Headline" in result.out
+    assert "Accuracy in percent, 95 % interval" in result.out
+    assert "Every cell" not in result.out
 
 
 def test_standard_output_is_only_the_report(base: list[str], command: Command) -> None:
@@ -166,6 +167,11 @@ def test_the_table_is_the_default(run: str, base: list[str], command: Command) -
     assert shown.code == 0
     measured = command(*base, *QUICK[:4], "--defense", "lowpass:radius=3")
     assert shown.out == measured.out
+    assert shown.err == f"next: freqrobust report {run} --full\n"
+    every = command("report", run, "--full")
+    assert "Every cell" in every.out
+    assert every.out == command("report", run, "--as", "table:full=true=-").out
+    assert every.err == ""
 
 
 def test_a_folder_is_its_report(base: list[str], command: Command) -> None:
@@ -215,6 +221,7 @@ def test_bad_input_of_report(run: str, rejected: Command, write: Callable[[str, 
     write("cut.json", Path(run).read_text()[:200])
     assert "cut.json is not JSON" in rejected("report", "cut.json", "--as", "html=a.html")
     assert "--as should be FILE or REPORT=FILE" in rejected("report", run, "--as", "html")
+    assert "either --full or --as" in rejected("report", run, "--full", "--as", "out.html")
     assert "--as a.docx: no form of report" in rejected("report", run, "--as", "a.docx")
 
 
@@ -233,7 +240,7 @@ def test_models_side_by_side(base: list[str], command: Command, other: str) -> N
     (folder,) = Path("runs").iterdir()
     assert folder.name.startswith("digits-and-1-more-")
     again = command(*arguments)
-    assert again.err.count("from the journal") == len(report.cells)
+    assert command(*arguments, "-v").err.count("from the journal") == len(report.cells)
     assert again.out == result.out
 
 

@@ -119,7 +119,10 @@ def test_a_picture_that_fails_loses_no_numbers(mine: str, command: Callable[...,
 def test_an_interruption_has_a_message(mine: str, command: Callable[..., Result], workspace: Path) -> None:
     result = command("reproduce", "mine.py:Slow")
     assert result.code == 130
-    assert result.error == "freqrobust: interrupted; finished trainings are kept, run the same command again"
+    assert (
+        result.error
+        == "freqrobust: interrupted; finished trainings are kept, run the same command again (exit code 130)"
+    )
     assert not (workspace / "runs").exists()
 
 

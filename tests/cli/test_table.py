@@ -26,12 +26,13 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("run")
 
 
+@pytest.mark.parametrize("full", [[], ["--full"]], ids=["short", "full"])
 @pytest.mark.parametrize("columns", [40, 60, 80, 100, 120, 200])
 def test_lines_fit(
-    columns: int, base: list[str], run_dir: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+    columns: int, full: list[str], base: list[str], run_dir: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
-    result = command(*base, *ARGUMENTS, "--run-dir", run_dir)
+    result = command(*base, *ARGUMENTS, "--run-dir", run_dir, *full)
     assert result.code == 0
     assert [line for line in result.out.splitlines() if len(line) > columns] == []
 
@@ -39,7 +40,7 @@ def test_lines_fit(
 def test_side_by_side_where_there_is_room(base: list[str], command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     arguments = ["--attack", "lfc:radius=3", "--defense", DEFENSES[0], "--defense", DEFENSES[2]]
-    lines = command(*base, *arguments).out.splitlines()
+    lines = command(*base, *arguments, "--full").out.splitlines()
     headers = [line for line in lines if "undefended" in line and DEFENSES[0] in line and DEFENSES[2] in line]
     assert len(headers) == 2
     assert not any("continued" in line for line in lines)
@@ -52,7 +53,7 @@ def test_every_number_is_shown(
     """The values of a row, over all pieces of the table, are those of the report."""
     monkeypatch.setenv("COLUMNS", str(columns))
     arguments = ["--attack", "lfc:radius=1", "--attack", "hfc:radius=1", "--defense", "lowpass:radius=[1,2,3]"]
-    result = command(*base, *arguments, "--json", "out.json")
+    result = command(*base, *arguments, "--json", "out.json", "--full")
     report = Report.from_json("out.json")
     _, _, every = result.out.partition("Every cell")
     for attack in ("clean", "lfc:radius=1", "hfc:radius=1"):
@@ -70,7 +71,8 @@ def test_headline(base: list[str], command: Command) -> None:
     result = command(
         *base, "--attack", "lfc:radius=3", "--attack", "fgsm:eps=8/255", "--attack", "pgd:eps=8/255,norm=l2"
     )
-    headline, _, _ = result.out.partition("Every cell")
+    assert "Every cell" not in result.out
+    headline, _, _ = result.out.partition("Verdicts")
     for label in ("clean", "LFC, radius 3", "worst case Linf 8/255", "worst case L2 8/255"):
         assert len([line for line in headline.splitlines() if line.startswith(label)]) == 1
 
@@ -78,12 +80,13 @@ def test_headline(base: list[str], command: Command) -> None:
 def test_the_first_lines_say_what_was_measured(base: list[str], command: Command) -> None:
     result = command(*base, "--attack", "lfc:radius=3", "--seed", "5", "--first", "40", "--device", "cpu")
     text = " ".join(result.out.split())
-    for word in ("small_cnn", "digits.pt", "digits60.npz", "n = 40", "seed 5", "cpu", "fp32", "normalisation: none"):
+    for word in ("small_cnn", "digits.pt", "digits60.npz", "n = 40", "seed 5", "cpu", "fp32", "normalisation none"):
         assert word in text
+    assert result.err.splitlines()[0] == "evaluating digits.pt on digits60.npz"
 
 
 def test_no_better_than_chance_is_marked(base: list[str], command: Command) -> None:
-    result = command(*base, "--attack", "hfc:radius=8", "--attack", "lfc:radius=8")
+    result = command(*base, "--attack", "hfc:radius=8", "--attack", "lfc:radius=8", "--full")
     rows = {line.split()[0]: line for line in result.out.partition("Every cell")[2].splitlines() if line.strip()}
     assert "~" in rows["hfc:radius=8"]
     assert "~" not in rows["lfc:radius=8"]
@@ -94,7 +97,8 @@ def test_a_pipe_gets_plain_text(base: list[str], start: Callable[..., subprocess
     arguments = ["--attack", "fgsm", "--attack", "lfc:radius=3", "--defense", "smooth:rho=0.5"]
     out, err = start(*base, *arguments).communicate(timeout=120)
     assert "clean" in out
-    assert "undefended / clean" in err
+    assert "undefended / clean" not in err
+    assert err.splitlines()[0].startswith("evaluating ")
     assert "\x1b" not in out + err
     assert (out + err).isascii()
     assert max(map(len, out.splitlines())) <= 160
@@ -123,10 +127,16 @@ def test_failures_and_warnings_are_shown(base: list[str], command: Command, writ
         "from freqrobust import Attack\nclass Broken(Attack):\n    def perturb(self, *all): raise OSError('[bold]no')\n"
     )
     write("mine.py", code)
-    result = command(*base, "--attack", "mine.py:Broken", "--defense", "smooth:rho=5")
+    arguments = [*base, "--attack", "mine.py:Broken", "--defense", "smooth:rho=5"]
+    result = command(*arguments, "--full")
     assert result.code == 3
     assert "failed: undefended / Broken: Broken: OSError: [bold]no" in " ".join(result.out.split())
     assert "(near-chance-accuracy)" in result.out
     row, *_ = [line for line in result.out.splitlines() if line.startswith("Broken ")]
     assert row.count("failed") == 2
+    assert result.error == "freqrobust: exit code 3: 2 of 4 cells failed"
+    short = command(*arguments)
+    assert "failed: undefended / Broken: Broken: OSError: [bold]no" in short.out
+    assert "failed: smooth:rho=5 / Broken: Broken: OSError: [bold]no" in short.out
+    assert short.error == result.error
     assert Path("runs").is_dir()

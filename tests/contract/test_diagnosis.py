@@ -131,8 +131,8 @@ def test_what_the_checks_break_counts_in_the_worst_case(full_rounds) -> None:
     worst = next(w for w in full.worst_case if w.defense == "Rounds")
     broken = check(of(full, "Rounds"), "transfer").additional
     assert broken > 3
-    assert worst.correct <= full.cell("pgd", "Rounds").correct - broken
-    assert not (worst.right() & ~full.cell("pgd", "Rounds").right()).any()
+    assert worst.correct <= full.cell("Rounds/pgd").correct - broken
+    assert not (worst.right() & ~full.cell("Rounds/pgd").right()).any()
 
 
 @pytest.mark.parametrize("defense", [Noisy, Centred])
@@ -431,7 +431,7 @@ def test_all_checks_together(full_rounds) -> None:
     together = check(found, "all checks combined")
     assert together.additional >= max(c.additional for c in found.checks if c.additional is not None)
     worst = next(w for w in report.worst_case if w.defense == "Rounds")
-    assert worst.correct == report.cell("pgd", "Rounds").correct - together.additional  # all 64 were looked at
+    assert worst.correct == report.cell("Rounds/pgd").correct - together.additional  # all 64 were looked at
 
 
 def test_samples_of_one_class_are_not_chance(network, digits) -> None:
@@ -534,7 +534,7 @@ def test_what_only_the_checks_misclassified_is_counted(network, digits) -> None:
     worst, before = (next(w for w in r.worst_case if w.defense == "Rounds") for r in (full, quick))
     assert worst.by_checks == before.correct + before.by_checks - worst.correct
     assert worst.by_checks > 3
-    assert worst.correct == full.cell("pgd", "Rounds").correct - worst.by_checks
+    assert worst.correct == full.cell("Rounds/pgd").correct - worst.by_checks
     without = evaluate(network, digits, attacks=[SPEC], device="cpu", diagnose=None).worst_case[0]
     assert without.by_checks == 0
 

@@ -42,7 +42,6 @@ def test_it_is_about_twenty_lines():
 def test_the_example_is_the_documented_one():
     example = (ROOT / "examples" / "quantize.py").read_text(encoding="utf-8")
     assert example == blocks("python")[0]
-    assert example in blocks("python", ROOT / "README.md")
 
 
 @pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *DOC.parent.rglob("*.md")], ids=lambda page: page.name)

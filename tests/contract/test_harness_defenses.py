@@ -87,7 +87,7 @@ def test_a_defense_that_changes_the_model_is_found_out_and_blamed_alone(network,
     errors = {cell.defense: cell.error for cell in report.cells if cell.status == "failed"}
     assert "changed the model it was given" in errors["SmoothsInPlace"]
     assert set(errors) == {"SmoothsInPlace"}
-    assert report.cell("clean", "smooth").outcomes == report.cell("clean").outcomes
+    assert report.cell("smooth/clean").outcomes == report.cell("clean").outcomes
 
 
 # ---------------------------------------------------------------- defenses without gradients
@@ -158,7 +158,7 @@ def test_predictions_come_from_the_defense_itself_not_from_the_surrogate(network
         expected = network(rounded).argmax(dim=1) == digits.labels
     report = run(network, digits, ["clean"], [Rounds(), Steps()])
     for name in ("Rounds", "Steps"):
-        assert report.cell("clean", name).right().tolist() == expected.tolist()
+        assert report.cell(f"{name}/clean").right().tolist() == expected.tolist()
 
 
 def test_a_defense_without_gradient_or_surrogate_is_refused(network, digits) -> None:

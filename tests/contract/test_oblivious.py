@@ -22,7 +22,7 @@ def run(network, digits, specs, **options):
 @pytest.mark.parametrize("attack", [SPEC, "fgsm:eps=0.1", "pgd:eps=1,norm=l2,steps=4,restarts=2"])
 def test_counts_are_those_of_a_computation_by_hand(network, digits, spec, attack) -> None:
     """The highest-loss examples for the undefended model, predicted by the defended one."""
-    cell = run(network, digits, [attack], defenses=[spec]).cell(attack, spec, "oblivious")
+    cell = run(network, digits, [attack], defenses=[spec]).cell(f"{spec}/{attack}@oblivious")
     images, labels, ids = digits.batch(torch.arange(len(digits)), torch.device("cpu"))
     examples = attacks.parse(attack)[0].plugin.perturb(network, images, labels, AttackContext(ids, 0, "maximize"))
     defended = defenses.parse(spec)[0].plugin.apply(network, DefenseContext()).eval()
@@ -53,14 +53,14 @@ def test_they_change_no_other_cell(network, digits) -> None:
 def test_the_baseline_need_not_be_shown(network, digits) -> None:
     report = run(network, digits, [SPEC], defenses=["smooth:rho=0.3"], undefended=False)
     full = run(network, digits, [SPEC], defenses=["smooth:rho=0.3"])
-    assert report.cell("pgd", "smooth", "oblivious").outcomes == full.cell("pgd", "smooth", "oblivious").outcomes
+    assert report.cell("smooth/pgd@oblivious").outcomes == full.cell("smooth/pgd@oblivious").outcomes
 
 
 @pytest.mark.parametrize("size", [1, 7, 64])
 def test_the_batch_size_does_not_matter(network, digits, size) -> None:
     found = [
         evaluate(network, digits, attacks=[SPEC], defenses=["lowpass:radius=3"], device="cpu", batch_size=b)
-        .cell("pgd", "lowpass", "oblivious")
+        .cell("lowpass/pgd@oblivious")
         .outcomes
         for b in (size, 32)
     ]
@@ -79,7 +79,7 @@ def test_a_defense_that_hides_its_gradient_is_seen_through(network, digits) -> N
             return (images * 8).round() / 8
 
     report = run(network, digits, ["pgd:eps=0.3,steps=10"], defenses=[Hides()])
-    adaptive, oblivious = (report.cell("pgd", "Hides", k) for k in ("adaptive", "oblivious"))
+    adaptive, oblivious = (report.cell(f"Hides/pgd{mark}") for mark in ("", "@oblivious"))
     assert oblivious.correct < adaptive.correct - 20
     # and so the worst case of the defense counts them
     (worst,) = [row for row in report.worst_case if row.defense == "Hides"]

@@ -73,7 +73,7 @@ def test_a_curve_has_the_smallest_distance_of_all_attacks(evaluated: Report) -> 
 
 def test_a_curve_begins_at_the_clean_accuracy_and_is_never_below_the_worst_case(evaluated: Report) -> None:
     for one in robustness_curves(evaluated)["linf"]:
-        clean = evaluated.cell("clean", one.entry.defense)
+        clean = evaluated.cell(f"{one.entry.defense}/clean")
         assert one.curve.clean.robust == clean.correct
         rows = [w for w in evaluated.worst_case if w.defense_spec == one.entry.defense]
         assert len(rows) == 2
@@ -145,10 +145,10 @@ def test_the_analysis_says_what_the_evaluation_says(
         assert result.defense_spec == curve.entry.defense
         distances = [np.inf if value is None else value for value in result.distances]  # type: ignore[attr-defined]
         assert distances == curve.curve.distances.tolist()
-        median, cell = result.median, report.cell(NEAREST.split(":")[1], result.defense_spec)  # type: ignore[attr-defined]
+        median, cell = result.median, report.cell(f"{result.defense_spec}/{NEAREST.split(':')[1]}")  # type: ignore[attr-defined]
         assert median.value == cell.distances.median
         assert result.half_accuracy_eps.value == cell.distances.half_accuracy_eps  # type: ignore[attr-defined]
-        clean = report.cell("clean", result.defense_spec)
+        clean = report.cell(f"{result.defense_spec}/clean")
         assert result.forwards == cell.forwards + clean.forwards
         assert result.backwards == cell.backwards
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from freqrobust import Attack, InputDefense, evaluate
-from freqrobust.harness.run import VOTES
+from freqrobust.harness.run_plan import VOTES
 from freqrobust.numerics import noise
 
 
@@ -74,15 +74,15 @@ def test_reports_do_not_depend_on_the_batch_size_nor_on_the_global_generator(net
 def test_the_seed_of_the_run_matters(network, digits) -> None:
     strong = {"defenses": [Jitter(sigma=1.0)]}
     first, again, other = (run(network, digits, 64, seed=seed, **strong) for seed in (0, 0, 1))
-    cells = [report.cell("clean", "Jitter").outcomes for report in (first, again, other)]
+    cells = [report.cell("Jitter/clean").outcomes for report in (first, again, other)]
     assert cells[0] == cells[1] != cells[2]
 
 
 def test_samples_keep_their_noise_in_a_subset(network, digits) -> None:
     """Votes of a sample are its own: the first 20 samples alone vote as they do among 64."""
     strong = {"defenses": [Jitter(sigma=1.0)], "attacks": ["clean"]}
-    whole = run(network, digits, 64, **strong).cell("clean", "Jitter").right()
-    part = run(network, digits.first(20), 64, **strong).cell("clean", "Jitter").right()
+    whole = run(network, digits, 64, **strong).cell("Jitter/clean").right()
+    part = run(network, digits.first(20), 64, **strong).cell("Jitter/clean").right()
     assert np.array_equal(part, whole[:20])
 
 
@@ -105,9 +105,9 @@ def test_right_is_a_majority_of_votes_which_the_report_tells(network, digits) ->
         with noise.sample_scope(ids, seed=0, stream=f"vote {vote}"), torch.no_grad():
             drawn = network(Jitter().transform(images)).argmax(dim=1)
         counts[torch.arange(64), drawn] += 1
-    assert report.cell("clean", "Jitter").right().tolist() == (counts.argmax(dim=1) == labels).tolist()
+    assert report.cell("Jitter/clean").right().tolist() == (counts.argmax(dim=1) == labels).tolist()
     assert (counts.max(dim=1).values < VOTES).sum() > 0  # they did not all agree
-    assert report.cell("clean", "Jitter").forwards == VOTES * 64
+    assert report.cell("Jitter/clean").forwards == VOTES * 64
 
 
 def test_every_sample_is_attacked_and_driven_to_the_maximum(network, digits) -> None:
@@ -124,8 +124,8 @@ def test_every_sample_is_attacked_and_driven_to_the_maximum(network, digits) -> 
 
 def test_gradients_pass_through_the_noise(network, digits) -> None:
     report = run(network, digits, 64, attacks=["pgd:eps=0.3,steps=5"])
-    assert report.cell("pgd", "Jitter").correct < report.cell("clean", "Jitter").correct - 20
-    assert report.cell("pgd", "Jitter").inherited == 0
+    assert report.cell("Jitter/pgd").correct < report.cell("Jitter/clean").correct - 20
+    assert report.cell("Jitter/pgd").inherited == 0
 
 
 def test_a_sweep_hands_nothing_over(network, digits) -> None:

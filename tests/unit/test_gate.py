@@ -33,10 +33,10 @@ def test_thresholds_as_text(text: str, cell: str, required: float) -> None:
 
 
 def test_limits_as_text() -> None:
-    assert parse_max_drops([]) == (0.01, ())
+    assert parse_max_drops([]) == (0.01, {})
     assert parse_max_drops(["0.02", "pgd:eps=8/255=0.03", "clean=0"]) == (
         0.02,
-        (("pgd:eps=8/255", 0.03), ("clean", 0.0)),
+        {"pgd:eps=8/255": 0.03, "clean": 0.0},
     )
     with pytest.raises(SpecError, match="expected SHARE or CELL=SHARE"):
         parse_max_drops(["a lot"])

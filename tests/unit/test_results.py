@@ -145,7 +145,7 @@ def test_no_nan_ever() -> None:
 
 def test_a_cell_is_found_by_name_or_spec(report) -> None:
     assert report.cell("clean").attack == "clean"
-    assert report.cell("lfc:radius=2", "smooth+lowpass").defense_spec == "smooth:rho=0.1+lowpass:radius=3"
+    assert report.cell("smooth+lowpass/lfc:radius=2").defense_spec == "smooth:rho=0.1+lowpass:radius=3"
     assert report.cell("lfc").attack_spec == "lfc:radius=2"
     with pytest.raises(KeyError, match="'pgd' names 2 cells, name one of them: undefended / pgd"):
         report.cell("pgd")

@@ -151,14 +151,14 @@ def report(make_report):
         ("pgd:eps=2/255", {}, "undefended / pgd:eps=2/255,steps=5"),
         ("pgd:eps=8/255,random_start=true", {}, "undefended / pgd:eps=8/255,steps=5"),
         ("smooth:rho=0.5/pgd:eps=2/255", {}, "smooth:rho=0.5 / pgd:eps=2/255,steps=5"),
-        ("pgd:eps=2/255", {"defense": "smooth:rho=0.50"}, "smooth:rho=0.5 / pgd:eps=2/255,steps=5"),
+        ("smooth:rho=0.50/pgd:eps=2/255", {}, "smooth:rho=0.5 / pgd:eps=2/255,steps=5"),
         ("pgd:norm=l2", {"model": 1}, "undefended / pgd:eps=0.5,norm=l2"),
         ("worst-linf-2/255", {}, "undefended / worst-linf-2/255"),
-        ("worst-l2", {"defense": "lowpass+smooth"}, "lowpass:radius=12+smooth / worst-l2-0.5"),
+        ("lowpass+smooth/worst-l2", {}, "lowpass:radius=12+smooth / worst-l2-0.5"),
         ("smooth:rho=1.0/worst-l2", {"model": 1}, "smooth:rho=1 / worst-l2-0.5"),
         ("fgsm@oblivious", {}, "smooth:rho=0.5 / fgsm@oblivious"),
-        ("fgsm", {"defense": "smooth:rho=0.5", "knowledge": "oblivious"}, "smooth:rho=0.5 / fgsm@oblivious"),
-        ("lfc:radius=4", {"defense": "smooth"}, "smooth:rho=0.5 / lfc:radius=4"),
+        ("smooth:rho=0.5/fgsm@oblivious", {}, "smooth:rho=0.5 / fgsm@oblivious"),
+        ("smooth/lfc:radius=4", {}, "smooth:rho=0.5 / lfc:radius=4"),
     ],
 )
 def test_a_report_takes_the_same_names(report, text, options, name) -> None:
@@ -173,12 +173,14 @@ def test_a_report_takes_the_same_names(report, text, options, name) -> None:
     [
         ("pgd", {}, "'pgd' names 3 cells, name one of them: undefended / pgd:eps=2/255,steps=5, undefended / pgd"),
         ("worst", {}, "names 3 cells"),
-        ("clean", {"defense": "smooth"}, "names 2 cells"),
+        ("smooth/clean", {}, "names 2 cells"),
+        ("*/clean", {}, "'\\*/clean' names 4 cells, name one of them: undefended / clean, smooth"),
         ("pgd:eps=3/255", {}, "names no cell"),
-        ("clean", {"model": 2}, "names no cell"),
-        ("clean", {"defense": "jpeg"}, "names no cell"),
+        ("clean", {"model": 2}, "no cells of a model at position 2"),
+        ("jpeg/clean", {}, "names no cell"),
         ("sweep", {}, "names no cell"),
-        ("worst", {"knowledge": "oblivious"}, "names no cell"),
+        ("worst@oblivious", {}, "names no cell"),
+        (None, {}, "should be text such as 'pgd' or 'smooth/worst', but got NoneType"),
     ],
 )
 def test_a_report_has_one_cell_for_a_name_or_raises(report, text, options, message) -> None:

@@ -184,4 +184,4 @@ def test_adversarial_training_is_cached_by_content_and_helps(train, tmp_path) ->
         cache_dir=tmp_path,
         device="cpu",
     )
-    assert report.cell("pgd", "madry").difference.ci95[0] > 0.1
+    assert report.cell("madry/pgd").difference.ci95[0] > 0.1

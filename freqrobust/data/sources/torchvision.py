@@ -10,6 +10,7 @@ import torch
 
 from freqrobust.core.errors import DataError
 from freqrobust.core.user_code import running_user_code
+from freqrobust.data.class_names import with_names
 from freqrobust.data.dataset import ImageData, check
 from freqrobust.data.decoding import from_samples
 from freqrobust.data.image_folders import image_folder
@@ -52,7 +53,8 @@ def _load_array(request: DataRequest) -> ImageData:
         except RuntimeError:
             dataset = _made(entry.class_name, request, **part, download=True)
     images, labels = dataset.data, getattr(dataset, entry.labels)
-    return check(torch.as_tensor(images), torch.as_tensor(labels), request.spec, entry.classes)
+    data = check(torch.as_tensor(images), torch.as_tensor(labels), request.spec, entry.classes)
+    return with_names(data, getattr(dataset, "classes", ()))
 
 
 def _load_imagenet(request: DataRequest) -> ImageData:

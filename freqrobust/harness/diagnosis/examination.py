@@ -26,6 +26,7 @@ from freqrobust.harness.batches import Timer
 from freqrobust.harness.cell import add_examples, measure, measure_transfer, unattacked
 from freqrobust.harness.diagnosis.findings import ATHALYE, CARLINI, CROCE, HOW, Finding, NotApplicable, RunnableCheck
 from freqrobust.harness.outcome import Outcome
+from freqrobust.harness.run_plan import checks_label
 from freqrobust.harness.target_model import TargetModel
 from freqrobust.numerics.norms import norms, per_sample, project
 from freqrobust.numerics.threat import Threat
@@ -267,7 +268,7 @@ class Examination:
         if piece is None:
             self.run.target_model()  # made before the clock starts
             what = plugin_spec.spec + HOW[purpose.split()[0]] if plugin_spec is not None else "quick checks"
-            label = f"checking {self.run.chain.spec}, {what}"
+            label = f"{checks_label(self.run.chain)}, {what}"
             run.progress.begin(label, int(among.sum()))
             piece = work()
             run.keep(run.checked, key, piece)

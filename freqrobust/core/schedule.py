@@ -1,0 +1,141 @@
+"""How much of a run is done, and how long the rest takes: from the pieces that it consists of."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Piece(NamedTuple):
+    """One piece of a run.
+
+    Attributes:
+        label: what its ``begin`` and its ``finish`` call it. Parts of it begin with this label and a comma.
+        work: how much is expected to be done, in forward passes of one sample; a backward pass counts as two.
+        kinds: what it has in common with other pieces, the most specific first: pieces of one kind are expected to take
+            the same time for the same work.
+        most: as ``work``, if no sample leaves early.
+    """
+
+    label: str
+    work: float
+    kinds: tuple[str, ...] = ()
+    most: float = 0.0
+
+
+@dataclass
+class _Rate:
+    """Seconds per unit of work, as measured."""
+
+    seconds: float = 0.0
+    work: float = 0.0
+
+
+@dataclass
+class Schedule:
+    """The pieces of a run, those that are done and those that are to come.
+
+    The expected time of a piece is its work times the measured rate of its most specific kind. Pieces that are finished
+    without having begun, such as those from a journal, take no time and say nothing about the rates.
+    """
+
+    pieces: Sequence[Piece]
+    clock: Callable[[], float] = time.monotonic
+    label: str = ""
+    pending: list[Piece] = field(init=False)
+    rates: dict[str, _Rate] = field(default_factory=dict)
+    shown: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.pending = list(self.pieces)
+        self.started = self.clock()
+        self.running: Piece | None = None
+        self.began = self.started
+        self.total = self.done = 0
+
+    def begin(self, label: str, total: int) -> None:
+        """A piece of ``total`` units begins, or work that is a part of one and not in the plan."""
+        self.label = label
+        whole = next((piece for piece in self.pending if piece.label == label), None)
+        piece = whole or next((piece for piece in self.pending if label.startswith(f"{piece.label}, ")), None)
+        if piece is not None and piece is not self.running:
+            self.running, self.began = piece, self.clock()
+            self.total, self.done = total if whole is not None else 0, 0
+
+    def advance(self, amount: int) -> None:
+        """Units of what began last are done."""
+        if self.running is not None and self.label == self.running.label:
+            self.done += amount
+
+    def finish(self, label: str) -> None:
+        """A piece is done, or need not be done."""
+        piece = next((piece for piece in self.pending if piece.label == label), None)
+        if piece is None:
+            return
+        self.pending.remove(piece)
+        if self.running is not None and self.running.label == label:
+            seconds = self.clock() - self.began
+            for kind in ("", *piece.kinds):
+                rate = self.rates.setdefault(kind, _Rate())
+                rate.seconds += seconds
+                rate.work += piece.work
+            self.running = None
+
+    def remaining(self) -> float | None:
+        """Seconds that the rest is expected to take; None as long as nothing has been measured."""
+        if not self.pending:
+            return 0.0
+        current = self._current()
+        if current is None and not self.rates:
+            return None
+        others = [piece for piece in self.pending if piece is not self.running]
+        rate = self.rates.get("")
+        if rate is None:  # the first piece is running: the others are expected to be like it
+            assert current is not None
+            if self.running is None or not self.running.work:
+                return None
+            per_work = (self.clock() - self.began + current) / self.running.work
+            return current + per_work * sum(piece.work for piece in others)
+        return (current or 0.0) + sum(self._expected(piece) for piece in others)
+
+    def _current(self) -> float | None:
+        """Seconds that the running piece still takes; None where nothing is known."""
+        if self.running is None:
+            return 0.0 if self.rates else None
+        spent = self.clock() - self.began
+        if self.done > 0 and self.total > 0:
+            return spent * max(self.total - self.done, 0) / self.done
+        return max(self._expected(self.running) - spent, 0.0) if self.rates else None
+
+    def _expected(self, piece: Piece) -> float:
+        rate = next((self.rates[kind] for kind in (*piece.kinds, "") if kind in self.rates), _Rate())
+        return piece.work * rate.seconds / rate.work if rate.work else rate.seconds
+
+    def share(self) -> float:
+        """The share of the run that is done; it never falls, and is below 1 until the last piece is done."""
+        left = self.remaining()
+        if left is not None:
+            spent = self.clock() - self.started
+            share = spent / (spent + left) if spent + left > 0 else 0.0
+            self.shown = max(self.shown, min(share, 1.0 if not self.pending else 0.99))
+        return self.shown
+
+    def status(self) -> str:
+        """``45 %, 0:12, about 0:15 left``: what is done, how long it took, and how long the rest takes."""
+        left = self.remaining()
+        rest = "estimating the time" if left is None else f"about {clock_text(left)} left"
+        return f"{int(100 * self.share()):3} %, {clock_text(self.clock() - self.started)}, {rest}"
+
+
+def clock_text(seconds: float) -> str:
+    """Minutes and seconds, hours where there are some.
+
+    Example:
+        >>> clock_text(75), clock_text(3700)
+        ('1:15', '1:01:40')
+    """
+    whole = round(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

@@ -1,0 +1,157 @@
+"""A command in a pseudo-terminal, and the little of a terminal that is needed to see what it leaves on the screen."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+_SEQUENCE = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])")
+
+
+@dataclass
+class Screen:
+    """The lines of a terminal of endless height; characters with their colours.
+
+    Attributes:
+        columns: its width.
+        rows: of each line the characters, each with the codes that colour it.
+        wrapped: how many lines were longer than the terminal is wide.
+        unknown: what it was sent and does not know.
+    """
+
+    columns: int
+    rows: list[list[tuple[str, str]]] = field(default_factory=lambda: [[]])
+    row: int = 0
+    column: int = 0
+    style: str = ""
+    wrapped: int = 0
+    unknown: list[str] = field(default_factory=list)
+
+    def feed(self, text: str) -> None:
+        """Show what a program wrote."""
+        position = 0
+        while position < len(text):
+            found = _SEQUENCE.match(text, position)
+            if found is not None:
+                self._control(found[1], found[2])
+                position = found.end()
+                continue
+            self._put(text[position])
+            position += 1
+
+    def _put(self, character: str) -> None:
+        if character == "\n":
+            self._down()
+        elif character == "\r":
+            self.column = 0
+        elif not character.isprintable():
+            self.unknown.append(repr(character))
+        else:
+            if self.column == self.columns:
+                self.wrapped += 1
+                self._down()
+                self.column = 0
+            line = self.rows[self.row]
+            line += [(" ", "")] * (self.column + 1 - len(line))
+            line[self.column] = (character, self.style)
+            self.column += 1
+
+    def _down(self) -> None:
+        self.row += 1
+        if self.row == len(self.rows):
+            self.rows.append([])
+
+    def _control(self, parameters: str, letter: str) -> None:
+        if letter == "m":
+            self.style = "" if parameters in ("", "0") else f"{self.style}\x1b[{parameters}m"
+        elif letter == "A":
+            self.row = max(0, self.row - int(parameters or 1))
+        elif letter == "K" and parameters == "2":
+            self.rows[self.row] = []
+        elif (parameters, letter) not in (("?25", "l"), ("?25", "h")):
+            self.unknown.append(f"{parameters}{letter}")
+
+    @property
+    def lines(self) -> list[str]:
+        """What is to be seen, without the empty lines at the end."""
+        texts = ["".join(character for character, _ in row).rstrip() for row in self.rows]
+        while texts and not texts[-1]:
+            texts.pop()
+        return texts
+
+    def ansi(self) -> str:
+        """The same with its colours."""
+        shown = self.rows[: len(self.lines)]
+        return "\n".join("".join(f"{style}{character}\x1b[0m" for character, style in row) for row in shown)
+
+
+@dataclass
+class Session:
+    """How a command ended in a terminal.
+
+    Attributes:
+        code: its exit code.
+        screen: what it left there.
+        first: seconds until the first character.
+        text: all that it wrote.
+        frames: the lines of the screen after each portion of what it wrote.
+    """
+
+    code: int
+    screen: Screen
+    first: float
+    text: str
+    frames: list[list[str]]
+
+
+def run(
+    arguments: Sequence[str], columns: int = 80, environment: Mapping[str, str] | None = None, timeout: float = 300
+) -> Session:
+    """Run a command in a terminal of that width, and wait for its end.
+
+    Raises:
+        TimeoutError: it takes longer.
+    """
+    own, other = pty.openpty()
+    fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")}
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        list(arguments),
+        stdin=other,
+        stdout=other,
+        stderr=other,
+        env={**kept, "TERM": "xterm-256color", "OMP_NUM_THREADS": "1", **(environment or {})},
+    )
+    os.close(other)
+    first, received = 0.0, b""
+    screen, frames, shown = Screen(columns), [], ""
+    try:
+        while True:
+            try:
+                portion = os.read(own, 65536)
+            except OSError:  # Linux says so where the other end is closed
+                break
+            if not portion:
+                break
+            first = first or time.perf_counter() - start
+            received += portion
+            text = received.decode("utf-8", "ignore")
+            screen.feed(text[len(shown) :])
+            shown = text
+            frames.append(screen.lines)
+            if time.perf_counter() - start > timeout:
+                raise TimeoutError(f"still running after {timeout:g} s: {arguments}")
+    finally:
+        if process.poll() is None and time.perf_counter() - start > timeout:
+            process.kill()
+        os.close(own)
+    return Session(process.wait(timeout=60), screen, first, shown, frames)
