@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -26,7 +27,7 @@ ATTACKS = ["lfc:radius=2", "hfc:radius=2", "fgsm:eps=[0.05,0.1]"]
 def pixels(picture: ExamplePicture) -> torch.Tensor:
     """``(C, H, W)``, in [0, 1]."""
     image = Image.open(io.BytesIO(base64.b64decode(picture.base64)))
-    values = torch.tensor(list(image.getdata()), dtype=torch.float32) / 255
+    values = torch.from_numpy(np.array(image)).float() / 255
     return values.reshape(image.height, image.width, -1).permute(2, 0, 1)
 
 

@@ -63,7 +63,7 @@ def records(report: Report) -> list[Any]:
 
 def test_a_report_in_a_few_words(report: Report) -> None:
     assert repr(report).startswith(
-        "<Report: plain first, plain second on plain, 60 samples, 32 cells, 1 failed, clean "
+        "<Report: plain first, plain second on plain, 60 samples, 38 cells, 1 failed, clean "
     )
     lines = str(report).splitlines()
     measures = sum(entry in measure.found for entry in entries(report) for measure in headline(report))
