@@ -34,8 +34,10 @@ from timing import surroundings
 from torch import nn
 
 from freqrobust import load_data
+from freqrobust.core.files import write_atomically
 from freqrobust.models.classifier import frozen
 from freqrobust.models.fingerprint import fingerprint
+from freqrobust.results.figures import COLUMN, figure, file_of, picture_format, styled
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK_NETWORKS = ("cifar_small_36px", "small_natural", "resnet20")
@@ -193,21 +195,24 @@ def family(name: str) -> str:
 
 def draw(found: list[Cell], path: Path) -> None:
     """The curves: one panel for each network and eps, with the best configuration of every attack."""
-    import matplotlib
+    with styled():
+        write_atomically(path, file_of(_figure(found), picture_format(path)))
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+
+def _figure(found: list[Cell]) -> Any:
+    from matplotlib import colormaps
 
     columns = min(3, len(found))
     rows = -(-len(found) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(6 * columns, 4.5 * rows), squeeze=False, layout="constrained")
+    drawn = figure(2.4 * rows, COLUMN * columns)
+    axes = drawn.subplots(rows, columns, squeeze=False)
     for axis in axes.flat[len(found) :]:
         axis.set_visible(False)
     grid = np.unique(np.geomspace(1, curves.HORIZON, 200).astype(int))
     for axis, cell in zip(axes.flat, found, strict=False):
         ranked = cell.optimality
         best = curves.envelope(cell.firsts.values())
-        axis.set_prop_cycle(color=plt.get_cmap("tab20").colors)  # more curves than the default has colours
+        axis.set_prop_cycle(color=colormaps["tab20"].colors)  # more curves than the default has colours
         axis.step(grid, _curve(best, grid, cell.total), "k--", where="post", label="best of all")
         shown: dict[str, str] = {}
         for name in sorted(ranked, key=lambda name: -ranked[name]):
@@ -217,10 +222,8 @@ def draw(found: list[Cell], path: Path) -> None:
             axis.step(grid, _curve(cell.firsts[name], grid, cell.total), where="post", label=label)
         axis.set(xscale="log", xlabel="passes per sample", ylabel="robust accuracy, %")
         axis.set_title(f"{cell.network}, Linf {cell.eps * 255:g}/255")
-        axis.legend(fontsize="x-small", loc="upper right")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
+        axis.legend(fontsize=4, loc="upper right")
+    return drawn
 
 
 def _curve(first: np.ndarray, grid: np.ndarray, total: int) -> list[float]:

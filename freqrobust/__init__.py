@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from freqrobust.core.training_config import TrainConfig
     from freqrobust.data.dataset import ImageData
     from freqrobust.data.loading import load_data
+    from freqrobust.experiments.lightning_callback import RobustnessCallback as RobustnessCallback
     from freqrobust.experiments.train import train
     from freqrobust.gate.check import CheckResult, check
     from freqrobust.gate.compare import compare
@@ -135,6 +136,7 @@ _HOMES = {
     "Regularizer": "plugins.training",
     "Report": "results.report",
     "Reporter": "results.reporter",
+    "RobustnessCallback": "experiments.lightning_callback",
     "Schedule": "plugins.training",
     "StepContext": "plugins.training",
     "TrainConfig": "core.training_config",

@@ -16,7 +16,7 @@ from freqrobust.core.percent import interval, percent
 from freqrobust.core.text import one_line
 from freqrobust.reports._robustness import robustness_charts
 from freqrobust.reports.comparing import Comparing
-from freqrobust.reports.curves import charts
+from freqrobust.reports.curves import Chart, charts
 from freqrobust.reports.text import (
     AGAINST,
     CERTIFIED,
@@ -94,6 +94,7 @@ class HTML(Comparing):
     """One page that needs nothing else: verdict, headline, curves, pictures, every cell, provenance."""
 
     requires: ClassVar[Mapping[str, str]] = {"jinja2": "freqrobust[plots]"}
+    template: ClassVar[str] = "report.html"
 
     theme: Literal["auto", "light", "dark"] = Field("auto", description="colours; auto follows the reader's system")
     title: str | None = Field(None, description="heading of the page; default: what was measured")
@@ -119,6 +120,20 @@ class HTML(Comparing):
         named: Sequence[Named],
         board: Board | None,
     ) -> None:
+        page = self._page(
+            self.template,
+            heading=heading,
+            about=about,
+            board=ranked_grid(board, reports) if board is not None else None,
+            notes=board.notes if board is not None else [],
+            charts=drawn(named),
+            views=[_view(name, report, index) for index, (name, report) in enumerate(reports.items())],
+            terms=list(dict.fromkeys(term for report in reports.values() for term in glossary(report))),
+        )
+        target.write(page)
+
+    def _page(self, template: str, **values: Any) -> str:
+        """A page by one of the templates, with the style and the script in it."""
         from jinja2 import Environment, FunctionLoader, StrictUndefined
         from markupsafe import Markup
 
@@ -134,20 +149,14 @@ class HTML(Comparing):
         )
         environment.filters["breakable"] = _breakable
         css, script = _template("report.css"), _template("report.js")
-        page = environment.get_template("report.html").render(
-            theme=self.theme,
-            policy=_policy(css, script),
-            css=Markup(css),
-            script=Markup(script),
-            heading=heading,
-            about=about,
-            board=_board(board, reports) if board is not None else None,
-            notes=board.notes if board is not None else [],
-            charts=[(chart, json.dumps(chart.stops)) for chart in (*charts(named), *robustness_charts(named))],
-            views=[_view(name, report, index) for index, (name, report) in enumerate(reports.items())],
-            terms=list(dict.fromkeys(term for report in reports.values() for term in glossary(report))),
+        return environment.get_template(template).render(
+            theme=self.theme, policy=_policy(css, script), css=Markup(css), script=Markup(script), **values
         )
-        target.write(page)
+
+
+def drawn(named: Sequence[Named]) -> list[tuple[Chart, str]]:
+    """The charts of entries, each with what its script needs."""
+    return [(chart, json.dumps(chart.stops)) for chart in (*charts(named), *robustness_charts(named))]
 
 
 def _breakable(text: str) -> Markup:
@@ -173,7 +182,8 @@ def _policy(css: str, script: str) -> str:
     )
 
 
-def _board(board: Board, reports: Mapping[str, Report]) -> Grid:
+def ranked_grid(board: Board, reports: Mapping[str, Report]) -> Grid:
+    """The table of a leaderboard."""
     rows = []
     for standing in board.standings:
         decimals = digits(reports[standing.report])

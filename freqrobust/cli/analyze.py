@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -12,7 +12,7 @@ from freqrobust.core.errors import SpecError
 from freqrobust.core.text import one_line
 
 if TYPE_CHECKING:
-    from freqrobust.core.config import AnalyzeCommand
+    from freqrobust.core.command_config import AnalyzeCommand
     from freqrobust.harness.analysis import Analysis
     from freqrobust.plugins.specs import PluginSpec
     from freqrobust.results.analysis import AnalysisTable
@@ -22,12 +22,17 @@ if TYPE_CHECKING:
 RUNS, RECORD = Path("runs"), "analysis.json"
 
 
-def execute(config: AnalyzeCommand, parameters: Mapping[str, Sequence[str]] | None = None) -> int:
+def execute(
+    config: AnalyzeCommand,
+    parameters: Mapping[str, Sequence[str]] | None = None,
+    check: Callable[[Iterable[Any], Any], None] | None = None,
+) -> int:
     """Analyze, write what was asked for, print the tables.
 
     Args:
         config: the options.
         parameters: the parameters of the analysis that were given as options.
+        check: is called with the models and the data before anything is analysed, and may refuse them.
 
     Returns:
         The exit code, 0.
@@ -44,24 +49,27 @@ def execute(config: AnalyzeCommand, parameters: Mapping[str, Sequence[str]] | No
         config.quiet,
     )
     from freqrobust.core.config import AnalyzeConfig
+    from freqrobust.core.config_file import write_options
     from freqrobust.core.files import cache_root, check_writable, user_path, write_atomically
     from freqrobust.core.progress import Screen
-    from freqrobust.harness.analyze import analyze, check_attacks, check_into, check_subject, put_into
+    from freqrobust.harness.analyze import analyze, check_attacks, check_into, check_subject, picture_file, put_into
     from freqrobust.harness.devices import resolve_device
     from freqrobust.harness.inputs import open_inputs, open_train_data, say_data, with_demo
-    from freqrobust.plugins.selection import parse_defenses
+    from freqrobust.plugins.selection import parse_defenses, source_spec
     from freqrobust.results.figures import can_draw, decode, picture_format, require
 
     chosen = _analysis(config.analysis, parameters or {})
     kept = any(target is not None for target in (config.out, config.json_file, config.into))
-    format: Literal["png", "svg"] | None = picture_format(str(config.out)) if config.out is not None else None
+    wanted = picture_format(str(config.out)) if config.out is not None else None
+    format: Literal["png", "svg"] | None = "png" if wanted == "pdf" else wanted  # pages show no PDF
     if config.into is not None and format is None:
         format = "png"
     if format is not None:
         require()
     elif not kept and can_draw():
         format = "png"
-    for flag, target in (("--out", config.out), ("--json", config.json_file), ("--into", config.into)):
+    targets = {"--out": config.out, "--json": config.json_file, "--into": config.into}
+    for flag, target in {**targets, "--save-config": config.save_config}.items():
         if target is not None:
             check_writable(target, flag)
     if not kept:
@@ -91,14 +99,21 @@ def execute(config: AnalyzeCommand, parameters: Mapping[str, Sequence[str]] | No
         _show_plan(chosen, [chain.spec for chain in chains], models, data, device, config.batch_size, screen)
         return 0
     settings = config.settings(AnalyzeConfig, cache_dir=cache, **loaded)
+    analysis = source_spec(chosen)
+    if config.save_config is not None:
+        write_options(config, config.save_config, analysis=analysis)
+        screen.say(f"options saved: {config.save_config}")
+    if check is not None:
+        check(models.values() if isinstance(models, dict) else models or [], data)
     with screen:
         record = analyze(models, data, chosen, picture=format, progress=screen, **settings)
-    record.config = inputs.record()
+    record.config = inputs.record(analysis=analysis)
     if record.picture is None and config.out is not None:
         raise SpecError(f"{chosen.name} draws no picture")
     closing = []
     if config.out is not None and record.picture is not None:
-        write_atomically(config.out, decode(record.picture))
+        as_pdf = picture_file(chosen.plugin, record.results, "pdf") if wanted == "pdf" else None
+        write_atomically(config.out, as_pdf or decode(record.picture))
         closing.append(f"picture: {config.out}")
     if config.into is not None:
         count = put_into(record, config.into)

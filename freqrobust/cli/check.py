@@ -12,7 +12,7 @@ from freqrobust.gate.project import Project, find_project, read_project, working
 from freqrobust.results import cell_reference
 
 if TYPE_CHECKING:
-    from freqrobust.core.config import CheckConfig
+    from freqrobust.core.command_config import CheckConfig
     from freqrobust.results.report import Report
 
 
@@ -23,7 +23,7 @@ def execute(config: CheckConfig) -> int:
         FreqRobustError: bad input.
     """
     from freqrobust.cli import eval
-    from freqrobust.core.config import EvalCommand
+    from freqrobust.core.command_config import EvalCommand
     from freqrobust.gate.check import open_gate
 
     path = find_project()

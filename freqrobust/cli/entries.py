@@ -26,6 +26,7 @@ class Entry(NamedTuple):
 
 
 MEASURE, GATE, TRAIN, LOOK_UP = "Measure", "Gate", "Train and reproduce", "Reports and help"
+EXTEND = "Extend"
 
 ENTRIES = {
     "eval": Entry(
@@ -48,6 +49,12 @@ ENTRIES = {
         "Evaluate saved adversarial examples again, on the same or on another model, also after rounding to 8 bits.\n\n"
         "With --data, the clean images, the perturbation budgets are checked as well.",
         interrupted="interrupted; nothing was written",
+    ),
+    "rerun": Entry(
+        MEASURE,
+        "Measure a report again with the options that it contains, and compare the numbers.\n\n"
+        "The model and the data must be the same. Exit code 0: identical, 1: some numbers differ.",
+        interrupted="interrupted; run the same command again",
     ),
     "init": Entry(
         GATE,
@@ -90,9 +97,40 @@ ENTRIES = {
         "(see 'freqrobust list reports').",
         ("report", "report"),
     ),
+    "new": Entry(
+        EXTEND,
+        "Write an installable package with a defense, an attack, an analysis or a report of your own, and its test.\n\n"
+        "The plugin works as it is: install the package, run its tests, and change the class.",
+        ("new", "new"),
+    ),
+    "leaderboard": Entry(
+        LOOK_UP,
+        "Write a static site of many reports: a leaderboard for each dataset, curves, and a page per report.\n\n"
+        "The site needs no network and no server. The same command updates it.",
+        ("leaderboard", "leaderboard"),
+    ),
     "list": Entry(
         LOOK_UP,
-        "List the plugins of all kinds with their parameters, the recipes, suites, models, architectures and datasets.",
+        "List the plugins of all kinds with their parameters, the recipes, suites, models, architectures and datasets.\n\n"
+        "With a name, everything about one of them: freqrobust list attacks pgd.",
         ("listing", "list_"),
+    ),
+    "explain": Entry(
+        LOOK_UP,
+        "Explain a warning, a verdict, a check, a status or an exit code: what it means, what to do, and the paper.\n\n"
+        "Without CODE, all codes are listed. With a JSON report, its codes are explained.",
+        ("explain", "explain"),
+    ),
+    "runs": Entry(
+        LOOK_UP,
+        "List the runs in runs/ with model, data, status and worst case; show their size, or delete old ones.\n\n"
+        "freqrobust runs prune --older-than 30d deletes only what freqrobust wrote, and asks before.",
+        ("storage", "runs"),
+    ),
+    "cache": Entry(
+        LOOK_UP,
+        "List the trained models that are kept, show their size, or delete old ones.\n\n"
+        "The directory is $FREQROBUST_CACHE, or freqrobust in the user's cache folder.",
+        ("storage", "cache"),
     ),
 }

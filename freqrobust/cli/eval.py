@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from freqrobust.core.errors import SpecError
 from freqrobust.core.text import print_error
 
 if TYPE_CHECKING:
-    from freqrobust.core.config import EvalCommand
+    from freqrobust.core.command_config import EvalCommand
     from freqrobust.gate.thresholds import Gate
     from freqrobust.plugins.base import Attack
     from freqrobust.plugins.certificate import Certificate
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 def execute(
-    config: EvalCommand, parameters: Mapping[str, Sequence[str]] | None = None, gate: Gate | None = None
+    config: EvalCommand,
+    parameters: Mapping[str, Sequence[str]] | None = None,
+    gate: Gate | None = None,
+    check: Callable[[Sequence[Any], Any], None] | None = None,
 ) -> int:
     """Evaluate, write the report, print the table.
 
@@ -28,6 +31,7 @@ def execute(
         config: the options.
         parameters: the parameters of defenses that were given as options.
         gate: what judges the report; by default the thresholds of ``config``.
+        check: is called with the models and the data before anything is measured, and may refuse them.
 
     Returns:
         The exit code: 0, 1 when the gate failed, 3 when cells failed, 130 when interrupted.
@@ -41,6 +45,7 @@ def execute(
     from freqrobust.cli.dry_run import cell_count, show_plan
     from freqrobust.cli.failures import exit_code, print_exit_code, print_failures
     from freqrobust.core.config import EvalConfig, SaveConfig
+    from freqrobust.core.config_file import write_options
     from freqrobust.core.files import cache_root, check_writable, user_path
     from freqrobust.core.progress import Screen
     from freqrobust.gate.planned import planned
@@ -75,7 +80,8 @@ def execute(
     if certificates:
         check_certificates(certificates, with_undefended(chains, config.undefended), parse_criterion(config.criterion))
     outputs = parse_outputs(config.reports, "--report")
-    for flag, target in (("--json", config.json_file), ("--save-model", config.save_model)):
+    targets = {"--json": config.json_file, "--save-model": config.save_model, "--save-config": config.save_config}
+    for flag, target in targets.items():
         if target is not None:
             check_writable(target, flag)
     check_outputs(outputs, "--report", [Path(t) for t in (config.json_file, config.save_model) if t is not None])
@@ -116,11 +122,17 @@ def execute(
         return 0
     names = ", ".join(dict.fromkeys(one.name for one in attacks)) or "none"
     screen.say(f"attacks: {names} ({len(models) * cell_count(planned_pieces)} cells)")
-    run_dir = run_dir or default_run_dir(config, models, data, chains, attacks, certificates, gate)
+    run_dir = run_dir or default_run_dir(inputs, models, data, chains, attacks, certificates, gate)
     check_writable(run_dir / "report.json")
     loaded: dict[str, Any] = {"train_data": train_data, "device": device, "cache_dir": cache, "defenses": chains}
     measured: dict[str, Any] = {"attacks": attacks or ["clean"], "suite": None, "run_dir": run_dir}
     measured["certify"] = certificates or None
+    resolved = {"defenses": [source_spec(chain) for chain in chains]} if parameters else {}
+    if config.save_config is not None:
+        write_options(config, config.save_config, **resolved)
+        screen.say(f"options saved: {config.save_config}")
+    if check is not None:
+        check(models, data)
     try:
         with screen:
             report = (gate.measure if gate is not None else evaluate)(
@@ -131,7 +143,6 @@ def execute(
             f"interrupted (exit code 130); finished cells are kept in {run_dir}, run the same command again to resume"
         )
         return 130
-    resolved = {"defenses": [source_spec(chain) for chain in chains]} if parameters else {}
     report.config = inputs.record(**resolved)
     report.to_json(run_dir / "report.json")
     if gate is not None:  # the report is on disk even if it turns out that it cannot be judged

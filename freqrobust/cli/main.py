@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from freqrobust.cli.completion import completing, words_so_far
 from freqrobust.cli.entries import ENTRIES
 from freqrobust.cli.options import (
     EXIT_BAD_INPUT,
@@ -39,6 +40,8 @@ PATIENCE = 30.0
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the ``freqrobust`` command."""
+    if completing():
+        sys.exit(complete())
     arguments = list(sys.argv[1:] if argv is None else argv)
     arguments = arguments or ["--help"]
     debug = "--debug" in arguments
@@ -68,6 +71,21 @@ def main(argv: list[str] | None = None) -> None:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def complete() -> int:
+    """Print what the shell may put at the end of the command line; the exit code.
+
+    An error has no place in a line that is being typed: where something is wrong, nothing is completed.
+    """
+    try:
+        app, _ = build(words_so_far())
+        app([], standalone_mode=False, prog_name="freqrobust")
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 0
+    except Exception:
+        return 1
+    return 0
 
 
 def report_error(error: Exception, debug: bool = False) -> int:
@@ -112,7 +130,6 @@ def build(arguments: list[str]) -> tuple[Any, list[str]]:
     app = typer.Typer(
         name="freqrobust",
         help="Measure how robust a PyTorch image classifier is, and find out why.",
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
         context_settings={"help_option_names": ["-h", "--help"]},

@@ -1,4 +1,4 @@
-"""The options of the commands, made from the classes in :mod:`freqrobust.core.config`."""
+"""The options of the commands, made from the classes in :mod:`freqrobust.core.command_config`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from freqrobust.cli.completion import VALUES
 from freqrobust.core.text import print_error
 
 if TYPE_CHECKING:
@@ -52,7 +53,10 @@ def command(
         plugin = {key: values.pop(f"option_{key}") for key in fields or {}}
         extra = (_unambiguous(fields, {key: value for key, value in plugin.items() if value}),) if fields else ()
         try:
-            return execute(cls(**_given(cls, {name: values[name] for name in values if name in typed})), *extra)
+            given = _given(cls, {name: values[name] for name in values if name in typed})
+            if "config" in cls.model_fields:
+                given = _over_file(cls, given)
+            return execute(cls(**given), *extra)
         except OptionError as error:
             raise SpecError(error.spelled(cls.flag)) from error
         except KeyboardInterrupt:  # the command line library would end without a message
@@ -63,6 +67,24 @@ def command(
     parameters = [context, *_parameters(cls), *field_parameters(fields or {})]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return run
+
+
+def _over_file(cls: type[Options], given: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given, over those of the file that ``--config`` names.
+
+    Raises:
+        SpecError: the file is wrong, or an argument is neither given nor in the file.
+    """
+    from freqrobust.core.config_file import over_file
+    from freqrobust.core.errors import SpecError
+
+    given = over_file(cls, given)
+    for name, field in cls.model_fields.items():
+        if field.is_required() and name not in given:
+            raise SpecError(
+                f"missing argument {cls.shown(name)['metavar']!r}, which can also be in a file for --config"
+            )
+    return given
 
 
 def _given(cls: type[Options], values: dict[str, Any]) -> dict[str, Any]:
@@ -89,11 +111,19 @@ def _parameters(cls: type[Options]) -> list[inspect.Parameter]:
         shown, flag = cls.shown(name), cls.flag(name)
         looks: dict[str, Any] = {"rich_help_panel": shown["panel"], "metavar": shown["metavar"]}
         looks["help"] = escape(shown["off"] or field.description or "")
+        looks["autocompletion"] = VALUES.get(name)
         if shown["argument"]:
-            parameter: tuple[Any, Any] = str, typer.Argument(help=looks["help"], metavar=looks["metavar"])
-            default: Any = inspect.Parameter.empty if field.is_required() else None
+            parameter: tuple[Any, Any] = (
+                str,
+                typer.Argument(help=looks["help"], metavar=looks["metavar"], autocompletion=looks["autocompletion"]),
+            )
+            in_file = "config" in cls.model_fields
+            default: Any = inspect.Parameter.empty if field.is_required() and not in_file else None
         elif flag in cls.switches():
-            parameter, default = (bool, typer.Option(flag, *cls.short(name), **{**looks, "metavar": ""})), False
+            parameter, default = (
+                (bool, typer.Option(flag, *cls.short(name), **{**looks, "metavar": "", "autocompletion": None})),
+                False,
+            )
         elif shown["many"]:
             parameter, default = (list[str] | None, typer.Option(flag, **looks)), None
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,12 @@ if TYPE_CHECKING:
     from freqrobust.results.training_record import EpochRecord, Share
 
 
-def execute(config: TrainCommand) -> int:
+def execute(config: TrainCommand, check: Callable[[TrainingJob], None] | None = None) -> int:
     """Train, or finish a training; show what each epoch brings, then a summary.
+
+    Args:
+        config: the options.
+        check: is called before anything is trained, and may refuse it.
 
     Returns:
         The exit code: 0, or 130 when interrupted.
@@ -30,20 +35,28 @@ def execute(config: TrainCommand) -> int:
 
     if os.environ.get("LOCAL_RANK", "0") == "0":
         first_line("training", [config.arch] if config.arch != "auto" else ["a network"], config.data, config.quiet)
+    from freqrobust.core.config_file import write_options
     from freqrobust.core.files import check_writable
     from freqrobust.core.progress import Screen
     from freqrobust.experiments.train import opened
 
     if config.json_file is not None:
         check_writable(config.json_file, "--json")
+    if config.save_config is not None:
+        check_writable(config.save_config, "--save-config")
     if config.dry_run:
         _show_plan(config)
         return 0
     with opened(None, config) as job:
+        if check is not None:
+            check(job)
         writes = job.workers.writes
         screen = Screen(config.quiet or not writes, bar=not config.no_progress)
         _announce(config, job.setup, screen)
         _announce_run(job, screen)
+        if config.save_config is not None and writes:
+            write_options(config, config.save_config)
+            screen.say(f"options saved: {config.save_config}")
         try:
             with screen:
                 run = job.run(screen)

@@ -14,7 +14,7 @@ from freqrobust.core.text import brief, print_error, print_line
 from freqrobust.numerics.threat import norm_name
 
 if TYPE_CHECKING:
-    from freqrobust.core.config import VerifyCommand
+    from freqrobust.core.command_config import VerifyCommand
     from freqrobust.harness.verify import Verified
     from freqrobust.results.analysis import AnalysisTable
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from freqrobust.core.config import AnalyzeCommand, CheckConfig, EvalCommand, VerifyCommand
+from freqrobust.core.command_config import AnalyzeCommand, CheckConfig, EvalCommand, RerunCommand, VerifyCommand
 from freqrobust.core.options import Options
 from freqrobust.core.training_config import ReproduceCommand, TrainCommand
 
@@ -13,6 +13,7 @@ COMMANDS: dict[str, type[Options]] = {
     "reproduce": ReproduceCommand,
     "verify": VerifyCommand,
     "check": CheckConfig,
+    "rerun": RerunCommand,
 }
 
 

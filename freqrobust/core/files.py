@@ -190,11 +190,27 @@ def exclusive(folder: Path) -> Iterator[bool]:
         os.close(handle)
 
 
-def _locked(handle: int) -> bool:
+@contextmanager
+def in_use(folder: Path | None) -> Iterator[None]:
+    """Inside the block, the folder is not free for :func:`exclusive`; several processes may use it at the same time."""
+    try:
+        handle = os.open(folder, os.O_RDONLY) if folder is not None else None
+    except OSError:
+        handle = None
+    try:
+        if handle is not None:
+            _locked(handle, shared=True)
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _locked(handle: int, shared: bool = False) -> bool:
     import fcntl
 
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:  # some network file systems

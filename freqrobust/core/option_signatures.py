@@ -31,6 +31,7 @@ ACCEPTED = {
     "Text": "str | PathLike[str]",
     "FilePath": "str | PathLike[str]",
     "BatchSize": 'int | Literal["auto"]',
+    "ImageSize": "str | int | tuple[int, int]",
 }
 HEADER = '''"""The options of the Python functions by name and type; written by :mod:`freqrobust.core.option_signatures`.
 

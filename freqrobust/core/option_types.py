@@ -16,6 +16,8 @@ class EvaluateOptions(TypedDict, total=False):
     arch: str | Sequence[str]
     normalize: str | Sequence[str]
     trust_checkpoint: bool
+    resize: str | int | tuple[int, int] | None
+    crop: str | int | tuple[int, int] | None
     data_dir: str | PathLike[str] | None
     split: str
     train_data: Any
@@ -34,6 +36,7 @@ class EvaluateOptions(TypedDict, total=False):
     diagnose: bool | Literal["quick", "full"] | None
     certify: Any
     criterion: Any
+    examples: int
     mce_reference: Any
     run_dir: str | PathLike[str] | None
 
@@ -44,6 +47,8 @@ class AnalyzeOptions(TypedDict, total=False):
     arch: str | Sequence[str]
     normalize: str | Sequence[str]
     trust_checkpoint: bool
+    resize: str | int | tuple[int, int] | None
+    crop: str | int | tuple[int, int] | None
     data_dir: str | PathLike[str] | None
     split: str
     train_data: Any
@@ -63,6 +68,8 @@ class SaveOptions(TypedDict, total=False):
     arch: str | Sequence[str]
     normalize: str | Sequence[str]
     trust_checkpoint: bool
+    resize: str | int | tuple[int, int] | None
+    crop: str | int | tuple[int, int] | None
     data_dir: str | PathLike[str] | None
     split: str
     train_data: Any
@@ -84,6 +91,8 @@ class VerifyOptions(TypedDict, total=False):
     arch: str | Sequence[str]
     normalize: str | Sequence[str]
     trust_checkpoint: bool
+    resize: str | int | tuple[int, int] | None
+    crop: str | int | tuple[int, int] | None
     data_dir: str | PathLike[str] | None
     split: str
     train_data: Any
@@ -115,6 +124,8 @@ class TrainOptions(TypedDict, total=False):
     probe: Any
     best: str | PathLike[str] | None
     probe_samples: int
+    resize: str | int | tuple[int, int] | None
+    crop: str | int | tuple[int, int] | None
     limit: int | None
     first: int | None
     seed: int

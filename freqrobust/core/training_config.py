@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import model_validator
 
-from freqrobust.core.config import OutputOptions, PlanOptions, SampleOptions, SizeOptions
+from freqrobust.core.command_config import ConfigFile, OutputOptions, PlanOptions
+from freqrobust.core.config import SampleOptions, SizeOptions
+from freqrobust.core.config_file import FileOptions
 from freqrobust.core.options import DATA, MODEL, OUTPUT, RUN, FilePath, Names, Options, Real, Specs, Text, Whole, option
 
 if TYPE_CHECKING:
@@ -110,7 +112,7 @@ class Recipe(Options):
     probe_samples: Whole = option(500, "Number of samples on which probes are measured.", RUN, "N", ge=1)
 
 
-class TrainConfig(SampleOptions, SizeOptions, Recipe):
+class TrainConfig(FileOptions, SampleOptions, SizeOptions, Recipe):
     """What :func:`freqrobust.train` and ``freqrobust train`` do."""
 
     data: Any = option(
@@ -136,8 +138,11 @@ class TrainConfig(SampleOptions, SizeOptions, Recipe):
     )  # fmt: skip
 
 
-class TrainCommand(PlanOptions, OutputOptions, TrainConfig):
+class TrainCommand(PlanOptions, ConfigFile, TrainConfig):
     """The options of ``freqrobust train``."""
+
+
+TrainConfig.command_only = frozenset(TrainCommand.model_fields) - frozenset(TrainConfig.model_fields)
 
 
 class ReproduceConfig(Options):

@@ -80,10 +80,21 @@ def parse_probes(
     """
     if isinstance(specs, str):
         specs = [specs]
-    if specs is None:
-        specs = [*method.probes(), *_filters(shape)]
+    return probes_of([*method.probes(), *_filters(shape)] if specs is None else specs)
+
+
+def probes_of(specs: Sequence[str], every: int = 1) -> list[Probe]:
+    """The probes that specs stand for, as of :func:`parse_probes`; ``clean`` is the first of them.
+
+    Args:
+        specs: see there.
+        every: the period of those that name none.
+
+    Raises:
+        SpecError: see there.
+    """
     found: dict[str, Probe] = {}
-    for probe in [Probe(CLEAN, None), *(probe for text in specs for probe in _parsed(text))]:
+    for probe in [Probe(CLEAN, None, every), *(probe for text in specs for probe in _parsed(text, every))]:
         known = found.get(probe.key)
         every = min(probe.every, known.every) if known is not None and known.spec is not None else probe.every
         found[probe.key] = replace(known or probe, every=every)
@@ -99,11 +110,11 @@ def _filters(shape: Sequence[int] | None) -> list[str]:
     return [f"lfc:radius={radius}", f"hfc:radius={radius}"]
 
 
-def _parsed(text: str) -> list[Probe]:
-    """The probes of one text."""
+def _parsed(text: str, every: int = 1) -> list[Probe]:
+    """The probes of one text; ``every`` is their period where it names none."""
     if not isinstance(text, str):
         raise SpecError(f"a probe should be a spec such as pgd:eps=2/255@every=5, but got {type(text).__name__}")
-    given, every = text.strip(), 1
+    given = text.strip()
     setting = _SETTING.search(given)
     if setting is not None:
         given, every = given[: setting.start()].strip(), _period(setting, text)

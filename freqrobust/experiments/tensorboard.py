@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from freqrobust.core.errors import JournalError, SpecError
+from freqrobust.core.errors import JournalError
 from freqrobust.core.files import reason
-from freqrobust.core.text import describe_error, shortened
+from freqrobust.results.events import legal_tag, summary_writer
 from freqrobust.results.training_record import EpochRecord
-
-#: What a tag may have besides letters and digits.
-_OTHER = re.compile(r"[^-/\w. ]")
 
 
 def can_write() -> bool:
@@ -37,7 +33,7 @@ class Events:
     """
 
     def __init__(self, folder: Path, finished: int = 0, make: Callable[..., Any] | None = None) -> None:
-        make = make or _writer()
+        make = make or summary_writer()
         self._folder = folder
         try:
             self._writer = make(log_dir=str(folder), purge_step=finished + 1)
@@ -62,17 +58,6 @@ class Events:
         self._writer.close()
 
 
-def _writer() -> Callable[..., Any]:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except Exception as error:  # an installation that does not fit the others can raise any exception
-        raise SpecError(
-            f"tensorboard is installed, but cannot be imported ({shortened(describe_error(error), 150)}); "
-            f"install another version, or uninstall it to train without its events"
-        ) from error
-    return SummaryWriter
-
-
 def scalars(record: EpochRecord) -> dict[str, float]:
     """The values of an epoch by tag: ``training/loss``, ``held-out/pgd``, ``train/clean``, ...
 
@@ -86,7 +71,7 @@ def scalars(record: EpochRecord) -> dict[str, float]:
         "seconds/probes": record.probe_seconds,
     }
     for result in record.probes:
-        label = _OTHER.sub("_", result.label)
+        label = legal_tag(result.label)
         values[f"train/{label}"] = result.train.accuracy
         if result.held_out is not None:
             values[f"held-out/{label}"] = result.held_out.accuracy

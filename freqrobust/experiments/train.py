@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,7 +16,7 @@ from freqrobust.core.errors import JournalError, TrainingError
 from freqrobust.core.files import write_atomically
 from freqrobust.core.options import takes
 from freqrobust.core.progress import Progress, Silent, as_progress
-from freqrobust.core.training_config import TrainConfig
+from freqrobust.core.training_config import Recipe, TrainConfig
 from freqrobust.core.user_code import running_user_code
 from freqrobust.core.version import __version__
 from freqrobust.experiments.epoch_lines import epoch_line, live_parts
@@ -28,7 +29,7 @@ from freqrobust.experiments.training_setup import Setup, prepare_setup
 from freqrobust.harness.devices import resolve_device
 from freqrobust.harness.provenance import data_record, environment_record, now
 from freqrobust.models.classifier import Classifier
-from freqrobust.results.figures import can_draw, decode, encode, styled
+from freqrobust.results.figures import can_draw, file_of, styled
 from freqrobust.results.training_record import EpochRecord, TrainingRecord, best_epoch
 from freqrobust.training.loop import EpochNumbers, Training
 from freqrobust.training.workers import Workers, joined
@@ -111,9 +112,19 @@ def opened(model: nn.Module | None, config: TrainConfig) -> Iterator[TrainingJob
         setup = prepare_setup(model, config, device)
         content = {**setup.identity, "processes": workers.size}
         job = TrainingJob(setup, files_of(config.out, content), workers)
+        job.config = _recorded(config) if model is None else {}
         workers.alone(lambda: stack.enter_context(job.files.claimed()))
         job.finished = job.files.finished()
         yield job
+
+
+def _recorded(config: TrainConfig) -> dict[str, Any]:
+    """The options from which ``freqrobust rerun`` trains again; none where the data was an object in Python."""
+    if config.data is not None and not isinstance(config.data, str | os.PathLike):
+        return {}
+    names = [name for name in TrainConfig.model_fields if name not in Recipe.model_fields]
+    recorded = config.record()
+    return {name: recorded[name] for name in names if name in recorded}
 
 
 @dataclass
@@ -126,6 +137,7 @@ class TrainingJob:
         workers: the processes that train together.
         finished: the record, where the training was finished before.
         epochs: the epochs that are finished, also before an interruption.
+        config: the options, as JSON.
     """
 
     setup: Setup
@@ -133,6 +145,7 @@ class TrainingJob:
     workers: Workers
     finished: TrainingRecord | None = None
     epochs: list[EpochRecord] = field(default_factory=list)
+    config: dict[str, Any] = field(default_factory=dict)
 
     def run(self, progress: Progress | None = None) -> TrainingRun:
         """Train all epochs that are not finished.
@@ -263,6 +276,7 @@ class TrainingJob:
         return TrainingRecord(
             freqrobust_version=__version__,
             created=now(),
+            config=self.config,
             recipe=setup.written,
             recipe_sha256=setup.recipe_sha256,
             seed=setup.seed,
@@ -283,6 +297,6 @@ class TrainingJob:
         """Write the picture, then the record, which says that the training is finished."""
         if can_draw():
             with styled():
-                picture = encode(draw(self.epochs), "png", "loss and accuracies by epoch")
-            write_atomically(self.files.curves, decode(picture))
+                picture = file_of(draw(self.epochs), "png")
+            write_atomically(self.files.curves, picture)
         self._record().to_json(self.files.record)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from freqrobust.core.config import CheckConfig, EvalConfig
+from freqrobust.core.command_config import CheckConfig
+from freqrobust.core.config import EvalConfig
 from freqrobust.core.errors import GateError
 from freqrobust.core.files import cache_root, check_writable, user_path
 from freqrobust.core.progress import Progress, as_progress

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,19 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from freqrobust.core.config import EvalConfig
+from freqrobust.core.config_file import checked_options, key_of, place_in, read_toml
 from freqrobust.core.errors import FreqRobustError
 from freqrobust.core.numbers import Number, fraction
-from freqrobust.core.options import Names, OptionError, Options, option
+from freqrobust.core.options import Names, Options, option
 from freqrobust.core.text import excerpt, near_miss
-from freqrobust.core.toml_lines import line_of
 from freqrobust.gate.regression import DEFAULT, Rules
 from freqrobust.gate.sequential import ERROR_RATE
 from freqrobust.gate.thresholds import Threshold
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 NAME = "freqrobust.toml"
 UPDATE_COMMAND = "freqrobust check --update-baseline"
@@ -97,17 +91,11 @@ def read_project(path: Path) -> Project:
     Raises:
         ProjectError: it is not TOML, or has a key or a value that means nothing; the message names the line.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        values = tomllib.loads(text)
-    except OSError as error:
-        raise ProjectError(f"{path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise ProjectError(f"{path.name} is not TOML: {error}") from error
+    text, values = read_toml(path, ProjectError)
     known = [*TABLES, "thresholds"]
     for key, value in values.items():
         if key not in known or not isinstance(value, dict):
-            raise ProjectError(f"{_place(path.name, text, (key,))}: {_misplaced(key, known)}")
+            raise ProjectError(f"{place_in(path.name, text, (key,))}: {_misplaced(key, known)}")
     tables: dict[str, Any] = {
         name: _table(path.name, text, name, cls, values.get(name, {})) for name, cls in TABLES.items()
     }
@@ -124,17 +112,12 @@ def _misplaced(key: str, known: list[str]) -> str:
     """Why a key at the top of the file is wrong."""
     if key in known:
         return f"{key!r} should be a table: write [{key}]"
-    tables = {name: list(map(_key, cls.model_fields)) for name, cls in TABLES.items()}
+    tables = {name: list(map(key_of, cls.model_fields)) for name, cls in TABLES.items()}
     home = next((name for name, keys in tables.items() if key in keys), None)
     if home is not None:
         return f"{key!r} belongs into the table [{home}]: move it below the line [{home}]"
     hint = near_miss(key, [*known, *(key for keys in tables.values() for key in keys)])
     return f"unknown key {key!r}{hint} (tables: {', '.join(known)})"
-
-
-def _key(name: str) -> str:
-    """An option as the file spells it."""
-    return name.replace("_", "-")
 
 
 def _table(file: str, text: str, table: str, cls: type[Options], values: Mapping[str, Any]) -> Any:
@@ -143,22 +126,11 @@ def _table(file: str, text: str, table: str, cls: type[Options], values: Mapping
     Raises:
         ProjectError: one is unknown or wrong; the message names its line.
     """
-    keys = {_key(name): name for name in cls.model_fields}
-    for key in values:
-        if key not in keys:
-            moved = next(
-                (f"; it belongs into [{t}]" for t, c in TABLES.items() if key in map(_key, c.model_fields)), ""
-            )
-            raise ProjectError(
-                f"{_place(file, text, (table, key))}: unknown key {f'{table}.{key}'!r}{near_miss(key, keys) or moved} "
-                f"([{table}] keys: {', '.join(keys)})"
-            )
-    try:
-        return cls(**{keys[key]: value for key, value in values.items()})
-    except OptionError as error:
-        place = _place(file, text, (table, *([_key(error.key)] if error.key else [])))
-        spelled = error.spelled(lambda name, off: f"{table}.{_key(name)}{' = false' if off else ''}")
-        raise ProjectError(f"{place}: {spelled}") from None
+
+    def elsewhere(key: str) -> str:
+        return next((f"; it belongs into [{t}]" for t, c in TABLES.items() if key in map(key_of, c.model_fields)), "")
+
+    return cls(**checked_options(cls, values, file, text, ProjectError, table, elsewhere))
 
 
 def _thresholds(file: str, text: str, values: Mapping[str, Any]) -> tuple[Threshold, ...]:
@@ -169,7 +141,7 @@ def _thresholds(file: str, text: str, values: Mapping[str, Any]) -> tuple[Thresh
     """
     thresholds = []
     for cell, given in values.items():
-        place = _place(file, text, ("thresholds", cell))
+        place = place_in(file, text, ("thresholds", cell))
         try:
             share = fraction(given)
             if isinstance(share, bool) or not isinstance(share, int | float):
@@ -178,11 +150,6 @@ def _thresholds(file: str, text: str, values: Mapping[str, Any]) -> tuple[Thresh
         except (FreqRobustError, ValueError) as error:
             raise ProjectError(f"{place}: {error}") from None
     return tuple(thresholds)
-
-
-def _place(name: str, text: str, path: tuple[str, ...]) -> str:
-    line = line_of(text, path)
-    return f"{name}, line {line}" if line is not None else name
 
 
 @contextmanager

@@ -22,7 +22,15 @@ from freqrobust.models.loading import LoadedNetwork, load_network, with_normaliz
 from freqrobust.models.timm_config import input_of
 from freqrobust.plugins.base import Attack, Defense
 from freqrobust.plugins.certificate import Certificate
-from freqrobust.plugins.selection import listed, parse_attacks, parse_certificates, parse_defenses, source_spec
+from freqrobust.plugins.criterion import Criterion
+from freqrobust.plugins.selection import (
+    listed,
+    parse_attacks,
+    parse_certificates,
+    parse_criterion,
+    parse_defenses,
+    source_spec,
+)
 
 Model = nn.Module | str | os.PathLike[str]
 #: The model and the data where none is named.
@@ -211,6 +219,9 @@ def recorded(config: Options, models: Sequence[Any], data: Any) -> dict[str, Any
         items = listed(getattr(config, name, None), name, base)
         if items:
             values[name] = [item if isinstance(item, str) else _spec(item, base) for item in items]
+    criterion = getattr(config, "criterion", None)
+    if isinstance(criterion, Criterion):
+        values["criterion"] = parse_criterion(criterion).spec
     return config.record(**values)
 
 

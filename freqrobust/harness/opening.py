@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -13,6 +13,7 @@ from torch import nn
 
 from freqrobust.core.config import DeviceOptions, SaveConfig
 from freqrobust.core.errors import DataError, ModelError
+from freqrobust.core.files import in_use
 from freqrobust.core.progress import Progress, Silent
 from freqrobust.core.user_code import running_user_code
 from freqrobust.data.dataset import ImageData
@@ -126,10 +127,12 @@ def open_run(
     device, batch_size = settings.device, settings.batch_size
     criterion = criterion or parse_criterion("misclassification")
     check_criterion(criterion, chosen)
-    with prepared_model(network, device) as stuck:
+    with ExitStack() as stack, prepared_model(network, device) as stuck:
         if fit is None:
             fit = check_fit(network, data, device)
         criterion.plugin.check_classes(fit.classes)
+        journal, checked = Journal(run_dir), Journal(run_dir, "checks")
+        stack.enter_context(in_use(journal.root))
         yield Run(
             network=fit.network,
             data=data,
@@ -140,8 +143,8 @@ def open_run(
             seed=seed,
             batch_size=auto_batch_size(network, data.shape, device) if batch_size == "auto" else batch_size,
             adaptive=batch_size == "auto",
-            journal=Journal(run_dir),
-            checked=Journal(run_dir, "checks"),
+            journal=journal,
+            checked=checked,
             cache_dir=cache_dir,
             progress=progress or Silent(),
             criterion=criterion,

@@ -73,10 +73,16 @@ def _refuse_same_names(plugin_specs: Iterable[PluginSpec[Any]]) -> None:
             )
 
 
-def source_spec(chain: DefenseChain) -> str:
-    """A spec of a defense that can be read again: of a plugin from a file with the file."""
-    parts = [f"{p.origin}:{p.spec}" if p.origin.endswith(".py") else p.spec for p in chain.parts]
-    return "+".join(parts) or UNDEFENDED
+def source_spec(chosen: DefenseChain | PluginSpec[Any]) -> str:
+    """A spec of a defense or of another plugin that can be read again: of a plugin from a file or a module with that."""
+    plugin_specs = [chosen] if isinstance(chosen, PluginSpec) else chosen.parts
+    return "+".join(map(_source_spec, plugin_specs)) or UNDEFENDED
+
+
+def _source_spec(plugin_spec: PluginSpec[Any]) -> str:
+    origin = plugin_spec.origin
+    registered = origin == "object" or " " in origin or ":" in origin  # made in Python, or of a package and its version
+    return f"{origin}:{plugin_spec.spec}" if origin.endswith(".py") or not registered else plugin_spec.spec
 
 
 def listed(given: Any, what: str, base: type[Plugin]) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from freqrobust.numerics.threat import norm_name
 from freqrobust.results.cells import Cell, WorstCase
 from freqrobust.results.report import Report
-from freqrobust.results.summary import Entry, eps_text, threats
+from freqrobust.results.summary import Entry, by_norm, eps_text, threats
 
 
 class Point(NamedTuple):
@@ -46,10 +46,8 @@ def accuracy_curves(entries: Sequence[Named]) -> Iterator[tuple[str, str, list[C
 
 
 def _over_eps(entries: Sequence[Named]) -> Iterable[tuple[str, str, list[Curve]]]:
-    norms = dict.fromkeys(
-        t.norm for report in {id(n.report): n.report for n in entries}.values() for t in threats(report)
-    )
-    for norm in norms:
+    every = [threat for report in {id(n.report): n.report for n in entries}.values() for threat in threats(report)]
+    for norm in dict.fromkeys(threat.norm for threat in by_norm(every)):
         curves = [Curve(n.name, _worst_cases(n, norm), number) for number, n in enumerate(entries)]
         shown = norm_name(norm)
         unit = ", in 255ths" if norm == "linf" else ""

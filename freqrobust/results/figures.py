@@ -1,4 +1,8 @@
-"""Pictures for papers: one column wide (3.25 inches), colour-blind-safe, drawn with matplotlib (the extra ``plots``)."""
+"""Pictures for papers: one column wide (3.25 inches), colour-blind-safe, drawn with matplotlib (the extra ``plots``).
+
+All pictures are drawn in this style and saved by :func:`file_of`: PNG, SVG or PDF, equal figures as equal files. Only the curves
+of the HTML report are drawn without matplotlib (``reports/curves.py``), since they follow the theme and show values on hover.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,15 @@ if TYPE_CHECKING:
 #: Width of a paper's column, in inches.
 COLUMN = 3.25
 DPI = 300
-FORMATS = ("png", "svg")
+#: The formats of picture files; those of a :class:`PictureRecord` can be shown by a browser.
+PictureFormat = Literal["png", "svg", "pdf"]
+FORMATS: tuple[PictureFormat, ...] = ("png", "svg", "pdf")
+#: What a file would contain besides the figure: dates and versions, so that no two files would be equal.
+_WITHOUT: dict[PictureFormat, dict[str, None]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
 #: Colours that people who see few colours tell apart (Okabe and Ito 2008), dark enough for thin lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -50,6 +62,7 @@ _STYLE: dict[str, Any] = {
     "figure.constrained_layout.w_pad": 0.02,
     "svg.hashsalt": "freqrobust",  # the same picture, the same file
     "svg.fonttype": "path",
+    "pdf.fonttype": 42,  # text that can be searched and that journals accept
 }
 
 
@@ -68,7 +81,7 @@ def require() -> None:
         raise SpecError("pictures need the extra 'plots': pip install 'freqrobust[plots]'")
 
 
-def picture_format(path: str | Path) -> Literal["png", "svg"]:
+def picture_format(path: str | Path) -> PictureFormat:
     """The format of a picture file, by the ending of its name.
 
     Raises:
@@ -76,8 +89,8 @@ def picture_format(path: str | Path) -> Literal["png", "svg"]:
     """
     suffix = Path(path).suffix.lower().removeprefix(".")
     if suffix not in FORMATS:
-        raise SpecError(f"a picture should end in .png or .svg, but got {str(path)!r}")
-    return cast(Literal["png", "svg"], suffix)
+        raise SpecError(f"a picture should end in .png, .svg or .pdf, but got {str(path)!r}")
+    return suffix
 
 
 @contextmanager
@@ -104,10 +117,14 @@ def figure(height: float, width: float = COLUMN) -> Figure:
 
 def encode(drawn: Figure, format: Literal["png", "svg"], alt: str) -> PictureRecord:
     """A figure as a file inside of a report. Call it within :func:`styled`."""
+    return PictureRecord(format=format, base64=base64.b64encode(file_of(drawn, format)).decode(), alt=alt)
+
+
+def file_of(drawn: Figure, format: PictureFormat) -> bytes:
+    """The content of a picture file: equal figures give equal files. Call it within :func:`styled`."""
     buffer = io.BytesIO()
-    metadata = {"Date": None} if format == "svg" else {"Software": None}
-    drawn.savefig(buffer, format=format, dpi=DPI, metadata=metadata)
-    return PictureRecord(format=format, base64=base64.b64encode(buffer.getvalue()).decode(), alt=alt)
+    drawn.savefig(buffer, format=format, dpi=DPI, metadata=_WITHOUT[format])
+    return buffer.getvalue()
 
 
 def decode(picture: PictureRecord) -> bytes:

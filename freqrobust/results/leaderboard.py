@@ -85,7 +85,8 @@ def board(reports: Mapping[str, Report], by: str | None = None) -> Board:
     """Rank every model and defense of all reports.
 
     A rank is a range: an entry comes after those that are better than it, and before those that it is better
-    than, where one is better if the interval of the difference excludes zero. Differences are paired where both
+    than, where one is better if the interval of the difference excludes zero. Entries that do not differ share their
+    ranks; they are ordered by the measure, then by the clean accuracy, then by name. Differences are paired where both
     were measured on the same samples (Newcombe 1998), and the intervals hold jointly (Bonferroni over all pairs).
 
     Args:
@@ -101,7 +102,10 @@ def board(reports: Mapping[str, Report], by: str | None = None) -> Board:
     chosen = _find(measures, by) if by is not None else _default(measures, standings)
     ranked = [s for s in standings if _number(s, chosen.label) is not None]
     _rank(ranked, reports, chosen.label)
-    ordered = sorted(ranked, key=lambda s: (-(_number(s, chosen.label) or 0.0), s.ranks or (0, 0)))
+    ties = [chosen.label, *(label for label in ("clean", _default(measures, standings).label) if label != chosen.label)]
+    ordered = sorted(
+        ranked, key=lambda s: (*(-(_number(s, label) or 0.0) for label in ties), s.ranks or (0, 0), s.name)
+    )
     rest = [s for s in standings if s.ranks is None]
     notes = _rank_notes(ranked, reports, chosen)
     notes += [f"{s.name}: not ranked, as it has no {chosen.label}" for s in rest]

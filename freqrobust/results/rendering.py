@@ -1,4 +1,4 @@
-"""Reports written where the user says: ``--report html=out.html``, and ``freqrobust report`` later."""
+"""Reports written where the user says: ``--report html=out.html``, ``--report tensorboard=DIR``, ``freqrobust report``."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
-from freqrobust.core.errors import FreqRobustError, SpecError
+from freqrobust.core.errors import FreqRobustError, JournalError, PluginError, SpecError
 from freqrobust.core.files import check_writable, user_path, write_atomically
 from freqrobust.core.user_code import running_user_code
 from freqrobust.plugins.specs import PluginSpec
 from freqrobust.results.report import Report
-from freqrobust.results.reporter import Reporter, reports
+from freqrobust.results.reporter import Publisher, Reporter, reports
 from freqrobust.results.summary import distinct
 
 #: The target that stands for standard output.
@@ -45,7 +45,7 @@ _FOUND = re.compile(rf"(?P<spec>[^=]+?:[A-Za-z_]\w*(?:{_PARAMS})?)=(?P<target>.+
 
 @dataclass(frozen=True)
 class Output:
-    """One report to write: the reporter, and a file or ``-``."""
+    """One report to write: the reporter, and a file, ``-``, or the place of a publisher."""
 
     plugin_spec: PluginSpec[Reporter]
     target: str
@@ -53,6 +53,12 @@ class Output:
     @property
     def reporter(self) -> Reporter:
         return self.plugin_spec.plugin
+
+    @property
+    def publisher(self) -> Publisher | None:
+        """The reporter, where its target is no file."""
+        reporter = self.reporter
+        return reporter if isinstance(reporter, Publisher) and self.target != STDOUT else None
 
 
 def parse_outputs(texts: Iterable[str], flag: str) -> list[Output]:
@@ -88,8 +94,10 @@ def _parse(text: str, flag: str) -> Output:
     match = (_NAMED if head in reports.names() else _FOUND).fullmatch(text) or _NAMED.fullmatch(text)
     if match is None:
         known = head if head in reports.names() else "html"
+        place = _place(known)
         raise SpecError(
-            f"{flag} should be FILE or REPORT=FILE, for example out.html or {known}=out, but got {text!r} "
+            f"{flag} should be FILE or REPORT={place or 'FILE'}, for example out.html or {known}={place or 'out'}, "
+            f"but got {text!r} "
             f"(reports: {', '.join(reports.names())})"
         )
     plugin_specs = reports.parse(match["spec"])
@@ -117,6 +125,12 @@ def page(report: Report, path: str | os.PathLike[str] | None = None, **options: 
     if path is not None:
         write_atomically(path, text)
     return text
+
+
+def _place(name: str) -> str:
+    """What the target of a publisher is; empty for the others."""
+    cls = reports.get(name)
+    return cls.place if issubclass(cls, Publisher) else ""
 
 
 def check_outputs(
@@ -147,6 +161,12 @@ def check_outputs(
             raise SpecError(
                 f"the report {output.plugin_spec.name!r} shows one report at a time; these show several: {able}"
             )
+        if output.publisher is not None:
+            if outputs.count(output) > 1:
+                raise SpecError(f"{flag}: {output.plugin_spec.spec}={output.target} is given twice")
+            with running_user_code(f"{flag} {output.plugin_spec.name}={output.target}", SpecError):
+                output.publisher.check_target(output.target)
+            continue
         path = Path() if output.target == STDOUT else user_path(output.target, flag).resolve()
         if path in used:
             where = "standard output" if output.target == STDOUT else output.target
@@ -161,7 +181,7 @@ def _shows_several(cls: type[Reporter]) -> bool:
 
 
 def write_outputs(outputs: Sequence[Output], found: Mapping[str, Report], all_or_none: bool = False) -> list[str]:
-    """Write every report.
+    """Write every report: files first, so that none is lost where a publisher fails.
 
     Args:
         outputs: what to write.
@@ -169,14 +189,14 @@ def write_outputs(outputs: Sequence[Output], found: Mapping[str, Report], all_or
         all_or_none: write nothing where one fails; else the others are written before the failure is raised.
 
     Returns:
-        The files written.
+        The files written, and where else the reports are.
 
     Raises:
         FreqRobustError: the first failure.
     """
     texts: list[tuple[Output, str | None]] = []
     failures: list[FreqRobustError] = []
-    for output in outputs:
+    for output in (one for one in outputs if one.publisher is None):
         try:
             texts.append((output, None if _is_terminal_table(output) else rendered(output, found)))
         except FreqRobustError as error:
@@ -193,6 +213,18 @@ def write_outputs(outputs: Sequence[Output], found: Mapping[str, Report], all_or
                 written.append(output.target)
         except FreqRobustError as error:
             failures.append(error)
+    for output in [] if failures and all_or_none else outputs:
+        if output.publisher is not None:
+            try:
+                with running_user_code(f"the report {output.plugin_spec.name!r} failed"):
+                    written.append(output.publisher.publish(found, output.target))
+            except JournalError as error:
+                failures.append(error)
+            except FreqRobustError as error:
+                wanted = f"{output.plugin_spec.spec}={output.target}"
+                failures.append(
+                    PluginError(f"{error}; the measured report is kept, try again: freqrobust report RUN --as {wanted}")
+                )
     if failures:
         raise failures[0]
     return written
@@ -247,6 +279,10 @@ def read_reports(paths: Sequence[str]) -> dict[str, Report]:
     for index, file in enumerate(files):
         if file.resolve() in [other.resolve() for other in files[:index]]:
             raise SpecError(f"{paths[index]} is given twice")
-    found = [Report.from_json(file) for file in files]
+    return name_reports(files, [Report.from_json(file) for file in files])
+
+
+def name_reports(files: Sequence[Path], found: Sequence[Report]) -> dict[str, Report]:
+    """Reports by short, distinct names: of their folder for ``report.json``, else of the file."""
     short = [file.resolve().parent.name if file.name == "report.json" else file.stem for file in files]
-    return dict(zip(distinct(short, [str(path) for path in paths]), found, strict=True))
+    return dict(zip(distinct(short, [str(file) for file in files]), found, strict=True))

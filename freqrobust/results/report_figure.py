@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from freqrobust.results.figures import (
     MARKERS,
     Line,
     draw_lines,
-    encode,
+    file_of,
     picture_format,
     stacked,
     styled,
@@ -58,8 +57,7 @@ def plot(report: Report, path: str | os.PathLike[str] | None = None) -> Figure:
     with styled():
         drawn = stacked(_headline(report, named), *_curves(named), *_robustness(report, named))
         if path is not None:
-            record = encode(drawn, picture_format(Path(path)), "")
-            write_atomically(path, base64.b64decode(record.base64))
+            write_atomically(path, file_of(drawn, picture_format(Path(path))))
     return drawn
 
 

@@ -30,4 +30,25 @@ class Reporter(Plugin):
         raise PluginError(f"{type(self).__name__} shows one report at a time")
 
 
+class Publisher(Reporter):
+    """A reporter whose target is a place of its own instead of a file: a directory, or a project of a tracker.
+
+    Subclasses implement :meth:`publish`, and :meth:`render` and :meth:`render_many` for standard output.
+    """
+
+    #: what a target is, for messages
+    place: ClassVar[str] = "PLACE"
+
+    def check_target(self, target: str) -> None:
+        """Raise early if nothing could be published to ``target`` at the end.
+
+        Raises:
+            FreqRobustError: the target is wrong, or cannot be reached.
+        """
+
+    def publish(self, reports: Mapping[str, Report], target: str) -> str:
+        """Publish reports, by name; where they are afterwards, for the user."""
+        raise PluginError(f"{type(self).__name__} does not implement publish()")
+
+
 reports = Registry("report", "freqrobust.reports", Reporter, "render")

@@ -122,7 +122,7 @@ def headline(report: Report) -> list[Measure]:
     low: dict[Entry, Counted] = {entry_of(c): c for c in report.cells if _is_lfc(c, radius)}
     if low:
         found.append(Measure(f"LFC, radius {radius:g}", low))
-    for threat in _ordered([*threats(report), *(c.threat for c in report.certificates if c.threat is not None)]):
+    for threat in by_norm([*threats(report), *(c.threat for c in report.certificates if c.threat is not None)]):
         rows: dict[Entry, Counted] = {entry_of(w): w for w in report.worst_case if w.threat == threat}
         found += [Measure(f"worst case {threat_text(threat)}", rows, threat)] if rows else []
         found += _certified(report, threat)
@@ -202,10 +202,11 @@ def entry_of(record: Counted | CorruptionSummary | Diagnosis) -> Entry:
 
 def threats(report: Report) -> list[ThreatRecord]:
     """The threats of the worst cases, each once: norm by norm, with growing eps."""
-    return _ordered(row.threat for row in report.worst_case)
+    return by_norm(row.threat for row in report.worst_case)
 
 
-def _ordered(several: Iterable[ThreatRecord]) -> list[ThreatRecord]:
+def by_norm(several: Iterable[ThreatRecord]) -> list[ThreatRecord]:
+    """Each threat once: Linf, L2, L1 and others, with growing eps."""
     found: list[ThreatRecord] = []
     for threat in several:
         if threat not in found:

@@ -61,6 +61,7 @@ class TrainingRecord(Document):
     schema_version: Literal[2] = SCHEMA_VERSION
     freqrobust_version: str = ""
     created: str = ""
+    config: dict[str, Any] = Field({}, description="the options of the training; empty for a network made in Python")
     recipe: dict[str, Any] = Field({}, description="how the network was trained; the keys are those of a recipe file")
     recipe_sha256: str = ""
     seed: int = 0

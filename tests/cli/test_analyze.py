@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from freqrobust.core.command_config import AnalyzeCommand
 from freqrobust.core.commands import reserved_names
-from freqrobust.core.config import AnalyzeCommand
 from freqrobust.harness.analysis import analyses
 from freqrobust.results.report import Report
 
@@ -110,8 +110,8 @@ def test_into_a_report(picture: str | None, look: list[str], base: list[str], co
         ("--norm 1 --norm 2", "is a sweep of 2; run one at a time"),
         ("--layer conv3", "the model has no layer 'conv3'; did you mean 'conv"),
         ("--layer zzz", "the model has no layer 'zzz' (layers: conv1, bn1, conv2, bn2, pool, linear"),
-        ("--out map.gif", "a picture should end in .png or .svg, but got 'map.gif'"),
-        ("--out map", "a picture should end in .png or .svg, but got 'map'"),
+        ("--out map.gif", "a picture should end in .png, .svg or .pdf, but got 'map.gif'"),
+        ("--out map", "a picture should end in .png, .svg or .pdf, but got 'map'"),
         ("--out folder/map.png/map.png", "cannot write"),
         ("--json folder", "cannot write"),
         ("--into missing.json", "missing.json: No such file"),

@@ -15,6 +15,7 @@ from freqrobust.harness.save_adversarial import save_adversarial
 from freqrobust.models.architectures import SmallCNN
 from freqrobust.plugins.plugin import Plugin
 from freqrobust.plugins.registry import Registry
+from freqrobust.testing.rules import Setting
 from freqrobust.training.loop import fit
 from freqrobust.training.plan import sgd_plan
 from support.networks import tiny
@@ -62,6 +63,12 @@ def trained(trained_once: Callable[..., None]) -> nn.Module:
 def network(trained: nn.Module) -> nn.Module:
     """The trained network, in eval mode with parameters frozen, as the harness hands it to plugins."""
     return trained.eval().requires_grad_(False)
+
+
+@pytest.fixture
+def setting(network: nn.Module, digits: ImageData, training_digits: ImageData) -> Setting:
+    """What plugins are checked on: a trained network, with which numbers of passes have to be exact."""
+    return Setting(network, digits, training_digits)
 
 
 @pytest.fixture

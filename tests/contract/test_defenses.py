@@ -1,21 +1,16 @@
-"""What every registered defense keeps to, third-party ones too."""
+"""Every registered defense, third-party ones too, keeps to the rules of ``freqrobust.testing.check_defense``."""
 
 from __future__ import annotations
 
-import copy
-import json
-
 import pytest
 import torch
-from torch import nn
 
 from freqrobust import evaluate
 from freqrobust.harness.defend import defend
-from freqrobust.models.fingerprint import state_hash
-from freqrobust.numerics import noise
 from freqrobust.plugins.context import DefenseContext
 from freqrobust.plugins.registry import defenses
-from freqrobust.plugins.specs import DefenseChain
+from freqrobust.testing import defense_checks
+from freqrobust.testing.defense_rules import DEFENSES, logits
 
 NAMES = defenses.names()
 VARIANTS = {
@@ -35,97 +30,23 @@ CASES = [pytest.param(name, {}, id=name) for name in NAMES] + [
 ]
 
 
-@pytest.fixture
-def context(training_digits) -> DefenseContext:
-    return DefenseContext(train_data=training_digits)
+def may_apply(rule: str, name: str) -> bool:
+    """Whether a rule applies to a class; parameters decide nothing about it."""
+    return rule != "training_data" or defenses.get(name).trains
 
 
-def logits(model: nn.Module, data) -> torch.Tensor:
-    images, _, ids = data.batch(torch.arange(len(data)), torch.device("cpu"))
-    with torch.no_grad(), noise.sample_scope(ids):
-        return model(images)
-
-
-@pytest.mark.parametrize(("name", "given"), CASES)
-def test_the_model_given_is_untouched(make, network, context, digits, name, given) -> None:
-    """Bit for bit; also while the defended one is used."""
-    model = copy.deepcopy(network).train()  # also a model that is in the middle of something
-    model.bn1.eval()
-    model.conv2.weight.requires_grad_(True)
-    modes = [module.training for module in model.modules()]
-    needed = [parameter.requires_grad for parameter in model.parameters()]
-    before, expected = state_hash(model), copy.deepcopy(model)
-    defended = make(defenses, name, **given).apply(model, context)
-    assert isinstance(defended, nn.Module)
-    assert defended is not model
-    assert [module.training for module in model.modules()] == modes
-    assert [parameter.requires_grad for parameter in model.parameters()] == needed
-    assert state_hash(model) == before
-    logits(defended.eval(), digits)
-    assert state_hash(model) == before
-    assert torch.equal(logits(model.eval(), digits), logits(expected.eval(), digits))
-
-
-@pytest.mark.parametrize(("name", "given"), CASES)
-def test_returns_logits_and_the_same_ones_every_time(make, network, context, digits, name, given) -> None:
-    defense = make(defenses, name, **given)
-    torch.manual_seed(1)
-    first = logits(defense.apply(network, context).eval(), digits)
-    torch.manual_seed(2)
-    second = logits(make(defenses, name, **given).apply(network, context).eval(), digits)
-    assert first.shape == (64, 10)
-    assert first.dtype == torch.float32
-    assert torch.isfinite(first).all()
-    assert torch.equal(first, second)
-
-
-@pytest.mark.parametrize(("name", "given"), CASES)
-def test_reports_do_not_depend_on_the_batch_size(make, network, training_digits, digits, name, given) -> None:
-    defense = make(defenses, name, **given)
-    chain = DefenseChain((defenses.select(defense),))
-    part = digits.first(8) if defense.stochastic else digits  # each of their predictions is many
-    reports = [
-        evaluate(
-            network,
-            part,
-            attacks=["pgd:eps=0.1,steps=4", "lfc:radius=2"],
-            defenses=[chain],
-            undefended=False,
-            train_data=training_digits,
-            batch_size=size,
-            device="cpu",
-            diagnose=None,
-            oblivious=False,
-        )
-        for size in (1, 32)
-    ]
-    assert all(cell.status == "ok" for report in reports for cell in report.cells), reports[0].cells[0].error
-    found = [[(cell.attack, cell.outcomes, cell.forwards, cell.backwards) for cell in r.cells] for r in reports]
-    assert found[0] == found[1]
-    assert found[0][1][3] > 0  # gradients came back
-
-
-@pytest.mark.parametrize(("name", "given"), CASES)
-def test_gradients_are_those_of_the_defended_model(make, network, context, digits, name, given) -> None:
-    """Where a defense says that it is differentiable, the gradient is that of finite differences."""
-    defense = make(defenses, name, **given)
-    if not defense.differentiable or defense.stochastic:
-        pytest.skip("not differentiable, or random")
-    images, labels, _ = digits.batch(torch.arange(8), torch.device("cpu"))
-    exact, attackable = defend(network, DefenseChain((defenses.select(defense),)), context)
-    assert exact is attackable
-    exact = copy.deepcopy(exact).eval().requires_grad_(False).double()
-    x = images.double().requires_grad_(True)
-
-    def loss(x: torch.Tensor) -> torch.Tensor:
-        return nn.functional.cross_entropy(exact(x), labels, reduction="sum")
-
-    (gradient,) = torch.autograd.grad(loss(x), x)
-    direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    step = 1e-7
-    with torch.no_grad():
-        slope = (loss(x + step * direction) - loss(x - step * direction)) / (2 * step)
-    assert float((gradient * direction).sum()) == pytest.approx(float(slope), rel=1e-4, abs=1e-6)
+@pytest.mark.parametrize(
+    ("rule", "name", "given"),
+    [
+        pytest.param(rule, *case.values, id=f"{rule}-{case.id}")
+        for rule in DEFENSES.rules
+        for case in CASES
+        if may_apply(rule, str(case.values[0]))
+    ],
+)
+def test_keeps_the_rule(make, setting, rule, name, given) -> None:
+    (check,) = [check for check in defense_checks(make(defenses, name, **given), setting) if check.name == rule]
+    check()
 
 
 IDENTITIES = {
@@ -161,17 +82,11 @@ def test_identities_change_nothing(network, digits, spec) -> None:
 
 
 @pytest.mark.parametrize(("name", "given"), CASES)
-def test_says_what_it_is(make, name, given) -> None:
-    defense = make(defenses, name, **given)
-    assert (type(defense).__doc__ or "").strip()
-    for key, field in type(defense).model_fields.items():
-        assert field.description, f"{name}: the parameter {key!r} is not described"
-    plugin_spec = defenses.select(defense)
+def test_has_its_name(make, name, given) -> None:
+    plugin_spec = defenses.select(make(defenses, name, **given))
     assert plugin_spec.name == name
-    json.dumps(plugin_spec.params, allow_nan=False)
-    again = defenses.parse(plugin_spec.spec)
-    assert len(again) == 1
-    assert again[0].params == plugin_spec.params
+    (again,) = defenses.parse(plugin_spec.spec)
+    assert again.params == plugin_spec.params
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if defenses.get(name).trains])

@@ -14,8 +14,8 @@ import freqrobust
 from freqrobust import AnalyzeConfig, EvalConfig, analyze, evaluate
 from freqrobust.attacks.fgsm import FGSM
 from freqrobust.cli.options import command
+from freqrobust.core.command_config import CheckConfig, EvalCommand, VerifyCommand
 from freqrobust.core.commands import COMMANDS, reserved_names
-from freqrobust.core.config import CheckConfig, EvalCommand, VerifyCommand
 from freqrobust.core.errors import SpecError
 from freqrobust.core.options import RUN, OptionError, Options, option, takes
 from freqrobust.defenses.input_filter import LowPass
