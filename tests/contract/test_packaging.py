@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from importlib import metadata
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+
+from freqrobust import __version__
 
 try:
     import tomllib
@@ -33,47 +36,92 @@ def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[st
     return done
 
 
-@pytest.mark.slow
-def test_the_wheel_holds_everything_under_one_name(tmp_path) -> None:
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist of this project, and with the wheel that is made of it."""
     pytest.importorskip("build", reason="the extra 'dev' is not installed")
-    tree = tmp_path / "tree"  # building in the project would leave files there
-    for name in ("freqrobust", "attacks", "defenses", "reports"):
-        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    folder = tmp_path_factory.mktemp("built")
+    tree = folder / "tree"  # building in the project would leave files there
+    for name in ("freqrobust", "attacks", "defenses", "reports", "docs", "tests"):
+        shutil.copytree(ROOT / name, tree / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     for path in ROOT.iterdir():
-        if path.is_file() and path.suffix in ("", ".toml", ".md") and not path.name.startswith("."):
+        if path.is_file() and path.suffix in ("", ".toml", ".md", ".in", ".cff", ".txt") and path.name[0] != ".":
             shutil.copy(path, tree)
-    run("-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "dist", tree)
-    (wheel,) = (tmp_path / "dist").glob("freqrobust-*.whl")
+    run("-m", "build", "--no-isolation", "--outdir", folder / "dist", tree)
+    return folder / "dist"
+
+
+@pytest.mark.slow
+def test_the_wheel_contains_everything_under_one_name(built: Path) -> None:
+    (wheel,) = built.glob("freqrobust-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         (entries,) = (archive.read(name).decode() for name in names if name.endswith("entry_points.txt"))
-    assert {
-        "freqrobust/harness/evaluate.py",
-        "freqrobust/py.typed",
-        "freqrobust/analyses/heatmap.py",
-        "freqrobust/attacks/pgd.py",
-        "freqrobust/attacks/__init__.py",
-        "freqrobust/defenses/kernel_smoothing.py",
-        "freqrobust/reports/table.py",
-        "freqrobust/reports/templates/report.html",
-        "freqrobust/reports/templates/report.css",
-        "freqrobust/reports/templates/report.js",
-    } <= set(names)
-    assert {name.split("/")[0] for name in names} == {
-        "freqrobust",
-        next(n for n in names if "dist-info" in n).split("/")[0],
-    }
+    assert {name.split("/")[0] for name in names} == {"freqrobust", f"freqrobust-{__version__}.dist-info"}
+    # all code and all data that is in the packages, once, and nothing else
+    files = [path for path in (ROOT / "freqrobust").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    files += [
+        path
+        for name in ("attacks", "defenses", "reports")
+        for path in (ROOT / "freqrobust" / name).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
+    packaged = sorted(name for name in names if name.startswith("freqrobust/"))
+    assert packaged == sorted({path.relative_to(ROOT).as_posix() for path in files})
     assert "pgd = freqrobust.attacks.pgd:PGD" in entries
     assert "freqrobust = freqrobust.cli.main:main" in entries
-    # and it works from where it was installed
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "site")
+
+
+@pytest.mark.slow
+def test_the_sdist_contains_what_is_needed_and_no_tests(built: Path) -> None:
+    (sdist,) = built.glob("freqrobust-*.tar.gz")
+    assert sdist.name == f"freqrobust-{__version__}.tar.gz"
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    needed = {"README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "constraints.txt", "pyproject.toml"}
+    assert needed | {"attacks/pgd.py", "reports/templates/report.html", "freqrobust/py.typed"} <= names
+    assert not [name for name in names if name.startswith(("tests/", "docs/"))]
+
+
+@pytest.mark.slow
+def test_the_metadata_is_valid(built: Path) -> None:
+    pytest.importorskip("twine", reason="the extra 'dev' is not installed")
+    done = run("-m", "twine", "check", "--strict", *built.iterdir())
+    assert done.stdout.count("PASSED") == 2
+
+
+#: Packages of the extras, which are made impossible to import.
+WITHOUT_EXTRAS = """
+import sys
+
+for name in ("matplotlib", "jinja2", "torchattacks", "robustbench", "pyautoattack", "timm", "huggingface_hub",
+             "transformers", "tensorboard", "wandb", "mlflow", "lightning", "ipywidgets", "pandas"):
+    sys.modules[name] = None
+from freqrobust.cli.main import main
+
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+def test_the_wheel_works_where_it_is_installed_without_the_extras(built: Path, tmp_path: Path) -> None:
+    (wheel,) = built.glob("freqrobust-*.whl")
+    quiet = ["--quiet", "--disable-pip-version-check", "--no-index", "--no-deps"]
+    run("-m", "pip", "install", *quiet, "--target", tmp_path / "site", wheel)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "COLUMNS": "120"}
     code = "import freqrobust.attacks.pgd as m, freqrobust.plugins.registry as r; print(m.__file__, r.attacks.get('pgd').__module__)"
-    done = run("-c", code, env={**os.environ, "PYTHONPATH": str(tmp_path / "site")}, cwd=tmp_path)
+    done = run("-c", code, env=environment, cwd=tmp_path)
     assert done.stdout.split() == [
         str(tmp_path / "site" / "freqrobust" / "attacks" / "pgd.py"),
         "freqrobust.attacks.pgd",
     ]
+    shown = run("-c", WITHOUT_EXTRAS, "--version", env=environment, cwd=tmp_path)
+    assert shown.stdout.split()[-1] == __version__
+    assert "apgd" in run("-c", WITHOUT_EXTRAS, "list", "attacks", env=environment, cwd=tmp_path).stdout
+    evaluated = run(
+        "-c", WITHOUT_EXTRAS, "eval", "--limit", "20", "--attack", "fgsm:eps=0.1", env=environment, cwd=tmp_path
+    )
+    assert "worst case" in evaluated.stdout
 
 
 def test_the_plugins_are_beside_the_engine_for_tools_that_read_files() -> None:
