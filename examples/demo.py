@@ -30,8 +30,8 @@ def measured(folder: Path, *defenses: str) -> Report:
     )
 
 
-def accuracy(report: Report, attack: str, defense: str = "undefended", knowledge: str = "adaptive") -> str:
-    cell = report.cell(attack, defense, knowledge=knowledge)
+def accuracy(report: Report, reference: str) -> str:
+    cell = report.cell(reference)
     assert cell.accuracy is not None
     assert cell.ci95 is not None
     low, high = cell.ci95
@@ -50,15 +50,15 @@ def main(folder: Path) -> None:
 
     print("2. A defense that looks robust: JPEG compression of every image", flush=True)
     report = measured(folder, JPEG)
-    print(f"   the adversarial images of step 1 {accuracy(report, 'apgd', JPEG, 'oblivious')}")
+    print(f"   the adversarial images of step 1 {accuracy(report, 'jpeg/apgd@oblivious')}")
     print("   They were made for the network without JPEG. This attack is oblivious of the defense.")
-    print(f"   Auto-PGD on network and JPEG     {accuracy(report, 'apgd', JPEG)}")
+    print(f"   Auto-PGD on network and JPEG     {accuracy(report, 'jpeg/apgd')}")
     print("   This attack is adaptive, and shows how robust the defense is.\n")
 
     print("3. A defense that helps: adversarial training (10 epochs)", flush=True)
     report = measured(folder, JPEG, MADRY)
-    print(f"   clean images                     {accuracy(report, 'clean', 'madry')}")
-    print(f"   Auto-PGD, adaptive               {accuracy(report, 'apgd', 'madry')}\n")
+    print(f"   clean images                     {accuracy(report, 'madry/clean')}")
+    print(f"   Auto-PGD, adaptive               {accuracy(report, 'madry/apgd')}\n")
 
     print("4. The verdicts: are these accuracies overestimated?")
     print("   Other attacks were run on the same images, to see whether they misclassify more of them.")

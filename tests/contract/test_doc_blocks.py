@@ -103,7 +103,7 @@ def test_nothing_is_left_out() -> None:
         assert len(blocks(page)) == sum(one in ("python", "sh", "bash", "shell", "console") for one in fences), page
     treated = Counter(treatment(block, BLOCKS[:i]) for i, block in enumerate(BLOCKS))
     assert sum(treated.values()) == len(BLOCKS)
-    assert treated["run"] >= 35
+    assert treated["run"] >= 30
     assert treated["marked"] <= 12
     assert all(len(block.about.split()) >= 2 for block in BLOCKS if block.mark in ("parsed", "not run"))
     for page, test in RUN_BY.items():

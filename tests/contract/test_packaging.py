@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from importlib import metadata
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+
+from freqrobust import __version__
 
 try:
     import tomllib
@@ -33,47 +36,92 @@ def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[st
     return done
 
 
-@pytest.mark.slow
-def test_the_wheel_holds_everything_under_one_name(tmp_path) -> None:
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist of this project, and with the wheel that is made of it."""
     pytest.importorskip("build", reason="the extra 'dev' is not installed")
-    tree = tmp_path / "tree"  # building in the project would leave files there
-    for name in ("freqrobust", "attacks", "defenses", "reports"):
-        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    folder = tmp_path_factory.mktemp("built")
+    tree = folder / "tree"  # building in the project would leave files there
+    for name in ("freqrobust", "attacks", "defenses", "reports", "docs", "tests"):
+        shutil.copytree(ROOT / name, tree / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     for path in ROOT.iterdir():
-        if path.is_file() and path.suffix in ("", ".toml", ".md") and not path.name.startswith("."):
+        if path.is_file() and path.suffix in ("", ".toml", ".md", ".in", ".cff", ".txt") and path.name[0] != ".":
             shutil.copy(path, tree)
-    run("-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "dist", tree)
-    (wheel,) = (tmp_path / "dist").glob("freqrobust-*.whl")
+    run("-m", "build", "--no-isolation", "--outdir", folder / "dist", tree)
+    return folder / "dist"
+
+
+@pytest.mark.slow
+def test_the_wheel_contains_everything_under_one_name(built: Path) -> None:
+    (wheel,) = built.glob("freqrobust-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         (entries,) = (archive.read(name).decode() for name in names if name.endswith("entry_points.txt"))
-    assert {
-        "freqrobust/harness/evaluate.py",
-        "freqrobust/py.typed",
-        "freqrobust/analyses/heatmap.py",
-        "freqrobust/attacks/pgd.py",
-        "freqrobust/attacks/__init__.py",
-        "freqrobust/defenses/kernel_smoothing.py",
-        "freqrobust/reports/table.py",
-        "freqrobust/reports/templates/report.html",
-        "freqrobust/reports/templates/report.css",
-        "freqrobust/reports/templates/report.js",
-    } <= set(names)
-    assert {name.split("/")[0] for name in names} == {
-        "freqrobust",
-        next(n for n in names if "dist-info" in n).split("/")[0],
-    }
+    assert {name.split("/")[0] for name in names} == {"freqrobust", f"freqrobust-{__version__}.dist-info"}
+    # all code and all data that is in the packages, once, and nothing else
+    files = [path for path in (ROOT / "freqrobust").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    files += [
+        path
+        for name in ("attacks", "defenses", "reports")
+        for path in (ROOT / "freqrobust" / name).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
+    packaged = sorted(name for name in names if name.startswith("freqrobust/"))
+    assert packaged == sorted({path.relative_to(ROOT).as_posix() for path in files})
     assert "pgd = freqrobust.attacks.pgd:PGD" in entries
     assert "freqrobust = freqrobust.cli.main:main" in entries
-    # and it works from where it was installed
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "site")
+
+
+@pytest.mark.slow
+def test_the_sdist_contains_what_is_needed_and_no_tests(built: Path) -> None:
+    (sdist,) = built.glob("freqrobust-*.tar.gz")
+    assert sdist.name == f"freqrobust-{__version__}.tar.gz"
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    needed = {"README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "constraints.txt", "pyproject.toml"}
+    assert needed | {"attacks/pgd.py", "reports/templates/report.html", "freqrobust/py.typed"} <= names
+    assert not [name for name in names if name.startswith(("tests/", "docs/"))]
+
+
+@pytest.mark.slow
+def test_the_metadata_is_valid(built: Path) -> None:
+    pytest.importorskip("twine", reason="the extra 'dev' is not installed")
+    done = run("-m", "twine", "check", "--strict", *built.iterdir())
+    assert done.stdout.count("PASSED") == 2
+
+
+#: Packages of the extras, which are made impossible to import.
+WITHOUT_EXTRAS = """
+import sys
+
+for name in ("matplotlib", "jinja2", "torchattacks", "robustbench", "pyautoattack", "timm", "huggingface_hub",
+             "transformers", "tensorboard", "wandb", "mlflow", "lightning", "ipywidgets", "pandas"):
+    sys.modules[name] = None
+from freqrobust.cli.main import main
+
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+def test_the_wheel_works_where_it_is_installed_without_the_extras(built: Path, tmp_path: Path) -> None:
+    (wheel,) = built.glob("freqrobust-*.whl")
+    quiet = ["--quiet", "--disable-pip-version-check", "--no-index", "--no-deps"]
+    run("-m", "pip", "install", *quiet, "--target", tmp_path / "site", wheel)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "COLUMNS": "120"}
     code = "import freqrobust.attacks.pgd as m, freqrobust.plugins.registry as r; print(m.__file__, r.attacks.get('pgd').__module__)"
-    done = run("-c", code, env={**os.environ, "PYTHONPATH": str(tmp_path / "site")}, cwd=tmp_path)
+    done = run("-c", code, env=environment, cwd=tmp_path)
     assert done.stdout.split() == [
         str(tmp_path / "site" / "freqrobust" / "attacks" / "pgd.py"),
         "freqrobust.attacks.pgd",
     ]
+    shown = run("-c", WITHOUT_EXTRAS, "--version", env=environment, cwd=tmp_path)
+    assert shown.stdout.split()[-1] == __version__
+    assert "apgd" in run("-c", WITHOUT_EXTRAS, "list", "attacks", env=environment, cwd=tmp_path).stdout
+    evaluated = run(
+        "-c", WITHOUT_EXTRAS, "eval", "--limit", "20", "--attack", "fgsm:eps=0.1", env=environment, cwd=tmp_path
+    )
+    assert "worst case" in evaluated.stdout
 
 
 def test_the_plugins_are_beside_the_engine_for_tools_that_read_files() -> None:
@@ -85,30 +133,77 @@ def test_the_plugins_are_beside_the_engine_for_tools_that_read_files() -> None:
 
 
 USER = """
-from freqrobust import evaluate
+import torch
+from torch import nn
+
+import freqrobust
+from freqrobust import analyze, attack, check, compare, evaluate, save_adversarial, train, verify, wrap
 from freqrobust.attacks.pgd import PGD
 from freqrobust.defenses.kernel_smoothing import KernelSmoothing
 from freqrobust.reports.table import Table
 
+model = wrap(nn.Flatten(), mean=0.5, std=0.25, size=(32, 32), labels=["cat", "dog"])
+images, labels = torch.rand(2, 3, 32, 32), torch.tensor([0, 1])
+result = attack(model, images, labels, PGD(eps=0.1), goal="decide", progress=True)
+report = evaluate(model, (images, labels), attacks=["pgd"], diagnose="full", batch_size=8, first=1, normalize="none")
 reveal_type(PGD(eps=0.1))
 reveal_type(PGD(eps=0.1).steps)
 reveal_type(KernelSmoothing(rho=1.0).rho)
 reveal_type(Table())
-reveal_type(evaluate("demo", "digits"))
+reveal_type(report)
+reveal_type(result)
+reveal_type(result.distances["l2"])
+reveal_type(result.passes.backwards)
+reveal_type(analyze(model, "digits", "spectrum", seed=1))
+reveal_type(compare(report, "new.json", max_drops={"clean": 0.01}).passed)
+reveal_type(check("freqrobust.toml", sequential=True).gate.thresholds)
+reveal_type(save_adversarial(model, "digits", "sets", attacks=["pgd"]))
+reveal_type(verify("sets", model, defense="none"))
+reveal_type(train(data="digits", epochs=2).model)
 PGD(eps=0.1).nothing
+evaluate(model, "digits", atacks=["pgd"])
+evaluate(model, "digits", seed="one")
+attack(model, images, labels)
+compare(report, report, max_drops=3)
+freqrobust.atack
 """
+
+#: What mypy says of it; the numbers are those of the lines.
+SAID = """
+15: note: Revealed type is "freqrobust.attacks.pgd.PGD"
+16: note: Revealed type is "int"
+17: note: Revealed type is "float"
+18: note: Revealed type is "freqrobust.reports.table.Table"
+19: note: Revealed type is "freqrobust.results.report.Report"
+20: note: Revealed type is "freqrobust.harness.attack_images.AttackResult"
+21: note: Revealed type is "torch._tensor.Tensor"
+22: note: Revealed type is "int"
+23: note: Revealed type is "freqrobust.results.analysis_record.AnalysisRecord"
+24: note: Revealed type is "bool"
+25: note: Revealed type is "list[freqrobust.results.gate_record.ThresholdRow]"
+26: note: Revealed type is "freqrobust.harness.save_adversarial.Saving"
+27: note: Revealed type is "list[freqrobust.harness.verify.Verified]"
+28: note: Revealed type is "freqrobust.models.classifier.Classifier"
+29: error: "PGD" has no attribute "nothing"
+30: error: Unexpected keyword argument "atacks" for "evaluate"; did you mean "attacks"?
+31: error: Argument "seed" to "evaluate" has incompatible type "str"; expected "int"
+32: error: Missing positional argument "spec" in call to "attack"
+33: error: Argument "max_drops" to "compare" has incompatible type "int"; expected "Mapping[str, float | str] | None"
+34: error: Module has no attribute "atack"; maybe "attack"?
+""".strip().splitlines()
 
 MYPY = """
 [mypy]
 plugins = pydantic.mypy
-[mypy-torch.*,torchvision.*,numpy.*,scipy.*,sklearn.*]
+[mypy-torchvision.*,scipy.*,sklearn.*]
 follow_imports = skip
 """
 
 
 @pytest.mark.slow
-def test_an_editable_install_shows_its_types(tmp_path) -> None:
-    """What a user of ``pip install -e .`` sees, in an environment of its own and away from the repository."""
+@pytest.mark.parametrize("editable", [True, False])
+def test_an_install_shows_its_types(editable: bool, tmp_path) -> None:
+    """What a user of ``pip install`` sees, in an environment of its own and away from the repository."""
     pytest.importorskip("mypy", reason="the extra 'dev' is not installed")
     tree, user = tmp_path / "tree", tmp_path / "user"
     for name in ("freqrobust", "attacks", "defenses", "reports"):
@@ -119,27 +214,23 @@ def test_an_editable_install_shows_its_types(tmp_path) -> None:
     python = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
     (site,) = (tmp_path / "venv").rglob("site-packages")
     shared = [path for path in sys.path if path.endswith("site-packages")]
+    # last on the path: freqrobust may be installed there as well
     (site / "shared.pth").write_text("".join(f"{path}\n" for path in shared))
     quiet = ["--quiet", "--disable-pip-version-check", "--no-index", "--no-deps", "--no-build-isolation"]
-    run("-m", "pip", "--python", python, "install", *quiet, "-e", tree)
+    run("-m", "pip", "--python", python, "install", *quiet, "--ignore-installed", *["-e"] * editable, tree)
     user.mkdir()
     (user / "script.py").write_text(USER)
     (user / "mypy.ini").write_text(MYPY)
     code = "import freqrobust.attacks.pgd as m, freqrobust.plugins.registry as r; print(m.__file__, r.attacks.get('pgd').__module__)"
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False, cwd=user)
-    assert done.stdout.split() == [str(tree / "freqrobust" / "attacks" / "pgd.py"), "freqrobust.attacks.pgd"]
+    home = tree if editable else site
+    assert done.stdout.split() == [str(home / "freqrobust" / "attacks" / "pgd.py"), "freqrobust.attacks.pgd"]
     options = ["--python-executable", python, "--cache-dir", tmp_path / "cache", "--hide-error-codes"]
     checked = subprocess.run(
         [sys.executable, "-m", "mypy", *options, "script.py"], capture_output=True, text=True, check=False, cwd=user
     )
-    assert checked.stdout.splitlines()[:-1] == [
-        'script.py:7: note: Revealed type is "freqrobust.attacks.pgd.PGD"',
-        'script.py:8: note: Revealed type is "int"',
-        'script.py:9: note: Revealed type is "float"',
-        'script.py:10: note: Revealed type is "freqrobust.reports.table.Table"',
-        'script.py:11: note: Revealed type is "freqrobust.results.report.Report"',
-        'script.py:12: error: "PGD" has no attribute "nothing"',
-    ]
+    lines = [line for line in checked.stdout.splitlines() if " note: Revealed" in line or " error: " in line]
+    assert [line.removeprefix("script.py:") for line in lines] == SAID
 
 
 #: Installed before the others, by the Makefile.

@@ -47,6 +47,11 @@ COMMANDS = (
     "leaderboard",
     "list",
     "reproduce",
+    "explain",
+    "runs",
+    "cache",
+    "rerun",
+    "new",
 )
 
 #: Patterns that are not used, and what to write instead.
