@@ -29,9 +29,15 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[all]"
 	@touch $@
 
+# databricks-sdk, which MLflow needs, asks for a version of requests that torchattacks excludes; MLflow's stores in directories,
+# which the tests use, work with the other one. So these two are installed without the check, after what else MLflow needs.
+MLFLOW_NEEDS := anyio cachetools click cloudpickle fastapi GitPython google-auth importlib_metadata opentelemetry-api \
+	opentelemetry-proto opentelemetry-sdk packaging protobuf python-dotenv PyYAML sqlparse starlette typing_extensions uvicorn
+
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "installing what the tests need"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[all,dev]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[all,dev]" $(MLFLOW_NEEDS)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps mlflow-skinny databricks-sdk
 	@touch $@
 
 $(DOCS)/.installed: docs/constraints.txt

@@ -56,7 +56,7 @@ def fitting(text: str, width: int) -> str:
     line = one_line(text)
     if len(line) <= width:
         return line
-    ends = [match.start() for match in re.finditer(r"; | \(", line[: width + 1]) if match.start() >= 0.4 * width]
+    ends = [match.start() for match in re.finditer(r"; | \(", line[: width + 1]) if match.start() >= 0.25 * width]
     if ends:
         return line[: ends[-1]]
     room = max(width - 4, 1)

@@ -52,7 +52,8 @@ def execute(
     from freqrobust.core.config_file import write_options
     from freqrobust.core.files import cache_root, check_writable, user_path, write_atomically
     from freqrobust.core.progress import Screen
-    from freqrobust.harness.analyze import analyze, check_attacks, check_into, check_subject, picture_file, put_into
+    from freqrobust.harness.analysis_picture import picture_file
+    from freqrobust.harness.analyze import analyze, check_attacks, check_into, check_subject, put_into
     from freqrobust.harness.devices import resolve_device
     from freqrobust.harness.inputs import open_inputs, open_train_data, say_data, with_demo
     from freqrobust.plugins.selection import parse_defenses, source_spec

@@ -114,9 +114,29 @@ def init(
         typer.Option(help="The normalisation in the project file. Default: the one that is recognised from the model."),
     ] = None,
     ci: Annotated[str, typer.Option(help="The CI system of the workflow: github, gitlab or none.")] = "github",
+    norm: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A norm for which budgets are chosen: linf, l2 or l1. Repeatable. Default: linf.", metavar="NORM"
+        ),
+    ] = None,
+    no_measure: Annotated[
+        bool,
+        typer.Option(
+            "--no-measure",
+            metavar="",
+            help="Write the suite quick, instead of measuring the model and choosing budgets with accuracies from 20 to "
+            "80 percent.",
+        ),
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", metavar="", help="Print the traceback of errors.")] = False,
 ) -> int:
     """Write a project file and a workflow; the exit code."""
     from freqrobust.cli.init import execute
+    from freqrobust.core.errors import SpecError
 
-    return execute(model=model, data=data, normalize=normalize, ci=ci)
+    if no_measure and norm:
+        raise SpecError("--norm and --no-measure exclude each other: budgets are chosen by measuring")
+    return execute(
+        model=model, data=data, normalize=normalize, ci=ci, measure=not no_measure, norms=tuple(norm or ["linf"])
+    )

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from freqrobust.core.errors import FreqRobustError, SpecError
-from freqrobust.core.text import near_miss, print_line
+from freqrobust.core.text import near_miss, one_line, print_line
 from freqrobust.gate.project import NAME, UPDATE_COMMAND
+
+if TYPE_CHECKING:
+    from freqrobust.gate.budgets import Chosen
 
 BASELINE = "robustness-baseline.json"
 INSTALL = "python -m pip install -r requirements.txt"
@@ -27,7 +32,7 @@ normalize = {normalize}
 
 data = {data}
 # limit = 500                            # samples drawn with the seed, with the same share of each class
-suite = "quick"                          # or attacks = ["pgd:eps=[1/255,2/255],steps=20"]
+{attacks}
 # defenses = ["smooth:rho=0.1"]          # the model is also evaluated with each of these
 seed = 0
 
@@ -55,6 +60,7 @@ max-drop = 0.01                          # a smaller drop is allowed, even if it
 false-pass = 0.05
 false-fail = 0.05
 """
+QUICK = 'suite = "quick"                          # or attacks = ["pgd:eps=[1/255,2/255],steps=20"]'
 GITHUB = """\
 # Fails when a change makes the model less robust than {baseline}.
 name: robustness
@@ -127,10 +133,23 @@ def workflow(ci: str) -> str:
     return WORKFLOWS[ci][1].format(baseline=BASELINE, install=INSTALL)
 
 
-def project_text(model: str, normalize: str, data: str) -> str:
-    """A commented project file."""
+def project_text(model: str, normalize: str, data: str, chosen: Chosen | None = None) -> str:
+    """A commented project file, with the attacks that were chosen by measuring."""
     texts = {key: _quoted(value) for key, value in (("model", model), ("normalize", normalize), ("data", data))}
-    return PROJECT.format(**texts, baseline=BASELINE)
+    return PROJECT.format(**texts, baseline=BASELINE, attacks=_attacks(chosen))
+
+
+def _attacks(chosen: Chosen | None) -> str:
+    """The line of the attacks, with the accuracies that were measured."""
+    lines = []
+    if chosen is not None:
+        lines = ["# Measured by `freqrobust init`; gate cells with an accuracy from 20 to 80 % can drop and rise:"]
+        lines += [f"#   {one_line(comment)}" for comment in chosen.comments]
+        lines += [f"# warning: {one_line(warning)}" for warning in chosen.warnings]
+    if chosen is None or not chosen.attacks:
+        return "\n".join([*lines, QUICK])
+    specs = "".join(f"    {_quoted(spec)},\n" for spec in chosen.attacks)
+    return "\n".join([*lines, f"attacks = [\n{specs}]"])
 
 
 def _quoted(text: str) -> str:
@@ -141,7 +160,15 @@ def _quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-def execute(*, model: str, data: str | None, normalize: str | None, ci: str) -> int:
+def execute(
+    *,
+    model: str,
+    data: str | None,
+    normalize: str | None,
+    ci: str,
+    measure: bool = True,
+    norms: Sequence[str] = ("linf",),
+) -> int:
     """One ``freqrobust init``; the exit code.
 
     Raises:
@@ -160,21 +187,56 @@ def execute(*, model: str, data: str | None, normalize: str | None, ci: str) -> 
         if path.exists() or path.is_symlink():
             raise SpecError(f"{path} already exists, and init never overwrites a file; nothing was written")
         check_writable(path)
-    files[Path(NAME)] = project_text(model, normalize or _pinned(model, data), data or "digits")
+    project_text(
+        model, normalize or "none", data or "digits"
+    )  # says what cannot be written before anything is measured
+    pinned, chosen = normalize, None
+    if measure:
+        pinned, chosen = _measured(model, data or "digits", normalize, norms)
+    files[Path(NAME)] = project_text(model, pinned or _pinned(model, data), data or "digits", chosen)
     for path, text in files.items():
         write_atomically(path, text)
         print_line(f"written: {path}")
     print_line(f"next: edit {NAME}, then run {UPDATE_COMMAND} and keep {BASELINE} under version control")
-    for line in _undetectable():
+    for line in [*_measurement(chosen), *_undetectable()]:
         print_line(line)
     return 0
+
+
+def _measured(model: str, data: str, normalize: str | None, norms: Sequence[str]) -> tuple[str, Chosen]:
+    """The normalisation, and the cells of the gate.
+
+    Raises:
+        FreqRobustError: the model or the data cannot be loaded or measured.
+    """
+    import torch
+
+    from freqrobust.core.config import EvalConfig
+    from freqrobust.gate.budgets import choose
+    from freqrobust.harness.inputs import open_inputs
+
+    try:
+        (loaded,), images = open_inputs([model], data, EvalConfig(normalize=[normalize or "auto"]), torch.device("cpu"))
+        assert images is not None  # it is given
+        chosen = choose(loaded, images, norms)
+    except FreqRobustError as error:
+        raise SpecError(f"{error} (init measures the model; --no-measure writes the file without)") from error
+    return normalize or ("none" if model == "demo" else str(loaded.normalization)), chosen
+
+
+def _measurement(chosen: Chosen | None) -> list[str]:
+    """What was measured and chosen, as lines for the screen."""
+    if chosen is None:
+        return []
+    attacks = ", ".join(chosen.attacks) if chosen.attacks else "the suite quick"
+    lines = [f"measured {line}" for line in chosen.comments]
+    return [one_line(line) for line in (*lines, f"chosen: {attacks}", *(f"warning: {w}" for w in chosen.warnings))]
 
 
 def _undetectable() -> list[str]:
     """For which gate cells of the project no regression can be detected, if it has a baseline already."""
     if not Path(BASELINE).is_file():
         return [f"{UPDATE_COMMAND} also lists the gate cells for which no regression can be detected"]
-    from freqrobust.core.text import one_line
     from freqrobust.gate.project import read_project
     from freqrobust.gate.regression import undetectable_cells
     from freqrobust.results.report import Report

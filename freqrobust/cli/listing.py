@@ -126,6 +126,7 @@ def _details(what: str, name: str) -> list[str]:
         lines = [line for line in text.splitlines() if line and not line.startswith("#")]
         use = [f"example        freqrobust train --recipe {name} --data cifar10", "documentation  docs/training.md"]
         return ["values:", *(f"  {line}" for line in lines), "", *use]
+    name = name.partition("|")[0]  # of several forms the first
     forms = {
         "models": f"use            freqrobust eval --model {shlex.quote(name)} --data DATA",
         "datasets": f"use            freqrobust eval --model MODEL --data {shlex.quote(name)}",

@@ -43,7 +43,7 @@ OTHER_COMMANDS = {
 PAGES = {
     "attacks": "docs/attacks.md",
     "certificates": "docs/certificates.md",
-    "criteria": "docs/attacks.md",
+    "criteria": "README.md",
     "defenses": "README.md",
     "reports": "docs/reports.md",
     "analyses": "docs/reading-frequency-results.md",
@@ -56,7 +56,6 @@ PAGES = {
 OTHER_PAGES = {
     ("attacks", "corruption"): "docs/corruptions.md",
     ("defenses", "smooth"): "docs/kernel-smoothing.md",
-    ("defenses", "kernel-lowpass"): "docs/kernel-smoothing.md",
     ("defenses", "randomized-smoothing"): "docs/certificates.md",
     ("analyses", "robustness-curve"): "docs/robustness-curve.md",
     ("analyses", "aum"): "docs/reproductions/aum.md",

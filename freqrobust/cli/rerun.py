@@ -238,11 +238,11 @@ def _fresh_folder(config: RerunCommand, path: Path, patterns: tuple[str, ...], r
     """
     from freqrobust.core.errors import JournalError
     from freqrobust.core.files import check_writable, identity, user_path
+    from freqrobust.core.options import DATA, MODEL
     from freqrobust.core.stored_files import Stored, delete, split_files
 
-    given = {
-        name: str(getattr(config, name)) for name in sorted(config.model_fields_set - {"report", "quiet", "debug"})
-    }
+    inputs = [name for name in type(config).model_fields if type(config).shown(name)["panel"] in (MODEL, DATA)]
+    given = {name: str(getattr(config, name)) for name in inputs if name in config.model_fields_set}
     folder = Path("runs") / f"rerun-{identity([path.read_text(encoding='utf-8'), given])[:12]}"
     if config.run_dir is not None:
         folder = user_path(config.run_dir, "--run-dir")

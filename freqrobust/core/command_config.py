@@ -50,7 +50,7 @@ class ConfigFile(OutputOptions):
 
     config: FilePath | None = option(
         None, "Read options from this TOML file, whose keys are names of options. Those on the command line replace its "
-        "values.", RUN, "FILE.toml",
+        "values.", OUTPUT, "FILE.toml",
     )  # fmt: skip
     save_config: FilePath | None = option(
         None, "Write the options to this TOML file, for --config.", OUTPUT, "FILE.toml"

@@ -40,7 +40,7 @@ class ModelOptions(Options):
     model: Names = option(
         [],
         "The model: a checkpoint file (.pt .pth .th .ckpt .safetensors .pt2), torchvision:NAME, timm:NAME, "
-        "robustbench:NAME, module:callable or file.py:callable. Repeat the option for several models.",
+        "hf:ORG/NAME, robustbench:NAME, module:callable or file.py:callable. Repeat the option for several models.",
         MODEL,
         "SPEC",
         many=True,

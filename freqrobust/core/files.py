@@ -41,6 +41,8 @@ def user_path(
         FreqRobustError: it is empty, too long, has a NUL character, names a user who does not exist, or leads to
             where this process may not look.
     """
+    if not isinstance(given, str | os.PathLike):
+        raise error_class(f"{what}: expected a path, but got {type(given).__name__}")
     text = os.fspath(given)
     if not text:
         raise error_class(f"{what}: expected a path, but got an empty one")

@@ -182,10 +182,9 @@ class Screen:
 
     def plan(self, pieces: Sequence[Piece]) -> None:
         self._remove()
-        self.schedule = Schedule(pieces)
+        self.schedule, self.last_line = Schedule(pieces), time.monotonic()
         self.bar.columns = self.overall
-        self.task = self.bar.add_task("", total=1.0, status="")
-        self._show()
+        self.task = self.bar.add_task("starting", total=1.0, status=self.schedule.status())
 
     def finish(self, label: str) -> None:
         if self.schedule is not None:

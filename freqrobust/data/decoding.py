@@ -12,7 +12,7 @@ from freqrobust.core.errors import DataError
 from freqrobust.core.user_code import running_user_code
 from freqrobust.data.dataset import ImageData, Subset, check, check_dense
 from freqrobust.data.input_config import ADVICE, InputConfig, with_channels
-from freqrobust.data.samples import as_eight_bit, class_names_of, in_equal_channels, pair_of
+from freqrobust.data.samples import as_eight_bit, in_equal_channels, pair_of, with_class_names
 
 #: Offset from the end of a dataset at which no sample can exist.
 _FAR = 2**40
@@ -90,7 +90,7 @@ def from_samples(
     other = next((pixels for pixels in images if pixels.shape != images[0].shape), None)
     if other is not None:
         raise DataError(_different(spec, images[0], other, config))
-    data = replace(check(torch.stack(images), torch.tensor(labels), spec, classes), class_names=class_names_of(dataset))
+    data = with_class_names(check(torch.stack(images), torch.tensor(labels), spec, classes), dataset)
     if config is not None and used:
         data = replace(data, preprocessing=config)
     return data if index is None else replace(data, ids=index, subset=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -15,7 +14,7 @@ from freqrobust.core.user_code import running_user_code
 from freqrobust.data.dataset import ImageData, check, check_dense
 from freqrobust.data.decoding import from_samples
 from freqrobust.data.input_config import InputConfig
-from freqrobust.data.samples import class_names_of, pair_of
+from freqrobust.data.samples import pair_of, with_class_names
 
 
 def from_loader(loader: DataLoader[Any], first: int | None = None, config: InputConfig | None = None) -> ImageData:
@@ -53,7 +52,7 @@ def from_loader(loader: DataLoader[Any], first: int | None = None, config: Input
     shapes = sorted({tuple(part.shape[1:]) for part in images})
     if len(shapes) > 1:
         raise DataError(f"{spec}: images differ in shape: {', '.join(map(str, shapes[:3]))}")
-    data = replace(check(torch.cat(images), torch.cat(labels), spec), class_names=class_names_of(loader.dataset))
+    data = with_class_names(check(torch.cat(images), torch.cat(labels), spec), loader.dataset)
     return data.take(torch.arange(min(first, len(data)))) if first is not None and seen >= first else data
 
 
@@ -68,8 +67,8 @@ def from_iterable(
     if first is None and not _has_length(samples):
         raise DataError(_endless(spec))
     with running_user_code(spec, DataError), torch.random.fork_rng(devices=[]):
-        pairs = [pair_of(sample, spec, dataset or samples) for sample in islice(samples, first)]
-    data = replace(from_samples(pairs, spec, config=config), class_names=class_names_of(dataset or samples))
+        pairs = [pair_of(sample, spec, samples if dataset is None else dataset) for sample in islice(samples, first)]
+    data = with_class_names(from_samples(pairs, spec, config=config), samples if dataset is None else dataset)
     return data.take(torch.arange(len(data))) if len(data) == first else data
 
 

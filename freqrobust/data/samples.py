@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from freqrobust.core.errors import DataError
 from freqrobust.core.text import excerpt
+from freqrobust.data.dataset import ImageData
 
 #: The names of a column of images and of labels, the first one that exists is taken.
 IMAGE_COLUMNS = ("image", "images", "img", "pixel_values")
@@ -47,8 +49,14 @@ def _column(sample: Mapping[str, Any], names: tuple[str, ...], kind: str, datase
     raise DataError(f"{spec}: {several} among the columns {listed}; rename the column of the {what}s to {what!r}")
 
 
-def class_names_of(dataset: Any) -> tuple[str, ...]:
-    """The names of the classes that a dataset declares: ``classes`` as in torchvision, or a ``ClassLabel``; or none."""
+def with_class_names(data: ImageData, dataset: Any) -> ImageData:
+    """The data with the names of its classes that a dataset declares, where there is one for each label."""
+    names = _class_names(dataset)
+    return replace(data, class_names=names) if len(names) >= data.classes else data
+
+
+def _class_names(dataset: Any) -> tuple[str, ...]:
+    """``classes`` as in torchvision, or the names of a ``ClassLabel``; or none."""
     for layer in _layers(dataset):
         names = getattr(layer, "classes", None)
         if isinstance(names, tuple | list) and names:

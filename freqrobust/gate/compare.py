@@ -52,8 +52,8 @@ def compare(
     """
     given: dict[str, Any] = {"cells": cells, "max_drop": max_drop, "max_drops": dict(max_drops or {})}
     rules = GateTable(**given, alpha=alpha, strict=strict).rules
-    name = "baseline" if isinstance(baseline, Report) else os.fspath(baseline)
-    return regression.compare(_read(baseline, "baseline"), _read(new, "new"), rules, name=name)
+    old, name = _read(baseline, "baseline"), "baseline" if isinstance(baseline, Report) else os.fspath(baseline)
+    return regression.compare(old, _read(new, "new"), rules, name=name)
 
 
 def _read(report: ReportOrFile, what: str) -> Report:

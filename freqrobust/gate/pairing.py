@@ -99,14 +99,14 @@ class ModelPair:
 def model_pairs(old: Sequence[ModelRecord], new: Sequence[ModelRecord]) -> list[ModelPair]:
     """Which model of the baseline each new one is compared with, in the order of the new ones.
 
-    The one of the same name (as the user named it, else its spec), then the one of the same fingerprint; what remains
-    is paired in the order of the reports. A name or fingerprint that several models have decides nothing, except that
-    both together do.
+    The one with the same fingerprint, then the one of the same name (as the user named it, else its spec). Models that
+    share a fingerprint are told apart by their names; models that share a name are paired in their order where both
+    reports have equally many. Two reports of a single model each are compared in any case. All others have no partner.
     """
     rules: list[tuple[Literal["name", "fingerprint"], Callable[[ModelRecord], object]]] = [
-        ("name", lambda model: (_called(model), model.sha256)),
-        ("name", _called),
+        ("fingerprint", lambda model: (model.sha256, called(model))),
         ("fingerprint", lambda model: model.sha256),
+        ("name", called),
     ]
     left, right = dict(enumerate(old)), dict(enumerate(new))
     pairs = []
@@ -115,11 +115,17 @@ def model_pairs(old: Sequence[ModelRecord], new: Sequence[ModelRecord]) -> list[
         for value in before.keys() & after.keys():
             pairs.append(ModelPair(before[value], after[value], by))
             del left[before[value]], right[after[value]]
-    pairs += [ModelPair(b, n, "position") for b, n in zip(left, right, strict=False)]
+    for name in dict.fromkeys(map(called, left.values())):
+        sides = [[place for place, model in side.items() if called(model) == name] for side in (left, right)]
+        if len(sides[0]) == len(sides[1]):
+            pairs += [ModelPair(b, n, "name") for b, n in zip(*sides, strict=True)]
+    if not pairs and len(old) == len(new) == 1:
+        pairs = [ModelPair(0, 0, "position")]
     return sorted(pairs, key=lambda pair: pair.new)
 
 
-def _called(model: ModelRecord) -> str:
+def called(model: ModelRecord) -> str:
+    """The name that the user gave a model, else its spec."""
     return model.name or model.spec
 
 
@@ -137,7 +143,7 @@ def unpaired(old: Sequence[ModelRecord], new: Sequence[ModelRecord], pairs: Sequ
         (new, {pair.new for pair in pairs}, "the baseline"),
     )
     return [
-        f"model {described(model)} is not compared: {where} has fewer models"
+        f"model {called(model)} ({model.arch}) is not compared: no other model of {where} has its fingerprint or its name"
         for models, places, where in sides
         for place, model in enumerate(models)
         if place not in places

@@ -14,6 +14,7 @@ from freqrobust.core.percent import points
 from freqrobust.gate.pairing import (
     Change,
     Side,
+    called,
     changes_of,
     conditions,
     described,
@@ -74,18 +75,24 @@ def compare(baseline: Report, new: Report, rules: Rules | None = None, *, name: 
         name: what the baseline is called in the result and in messages.
 
     Raises:
-        GateError: the reports are of different data, a gate cell failed, or they have no gate cell in common; with
+        GateError: the reports are of different data or models, a gate cell failed, or they have no gate cell in common; with
             ``strict``, they differ in anything else.
         SpecError: a rule names no cell.
     """
     rules = rules or Rules()
     check_same_data(baseline.data, new.data, name)
-    for report, called in ((baseline, name), (new, "the new report")):
+    for report, side in ((baseline, name), (new, "the new report")):
         if any(cell.n != report.data.n for cell in report.cells):
             raise GateError(
-                f"cannot compare with {name}: {called} comes from a sequential check, which does not measure every sample"
+                f"cannot compare with {name}: {side} comes from a sequential check, which does not measure every sample"
             )
     pairs = model_pairs(baseline.models, new.models)
+    if not pairs:
+        here, there = (", ".join(map(called, report.models)) for report in (baseline, new))
+        raise GateError(
+            f"cannot compare with {name}: it has the models {here}, and the new report has {there}; no two of them have the "
+            "same fingerprint or the same name"
+        )
     partners = {pair.new: pair.baseline for pair in pairs}
     old, now = Side(baseline, {b: n for n, b in partners.items()}), Side(new, {n: n for n in partners})
     shared, notes = shared_references(old, now)
@@ -98,7 +105,7 @@ def compare(baseline: Report, new: Report, rules: Rules | None = None, *, name: 
         raise GateError(f"strict: {name} and the new report differ: {'; '.join(notes)}")
     prefixes = model_prefixes(new)
     rows = _rows(changes, gate_cells, rules, prefixes)
-    notes += _undetectable(changes, gate_cells, rules, prefixes)  # these are not differences, and strict allows them
+    notes += _undetectable(changes, gate_cells, rules, new)  # these are not differences, and strict allows them
     return Comparison(
         baseline=name,
         models=[
@@ -153,6 +160,28 @@ def expected_drop(n: int, cells: int, alpha: float) -> float | None:
     return detectable_drop(n, alpha / max(cells, 1), CHURN, POWER)
 
 
+def hindrance(
+    accuracy: float, allowed: float, detectable: float | None, chance: float | None
+) -> tuple[str, str] | None:
+    """Whether a gate cell "can never" or "can hardly" fail at an accuracy, and why; None if nothing is in the way.
+
+    Args:
+        allowed: the allowed drop.
+        detectable: the minimum detectable drop; None if no drop is.
+        chance: the accuracy of guessing, for cells in which a model without any skill reaches it.
+    """
+    if accuracy == 0:
+        return "can never", "which cannot drop"
+    if accuracy <= allowed + 1e-12:
+        return "can never", f"and drops of up to {100 * allowed:g} points are allowed"
+    if chance is not None and accuracy <= chance + 1e-12:
+        return "can hardly", f"which is not above chance ({chance:.1%})"
+    if detectable is None or detectable > accuracy:
+        smallest = "there is none" if detectable is None else f"it is {100 * detectable:.1f} points"
+        return "can hardly", f"which is less than the minimum detectable drop ({smallest})"
+    return None
+
+
 def undetectable_cells(report: Report, rules: Rules) -> list[str]:
     """A line for each gate cell that can never fail with this report as the baseline, and why.
 
@@ -164,29 +193,32 @@ def undetectable_cells(report: Report, rules: Rules) -> list[str]:
     known = side.references()
     known += cell_reference.sweep_references(known)
     changes, _ = changes_of(side, side, known, (), ())
-    return _undetectable(changes, _gate_cells(rules, known, report.data.shape), rules, model_prefixes(report))
+    return _undetectable(changes, _gate_cells(rules, known, report.data.shape), rules, report)
 
 
-def _undetectable(
-    changes: Sequence[Change], gate_cells: _GateCells, rules: Rules, prefixes: Sequence[str]
-) -> list[str]:
-    """A line for each gate cell where even a drop to zero would pass, at the level of Holm's first step."""
+def _undetectable(changes: Sequence[Change], gate_cells: _GateCells, rules: Rules, report: Report) -> list[str]:
+    """A line for each gate cell in which no regression can be detected, or hardly any, at the level of Holm's first step.
+
+    None can be where even a drop to zero would pass.
+    """
     judged = [change for change in changes if change.reference.key in gate_cells.cells]
-    lines = []
+    prefixes, lines = model_prefixes(report), []
     for change in judged:
-        allowed = gate_cells.allowed_drop(change.reference, rules)
-        if change.baseline == 0:
-            reason = "which cannot drop"
-        elif change.baseline <= allowed + 1e-12:
-            reason = f"and drops of up to {100 * allowed:g} points are allowed"
-        elif change.p_of_zero * len(judged) > rules.alpha:
-            reason = "and a drop to 0% of this cell alone would not be significant"
-        else:
+        reference, why = change.reference, None
+        if change.p_of_zero * len(judged) > rules.alpha:
+            why = "can never", "and a drop to 0% of this cell alone would not be significant"
+        # of a sweep no minimum detectable drop is known
+        detectable = expected_drop(change.n, len(judged), rules.alpha) if change.test == "mcnemar" else 0.0
+        by_guessing = reference.what == "cell" and reference.threat is None and change.test == "mcnemar"
+        chance = 1 / report.data.classes if by_guessing else None
+        found = hindrance(change.baseline, gate_cells.allowed_drop(reference, rules), detectable, chance)
+        if found is not None and (why is None or found[0] == "can never"):
+            why = found
+        if why is None:
             continue
-        name = prefixes[change.reference.model] + change.reference.name
-        lines.append(
-            f"no regression can be detected in {name}: the accuracy in the baseline is {change.baseline:.1%}, {reason}"
-        )
+        name = prefixes[reference.model] + reference.name
+        said = "no regression can" if why[0] == "can never" else "a regression can hardly"
+        lines.append(f"{said} be detected in {name}: the accuracy in the baseline is {change.baseline:.1%}, {why[1]}")
     return lines
 
 

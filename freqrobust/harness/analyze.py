@@ -37,7 +37,7 @@ from freqrobust.plugins.selection import check_stochastic, parse_chains
 from freqrobust.plugins.specs import DefenseChain, PluginSpec
 from freqrobust.results.analysis import AnalysisResult
 from freqrobust.results.analysis_record import AnalysisRecord
-from freqrobust.results.figures import PictureFormat, encode, file_of, require, styled
+from freqrobust.results.figures import encode, require, styled
 from freqrobust.results.records import DataRecord, ModelRecord, Warned
 from freqrobust.results.report import Report
 
@@ -196,13 +196,6 @@ def draw(plugin: Analysis, results: Sequence[AnalysisResult], format: Literal["p
             return None
         alt = f"{type(plugin).__doc__ or type(plugin).__name__}".split("\n")[0].strip()
         return encode(figure, format, f"{alt} {', '.join(result.label for result in results)}")
-
-
-def picture_file(plugin: Analysis, results: Sequence[AnalysisResult], format: PictureFormat) -> bytes | None:
-    """The picture of the results as a file of its own; None where the analysis draws nothing."""
-    with styled(), running_user_code(f"{type(plugin).__name__} failed"):
-        figure = plugin.draw(results)
-        return file_of(figure, format) if figure is not None else None
 
 
 def labelled(model: Models) -> list[tuple[str, Model]]:

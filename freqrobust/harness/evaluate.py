@@ -19,7 +19,7 @@ from freqrobust.harness.certificate_records import check_contradictions, records
 from freqrobust.harness.certify import Certification, certify
 from freqrobust.harness.diagnosis.examine import Depth, Examined, examine
 from freqrobust.harness.example_images import example_images
-from freqrobust.harness.inputs import open_inputs, open_train_data, recorded
+from freqrobust.harness.inputs import needed, open_inputs, open_train_data, recorded
 from freqrobust.harness.multi_model import Models, join, named
 from freqrobust.harness.opening import check_settings, open_run, try_out
 from freqrobust.harness.provenance import data_record
@@ -88,7 +88,7 @@ def evaluate(
         networks, images = open_inputs(
             [one for _, one in pairs], data, config, settings.device, cache_dir=cache, progress=shown
         )
-    assert images is not None
+    images = needed(images)
     training = open_train_data(config, images)
     attacks = config.attacks
     if attacks is None:

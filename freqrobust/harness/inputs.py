@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from freqrobust.core.errors import ModelError, SpecError
+from freqrobust.core.errors import DataError, ModelError, SpecError
 from freqrobust.core.image_size import size_text
 from freqrobust.core.options import Options
 from freqrobust.core.progress import Progress, Silent
@@ -95,6 +95,17 @@ def open_inputs(
     if images is not None and not (isinstance(data, ImageData) and networks == parts):
         say_preprocessing(images, expected, progress)
     return networks, images
+
+
+def needed(images: ImageData | None) -> ImageData:
+    """The data of a run that cannot do without.
+
+    Raises:
+        DataError: there is none.
+    """
+    if images is None:
+        raise DataError("expected (images, labels), a dataset, a DataLoader or a data spec, but got None")
+    return images
 
 
 def expected_input(models: Sequence[nn.Module | LoadedNetwork]) -> InputConfig | None:

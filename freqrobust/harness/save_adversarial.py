@@ -22,7 +22,7 @@ from freqrobust.core.user_code import running_user_code
 from freqrobust.core.version import __version__
 from freqrobust.data.adversarial_sets import Meta, SavedSet
 from freqrobust.harness.examples import make_examples
-from freqrobust.harness.inputs import Model, open_inputs, open_train_data
+from freqrobust.harness.inputs import Model, needed, open_inputs, open_train_data
 from freqrobust.harness.opening import check_settings, open_run
 from freqrobust.harness.run import DefenseRun
 from freqrobust.models.fingerprint import record
@@ -76,7 +76,7 @@ def save_adversarial(
     cache = user_path(config.cache_dir, "cache_dir") if config.cache_dir is not None else None
     with as_progress(progress) as shown:
         (network,), images = open_inputs([model], data, config, settings.device, cache_dir=cache, progress=shown)
-    assert images is not None
+    images = needed(images)
     training = open_train_data(config, images)
     saving = Saving([], [])
     with (

@@ -111,6 +111,12 @@ EXPLANATIONS: dict[str, Explanation] = {
         "of the labels. The robust accuracy of such a model is not meaningful.",
         "Check the normalisation, the order of the classes and the dataset; else the defense has destroyed the model.",
     ),
+    "no-examples": _warning(
+        "The example images of a defense could not be made.",
+        "The code of the defense or of an attack raised an error while the images were made. The accuracies are not "
+        "affected.",
+        "Read the message; --debug prints the traceback.",
+    ),
     "sequential": _warning(
         "Measuring stopped early.",
         "freqrobust check --sequential measures each cell only until its threshold is decided. The accuracies are those of "

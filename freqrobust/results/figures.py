@@ -32,7 +32,7 @@ FORMATS: tuple[PictureFormat, ...] = ("png", "svg", "pdf")
 #: What a file would contain besides the figure: dates and versions, so that no two files would be equal.
 _WITHOUT: dict[PictureFormat, dict[str, None]] = {
     "png": {"Software": None},
-    "svg": {"Date": None},
+    "svg": {"Date": None, "Creator": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
 #: Colours that people who see few colours tell apart (Okabe and Ito 2008), dark enough for thin lines.

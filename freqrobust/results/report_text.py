@@ -24,7 +24,7 @@ def line(report: Report) -> str:
     for measure in (measures[0], _last_worst_case(measures)):
         record = next(iter(measure.found.values()), None) if measure is not None else None
         if measure is not None and record is not None:
-            parts.append(f"{measure.label} {_share(record)}")
+            parts.append(f"{one_line(measure.label)} {_share(record)}")
     return f"<Report: {', '.join(parts)}>"
 
 
@@ -36,7 +36,7 @@ def text(report: Report) -> str:
         for measure in headline(report):
             record = measure.found.get(entry)
             if record is not None:
-                lines.append(f"  {measure.label}: {_share(record)} {_interval(record)}".rstrip())
+                lines.append(f"  {one_line(measure.label)}: {_share(record)} {_interval(record)}".rstrip())
     return "\n".join([*lines, *(one_line(statement.text) for statement in statements(report))])
 
 

@@ -51,6 +51,13 @@ def test_svg_by_the_ending_and_always_the_same(look: list[str], command: Callabl
     assert Path("a.svg").read_bytes() == Path("b.SVG").read_bytes()
 
 
+def test_pdf_and_the_same_picture_in_the_report(look: list[str], command: Callable[..., Any]) -> None:
+    for name in ("a.pdf", "b.pdf"):
+        assert command(*look, "--out", name, "--quiet").code == 0
+    assert Path("a.pdf").read_bytes().startswith(b"%PDF")
+    assert Path("a.pdf").read_bytes() == Path("b.pdf").read_bytes()
+
+
 def test_models_and_defenses_side_by_side(look: list[str], trained: Path, command: Callable[..., Any]) -> None:
     given = ["--model", trained, "--label", "one", "--label", "two", "--defense", "smooth:rho=1", "--json", "both.json"]
     result = command(*look, *given, "--out", "both.png")

@@ -150,7 +150,7 @@ def test_a_pipe_is_not_replaced_by_a_file(base: list[str], command: Callable[...
     ("arguments", "expected"),
     [
         (["list", "atacks"], "unknown list 'atacks'; did you mean 'attacks'?"),
-        (["list", "attacks", "defenses"], "unexpected extra argument"),
+        (["list", "attacks", "pgd", "defenses"], "unexpected extra argument"),
         (["evl"], "no such command 'evl'. Did you mean 'eval'?"),
         (["--evil"], "no such option: --evil"),
         (["eval", "--modle", "x.pt"], "no such option: --modle"),
@@ -166,3 +166,21 @@ def test_debug_shows_the_traceback(arguments: list[str], trained: Path, command:
     assert result.code == 2
     assert "Traceback (most recent call last)" in result.err
     assert result.error.startswith("freqrobust: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--verbose", "--quiet"], "give either --verbose or --quiet, not both"),
+        (["-v", "-q"], "give either --verbose or --quiet, not both"),
+        (["--full", "-q"], "give either --full or --quiet, not both"),
+        (["--full=yes"], "does not take a value"),
+        (["-x"], "no such option: -x"),
+        (["--no-progess"], "no such option: --no-progess"),
+        (["--dry-run", "--attack", "nothing"], "unknown attack 'nothing'"),
+        (["--dry-run", "--fail-under", "nothing>=0.5"], "nothing"),
+    ],
+    ids=" ".join,
+)
+def test_what_is_printed(arguments: list[str], expected: str, base: list[str], rejected: Callable[..., str]) -> None:
+    assert expected in rejected(*base, *arguments)

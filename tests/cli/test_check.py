@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -203,12 +204,12 @@ def test_compare_writes_every_report(two: tuple[Path, Path], command: Command, w
     assert result.code == 1, result.err
     assert result.err.splitlines()[: len(files)] == [f"written: {name}" for name in files]
     assert "Changes from the baseline" in result.out
-    assert "Headline" not in result.out
+    assert "Accuracy in percent" not in result.out
     for name in files:
         text = (workspace / name).read_text(encoding="utf-8")
         assert "regression" in text, name
         assert "worst-linf-16/255" in text, name
-    assert "Headline" in (workspace / "gate.txt").read_text(encoding="utf-8")
+    assert "Accuracy in percent" in (workspace / "gate.txt").read_text(encoding="utf-8")
     printed = command("compare", *two, "--report", "markdown=-", "--quiet")
     assert (printed.code, printed.out) == (1, (workspace / "pr.md").read_text(encoding="utf-8"))
 
@@ -316,14 +317,14 @@ def test_gate_cells_that_cannot_fail_are_said_when_the_baseline_is_written(
     assert f"note: {line}" in " ".join(compared.out.split())
     path.unlink()
     Path("baseline.json").rename(init.BASELINE)
-    again = command("init", "--ci", "none")
+    again = command("init", "--ci", "none", "--no-measure")
     assert again.code == 0, again.err
     assert line in again.out.splitlines()
 
 
 def test_init_beside_a_broken_baseline(command: Command, workspace: Path) -> None:
     Path(init.BASELINE).write_text("{", encoding="utf-8")
-    found = command("init", "--ci", "none")
+    found = command("init", "--ci", "none", "--no-measure")
     assert found.code == 0, found.err
     assert f"{init.BASELINE} already exists, but cannot be used: " in found.out
     assert Path(init.BASELINE).read_text(encoding="utf-8") == "{"
@@ -391,7 +392,8 @@ def test_a_sequential_check_says_what_it_saved(base: list[str], project: Callabl
     assert all(one is not None and one.of == 60 for one in seen.values())
     assert any(one is not None and one.seen < 60 for one in seen.values())
     assert sum(c.forwards + c.backwards for c in part.cells) < sum(c.forwards + c.backwards for c in whole.cells)
-    assert "saved) (sequential)" in " ".join(early.out.split())
+    assert "warning sequential: " in early.out
+    assert [warning.message.endswith("saved)") for warning in part.warnings if warning.code == "sequential"] == [True]
     assert "the report was not compared with the baseline baseline.json" in early.out
     # what was measured is what the full check measured of the same samples
     for row in part.gate.thresholds:
@@ -563,7 +565,7 @@ def test_keys_outside_of_the_tables(line: str, said: str, workspace: Path, rejec
 
 @pytest.mark.parametrize("ci", ["github", "gitlab", "none"])
 def test_init_writes_what_can_be_read(ci: str, command: Command, workspace: Path) -> None:
-    assert command("init", "--ci", ci).code == 0
+    assert command("init", "--ci", ci, "--no-measure").code == 0
     project = read_project(workspace / "freqrobust.toml")
     assert (project.eval.model, project.eval.data, project.eval.normalize) == (["demo"], "digits", ["none"])
     assert project.gate == type(project.gate)(baseline=init.BASELINE)  # the file shows the defaults
@@ -582,9 +584,34 @@ def test_init_pins_what_it_recognises(command: Command, trained: Path, digits: P
     assert project.eval.normalize == ["none"]
 
 
+def test_init_chooses_budgets_at_which_the_gate_can_fail(
+    command: Command, trained: Path, digits: Path, workspace: Path
+) -> None:
+    """What is written is what `check` evaluates, and lies between 20 and 80 percent."""
+    done = command("init", "--model", trained, "--data", digits, "--ci", "none")
+    assert done.code == 0, done.err
+    text = (workspace / "freqrobust.toml").read_text(encoding="utf-8")
+    attacks = read_project(workspace / "freqrobust.toml").eval.attacks
+    assert f"chosen: {', '.join(attacks)}" in done.out
+    assert [attack.partition(":")[0] for attack in attacks] == ["lfc", "hfc", "pgd"]
+    (shown,) = re.findall(r"^#   PGD-10, Linf, by eps: (.*)$", text, re.MULTILINE)
+    assert f"measured PGD-10, Linf, by eps: {shown}" in done.out
+    measured = {eps: float(share) / 100 for eps, share in re.findall(r"([\d.]+/255) (\d+)%", shown)}
+    chosen = re.findall(r"[\d.]+/255", attacks[-1])
+    assert chosen
+    assert all(0.2 <= measured[eps] <= 0.8 for eps in chosen)
+    assert command("check", "--update-baseline").code == 0
+    worst = Report.from_json(init.BASELINE).worst_case
+    assert len(worst) == len(chosen)
+    assert all(0.1 <= row.accuracy <= 0.9 for row in worst)
+
+
 def test_init_quotes(command: Command, workspace: Path) -> None:
     odd = 'a "b" \\ c.pt'
-    assert command("init", "--model", odd, "--normalize", "half", "--data", "x.npz", "--ci", "none").code == 0
+    assert (
+        command("init", "--model", odd, "--normalize", "half", "--data", "x.npz", "--ci", "none", "--no-measure").code
+        == 0
+    )
     assert read_project(workspace / "freqrobust.toml").eval.model == [odd]
 
 
@@ -602,6 +629,9 @@ def test_init_never_overwrites(there: str, workspace: Path, rejected: Callable[.
         (["--ci", "githib"], "did you mean 'github'?"),
         (["--model", "net.pt"], "init with --model also needs --data"),
         (["--model", "none.pt", "--data", "digits"], "does not exist"),
+        (["--norm", "l7"], "unknown norm 'l7'"),
+        (["--norm", "l2", "--no-measure"], "--norm and --no-measure exclude each other"),
+        (["--model", "none.pt", "--data", "digits"], "--no-measure writes the file without"),
         (["--model", "a\nb", "--data", "digits", "--normalize", "none"], "control characters"),
     ],
 )

@@ -136,7 +136,7 @@ class Flaky(Attack):
     assert command(*arguments).code == 3
     assert json.loads(Path("run/report.json").read_text(encoding="utf-8"))["status"] == "partial"
     Path("ready").touch()
-    again = command(*arguments)
+    again = command(*arguments, "-v")
     assert again.code == 0
     assert "undefended / lfc:radius=2" in again.err
     assert json.loads(Path("run/report.json").read_text(encoding="utf-8"))["status"] == "complete"

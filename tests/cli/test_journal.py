@@ -98,18 +98,18 @@ def test_other_labels(trained: Path, digits: Path, command: Command) -> None:
     with np.load(digits) as archive:
         images, labels = archive["images"], archive["labels"].copy()
     np.savez("mine.npz", images=images, labels=labels)
-    command("eval", "--model", trained, "--data", "mine.npz", *WHAT, "--run-dir", "run")
+    command("eval", "--model", trained, "--data", "mine.npz", *WHAT, "--run-dir", "run", "-v")
     correct = reported("run")["cells"][0]["correct"]
     labels[0] = (labels[0] + 1) % 10
     np.savez("mine.npz", images=images, labels=labels)
-    other = command("eval", "--model", trained, "--data", "mine.npz", *WHAT, "--run-dir", "run")
+    other = command("eval", "--model", trained, "--data", "mine.npz", *WHAT, "--run-dir", "run", "-v")
     assert lines(other.err) == dict.fromkeys(CELLS, False)
     assert reported("run")["cells"][0]["correct"] == correct - 1
 
 
 def test_another_model_in_the_same_file(trained: Path, digits: Path, command: Command) -> None:
     model = load_model(trained)
-    arguments = ["eval", "--model", "mine.pt", "--data", digits, *WHAT, "--run-dir", "run"]
+    arguments = ["eval", "--model", "mine.pt", "--data", digits, *WHAT, "--run-dir", "run", "-v"]
     save_model(model, "mine.pt")
     command(*arguments)
     with torch.no_grad():
@@ -218,7 +218,7 @@ def test_an_edited_network(digits: Path, command: Command, write: Write) -> None
     )
     write("net.py", code)
     arguments = ["eval", "--model", "net.py:make", "--normalize", "none", "--data", digits]
-    arguments += ["--attack", "lfc:radius=2", "--run-dir", "run"]
+    arguments += ["--attack", "lfc:radius=2", "--run-dir", "run", "-v"]
     command(*arguments)
     assert set(lines(command(*arguments).err).values()) == {True}
     write("net.py", code.replace("* 1", "* -1"))

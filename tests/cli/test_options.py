@@ -191,7 +191,7 @@ def test_the_demo(command: Callable[..., Any], tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("FREQROBUST_CACHE", str(tmp_path / "empty"))
     found = []
     for trained in (True, False):
-        result = command("eval", "--attack", "lfc:radius=2", "--json", "out.json")
+        result = command("eval", "--attack", "lfc:radius=2", "--json", "out.json", "--verbose")
         assert result.code == 0
         assert "no --model given: using the demo" in result.err
         assert ("demo model: epoch 12/12" in result.err) == trained

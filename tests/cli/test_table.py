@@ -134,7 +134,7 @@ def test_failures_and_warnings_are_shown(base: list[str], command: Command, writ
     assert "(near-chance-accuracy)" in result.out
     row, *_ = [line for line in result.out.splitlines() if line.startswith("Broken ")]
     assert row.count("failed") == 2
-    assert result.error == "freqrobust: exit code 3: 2 of 4 cells failed"
+    assert result.error == "freqrobust: exit code 3: 3 of 5 cells failed"
     short = command(*arguments)
     assert "failed: undefended / Broken: Broken: OSError: [bold]no" in short.out
     assert "failed: smooth:rho=5 / Broken: Broken: OSError: [bold]no" in short.out

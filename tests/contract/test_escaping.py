@@ -168,4 +168,5 @@ def test_terminal(name: str, decorate, shown: Render) -> None:
 def test_every_format_is_tried_here() -> None:
     """A built-in report that is added has to be tried as well; JSON is the report itself."""
     ours = [name for name in reports.names() if reports.origin(name).startswith("freqrobust ")]
-    assert set(ours) == {"html", "markdown", "junit", "csv", "latex", "table", "json"}
+    tracked = {"mlflow", "tensorboard", "wandb"}  # test_trackers.py
+    assert set(ours) == {"html", "markdown", "junit", "csv", "latex", "table", "json", "site"} | tracked

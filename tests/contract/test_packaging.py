@@ -11,6 +11,7 @@ import sys
 import tarfile
 import venv
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -132,30 +133,77 @@ def test_the_plugins_are_beside_the_engine_for_tools_that_read_files() -> None:
 
 
 USER = """
-from freqrobust import evaluate
+import torch
+from torch import nn
+
+import freqrobust
+from freqrobust import analyze, attack, check, compare, evaluate, save_adversarial, train, verify, wrap
 from freqrobust.attacks.pgd import PGD
 from freqrobust.defenses.kernel_smoothing import KernelSmoothing
 from freqrobust.reports.table import Table
 
+model = wrap(nn.Flatten(), mean=0.5, std=0.25, size=(32, 32), labels=["cat", "dog"])
+images, labels = torch.rand(2, 3, 32, 32), torch.tensor([0, 1])
+result = attack(model, images, labels, PGD(eps=0.1), goal="decide", progress=True)
+report = evaluate(model, (images, labels), attacks=["pgd"], diagnose="full", batch_size=8, first=1, normalize="none")
 reveal_type(PGD(eps=0.1))
 reveal_type(PGD(eps=0.1).steps)
 reveal_type(KernelSmoothing(rho=1.0).rho)
 reveal_type(Table())
-reveal_type(evaluate("demo", "digits"))
+reveal_type(report)
+reveal_type(result)
+reveal_type(result.distances["l2"])
+reveal_type(result.passes.backwards)
+reveal_type(analyze(model, "digits", "spectrum", seed=1))
+reveal_type(compare(report, "new.json", max_drops={"clean": 0.01}).passed)
+reveal_type(check("freqrobust.toml", sequential=True).gate.thresholds)
+reveal_type(save_adversarial(model, "digits", "sets", attacks=["pgd"]))
+reveal_type(verify("sets", model, defense="none"))
+reveal_type(train(data="digits", epochs=2).model)
 PGD(eps=0.1).nothing
+evaluate(model, "digits", atacks=["pgd"])
+evaluate(model, "digits", seed="one")
+attack(model, images, labels)
+compare(report, report, max_drops=3)
+freqrobust.atack
 """
+
+#: What mypy says of it; the numbers are those of the lines.
+SAID = """
+15: note: Revealed type is "freqrobust.attacks.pgd.PGD"
+16: note: Revealed type is "int"
+17: note: Revealed type is "float"
+18: note: Revealed type is "freqrobust.reports.table.Table"
+19: note: Revealed type is "freqrobust.results.report.Report"
+20: note: Revealed type is "freqrobust.harness.attack_images.AttackResult"
+21: note: Revealed type is "torch._tensor.Tensor"
+22: note: Revealed type is "int"
+23: note: Revealed type is "freqrobust.results.analysis_record.AnalysisRecord"
+24: note: Revealed type is "bool"
+25: note: Revealed type is "list[freqrobust.results.gate_record.ThresholdRow]"
+26: note: Revealed type is "freqrobust.harness.save_adversarial.Saving"
+27: note: Revealed type is "list[freqrobust.harness.verify.Verified]"
+28: note: Revealed type is "freqrobust.models.classifier.Classifier"
+29: error: "PGD" has no attribute "nothing"
+30: error: Unexpected keyword argument "atacks" for "evaluate"; did you mean "attacks"?
+31: error: Argument "seed" to "evaluate" has incompatible type "str"; expected "int"
+32: error: Missing positional argument "spec" in call to "attack"
+33: error: Argument "max_drops" to "compare" has incompatible type "int"; expected "Mapping[str, float | str] | None"
+34: error: Module has no attribute "atack"; maybe "attack"?
+""".strip().splitlines()
 
 MYPY = """
 [mypy]
 plugins = pydantic.mypy
-[mypy-torch.*,torchvision.*,numpy.*,scipy.*,sklearn.*]
+[mypy-torchvision.*,scipy.*,sklearn.*]
 follow_imports = skip
 """
 
 
 @pytest.mark.slow
-def test_an_editable_install_shows_its_types(tmp_path) -> None:
-    """What a user of ``pip install -e .`` sees, in an environment of its own and away from the repository."""
+@pytest.mark.parametrize("editable", [True, False])
+def test_an_install_shows_its_types(editable: bool, tmp_path) -> None:
+    """What a user of ``pip install`` sees, in an environment of its own and away from the repository."""
     pytest.importorskip("mypy", reason="the extra 'dev' is not installed")
     tree, user = tmp_path / "tree", tmp_path / "user"
     for name in ("freqrobust", "attacks", "defenses", "reports"):
@@ -166,27 +214,23 @@ def test_an_editable_install_shows_its_types(tmp_path) -> None:
     python = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
     (site,) = (tmp_path / "venv").rglob("site-packages")
     shared = [path for path in sys.path if path.endswith("site-packages")]
+    # last on the path: freqrobust may be installed there as well
     (site / "shared.pth").write_text("".join(f"{path}\n" for path in shared))
     quiet = ["--quiet", "--disable-pip-version-check", "--no-index", "--no-deps", "--no-build-isolation"]
-    run("-m", "pip", "--python", python, "install", *quiet, "-e", tree)
+    run("-m", "pip", "--python", python, "install", *quiet, "--ignore-installed", *["-e"] * editable, tree)
     user.mkdir()
     (user / "script.py").write_text(USER)
     (user / "mypy.ini").write_text(MYPY)
     code = "import freqrobust.attacks.pgd as m, freqrobust.plugins.registry as r; print(m.__file__, r.attacks.get('pgd').__module__)"
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False, cwd=user)
-    assert done.stdout.split() == [str(tree / "freqrobust" / "attacks" / "pgd.py"), "freqrobust.attacks.pgd"]
+    home = tree if editable else site
+    assert done.stdout.split() == [str(home / "freqrobust" / "attacks" / "pgd.py"), "freqrobust.attacks.pgd"]
     options = ["--python-executable", python, "--cache-dir", tmp_path / "cache", "--hide-error-codes"]
     checked = subprocess.run(
         [sys.executable, "-m", "mypy", *options, "script.py"], capture_output=True, text=True, check=False, cwd=user
     )
-    assert checked.stdout.splitlines()[:-1] == [
-        'script.py:7: note: Revealed type is "freqrobust.attacks.pgd.PGD"',
-        'script.py:8: note: Revealed type is "int"',
-        'script.py:9: note: Revealed type is "float"',
-        'script.py:10: note: Revealed type is "freqrobust.reports.table.Table"',
-        'script.py:11: note: Revealed type is "freqrobust.results.report.Report"',
-        'script.py:12: error: "PGD" has no attribute "nothing"',
-    ]
+    lines = [line for line in checked.stdout.splitlines() if " note: Revealed" in line or " error: " in line]
+    assert [line.removeprefix("script.py:") for line in lines] == SAID
 
 
 #: Installed before the others, by the Makefile.
@@ -226,6 +270,21 @@ def test_the_constraints_pin_what_the_project_asks_for() -> None:
     check_pins(extras.pop("docs"), pins_of(ROOT / "docs" / "constraints.txt"))
     texts = [*project["dependencies"], *(text for extra in extras.values() for text in extra)]
     check_pins(texts, pins_of(ROOT / "constraints.txt"))
+
+
+def test_the_constraints_pin_what_the_makefile_installs_for_mlflow() -> None:
+    """MLflow's dependencies, each at a version that MLflow allows; pip does not check this."""
+    try:
+        needed = [Requirement(text) for text in metadata.requires("mlflow-skinny") or []]
+    except metadata.PackageNotFoundError:
+        pytest.skip("MLflow is not installed")
+    needed = [one for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
+    pins = pins_of(ROOT / "constraints.txt")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    listed = makefile.partition("MLFLOW_NEEDS := ")[2].partition("\n\n")[0].replace("\\", " ").split()
+    installed = {name_of(Requirement(name)) for name in [*listed, "databricks-sdk"]} | {"requests", "pydantic"}
+    assert {name_of(one) for one in needed} <= installed <= pins.keys()
+    assert [str(one) for one in needed if pins[name_of(one)] not in one.specifier] == []
 
 
 @pytest.fixture(scope="module")

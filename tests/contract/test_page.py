@@ -15,6 +15,7 @@ from freqrobust import Report
 from freqrobust.results.summary import entry_labels, headline
 
 Open = Callable[..., Any]
+KINDS = ("clean", "adversarial", "perturbation x 5", "LFC, radius 3", "HFC, radius 3")
 
 
 @pytest.fixture(scope="session")
@@ -234,7 +235,29 @@ def test_curves_hold_the_worst_cases(decorate, shown) -> None:
 def test_pictures_are_there(pages, show: Open) -> None:
     page = show(pages["one"])
     sizes = page.evaluate("[...document.images].map(image => [image.naturalWidth, image.naturalHeight, image.alt])")
-    assert sizes == [[2, 2, "plain"]]
+    assert sizes[-1:] == [[2, 2, "plain"]]
+    assert sizes[:-1] == [[2, 2, f"{kind}: sample 7"] for kind in KINDS]
+
+
+def test_examples_say_what_they_show(pages, show: Open) -> None:
+    page = show(pages["one"])
+    text = page.evaluate("document.getElementById('r0-examples').innerText")
+    for part in ("perturbation x 5", "LFC, radius 3", "sample 7", "robust under this attack", "300 x 2"):
+        assert part in text
+    marks = page.evaluate("[...document.querySelectorAll('.prediction')].map(one => one.className)")
+    assert marks == ["prediction wrong", "prediction right", *["prediction wrong"] * 3]
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_sticks_out_with_everything_open(width: int, scheme: str, pages, show: Open) -> None:
+    page = show(pages["one"], width=width, scheme=scheme)
+    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.evaluate("document.getElementById('glossary').innerText.includes('docs/trustworthy-numbers.md')")
+    assert page.evaluate(CONTRAST) >= 4.5
+    assert page.complaints == []
+    assert page.requests == [pages["one"].as_uri()]
 
 
 def test_the_style_and_the_script_are_those_of_the_policy(pages) -> None:

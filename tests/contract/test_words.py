@@ -34,7 +34,25 @@ PAGES = (
     "CHANGELOG.md",
     *(page.relative_to(ROOT).as_posix() for page in sorted((ROOT / "docs").rglob("*.md"))),
 )
-COMMANDS = ("", "eval", "analyze", "train", "verify", "compare", "check", "init", "report", "list", "reproduce")
+COMMANDS = (
+    "",
+    "eval",
+    "analyze",
+    "train",
+    "verify",
+    "compare",
+    "check",
+    "init",
+    "report",
+    "leaderboard",
+    "list",
+    "reproduce",
+    "explain",
+    "runs",
+    "cache",
+    "rerun",
+    "new",
+)
 
 #: Patterns that are not used, and what to write instead.
 WORDS = {

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -27,6 +27,7 @@ from freqrobust.results.certificates import CertificateRecord, encode_radii
 from freqrobust.results.corruptions import CorruptionRow, CorruptionSummary
 from freqrobust.results.diagnosis import Check, Diagnosis
 from freqrobust.results.distances import DistanceRecord
+from freqrobust.results.examples import Example, ExamplePicture, ExampleSet, Kind
 from freqrobust.results.gate_record import Comparison, GateRecord, RegressionRow, ThresholdRow
 from freqrobust.results.records import ThreatRecord, Warned
 from freqrobust.results.reporter import reports
@@ -360,6 +361,23 @@ def decorated(report: Report, text: str) -> Report:
             results=[AnalysisResult(label=text, defense_spec=spec, reading="low", sentence=text)],
             tables=[AnalysisTable(title=text, columns=["frequency", text], rows=[["1", text], ["2", "b"]])],
             picture=PictureRecord(format="png", base64=PICTURE, alt=text),
+        )
+    ]
+    pictures = [
+        ExamplePicture(kind=kind, base64=PICTURE, prediction=n - 1, name=text) for n, kind in enumerate(get_args(Kind))
+    ]
+    found.examples = [
+        ExampleSet(
+            model=1,
+            defense=defended.defense,
+            defense_spec=spec,
+            attack_spec=f"pgd:{text}",
+            threat=ThreatRecord(norm="linf", eps=0.05),
+            radius=3,
+            magnified=5,
+            width=300,
+            height=2,
+            samples=[Example(id=7, label=0, name=text, adversarial=False, pictures=pictures)],
         )
     ]
     return Report.model_validate(found.model_dump())

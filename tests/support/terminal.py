@@ -8,11 +8,15 @@ import pty
 import re
 import struct
 import subprocess
+import sys
 import termios
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+#: A control sequence of which the rest is still to come.
+_PART = re.compile(r"\x1b(\[[0-9;?]*)?$")
 _SEQUENCE = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])")
 
 
@@ -115,43 +119,93 @@ class Session:
 def run(
     arguments: Sequence[str], columns: int = 80, environment: Mapping[str, str] | None = None, timeout: float = 300
 ) -> Session:
-    """Run a command in a terminal of that width, and wait for its end.
+    """Run a program in a terminal of that width, and wait for its end.
 
     Raises:
         TimeoutError: it takes longer.
     """
-    own, other = pty.openpty()
-    fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
-    kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")}
+    own, other = _opened(columns)
     start = time.perf_counter()
     process = subprocess.Popen(
         list(arguments),
         stdin=other,
         stdout=other,
         stderr=other,
-        env={**kept, "TERM": "xterm-256color", "OMP_NUM_THREADS": "1", **(environment or {})},
+        env={**_environment(), "OMP_NUM_THREADS": "1", **(environment or {})},
     )
     os.close(other)
-    first, received = 0.0, b""
-    screen, frames, shown = Screen(columns), [], ""
     try:
-        while True:
-            try:
-                portion = os.read(own, 65536)
-            except OSError:  # Linux says so where the other end is closed
-                break
-            if not portion:
-                break
-            first = first or time.perf_counter() - start
-            received += portion
-            text = received.decode("utf-8", "ignore")
-            screen.feed(text[len(shown) :])
-            shown = text
-            frames.append(screen.lines)
-            if time.perf_counter() - start > timeout:
-                raise TimeoutError(f"still running after {timeout:g} s: {arguments}")
+        screen, frames, first, text = _shown(own, columns, start, timeout)
     finally:
         if process.poll() is None and time.perf_counter() - start > timeout:
             process.kill()
         os.close(own)
-    return Session(process.wait(timeout=60), screen, first, shown, frames)
+    return Session(process.wait(timeout=60), screen, first, text, frames)
+
+
+def freqrobust(arguments: Sequence[str], columns: int = 80, timeout: float = 120) -> Session:
+    """Run the command in a copy of this process, in which torch is imported already, in a terminal of that width."""
+    from freqrobust.cli.main import main
+
+    own, other = _opened(columns)
+    start = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a copy of a process with several threads, of which it uses none
+        child = os.fork()
+    if child == 0:
+        code = 70
+        try:
+            for number in (0, 1, 2):
+                os.dup2(other, number)
+            kept = _environment()
+            os.environ.clear()
+            os.environ.update(kept)
+            sys.stdin, sys.stdout, sys.stderr = (open(n, mode) for n, mode in ((0, "r"), (1, "w"), (2, "w")))  # noqa: SIM115
+            try:
+                main(list(arguments))
+            except SystemExit as ended:
+                code = ended.code if isinstance(ended.code, int) else 0
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
+    os.close(other)
+    try:
+        screen, frames, first, text = _shown(own, columns, start, timeout)
+    finally:
+        os.close(own)
+    _, status = os.waitpid(child, 0)
+    return Session(os.waitstatus_to_exitcode(status), screen, first, text, frames)
+
+
+def _environment() -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")}
+    return {**kept, "TERM": "xterm-256color"}
+
+
+def _opened(columns: int) -> tuple[int, int]:
+    own, other = pty.openpty()
+    fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    return own, other
+
+
+def _shown(own: int, columns: int, start: float, timeout: float) -> tuple[Screen, list[list[str]], float, str]:
+    """What comes through a terminal until it is closed: the screen, its states, the seconds until the first, the text."""
+    first, received, shown = 0.0, b"", ""
+    screen, frames = Screen(columns), []
+    while True:
+        try:
+            portion = os.read(own, 65536)
+        except OSError:  # Linux says so where the other end is closed
+            break
+        if not portion:
+            break
+        first = first or time.perf_counter() - start
+        received += portion
+        text = _PART.sub("", received.decode("utf-8", "ignore"))
+        screen.feed(text[len(shown) :])
+        shown = text
+        frames.append(screen.lines)
+        if time.perf_counter() - start > timeout:
+            raise TimeoutError(f"still running after {timeout:g} s")
+    return screen, frames, first, shown

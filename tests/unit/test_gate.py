@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import html
 import io
 import re
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pytest
 
 from freqrobust import Report
@@ -138,6 +142,83 @@ def test_every_reporter_shows_the_whole_gate(make_report, form: str) -> None:
             assert row.text in text.replace("&gt;", ">")
     if form != "csv":
         assert form == "junit" or gate_verdict(report.gate) in text
+
+
+#: In the order of the headings, of two rows whose numbers are all different.
+ASYMMETRIC = {
+    ("accuracy", "95 % interval", "required"): ["70.0", "[60.4, 78.1]", "low end 50"],
+    ("baseline", "new", "change", "allowed drop", "newly misclassified", "newly correct"): [
+        "90.0",
+        "70.0",
+        "-20.0",
+        "2",
+        "25",
+        "5",
+    ],
+}
+
+
+@pytest.mark.parametrize("form", ["table:show=gate,width=200", "html", "markdown", "csv"])
+def test_headings_are_those_of_their_values(make_report, form: str) -> None:
+    """Measured is not shown as required, nor the baseline as the new report; all numbers differ."""
+    before, after = np.arange(100) < 90, (np.arange(100) >= 25) & (np.arange(100) < 95)
+    old, new = make_report({"clean": before}), make_report({"clean": after})
+    rows = threshold_rows(new, [Threshold("clean", 0.5)], True)
+    comparison = compare(old, new, Rules(max_drop=0.02), name="old.json")
+    new.gate = GateRecord(passed=False, comparison=comparison, thresholds=rows)
+    text = shown(form, new)
+    if form == "csv":
+        lines = [line for line in csv.DictReader(io.StringIO(text)) if line["gate_cell"]]
+        threshold, change = lines
+        assert (threshold["accuracy"], threshold["gate_required"]) == ("0.7", "0.5")
+        keys = ("baseline", "new", "change", "allowed_drop", "newly_misclassified", "newly_correct")
+        assert [float(change[f"gate_{key}"]) for key in keys] == pytest.approx([0.9, 0.7, -0.2, 0.02, 25, 5])
+        return
+    for headings, values in ASYMMETRIC.items():
+        assert dict(table_row(text, form, headings)) == dict(zip(headings, values, strict=True))
+
+
+def table_row(text: str, form: str, headings: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Each heading with the value of the first row that stands below it, as a reader sees it."""
+    if form == "html":
+        (table,) = [
+            found
+            for found in re.findall(r"<table.*?</table>", text, re.DOTALL)
+            if all(f">{heading}<" in found for heading in headings) and "undefended / clean" in plain_text(found)
+        ]
+        lines = [
+            [plain_text(cell) for cell in re.findall(r"<t[hd]\b.*?</t[hd]>", row, re.DOTALL)]
+            for row in re.findall(r"<tr.*?</tr>", table, re.DOTALL)
+        ]
+    else:
+        split = [
+            [cell.strip(" *`") for cell in line.strip().strip("|").split("|")] for line in plain(text).splitlines()
+        ]
+        tables: list[list[list[str]]] = [[]]
+        for cells in split:  # headings may be folded over several lines; a rule or an empty line ends them
+            if len(cells) == 1 and not set(cells[0]) <= set("-+: "):
+                tables.append([])
+            elif len(cells) > 1:
+                tables[-1].append(cells)
+        found = [table for table in tables if len(table) > 1]
+        lines = []
+        for table in found:
+            body = next((number for number, cells in enumerate(table) if any("undefended" in c for c in cells)), 0)
+            above = [cells for cells in table[:body] if len(cells) == len(table[body])]
+            head = [" ".join(filter(None, column)).strip(" -+:") for column in zip(*above, strict=True)]
+            lines = [head, *table[body:]] if set(headings) <= set(head) else lines
+    head = lines[0]
+    row = next(cells for cells in lines[1:] if any("clean" in cell for cell in cells))
+    yield from ((heading, row[head.index(heading)]) for heading in headings)
+
+
+def plain(text: str) -> str:
+    """Without the character references of Markdown."""
+    return html.unescape(text)
+
+
+def plain_text(markup: str) -> str:
+    return " ".join(html.unescape(re.sub(r"<wbr>|<[^>]+>", "", markup)).split())
 
 
 def test_the_terminal_can_show_the_gate_alone(make_report) -> None:

@@ -128,6 +128,9 @@ def test_the_names_of_the_classes() -> None:
     for data in (Named(), Subset(Named(), [0, 1]), Subset(Subset(Named(), [1, 2]), [0]), DataLoader(Named())):
         assert as_data(data).class_names == names
     assert as_data(PAIRS).class_names == ()
+    unfit = Named()
+    unfit.classes = ("cat", "dog")
+    assert as_data(unfit).class_names == ()  # labels up to 2
     known = ImageData(X, Y, 3, class_names=names)
     assert as_data(known).class_names == names
 

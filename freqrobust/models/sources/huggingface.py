@@ -16,6 +16,7 @@ from freqrobust.core.text import describe_error
 from freqrobust.core.user_code import running_user_code
 from freqrobust.models.hub import HubAccess, local_folder, weights_only
 from freqrobust.models.image_processor import processor_input
+from freqrobust.models.outputs import logits_of
 from freqrobust.models.source_table import LoadedModel, ModelRequest, ModelSource
 
 
@@ -27,8 +28,7 @@ class ImageLogits(nn.Module):
         self.model = model
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.model(pixel_values=pixels).logits
-        return logits
+        return logits_of(self.model(pixel_values=pixels))
 
 
 def load(request: ModelRequest) -> LoadedModel:
