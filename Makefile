@@ -7,7 +7,7 @@ DOCS := .venv-docs
 .PHONY: demo test lint docs clean
 
 demo: $(VENV)/.installed
-	@$(BIN)/python examples/demo.py
+	@OMP_NUM_THREADS=1 $(BIN)/python examples/demo.py # one thread: the network is too small for more
 
 test: $(VENV)/.installed-dev $(DOCS)/.installed
 	$(BIN)/ruff check .
