@@ -21,9 +21,9 @@ from freqrobust.experiments.probes import check_probes, probes_of
 from freqrobust.harness.correctness import correct_samples
 from freqrobust.models.loading import misfit
 from freqrobust.models.logits import check_logits
-from freqrobust.models.outputs import logits_of
 from freqrobust.models.normalization import check_channels
 from freqrobust.models.normalization import parse as parse_normalization
+from freqrobust.models.outputs import logits_of
 from freqrobust.training.threads import suitable_threads
 
 #: The packages that Lightning is installed as, each with a ``Callback`` of its own.
