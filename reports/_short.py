@@ -176,7 +176,7 @@ def failure_lines(report: Report, labels: Mapping[Entry, str]) -> list[str]:
             label = labels.get(entry_of(record), record.defense_spec)
             failed.setdefault((label, record.error or ""), {})[name_of(record)] = None
     return [
-        f"failed: {label} / {next(iter(names))}{f' and {len(names) - 1} others' if len(names) > 1 else ''}: {error}"
+        f"failed: {label} / {next(iter(names))}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {error}"
         for (label, error), names in failed.items()
     ]
 
