@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -17,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from support.terminal import run
 
-OPTIONS = ["--first", "100", "--defense", "smooth", "--rho", "0.25"]
+OPTIONS = ["--first", "100", "--suite", "quick", "--defense", "smooth", "--rho", "0.25"]
 
 
 def picture(ansi: str, columns: int, title: str) -> str:
@@ -33,7 +34,9 @@ def picture(ansi: str, columns: int, title: str) -> str:
 
     console = Console(record=True, width=columns, file=open(os.devnull, "w"), force_terminal=True)  # noqa: SIM115
     console.print(Text.from_ansi(ansi), soft_wrap=True)
-    return console.export_svg(title=title, unique_id=f"terminal-{columns}")
+    svg = console.export_svg(title=title, unique_id=f"terminal-{columns}")
+    svg = re.sub(r"@font-face\s*\{[^}]*\}", "", svg)  # a picture loads nothing; the font of the reader is used
+    return re.sub(r"<!--.*?-->\n?", "", svg, flags=re.DOTALL).replace("Fira Code", "ui-monospace, Menlo, Consolas")
 
 
 def main() -> None:
@@ -54,7 +57,7 @@ def main() -> None:
             shown = run(arguments, columns, timeout=3600)
             if shown.code or shown.screen.wrapped:
                 raise SystemExit(f"exit code {shown.code}, {shown.screen.wrapped} lines too long:\n{shown.text}")
-            text = f"$ {' '.join(command)}\n{shown.screen.ansi()}"
+            text = "\n".join(["$ " + " ".join(command[:6]) + " \\", "    " + " ".join(OPTIONS), shown.screen.ansi()])
             file = out / f"terminal-{columns}.svg"
             file.write_text(picture(text, columns, "freqrobust eval"), encoding="utf-8")
             print(file)

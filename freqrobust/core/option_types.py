@@ -140,6 +140,8 @@ class TrainOptions(TypedDict, total=False):
 class ReproduceOptions(TypedDict, total=False):
     """The options of ``ReproduceConfig``."""
 
+    resize: str | int | tuple[int, int] | None
+    crop: str | int | tuple[int, int] | None
     scale: Literal["digits", "cpu", "paper"]
     data: Any
     train_data: Any

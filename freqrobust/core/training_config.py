@@ -145,7 +145,7 @@ class TrainCommand(PlanOptions, ConfigFile, TrainConfig):
 TrainConfig.command_only = frozenset(TrainCommand.model_fields) - frozenset(TrainConfig.model_fields)
 
 
-class ReproduceConfig(Options):
+class ReproduceConfig(SizeOptions):
     """What :func:`freqrobust.experiments.reproduce.reproduce` and ``freqrobust reproduce`` run."""
 
     scale: Literal["digits", "cpu", "paper"] = option(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import torch
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+_FILTERS = get_args(Interpolation)
 #: The filters that torchvision has for tensors of floating-point numbers.
 _TENSOR_FILTERS = ("nearest", "bilinear", "bicubic")
 #: What to give where nothing says how images are to be resized.
@@ -82,6 +83,11 @@ class InputConfig:
             detail=self.detail,
             source=self.source,
         )
+
+    def saved(self) -> dict[str, Any]:
+        """Plain values for the metadata of a checkpoint, which :func:`from_saved` reads."""
+        record = self.record().model_dump()
+        return {**record, "channels": self.channels}
 
     def decoded(self, image: Image) -> torch.Tensor:
         """The pixels of a PIL image, uint8 ``(C, H, W)``.
@@ -154,6 +160,30 @@ def requested(base: InputConfig | None, resize: str | None, crop: str | None) ->
     if base is not None:
         source += f", otherwise {base.source}"
     return replace(origin, **sizes, source=source, given=True, detail=None, pipeline=None)
+
+
+def from_saved(values: Any) -> InputConfig:
+    """The configuration whose :meth:`InputConfig.saved` gave these values.
+
+    Raises:
+        ValueError: they are something else.
+    """
+    values = dict(values)
+    channels = values.pop("channels", None)
+    record = PreprocessingRecord.model_validate(values)
+    resize, crop = record.resize, record.crop
+    sides = [*(resize if isinstance(resize, list) else [1 if resize is None else resize]), *(crop or [1, 1])]
+    two = [len(size) == 2 for size in (resize, crop) if isinstance(size, list)]
+    if min(sides) < 1 or not all(two) or channels not in (None, 1, 3) or record.interpolation not in _FILTERS:
+        raise ValueError("the preprocessing is damaged")
+    return InputConfig(
+        (resize[0], resize[1]) if isinstance(resize, list) else resize,
+        (crop[0], crop[1]) if crop is not None else None,
+        cast("Interpolation", record.interpolation),
+        source=record.source,
+        channels=channels,
+        detail=record.detail,
+    )
 
 
 def with_channels(image: Any, channels: int | None) -> Any:

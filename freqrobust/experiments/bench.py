@@ -21,6 +21,7 @@ from freqrobust.core.progress import Progress, Silent
 from freqrobust.core.source_hash import code_hash
 from freqrobust.core.training_config import Recipe
 from freqrobust.data.dataset import ImageData
+from freqrobust.data.input_config import requested
 from freqrobust.data.loading import as_data, load_data
 from freqrobust.harness.correctness import correct_samples
 from freqrobust.models import normalization
@@ -63,6 +64,7 @@ class Bench:
         seed: the seed of the run.
         test_spec, train_spec: data specs that the user named; by default those of the scale.
         data_dir: directory of downloaded datasets.
+        resize, crop: the size that images get, as users write it; None leaves them as they are.
         cache_dir: where trained networks are kept; None keeps nothing.
         progress: reports what happens.
     """
@@ -73,6 +75,8 @@ class Bench:
     test_spec: Any = None
     train_spec: Any = None
     data_dir: Path | None = None
+    resize: str | None = None
+    crop: str | None = None
     cache_dir: Path | None = None
     progress: Progress = field(default_factory=Silent)
     _data: dict[str, ImageData] = field(default_factory=dict)
@@ -130,8 +134,11 @@ class Bench:
                     raise SpecError("--scale cpu needs --data and --train-data, such as two files .npz, or cifar10")
                 given = self.pick(digits="digits", cpu=None, paper="cifar10")
             named = isinstance(given, str | Path)
+            sizes = requested(None, self.resize, self.crop)
             self._data[split] = (
-                load_data(str(given), data_dir=self.data_dir, split=split) if named else as_data(given, f"{split} data")
+                load_data(str(given), data_dir=self.data_dir, split=split, resize=self.resize, crop=self.crop)
+                if named
+                else as_data(given, f"{split} data", config=sizes)
             )
         return self._data[split]
 

@@ -23,6 +23,7 @@ from freqrobust.models.loading import misfit
 from freqrobust.models.logits import check_logits
 from freqrobust.models.normalization import check_channels
 from freqrobust.models.normalization import parse as parse_normalization
+from freqrobust.models.outputs import logits_of
 from freqrobust.training.threads import suitable_threads
 
 #: The packages that Lightning is installed as, each with a ``Callback`` of its own.
@@ -178,8 +179,7 @@ class _Measured(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         dtype = next((p.dtype for p in self.network.parameters() if p.is_floating_point()), x.dtype)
-        logits: torch.Tensor = self.network(self.normalize(x).to(dtype))
-        return logits.float() if torch.is_tensor(logits) else logits
+        return logits_of(self.network(self.normalize(x).to(dtype))).float()
 
 
 @contextmanager

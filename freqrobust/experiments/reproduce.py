@@ -57,6 +57,8 @@ def reproduce(
             test_spec=config.data,
             train_spec=config.train_data,
             data_dir=user_path(config.data_dir, "--data-dir") if config.data_dir is not None else None,
+            resize=config.resize,
+            crop=config.crop,
             cache_dir=user_path(config.cache_dir, "--cache-dir") if config.cache_dir is not None else None,
             progress=stack.enter_context(as_progress(progress)),
         )

@@ -23,7 +23,8 @@ def save_model(
     about: Mapping[str, Any] | None = None,
     unnamed: bool = False,
 ) -> None:
-    """Save a classifier so that ``--model FILE`` works alone: weights, architecture and normalisation.
+    """Save a classifier so that ``--model FILE`` works alone: weights, architecture, normalisation, and the
+    preprocessing and names of classes where they are known.
 
     Args:
         model: the classifier.
@@ -57,6 +58,8 @@ def save_model(
                 "std": list(model.normalization.std),
                 "preset": model.normalization.preset,
             },
+            **({"input": model.input.saved()} if model.input is not None and model.input.pipeline is None else {}),
+            **({"labels": list(model.labels)} if model.labels else {}),
         },
     }
     buffer = io.BytesIO()
@@ -73,7 +76,7 @@ def _saved_arch(arch: str) -> str:
         raise ModelError(
             f"a {arch} from a whole-model file cannot be saved as weights; save it with torch.save yourself"
         )
-    if arch.startswith(("timm:", "robustbench:")):
+    if arch.startswith(("timm:", "robustbench:", "hf:")):
         raise ModelError(
             f"models from {arch.partition(':')[0]} cannot be saved here; use torch.save(model.network.state_dict())"
         )

@@ -78,10 +78,19 @@ class Attack(Plugin):
         return None
 
     def threat(self) -> Threat | None:
-        """The declared budget; by default the fields ``norm`` and ``eps`` where both exist."""
+        """The declared budget: by default the attributes ``norm`` and ``eps``; None without an ``eps``.
+
+        Raises:
+            PluginError: there is an ``eps``, but no norm that it is measured in.
+        """
         norm, eps = getattr(self, "norm", None), getattr(self, "eps", None)
-        if self.kind != "adversarial" or norm is None or eps is None:
+        if self.kind != "adversarial" or eps is None:
             return None
+        if norm is None:
+            raise PluginError(
+                f"{type(self).__name__} has eps = {eps}, but no norm that it is measured in, so that its budget could not be "
+                "checked: set norm, or override threat()"
+            )
         if norm not in get_args(Norm):
             raise PluginError(
                 f"{type(self).__name__}: the norm of a threat should be one of {', '.join(get_args(Norm))}, but is {norm!r}"

@@ -235,7 +235,7 @@ def batches(attack: Attack, setting: Setting) -> None:
         different = first_difference(seen(shuffled, size), whole)
         expect(
             different is None,
-            f"in batches of {size} in another order, the first images that the model sees should be the same bits as in "
+            f"in batches of {size} in another order, the first images that the model is given should be the same bits as in "
             f"one batch, but {different}; if samples depend on each other by design, set batch_invariant = False",
         )
 

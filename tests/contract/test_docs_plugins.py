@@ -41,7 +41,7 @@ def test_the_example_is_that_of_new_and_keeps_to_the_rules(kind, tmp_path, monke
 
 @pytest.mark.parametrize("kind", PAGES)
 def test_the_commands_run_it(kind, command, tmp_path, monkeypatch) -> None:
-    page, name, class_name, _ = PAGES[kind]
+    page = PAGES[kind][0]
     monkeypatch.chdir(tmp_path)
     Path(f"my_{kind}.py").write_text(blocks(page, "python")[0], encoding="utf-8")
     _, with_file = blocks(page, "sh")

@@ -23,7 +23,7 @@ def test_the_documented_commands(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("COLUMNS", "140")
     Path("lines.py").write_text(blocks("python")[1], encoding="utf-8")
     lines = [line for block in blocks("sh") for line in block.splitlines() if ".pt" not in line]
-    assert len(lines) == 6
+    assert len(lines) == 7
     shown = {}
     for line in lines:
         with pytest.raises(SystemExit) as stop:

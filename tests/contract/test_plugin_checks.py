@@ -156,7 +156,7 @@ ATTACK_BUGS: dict[str, tuple[Attack, str, str]] = {
             lambda right, model, images, *_: (model((images + images.mean(0)) / 2), right())[1]  # shown to the model
         ),
         "batches",
-        "in batches of 1 in another order, the first images that the model sees should be the same bits",
+        "in batches of 1 in another order, the first images that the model is given should be the same bits",
     ),
     "passes": (attack(count_batches), "batch_sizes", "these should be the same numbers"),
     "in place": (

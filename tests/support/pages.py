@@ -17,6 +17,7 @@ BLOCK = re.compile(
 #: Tests that run the code of a page themselves, with what it needs; its commands are parsed here as well.
 RUN_BY = {
     "docs/ci.md": "test_ci_docs.py",
+    "docs/python.md": "test_docs_python.py",
     "docs/reading-frequency-results.md": "test_reading_doc.py",
     "docs/reports.md": "test_docs_reports.py",
     "docs/reproductions.md": "test_docs_reproductions.py",

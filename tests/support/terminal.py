@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import pty
 import re
@@ -94,7 +95,13 @@ class Screen:
     def ansi(self) -> str:
         """The same with its colours."""
         shown = self.rows[: len(self.lines)]
-        return "\n".join("".join(f"{style}{character}\x1b[0m" for character, style in row) for row in shown)
+        return "\n".join(
+            "".join(
+                f"{style}{''.join(character for character, _ in cells)}\x1b[0m"
+                for style, cells in itertools.groupby(row, key=lambda cell: cell[1])
+            )
+            for row in shown
+        )
 
 
 @dataclass

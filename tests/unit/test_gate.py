@@ -192,7 +192,8 @@ def table_row(text: str, form: str, headings: Sequence[str]) -> Iterator[tuple[s
         ]
     else:
         split = [
-            [cell.strip(" *`") for cell in line.strip().strip("|").split("|")] for line in plain(text).splitlines()
+            [cell.strip(" *`") for cell in (line.strip("|") if line.startswith("|") else line).split("|")]
+            for line in plain(text).splitlines()
         ]
         tables: list[list[list[str]]] = [[]]
         for cells in split:  # headings may be folded over several lines; a rule or an empty line ends them

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from freqrobust import load_model
+from freqrobust import load_model, save_model
 from freqrobust.core.config import EvalConfig
 from freqrobust.core.errors import ModelError, SpecError
 from freqrobust.harness.inputs import open_inputs
@@ -202,6 +202,11 @@ class TestTransformers:
         load_model(f"hf:{tmp_path / 'own'}")(x).sum().backward()
         assert x.grad is not None
         assert float(x.grad.abs().min(dim=1).values.max()) > 0
+
+    def test_it_is_not_saved_as_weights(self, tmp_path) -> None:
+        transformers_folder(tmp_path / "own")
+        with pytest.raises(ModelError, match="models from hf cannot be saved here"):
+            save_model(load_model(f"hf:{tmp_path / 'own'}"), tmp_path / "saved.pt")
 
     def test_errors(self, tmp_path) -> None:
         import transformers

@@ -88,6 +88,20 @@ def test_a_normalisation_and_a_part_of_the_module() -> None:
     assert float(trainer.callback_metrics["clean"]) == pytest.approx(float(right))
 
 
+def test_a_module_that_returns_more_than_logits() -> None:
+    class Tupled(torch.nn.Module):
+        def __init__(self, net: torch.nn.Module) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"logits": self.net(x)}
+
+    callbacks = [callback_for(samples(), SPEC), callback_for(samples(), SPEC, network=Tupled, prefix="dict/")]
+    trainer, _ = trained(callbacks, epochs=1)
+    assert trainer.callback_metrics[f"dict/{SPEC}"] == trainer.callback_metrics[SPEC]
+
+
 def test_checkpoints_and_stopping_monitor_the_metrics(tmp_path: Path) -> None:
     from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 

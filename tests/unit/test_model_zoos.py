@@ -75,6 +75,20 @@ def test_a_torchvision_model_can_be_saved_and_loaded_again(hub, tmp_path) -> Non
     save_model(model, tmp_path / "saved.pt")
     again = load_model(tmp_path / "saved.pt")
     assert again.arch == "torchvision:squeezenet1_1"
+    assert again.input == model.input
+    assert again.input is not None
+    assert (again.input.resize, again.input.crop, again.input.source) == (
+        256,
+        (224, 224),
+        "torchvision's SqueezeNet1_1_Weights.IMAGENET1K_V1",
+    )
+    assert again.labels == model.labels
+    assert (len(model.labels), model.labels[0]) == (1000, "tench")
+    content = torch.load(tmp_path / "saved.pt", weights_only=True)
+    for wrong in ({"input": {"resize": 0, "source": ""}}, {"input": 3}, {"labels": [1]}, {"input": {"crop": [1]}}):
+        torch.save({**content, "freqrobust": {**content["freqrobust"], **wrong}}, tmp_path / "wrong.pt")
+        with pytest.raises(ModelError, match="the metadata under 'freqrobust' is damaged"):
+            load_model(tmp_path / "wrong.pt")
     with torch.no_grad():
         assert torch.equal(again(IMAGES), model(IMAGES))
 

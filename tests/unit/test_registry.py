@@ -463,3 +463,17 @@ def test_the_public_number_types_read_fractions() -> None:
     assert (made.eps, made.reach) == (8 / 255, 4 / 255)
     with pytest.raises(SpecError, match=r"did you mean 4/255\?"):
         Two.build("two", {"reach": "4"})
+
+
+def test_a_budget_needs_a_norm_that_is_not_none() -> None:
+    """A class may declare the norm as optional; an object without one has no budget that could be checked."""
+
+    class Optional(Attack):
+        """An optional norm."""
+
+        eps: float = 0.1
+        norm: str | None = None
+
+    assert Optional(norm="l2").threat() == ("l2", 0.1)
+    with pytest.raises(PluginError, match=r"Optional has eps = 0\.1, but no norm that it is measured in"):
+        Optional().threat()

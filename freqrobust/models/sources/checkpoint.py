@@ -10,8 +10,9 @@ from torch import nn
 
 from freqrobust.core.errors import ModelError, SpecError
 from freqrobust.core.files import user_path
-from freqrobust.core.text import near_miss
+from freqrobust.core.text import near_miss, one_line
 from freqrobust.core.user_code import running_user_code
+from freqrobust.data.input_config import InputConfig, from_saved
 from freqrobust.models import normalization
 from freqrobust.models.architectures import ARCHITECTURES
 from freqrobust.models.checkpoints import (
@@ -37,6 +38,7 @@ def load(request: ModelRequest) -> LoadedModel:
         raise ModelError(f"{request.spec}: expected a file ending in {' '.join(SUFFIXES)}")
     checkpoint = read(path, trust)
     known, saved_arch = _saved(checkpoint.metadata, path)
+    config, labels = _saved_input(checkpoint.metadata, path)
     if arch == "auto" and saved_arch is not None:
         if ":" in saved_arch and not saved_arch.startswith("torchvision:") and not trust:
             raise ModelError(
@@ -61,7 +63,7 @@ def load(request: ModelRequest) -> LoadedModel:
         network.load_state_dict(state, strict=False)
     if known is None and preset is not None:
         known = normalization.preset(preset, "architecture")
-    return LoadedModel(network, name, known, checkpoint.sha256, checkpoint.note)
+    return LoadedModel(network, name, known, checkpoint.sha256, checkpoint.note, input=config, labels=labels)
 
 
 def _saved(metadata: dict[str, Any], path: Path) -> tuple[normalization.NormalizationChoice | None, str | None]:
@@ -79,6 +81,18 @@ def _saved(metadata: dict[str, Any], path: Path) -> tuple[normalization.Normaliz
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ModelError(f"{path}: the metadata under 'freqrobust' is damaged: {error}") from error
     return known, arch
+
+
+def _saved_input(metadata: dict[str, Any], path: Path) -> tuple[InputConfig | None, tuple[str, ...]]:
+    """The preprocessing and the names of the classes that :func:`freqrobust.save_model` saved, checked."""
+    try:
+        config = from_saved(metadata["input"]) if metadata.get("input") is not None else None
+        labels = metadata.get("labels") or ()
+        if not isinstance(labels, list | tuple) or not all(isinstance(label, str) for label in labels):
+            raise TypeError("the names of the classes are not text")
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{path}: the metadata under 'freqrobust' is damaged: {one_line(error)}") from error
+    return config, tuple(labels)
 
 
 def _build(arch: str, checkpoint: Checkpoint) -> tuple[nn.Module, str | None]:

@@ -10,11 +10,12 @@ from freqrobust import Report, Reporter
 
 
 class Lines(Reporter):
-    """Defense, attack and accuracy, with tabs in between."""
+    """Defense, attack, accuracy and model, with tabs in between."""
 
     digits: int = Field(3, ge=0, description="digits after the point")
 
     def render(self, report: Report, target: IO[str]) -> None:
         for cell in report.cells:
             accuracy = "failed" if cell.accuracy is None else f"{cell.accuracy:.{self.digits}f}"
-            target.write(f"{cell.defense_spec}\t{cell.attack_spec}\t{accuracy}\n")
+            model = report.models[cell.model]
+            target.write(f"{cell.defense_spec}\t{cell.attack_spec}\t{accuracy}\t{model.name or model.spec}\n")
