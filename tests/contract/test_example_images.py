@@ -128,7 +128,9 @@ def test_a_failure_is_a_warning(trained: nn.Module, digits: ImageData) -> None:
     found = run(trained, digits.first(20), attacks=[FailsLater()])
     assert found.status == "complete"
     assert found.examples == []
-    assert [(one.code, "too few images" in one.message) for one in found.warnings] == [("no-examples", True)]
+    reasons = [one.message for one in found.warnings if one.code == "no-examples"]
+    assert len(reasons) == 1
+    assert "too few images" in reasons[0]
 
 
 @pytest.mark.parametrize("attacks", [["lfc:radius=2"], ["fgsm:eps=0"], ["fmn:steps=5"]])
@@ -140,11 +142,15 @@ def test_without_a_budget_there_are_none(attacks: list[str], trained: nn.Module,
 
 def test_several_models_and_a_stochastic_defense(trained: nn.Module, digits: ImageData) -> None:
     models = {"a": trained, "b": trained}
-    options: dict[str, Any] = {"attacks": ["fgsm:eps=0.1"], "defenses": ["smoothing:sigma=0.1"], "undefended": False}
+    options: dict[str, Any] = {
+        "attacks": ["fgsm:eps=0.1"],
+        "defenses": ["gaussian-noise:sigma=0.1"],
+        "undefended": False,
+    }
     found = run(models, digits.first(6), **options, examples=2).examples  # type: ignore[arg-type]
     assert [one.model for one in found] == [0, 1]
     assert found[0].samples == found[1].samples
-    assert found[0].defense_spec.startswith("smoothing")
+    assert found[0].defense_spec.startswith("gaussian-noise")
 
 
 @pytest.mark.parametrize(
