@@ -10,7 +10,7 @@ from freqrobust.core.percent import points
 from freqrobust.core.text import brief, one_line
 from freqrobust.plugins.specs import UNDEFENDED
 from freqrobust.reports._grid import Grid, GridEntry, breakable
-from freqrobust.reports.text import AGAINST, conditions
+from freqrobust.reports.text import AGAINST, conditions, describe_published
 from freqrobust.results.cells import Cell
 from freqrobust.results.certificates import CertificateRecord, Counted
 from freqrobust.results.records import ModelRecord
@@ -69,6 +69,8 @@ def header(report: Report) -> list[str]:
     for label, model in zip(model_labels(report), report.models, strict=True):
         name = f"{label}: " if len(report.models) > 1 and label not in (model.spec, brief(model.spec)) else ""
         lines.append(f"{name}{model.arch} ({brief(model.spec)}), normalisation {_normalization(model)}")
+        if model.published is not None:
+            lines.append(f"published: {describe_published(model.published)}")
     conditions_ = conditions(report)
     return [*lines, conditions_.replace(report.data.spec, brief(report.data.spec), 1)]
 
@@ -167,14 +169,14 @@ def oblivious_lines(report: Report, labels: Mapping[Entry, str]) -> list[str]:
 
 def failure_lines(report: Report, labels: Mapping[Entry, str]) -> list[str]:
     """A line for each reason why cells or certificates of a model and defense failed."""
-    failed: dict[tuple[str, str], list[str]] = {}
+    failed: dict[tuple[str, str], dict[str, None]] = {}
     records: list[Counted] = [*report.cells, *report.certificates]
     for record in records:
         if isinstance(record, Cell | CertificateRecord) and record.status == "failed":
             label = labels.get(entry_of(record), record.defense_spec)
-            failed.setdefault((label, record.error or ""), []).append(name_of(record))
+            failed.setdefault((label, record.error or ""), {})[name_of(record)] = None
     return [
-        f"failed: {label} / {names[0]}{f' and {len(names) - 1} others' if len(names) > 1 else ''}: {error}"
+        f"failed: {label} / {next(iter(names))}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {error}"
         for (label, error), names in failed.items()
     ]
 

@@ -38,6 +38,8 @@ from freqrobust.results.records import ThreatRecord, Warned
 SIDE = 224
 #: Factors by which perturbations are magnified.
 _FACTORS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+#: Largest magnified value: half of the range, with room for the rounding of an eps such as 0.1.
+_LARGEST = 0.5 + 1e-4
 
 
 @dataclass
@@ -148,7 +150,7 @@ def _example_set(made: DefenseRun, spec: PluginSpec[Attack], positions: torch.Te
     # a progress of its own: these batches are no part of a cell
     Batches(run.data, run.device, run.batch_size, run.adaptive, Silent()).each(positions, work, quiet=True)
     largest = max(float((one.images["adversarial"] - one.images["clean"]).abs().max()) for one in done)
-    factor = max([k for k in _FACTORS if k * largest <= 0.5], default=1) if largest > 0 else 1
+    factor = max([k for k in _FACTORS if k * largest <= _LARGEST], default=1) if largest > 0 else 1
     threat = spec.plugin.threat()
     assert threat is not None
     names = _class_names(run.data, run.network)

@@ -137,6 +137,6 @@ def test_failures_and_warnings_are_shown(base: list[str], command: Command, writ
     assert result.error == "freqrobust: exit code 3: 3 of 5 cells failed"
     short = command(*arguments)
     assert "failed: undefended / Broken: Broken: OSError: [bold]no" in short.out
-    assert "failed: smooth:rho=5 / Broken: Broken: OSError: [bold]no" in short.out
+    assert "failed: smooth:rho=5 / Broken and 1 more: Broken: OSError: [bold]no" in short.out
     assert short.error == result.error
     assert Path("runs").is_dir()

@@ -33,7 +33,9 @@ def pixels(picture: ExamplePicture) -> torch.Tensor:
 
 def run(network: nn.Module, digits: ImageData, **options: Any) -> Report:
     return evaluate(
-        network, digits, **{"attacks": ATTACKS, "device": "cpu", "batch_size": 32, "examples": 3, **options}
+        network,
+        digits,
+        **{"attacks": ATTACKS, "device": "cpu", "batch_size": 64, "examples": 3, "diagnose": None, **options},
     )
 
 
@@ -97,7 +99,7 @@ def test_nothing_that_is_measured_changes(
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.json")} == before
 
 
-@pytest.mark.parametrize("options", [{"batch_size": 1}, {"oblivious": False, "diagnose": None}])
+@pytest.mark.parametrize("options", [{"batch_size": 2}, {"oblivious": False}])
 def test_they_do_not_depend_on_batches_and_on_what_else_is_measured(
     options: dict[str, Any], report: Report, trained: nn.Module, digits: ImageData
 ) -> None:
@@ -123,7 +125,7 @@ class FailsLater(Attack):
 
 
 def test_a_failure_is_a_warning(trained: nn.Module, digits: ImageData) -> None:
-    found = run(trained, digits.first(20), attacks=[FailsLater()], diagnose=None)
+    found = run(trained, digits.first(20), attacks=[FailsLater()])
     assert found.status == "complete"
     assert found.examples == []
     assert [(one.code, "too few images" in one.message) for one in found.warnings] == [("no-examples", True)]
@@ -131,7 +133,7 @@ def test_a_failure_is_a_warning(trained: nn.Module, digits: ImageData) -> None:
 
 @pytest.mark.parametrize("attacks", [["lfc:radius=2"], ["fgsm:eps=0"], ["fmn:steps=5"]])
 def test_without_a_budget_there_are_none(attacks: list[str], trained: nn.Module, digits: ImageData) -> None:
-    found = run(trained, digits.first(10), attacks=attacks, diagnose=None)
+    found = run(trained, digits.first(10), attacks=attacks)
     assert found.examples == []
     assert not [one for one in found.warnings if one.code == "no-examples"]
 
@@ -139,7 +141,7 @@ def test_without_a_budget_there_are_none(attacks: list[str], trained: nn.Module,
 def test_several_models_and_a_stochastic_defense(trained: nn.Module, digits: ImageData) -> None:
     models = {"a": trained, "b": trained}
     options: dict[str, Any] = {"attacks": ["fgsm:eps=0.1"], "defenses": ["smoothing:sigma=0.1"], "undefended": False}
-    found = run(models, digits.first(6), **options, diagnose=None, examples=2).examples  # type: ignore[arg-type]
+    found = run(models, digits.first(6), **options, examples=2).examples  # type: ignore[arg-type]
     assert [one.model for one in found] == [0, 1]
     assert found[0].samples == found[1].samples
     assert found[0].defense_spec.startswith("smoothing")

@@ -226,8 +226,8 @@ def test_the_terminal_can_show_the_gate_alone(make_report) -> None:
     report = judged(make_report)
     whole, gate = shown("table", report), shown("table:show=gate", report)
     assert gate in whole
-    assert "Headline" in whole
-    assert "Headline" not in gate
+    assert "Accuracy in percent, 95 % interval" in whole
+    assert "Accuracy in percent, 95 % interval" not in gate
     assert shown("table:show=gate", make_report({"clean": 10})) == ""
 
 
