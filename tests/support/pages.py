@@ -22,7 +22,10 @@ RUN_BY = {
     "docs/reports.md": "test_docs_reports.py",
     "docs/reproductions.md": "test_docs_reproductions.py",
     "docs/writing-a-defense.md": "test_docs.py",
+    "docs/writing-a-report.md": "test_docs_plugins.py",
     "docs/writing-a-training-method.md": "test_docs_training.py",
+    "docs/writing-an-analysis.md": "test_docs_plugins.py",
+    "docs/writing-an-attack.md": "test_docs_plugins.py",
 }
 #: Files and downloads that are not there. A file that an earlier command of the page writes is.
 ABSENT = re.compile(
