@@ -8,27 +8,12 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
-import torch
-from torch import nn
-
 from freqrobust.core.errors import ModelError
 from freqrobust.core.text import describe_error
 from freqrobust.core.user_code import running_user_code
 from freqrobust.models.hub import HubAccess, local_folder, weights_only
 from freqrobust.models.image_processor import processor_input
-from freqrobust.models.outputs import logits_of
 from freqrobust.models.source_table import LoadedModel, ModelRequest, ModelSource
-
-
-class ImageLogits(nn.Module):
-    """A classifier of transformers as a module from ``pixel_values`` to logits."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return logits_of(self.model(pixel_values=pixels))
 
 
 def load(request: ModelRequest) -> LoadedModel:
@@ -79,7 +64,7 @@ def load(request: ModelRequest) -> LoadedModel:
     placeholders = all(label == f"LABEL_{index}" for index, label in names.items())
     complete = not placeholders and sorted(names) == list(range(len(names)))
     labels = tuple(names[index] for index in sorted(names)) if complete else ()
-    return LoadedModel(ImageLogits(model), spec, known, input=input_config, labels=labels)
+    return LoadedModel(model, spec, known, input=input_config, labels=labels)
 
 
 def _absent(error: BaseException) -> bool:
