@@ -93,7 +93,7 @@ def open_inputs(
             progress.say(f"warning: {warning}")
         networks.append(network)
     if images is not None and not (isinstance(data, ImageData) and networks == parts):
-        say_preprocessing(images, expected, progress)
+        say_preprocessing(images, networks, progress)
     return networks, images
 
 
@@ -205,15 +205,23 @@ def with_demo(config: Any, progress: Progress, needs_data: bool = True) -> Any:
     return config.model_copy(update={"model": models, "data": data, "train_data": train_data})
 
 
-def say_preprocessing(data: ImageData, expected: InputConfig | None, progress: Progress) -> None:
-    """Tell ``progress`` how the images were resized and cropped, or that they have another size than the model expects."""
+def say_preprocessing(data: ImageData, models: Sequence[nn.Module], progress: Progress) -> None:
+    """Tell ``progress`` how the images were resized and cropped, or that they have another size than a model expects."""
     if data.preprocessing is not None:
         progress.say(f"images: {data.preprocessing}, source: {data.preprocessing.source}")
-    elif expected is not None and expected.size not in (None, data.shape[1:]):
-        progress.say(
-            f"note: the images have {size_text(data.shape[1:])} pixels and are used as they are, but the model expects "
-            f"{size_text(expected.size)} (source: {expected.source}); --resize and --crop change their size"
-        )
+    for message in dict.fromkeys(filter(None, (other_size(model, data) for model in models))):
+        progress.say(f"warning: {message}")
+
+
+def other_size(model: nn.Module, data: ImageData) -> str | None:
+    """That images which were used as they are have another size than the model expects; None where that is not so."""
+    expected = input_of(model) if data.preprocessing is None else None
+    if expected is None or expected.size in (None, data.shape[1:]):
+        return None
+    return (
+        f"the images have {size_text(data.shape[1:])} pixels and are used as they are, but the model expects "
+        f"{size_text(expected.size)} (source: {expected.source}); --resize and --crop change their size"
+    )
 
 
 def say_data(data: ImageData, progress: Progress) -> None:

@@ -18,6 +18,7 @@ from freqrobust.core.progress import Progress, Silent
 from freqrobust.core.user_code import running_user_code
 from freqrobust.data.dataset import ImageData
 from freqrobust.harness.devices import auto_batch_size, resolve_device
+from freqrobust.harness.inputs import other_size
 from freqrobust.harness.journal import Journal
 from freqrobust.harness.run import Run
 from freqrobust.models.class_subset import restricted
@@ -148,7 +149,7 @@ def open_run(
             cache_dir=cache_dir,
             progress=progress or Silent(),
             criterion=criterion,
-            warnings=[*about_model(network, stuck), *fit.warnings],
+            warnings=[*about_model(network, stuck, data), *fit.warnings],
         )
 
 
@@ -173,8 +174,14 @@ def _home(network: nn.Module) -> torch.device | None:
     return next((p.device for p in network.parameters()), None)
 
 
-def about_model(network: nn.Module, stuck: list[str]) -> list[Warned]:
-    """What is to be known about a model before it is measured; ``stuck`` are its layers that stay in train mode."""
+def about_model(network: nn.Module, stuck: list[str], data: ImageData | None = None) -> list[Warned]:
+    """What is to be known about a model before it is measured.
+
+    Args:
+        network: the model.
+        stuck: its layers that stay in train mode.
+        data: the images, where it is measured on images.
+    """
     warnings = []
     if stuck:
         shown = ", ".join(stuck[:3])
@@ -183,6 +190,9 @@ def about_model(network: nn.Module, stuck: list[str]) -> list[Warned]:
         warnings.append(Warned(code="several-networks", message=network.note))
     if isinstance(network, Classifier) and network.normalization.warning:
         warnings.append(Warned(code="normalization", message=network.normalization.warning))
+    message = other_size(network, data) if data is not None else None
+    if message is not None:
+        warnings.append(Warned(code="image-size", message=message))
     return warnings
 
 

@@ -77,6 +77,12 @@ EXPLANATIONS: dict[str, Explanation] = {
         "significantly worse than another one, so that it is probably not that of the training.",
         "Give the normalisation that the network was trained with: --normalize.",
     ),
+    "image-size": _warning(
+        "The images have another size than the model expects.",
+        "Arrays and tensors are used as they are, and the model says that it was trained on images of another size. It may "
+        "accept them all the same, with a lower accuracy.",
+        "Give images of that size, or have them resized: --resize and --crop (in Python resize=, crop=).",
+    ),
     "changing-outputs": _warning(
         "The outputs of the model change from one call to the next.",
         "Each prediction depends on random draws that freqrobust does not seed. Attacks may differentiate other draws than "

@@ -133,7 +133,7 @@ def test_one_of_the_two_options_leaves_the_other_to_the_model(folder) -> None:
     assert requested(config, None, None) is config
 
 
-def test_arrays_are_used_as_they_are_and_a_note_names_the_options(folder) -> None:
+def test_arrays_are_used_as_they_are_and_a_warning_names_the_options(folder) -> None:
     images = torch.stack([torch.from_numpy(np.array(picture(20, 24, i))).permute(2, 0, 1) for i in range(4)])
     labels = torch.tensor([0, 1, 0, 1])
     said = Said()
@@ -143,15 +143,18 @@ def test_arrays_are_used_as_they_are_and_a_note_names_the_options(folder) -> Non
     assert torch.equal(data.images, images)
     assert data.preprocessing is None
     (note,) = said.lines
-    assert note == (
-        "note: the images have 24x20 pixels and are used as they are, but the model expects 32x32 (source: a test); "
+    message = (
+        "the images have 24x20 pixels and are used as they are, but the model expects 32x32 (source: a test); "
         "--resize and --crop change their size"
     )
+    assert note == f"warning: {message}"
+    report = evaluate(model, (images, labels), attacks=["clean"], device="cpu")  # also without progress
+    assert [(one.code, one.message) for one in report.warnings if one.code == "image-size"] == [("image-size", message)]
     said = Said()
     _, data = open_inputs([model], (images, labels), EvalConfig(resize=36, crop=32), CPU, progress=said)
     assert data is not None
     assert data.shape == (3, 32, 32)
-    assert not [line for line in said.lines if line.startswith("note")]
+    assert not [line for line in said.lines if line.startswith("warning")]
     expected = [load_resized(image) for image in images]
     assert torch.equal(data.images, torch.stack(expected))  # as from files, pixel by pixel
     again, _ = open_inputs([model], data, EvalConfig(resize=36, crop=32), CPU)
