@@ -133,6 +133,7 @@ def excerpt(text: object, length: int = 60) -> str:
 
 
 def near_miss(word: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` when something known is close, else an empty string."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    """``"; did you mean 'x'?"`` when something known is close, whatever its case, else an empty string."""
+    names = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), list(names), n=1, cutoff=0.6)
+    return f"; did you mean {names[close[0]]!r}?" if close else ""

@@ -67,11 +67,7 @@ def _from_anything(data: Any, spec: str, first: int | None, config: InputConfig 
     if isinstance(data, str | os.PathLike):
         return load_data(os.fspath(data), input=config)
     if isinstance(data, tuple | list) and len(data) == 2 and (torch.is_tensor(data[0]) or hasattr(data[0], "shape")):
-        try:
-            images, labels = (torch.as_tensor(part) for part in data)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise DataError(f"{spec}: {error}") from error
-        return check(images, labels, spec)
+        return check(_as_tensor(data[0], "images", spec), _as_tensor(data[1], "labels", spec), spec)
     if isinstance(data, DataLoader):
         return from_loader(data, first, config)
     if isinstance(data, Mapping):
@@ -90,6 +86,13 @@ def _from_anything(data: Any, spec: str, first: int | None, config: InputConfig 
         check_length(data, spec)
         return from_samples(data, spec, config=config)
     raise DataError(_expected(data))
+
+
+def _as_tensor(values: Any, what: str, spec: str) -> torch.Tensor:
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{spec}: the {what} should be an array, but got {type(values).__name__}: {error}") from error
 
 
 def _expected(data: Any) -> str:

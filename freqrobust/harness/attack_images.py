@@ -154,6 +154,8 @@ def attack(
 
 
 def _one_attack(spec: Any) -> PluginSpec[Attack]:
+    if spec is None or isinstance(spec, list | tuple) and not spec:
+        raise SpecError(f"spec should be an attack such as 'pgd:eps=8/255', or an Attack object, but got {spec!r}")
     plugin_specs = parse_selections(spec)
     if not plugin_specs:
         raise SpecError("'clean' changes no image: give an attack, such as pgd:eps=8/255")

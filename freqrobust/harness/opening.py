@@ -213,6 +213,9 @@ def check_fit(network: nn.Module, data: ImageData, device: torch.device) -> Fit:
     check_logits(logits, images)
     if not bool(torch.isfinite(logits).any(dim=1).any()):
         raise ModelError("the model returns NaN or infinite values for the first images")
+    names, own = network.labels if isinstance(network, Classifier) else (), logits_of(output).shape[1]
+    if names and len(names) != own:
+        raise ModelError(f"the model has {own} classes, but {len(names)} names of classes (labels)")
     classes = logits.shape[1]
     highest = int(data.labels.max())
     if highest >= classes:

@@ -56,7 +56,7 @@ def timm_labels(network: nn.Module, published: bool) -> tuple[str, ...]:
     names, described = cfg.get("label_names"), cfg.get("label_descriptions") or {}
     if isinstance(names, dict):
         names = [names[key] for key in sorted(names, key=int)]
-    if names:
+    if names and len(names) == getattr(network, "num_classes", len(names)):
         return tuple(str(described.get(name, name)) for name in names)
     if not published:
         return ()

@@ -85,3 +85,19 @@ def test_wrong_input_is_one_line(options: dict[str, Any], message: str) -> None:
 def test_images_with_other_channels() -> None:
     with pytest.raises(FreqRobustError, match="contains grayscale images, but the model takes 3 channels"):
         evaluate(wrap(Tiny(), MEAN, STD), (torch.rand(4, 1, 8, 8), torch.arange(4)), attacks=["fgsm"], device="cpu")
+
+
+def test_labels_name_the_classes_of_example_images() -> None:
+    torch.manual_seed(0)
+    network, names = Tiny(), [f"class {i}" for i in range(50)]
+    images = torch.rand(12, 3, 8, 8)
+    outputs = network(images)
+    names = names[: outputs.shape[1]]
+    data = (images, outputs.argmax(dim=1))
+    options = {"attacks": ["fgsm:eps=0.1"], "examples": 2, "diagnose": None, "device": "cpu"}
+    (shown,) = evaluate(wrap(network, labels=names), data, **options).examples
+    for sample in shown.samples:
+        assert sample.name == names[sample.label]
+        assert all(p.name == names[p.prediction] for p in sample.pictures if p.prediction is not None)
+    with pytest.raises(FreqRobustError, match=rf"has {len(names)} classes, but 2 names of classes \(labels\)"):
+        evaluate(wrap(network, labels=names[:2]), data, **options)
