@@ -118,7 +118,7 @@ def _decode(image: Any, spec: str, config: InputConfig | None, sized: bool) -> t
             image = image.permute(2, 0, 1)
         return config.applied(image[None])[0], True
     if isinstance(image, np.ndarray | list):  # a column of arrays
-        return _decode(torch.as_tensor(np.asarray(image)), spec, config, sized)
+        return _decode(torch.from_numpy(np.array(image)), spec, config, sized)
     image = as_eight_bit(image, spec)
     try:
         width, height = functional.get_image_size(image)

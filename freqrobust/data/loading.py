@@ -90,7 +90,8 @@ def _from_anything(data: Any, spec: str, first: int | None, config: InputConfig 
 
 def _as_tensor(values: Any, what: str, spec: str) -> torch.Tensor:
     try:
-        return torch.as_tensor(values)
+        writable = values if torch.is_tensor(values) else np.require(values, requirements="W")
+        return torch.as_tensor(writable)
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"{spec}: the {what} should be an array, but got {type(values).__name__}: {error}") from error
 

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import nn
 
 from freqrobust.core.errors import ModelError, SpecError
+from freqrobust.core.numbers import check_int64
 from freqrobust.core.user_code import running_user_code
 from freqrobust.data.loading import as_data
 from freqrobust.experiments.probes import check_probes, probes_of
@@ -61,16 +62,14 @@ class RobustnessCallback(Callback):
         >>> trainer = Trainer(callbacks=[RobustnessCallback((images, labels), "pgd:eps=8/255")])  # doctest: +SKIP
 
     Args:
-        data: ``(images, labels)`` with images ``(N, C, H, W)`` in [0, 1] or uint8, a map-style dataset of such images, an
-            :class:`freqrobust.ImageData` or a data spec. A hundred to a few hundred samples are enough to follow a
-            training.
+        data: as in :func:`freqrobust.evaluate`. A hundred to a few hundred samples are enough to follow a training.
         attacks: a spec, or several; ``@every=5`` behind a spec is a period of its own.
         every: it is measured after every so many epochs, and after the last one.
         normalize: what the module expects: ``none`` for images in [0, 1], a preset such as ``cifar10``, or
             ``m1,m2,m3/s1,s2,s3``.
         network: gives the network that maps images to logits, from the module; by default the module itself.
         seed: seeds all random numbers of the attacks.
-        batch_size: images per forward pass; None chooses it by the device.
+        batch_size: images per forward pass, or ``auto``.
         prefix: before the names of the metrics, such as ``robust/``.
         prog_bar: show the metrics in the progress bar.
 
@@ -91,14 +90,20 @@ class RobustnessCallback(Callback):
         normalize: str = "none",
         network: Callable[[Any], nn.Module] | None = None,
         seed: int = 0,
-        batch_size: int | None = None,
+        batch_size: int | Literal["auto"] = "auto",
         prefix: str = "",
         prog_bar: bool = False,
     ) -> None:
         super().__init__()
-        for name, value in (("every", every), ("batch_size", batch_size)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise SpecError(f"{name} should be a whole number of at least 1, but got {value!r}")
+        for name, value, lowest in (("every", every, 1), ("seed", seed, None), ("batch_size", batch_size, 1)):
+            if name == "batch_size" and value == "auto":
+                continue
+            bound = f" of at least {lowest}" if lowest is not None else ""
+            if isinstance(value, bool) or not isinstance(value, int) or (lowest is not None and value < lowest):
+                raise SpecError(f"{name} should be a whole number{bound}, but got {value!r}")
+        check_int64("seed", seed)
+        if not isinstance(attacks, str | list | tuple):
+            raise SpecError(f"attacks should be a spec or several, but got {type(attacks).__name__}")
         specs = [attacks] if isinstance(attacks, str) else list(attacks)
         self._data = as_data(data)
         self._probes = probes_of(specs, every)
@@ -106,7 +111,7 @@ class RobustnessCallback(Callback):
         self._normalize = parse_normalization(normalize)
         check_channels(self._normalize, self._data.shape[0])
         self._network = network
-        self._seed, self._batch_size = seed, batch_size
+        self._seed, self._batch_size = seed, None if batch_size == "auto" else batch_size
         self._prefix, self._prog_bar = prefix, prog_bar
         self._measured: int | None = None
         self.metrics = [f"{prefix}{probe.name}" for probe in self._probes]

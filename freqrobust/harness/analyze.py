@@ -67,8 +67,7 @@ def analyze(
     Args:
         model: a module from images in [0, 1] to logits, or a model spec; several in a list, or by label. None for an
             analysis of the data alone, such as ``aum``.
-        data: ``(images, labels)``, a map-style dataset, an :class:`ImageData` or a data spec; None for an analysis of
-            the weights alone, such as ``kernels``.
+        data: as in :func:`freqrobust.evaluate`; None for an analysis of the weights alone, such as ``kernels``.
         analysis: a spec such as ``heatmap:norm=4``, or an object.
         config: the options; ``options`` replace some of them.
         picture: also draw the results, in this format.
@@ -91,12 +90,11 @@ def analyze(
     check_subject(chosen, model, chains)
     cache = user_path(config.cache_dir, "cache_dir") if config.cache_dir is not None else None
     pairs = labelled(model) if model is not None and plugin.needs_model else []
-    with as_progress(progress) as shown:
-        opened, images = open_inputs([one for _, one in pairs], data, config, where, cache_dir=cache, progress=shown)
-    networks = [(label, network) for (label, _), network in zip(pairs, opened, strict=True)]
-    training = open_train_data(config, images)
     with ExitStack() as stack:
         progress = stack.enter_context(as_progress(progress))
+        opened, images = open_inputs([one for _, one in pairs], data, config, where, cache_dir=cache, progress=progress)
+        networks = [(label, network) for (label, _), network in zip(pairs, opened, strict=True)]
+        training = open_train_data(config, images)
         if images is not None and not plugin.needs_model:
             results, records, warnings = [_look_at_data(plugin, images, settings, seed, progress)], [], []
         elif images is None:

@@ -154,7 +154,7 @@ def attack(
 
 
 def _one_attack(spec: Any) -> PluginSpec[Attack]:
-    if spec is None or isinstance(spec, list | tuple) and not spec:
+    if spec is None or (isinstance(spec, list | tuple) and not spec):
         raise SpecError(f"spec should be an attack such as 'pgd:eps=8/255', or an Attack object, but got {spec!r}")
     plugin_specs = parse_selections(spec)
     if not plugin_specs:

@@ -64,7 +64,8 @@ def evaluate(
     Args:
         model: an ``nn.Module`` from images in [0, 1] ``(N, C, H, W)`` to logits ``(N, K)``, or a model spec; or
             several of them in a sequence, or in a mapping from names: one report, all on the same samples.
-        data: ``(images, labels)``, a map-style dataset, an :class:`ImageData` or a data spec.
+        data: ``(images, labels)``, a dataset of torch, torchvision or Hugging Face, a ``DataLoader``, an
+            :class:`ImageData` or a data spec.
         config: the options; ``options`` replace some of them.
         progress: ``True`` shows progress on standard error; an object with the methods of
             :class:`freqrobust.Progress` is told about the progress; by default nothing is shown.
@@ -84,24 +85,23 @@ def evaluate(
     pairs = named(model)
     chains = parse_chains(config.defenses, config.undefended, config.train_data is not None)
     cache = _first_path(config.cache_dir, config.run_dir)
-    with as_progress(progress) as shown:
-        networks, images = open_inputs(
-            [one for _, one in pairs], data, config, settings.device, cache_dir=cache, progress=shown
-        )
-    images = needed(images)
-    training = open_train_data(config, images)
-    attacks = config.attacks
-    if attacks is None:
-        attacks = suites.resolve("standard" if config.suite is None else config.suite, images.shape)
-    chosen = parse_selections(attacks)
-    check_stochastic(chains, chosen)
-    for plugin_spec in chosen:
-        with running_user_code(f"{plugin_spec.spec} failed"):
-            plugin_spec.plugin.check_data(images)
-    criterion, certificates = parse_criterion(config.criterion), parse_certificates(config.certify)
-    check_certificates(certificates, chains, criterion)
-    reference = _reference(config.mce_reference, images, chosen)
     with as_progress(progress) as progress:
+        networks, images = open_inputs(
+            [one for _, one in pairs], data, config, settings.device, cache_dir=cache, progress=progress
+        )
+        images = needed(images)
+        training = open_train_data(config, images)
+        attacks = config.attacks
+        if attacks is None:
+            attacks = suites.resolve("standard" if config.suite is None else config.suite, images.shape)
+        chosen = parse_selections(attacks)
+        check_stochastic(chains, chosen)
+        for plugin_spec in chosen:
+            with running_user_code(f"{plugin_spec.spec} failed"):
+                plugin_spec.plugin.check_data(images)
+        criterion, certificates = parse_criterion(config.criterion), parse_certificates(config.certify)
+        check_certificates(certificates, chains, criterion)
+        reference = _reference(config.mce_reference, images, chosen)
         # several: a model that does not fit is refused before the first is measured
         fits = [try_out(network, images) for network in networks] if len(networks) > 1 else [None]
         depth = config.diagnose

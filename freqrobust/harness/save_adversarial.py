@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from freqrobust.core.config import SaveConfig
 from freqrobust.core.errors import FreqRobustError, SpecError
-from freqrobust.core.files import user_path
+from freqrobust.core.files import check_writable, user_path
 from freqrobust.core.options import takes
 from freqrobust.core.progress import Progress, as_progress
 from freqrobust.core.text import one_line
@@ -74,17 +75,16 @@ def save_adversarial(
     chains = parse_chains(config.defenses, config.undefended, config.train_data is not None)
     check_stochastic(chains, chosen)
     cache = user_path(config.cache_dir, "cache_dir") if config.cache_dir is not None else None
-    with as_progress(progress) as shown:
-        (network,), images = open_inputs([model], data, config, settings.device, cache_dir=cache, progress=shown)
-    images = needed(images)
-    training = open_train_data(config, images)
+    check_writable(folder / "examples.npz")
     saving = Saving([], [])
-    with (
-        as_progress(progress) as progress,
-        open_run(
-            network, images, settings, training=training, seed=config.seed, cache_dir=cache, progress=progress
-        ) as run,
-    ):
+    with ExitStack() as stack:
+        progress = stack.enter_context(as_progress(progress))
+        (network,), images = open_inputs([model], data, config, settings.device, cache_dir=cache, progress=progress)
+        images = needed(images)
+        training = open_train_data(config, images)
+        run = stack.enter_context(
+            open_run(network, images, settings, training=training, seed=config.seed, cache_dir=cache, progress=progress)
+        )
         for chain in chains:
             made = DefenseRun(run, chain)
             for plugin_spec in chosen:

@@ -104,7 +104,8 @@ def _counterpart(saved: SavedSet, clean: ImageData) -> ImageData:
 
     where = {identifier: position for position, identifier in enumerate(clean.ids.tolist())}
     index = [where.get(identifier, -1) for identifier in saved.ids.tolist()]
-    other = f"{saved.path} was made for other data: {saved.meta.data.spec} [{saved.meta.data.split}], not {clean.spec}"
+    record = saved.meta.data
+    other = f"{saved.path} was made for other data: {record.spec} [{record.split}], not {clean.spec} with {len(clean)} samples"
     if min(index) < 0:
         raise DataError(f"{other} (sample {saved.ids[index.index(-1)]} is not there)")
     found = clean.take(torch.tensor(index))

@@ -138,6 +138,8 @@ def test_the_sanity_check_and_validation_alone_measure_nothing(monkeypatch: pyte
     ("given", "error", "message"),
     [
         ({"every": 0}, SpecError, "every should be a whole number of at least 1, but got 0"),
+        ({"seed": "x"}, SpecError, "seed should be a whole number, but got 'x'"),
+        ({"attacks": None}, SpecError, "attacks should be a spec or several, but got NoneType"),
         ({"batch_size": True}, SpecError, "batch_size should be a whole number"),
         ({"attacks": "pdg:eps=1"}, SpecError, "did you mean 'pgd'"),
         ({"attacks": ["ddn"]}, SpecError, "has no budget"),

@@ -255,3 +255,12 @@ def test_wrong_datasets_of_hugging_face(datasets: Any, animals: Any) -> None:
         with pytest.raises(DataError, match=message) as error:
             as_data(data)
         assert "\n" not in str(error.value)
+
+
+def test_arrays_that_cannot_be_written() -> None:
+    images, labels = np.random.default_rng(0).random((4, 1, 8, 8), dtype=np.float32), np.arange(4)
+    samples = [(image.copy(), int(label)) for image, label in zip(images, labels, strict=True)]
+    for array in (images, labels, *(image for image, _ in samples)):
+        array.flags.writeable = False  # torch warns of them
+    assert np.array_equal(as_data((images, labels)).images.numpy(), images)
+    assert np.array_equal(as_data(samples).images.numpy(), images)

@@ -6,13 +6,18 @@ import html
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 
+from freqrobust import analyze, evaluate, save_adversarial
 from freqrobust.core.notebook_progress import NotebookProgress, in_notebook
 from freqrobust.core.progress import Screen, as_progress
+
+LABELS = torch.tensor([0, 1, 2, 0])
 
 
 class Displayed:
@@ -53,6 +58,17 @@ def test_a_kernel_gets_its_own_progress(notebook: Displayed, monkeypatch: pytest
     monkeypatch.delitem(sys.modules, "IPython")
     with as_progress(True) as progress:
         assert isinstance(progress, Screen)
+
+
+def test_a_run_has_one_bar(notebook: Displayed, tmp_path: Path) -> None:
+    model, data = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)), (torch.rand(4, 1, 8, 8), LABELS)
+    evaluate(model, data, attacks=["fgsm:eps=0.1"], diagnose=None, device="cpu", progress=True)
+    assert len(notebook.displays) == 1
+    assert "done: 2 steps" in notebook.last
+    analyze(model, data, "spectrum:attacks=fgsm", device="cpu", progress=True)
+    assert len(notebook.displays) == 2
+    save_adversarial(model, data, tmp_path, attacks=["fgsm:eps=0.1"], device="cpu", progress=True)
+    assert len(notebook.displays) == 3
 
 
 def test_one_bar_that_ends_as_a_line(notebook: Displayed) -> None:

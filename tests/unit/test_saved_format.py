@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from freqrobust import Attack
-from freqrobust.core.errors import DataError, SpecError
+from freqrobust.core.errors import DataError, JournalError, SpecError
 from freqrobust.data.adversarial_sets import read, read_all
 from freqrobust.harness.save_adversarial import save_adversarial
 from freqrobust.numerics.threat import allowance
@@ -77,6 +77,12 @@ def test_an_attack_that_fails_leaves_the_others(model, digits, tmp_path) -> None
     assert "exceeds its perturbation budget" in saving.failed[0]
     with pytest.raises(SpecError, match="none of the attacks is adversarial"):
         save_adversarial(model, digits, attacks=["lfc:radius=2"], directory=tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_at_once(model, digits, tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JournalError, match="file is not a folder"):
+        save_adversarial(model, digits, attacks=["fgsm:eps=0.1"], directory=tmp_path / "file")
 
 
 def altered(path: Path, target: Path, **changes: object) -> Path:
