@@ -107,8 +107,6 @@ def _different(spec: str, first: torch.Tensor, other: torch.Tensor, config: Inpu
 
 def _decode(image: Any, spec: str, config: InputConfig | None, sized: bool) -> tuple[torch.Tensor, bool]:
     """The pixels of a sample, and whether ``config`` was applied to them."""
-    from torchvision.transforms import functional
-
     if isinstance(image, torch.Tensor):
         check_dense(image, "images", spec)
         if config is None or not config.given or image.dim() not in (2, 3):
@@ -119,6 +117,8 @@ def _decode(image: Any, spec: str, config: InputConfig | None, sized: bool) -> t
         return config.applied(image[None])[0], True
     if isinstance(image, np.ndarray | list):  # a column of arrays
         return _decode(torch.from_numpy(np.array(image)), spec, config, sized)
+    from torchvision.transforms import functional
+
     image = as_eight_bit(image, spec)
     try:
         width, height = functional.get_image_size(image)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from freqrobust import analyze, evaluate, save_adversarial
+from freqrobust import analyze, evaluate, save_adversarial, verify
 from freqrobust.core.notebook_progress import NotebookProgress, in_notebook
 from freqrobust.core.progress import Screen, as_progress
 
@@ -65,10 +65,13 @@ def test_a_run_has_one_bar(notebook: Displayed, tmp_path: Path) -> None:
     evaluate(model, data, attacks=["fgsm:eps=0.1"], diagnose=None, device="cpu", progress=True)
     assert len(notebook.displays) == 1
     assert "done: 2 steps" in notebook.last
-    analyze(model, data, "spectrum:attacks=fgsm", device="cpu", progress=True)
+    analyze(model, data, "spectrum:attacks=[fgsm]", device="cpu", progress=True)
     assert len(notebook.displays) == 2
     save_adversarial(model, data, tmp_path, attacks=["fgsm:eps=0.1"], device="cpu", progress=True)
     assert len(notebook.displays) == 3
+    verify(tmp_path, model, data, device="cpu", progress=True)
+    assert len(notebook.displays) == 4
+    assert "done: 1 step " in notebook.last
 
 
 def test_one_bar_that_ends_as_a_line(notebook: Displayed) -> None:
