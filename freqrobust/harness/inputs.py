@@ -214,9 +214,11 @@ def say_preprocessing(data: ImageData, models: Sequence[nn.Module], progress: Pr
 
 
 def other_size(model: nn.Module, data: ImageData) -> str | None:
-    """That images which were used as they are have another size than the model expects; None where that is not so."""
-    expected = input_of(model) if data.preprocessing is None else None
+    """That the images have another size than the model expects, which nobody asked for; None where that is not so."""
+    applied, expected = data.preprocessing, input_of(model)
     if expected is None or expected.size in (None, data.shape[1:]):
+        return None
+    if applied is not None and (applied.given or applied.same_pixels(expected)):
         return None
     return (
         f"the images have {size_text(data.shape[1:])} pixels and are used as they are, but the model expects "

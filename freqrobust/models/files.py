@@ -74,7 +74,8 @@ def _saved_arch(arch: str) -> str:
         return f"{user_path(head, arch).resolve()}:{attr}"
     if arch not in ARCHITECTURES and not colon:
         raise ModelError(
-            f"a {arch} from a whole-model file cannot be saved as weights; save it with torch.save yourself"
+            f"{arch} is not the name of an architecture that a network can be built by; save_model(..., unnamed=True) "
+            f"saves the weights alone, which are loaded with --arch FILE.py:FACTORY"
         )
     if arch.startswith(("timm:", "robustbench:", "hf:")):
         raise ModelError(

@@ -36,8 +36,9 @@ def wrap(
         mean: of the pixels in [0, 1]: a number, or one for each channel; or the name of a preset, which gives both
             ``mean`` and ``std`` (``freqrobust.load_model`` takes the same names). Without it, images are not normalised.
         std: the standard deviation, as ``mean``.
-        size: height and width of the images that the module takes, or one number for both. Larger images are resized, so
-            that their shorter side is as long as the longer one of these, and cropped at the centre.
+        size: height and width of the images that the module takes, or one number for both. Images in files are resized,
+            so that their shorter side is as long as the longer one of these, and cropped at the centre; of arrays of
+            another size, a warning in the report says so.
         labels: the name of each class.
 
     Raises:
@@ -53,7 +54,7 @@ def wrap(
     classifier.training = module.training
     if size is not None:
         height, width = _sides(size)
-        classifier.input = InputConfig(resize=max(height, width), crop=(height, width))
+        classifier.input = InputConfig(max(height, width), (height, width), source="wrap(size=...)")
     if labels is not None:
         classifier.labels = _names(labels)
     return classifier

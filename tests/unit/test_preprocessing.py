@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from freqrobust.core.image_size import parse_size
 from freqrobust.core.progress import Silent
 from freqrobust.data.decoding import from_samples
 from freqrobust.data.input_config import InputConfig, requested
+from freqrobust.data.loading import as_data
 from freqrobust.harness.inputs import open_inputs, open_train_data
 from freqrobust.harness.provenance import data_record
 from freqrobust.models.loading import LoadedNetwork
@@ -150,6 +152,9 @@ def test_arrays_are_used_as_they_are_and_a_warning_names_the_options(folder) -> 
     assert note == f"warning: {message}"
     report = evaluate(model, (images, labels), attacks=["clean"], device="cpu")  # also without progress
     assert [(one.code, one.message) for one in report.warnings if one.code == "image-size"] == [("image-size", message)]
+    for_another = replace(as_data((images, labels)), preprocessing=torchvision_config(24, 20))
+    report = evaluate(model, for_another, attacks=["clean"], device="cpu")
+    assert "image-size" in {one.code for one in report.warnings}
     said = Said()
     _, data = open_inputs([model], (images, labels), EvalConfig(resize=36, crop=32), CPU, progress=said)
     assert data is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from freqrobust import FreqRobustError, evaluate, wrap
+from freqrobust import FreqRobustError, evaluate, load_model, save_model, wrap
 from freqrobust.data.input_config import InputConfig
 from freqrobust.models.fingerprint import fingerprint
 from freqrobust.models.normalization import PRESETS
@@ -46,9 +47,9 @@ def test_it_is_evaluated_and_recorded() -> None:
 def test_the_size_and_the_classes() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     assert wrap(network).input is None
-    assert wrap(network, size=224).input == InputConfig(224, (224, 224))
+    assert wrap(network, size=224).input == InputConfig(224, (224, 224), source="wrap(size=...)")
     model = wrap(network, size=(96, 160), labels=["cat", "dog"])
-    assert (model.input, model.labels) == (InputConfig(160, (96, 160)), ("cat", "dog"))
+    assert (model.input, model.labels) == (InputConfig(160, (96, 160), source="wrap(size=...)"), ("cat", "dog"))
 
 
 @pytest.mark.parametrize(
@@ -85,6 +86,21 @@ def test_wrong_input_is_one_line(options: dict[str, Any], message: str) -> None:
 def test_images_with_other_channels() -> None:
     with pytest.raises(FreqRobustError, match="contains grayscale images, but the model takes 3 channels"):
         evaluate(wrap(Tiny(), MEAN, STD), (torch.rand(4, 1, 8, 8), torch.arange(4)), attacks=["fgsm"], device="cpu")
+
+
+def test_it_is_saved_and_loaded_with_its_normalisation(tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text("from support.networks import Tiny\n")
+    model, images, path = (
+        wrap(Tiny(), MEAN, STD, labels=list("abcdefghij")).eval(),
+        torch.rand(4, 3, 8, 8),
+        tmp_path / "net.pt",
+    )
+    with pytest.raises(FreqRobustError, match=r"Tiny is not the name of an architecture .*unnamed=True"):
+        save_model(model, path)
+    save_model(model, path, unnamed=True)
+    loaded = load_model(path, arch=f"{tmp_path / 'nets.py'}:Tiny")
+    torch.testing.assert_close(loaded(images), model(images))
+    assert loaded.labels == model.labels
 
 
 def test_labels_name_the_classes_of_example_images() -> None:
