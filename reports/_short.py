@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from freqrobust.core.percent import points
 from freqrobust.core.text import brief, one_line
-from freqrobust.plugins.specs import UNDEFENDED
 from freqrobust.reports._grid import Grid, GridEntry, breakable
 from freqrobust.reports.text import AGAINST, conditions, describe_published
 from freqrobust.results.cells import Cell
@@ -25,7 +24,6 @@ from freqrobust.results.summary import (
     level,
     model_labels,
     oblivious_attacks,
-    where,
 )
 from freqrobust.results.view import name_of
 
@@ -178,21 +176,4 @@ def failure_lines(report: Report, labels: Mapping[Entry, str]) -> list[str]:
     return [
         f"failed: {label} / {next(iter(names))}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {error}"
         for (label, error), names in failed.items()
-    ]
-
-
-def warning_lines(report: Report) -> list[str]:
-    """A line for each code of a warning: the first one, and how many others there are.
-
-    What a verdict says is not said again.
-    """
-    said = {entry_of(one): one.sentence for one in report.diagnostics if one.verdict == "not meaningful"}
-    found: dict[str, list[str]] = {}
-    for warning in report.warnings:
-        verdict = said.get(Entry(warning.model, warning.defense or UNDEFENDED), "")
-        if warning.message.partition("; ")[0] not in verdict:
-            found.setdefault(warning.code, []).append(f"{where(report, warning)}{warning.message}")
-    return [
-        f"warning {code}{f' ({len(texts)} times)' if len(texts) > 1 else ''}: {texts[0]}"
-        for code, texts in found.items()
     ]

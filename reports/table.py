@@ -40,6 +40,7 @@ from freqrobust.results.summary import (
     model_labels,
     oblivious_attacks,
     verdict_text,
+    warning_lines,
     warning_text,
 )
 from freqrobust.results.view import details, footnotes, name_of, ranges
@@ -199,7 +200,7 @@ class _Printer:
             say(self.console, f"failed: {len(failures) - short.MOST_FAILURES} others, with --full", style="red")
         for note in notes:
             say(self.console, short.fitting(note, width))
-        warnings = short.warning_lines(report)
+        warnings = warning_lines(report)
         for line in warnings:
             say(self.console, short.fitting(line, width), style="yellow")
         if notes or failures or warnings:

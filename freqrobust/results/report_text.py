@@ -8,7 +8,7 @@ from freqrobust.results.analysis_text import on_data
 from freqrobust.results.certificates import Counted
 from freqrobust.results.fragments import box, escaped, marked, quiet, table
 from freqrobust.results.report import Report
-from freqrobust.results.summary import Measure, entry_labels, headline, model_labels, statements
+from freqrobust.results.summary import Measure, entry_labels, headline, model_labels, statements, warning_lines
 
 #: From so many samples on, an interval is narrow enough for another digit.
 _FINE = 2000
@@ -29,7 +29,7 @@ def line(report: Report) -> str:
 
 
 def text(report: Report) -> str:
-    """The headline, one accuracy per line, and the verdicts."""
+    """The headline, one accuracy per line, the verdicts and the warnings."""
     lines = [_about(report)]
     for entry, name in entry_labels(report).items():
         lines.append(one_line(name))
@@ -37,11 +37,12 @@ def text(report: Report) -> str:
             record = measure.found.get(entry)
             if record is not None:
                 lines.append(f"  {one_line(measure.label)}: {_share(record)} {_interval(record)}".rstrip())
-    return "\n".join([*lines, *(one_line(statement.text) for statement in statements(report))])
+    said = [*(statement.text for statement in statements(report)), *warning_lines(report)]
+    return "\n".join([*lines, *map(one_line, said)])
 
 
 def fragment(report: Report) -> str:
-    """The headline as a table, and the verdicts below it."""
+    """The headline as a table, and the verdicts and warnings below it."""
     measures = headline(report)
     first = "model and defense" if len(report.models) > 1 else "defense"
     rows = [
@@ -49,9 +50,10 @@ def fragment(report: Report) -> str:
         for entry, name in entry_labels(report).items()
     ]
     verdicts = [marked(statement.level, statement.text) for statement in statements(report)]
+    warnings = [marked("inconclusive", one) for one in warning_lines(report)]
     head = [first, *(escaped(measure.label) for measure in measures)]
     note = quiet("Accuracy in percent with its 95 % interval.")
-    return box(_about(report), table(head, rows), note, *verdicts)
+    return box(_about(report), table(head, rows), note, *verdicts, *warnings)
 
 
 def _about(report: Report) -> str:

@@ -257,6 +257,23 @@ def warning_text(report: Report, warning: Warned) -> str:
     return f"{where(report, warning)}{warning.message} ({warning.code})"
 
 
+def warning_lines(report: Report) -> list[str]:
+    """A line for each code of a warning: the first one, and how many others there are.
+
+    What a verdict says is not said again.
+    """
+    said = {entry_of(one): one.sentence for one in report.diagnostics if one.verdict == "not meaningful"}
+    found: dict[str, list[str]] = {}
+    for warning in report.warnings:
+        verdict = said.get(Entry(warning.model, warning.defense or UNDEFENDED), "")
+        if warning.message.partition("; ")[0] not in verdict:
+            found.setdefault(warning.code, []).append(f"{where(report, warning)}{warning.message}")
+    return [
+        f"warning {code}{f' ({len(texts)} times)' if len(texts) > 1 else ''}: {texts[0]}"
+        for code, texts in found.items()
+    ]
+
+
 def verdict_label(diagnosis: Diagnosis) -> str:
     """The verdict as a label beside a number; of quick checks alone it says so, as they claim little."""
     quick = diagnosis.verdict == "no problem found" and diagnosis.depth == "quick"

@@ -18,7 +18,7 @@ from freqrobust.harness.run import ENGINE
 from freqrobust.results import data_frame, figures, rendering
 from freqrobust.results.diagnosis import Verdict
 from freqrobust.results.glossary import TERMS, glossary
-from freqrobust.results.summary import entries, headline, statements
+from freqrobust.results.summary import entries, headline, statements, warning_lines
 
 DOCS = Path(__file__).resolve().parents[2]
 PRESENTERS = ("report_text", "analysis_text", "gate_text", "fragments", "data_frame", "report_figure", "rendering")
@@ -67,11 +67,12 @@ def test_a_report_in_a_few_words(report: Report) -> None:
     )
     lines = str(report).splitlines()
     measures = sum(entry in measure.found for entry in entries(report) for measure in headline(report))
-    assert len(lines) == 1 + len(entries(report)) + measures + len(statements(report))
+    assert len(lines) == 1 + len(entries(report)) + measures + len(statements(report)) + len(warning_lines(report))
     clean = report.cells[0].accuracy
     assert clean is not None
     assert f"  clean: {100 * clean:.1f} % [" in str(report)
-    assert lines[-1].endswith("overestimated: plain")
+    assert lines[-1 - len(warning_lines(report))].endswith("overestimated: plain")
+    assert lines[-1] == warning_lines(report)[-1]  # as in a terminal
 
 
 def test_short_forms_of_the_parts(report: Report) -> None:
@@ -91,8 +92,8 @@ def test_the_table_of_a_notebook(report: Report) -> None:
         assert measure.label in shown.text
         for record in measure.found.values():
             assert record.accuracy is None or f"{100 * record.accuracy:.1f}" in shown.text
-    for statement in statements(report):
-        assert statement.text in shown.text
+    for line in [*(statement.text for statement in statements(report)), *warning_lines(report)]:
+        assert line in shown.text
 
 
 def test_text_of_others_stays_text(decorate: Callable[[str], Report], hostile: str) -> None:
