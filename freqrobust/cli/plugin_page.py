@@ -43,8 +43,8 @@ OTHER_COMMANDS = {
 PAGES = {
     "attacks": "docs/attacks.md",
     "certificates": "docs/certificates.md",
-    "criteria": "README.md",
-    "defenses": "README.md",
+    "criteria": "docs/reference/criteria.md",
+    "defenses": "docs/reference/defenses.md",
     "reports": "docs/reports.md",
     "analyses": "docs/reading-frequency-results.md",
     "methods": "docs/adversarial-training.md",

@@ -269,6 +269,7 @@ def test_bad_rules(two: tuple[Path, Path], rejected: Callable[..., str], options
 # check
 
 
+@pytest.mark.slow
 def test_init_check_update(command: Command, workspace: Path) -> None:
     """The whole way of a new user, on the embedded demo."""
     first = command("init")

@@ -186,6 +186,7 @@ def test_suites(base: list[str], report: Reported) -> None:
     assert [cell["attack_spec"] for cell in found["cells"]] == ["clean", "lfc:radius=1", "lfc:radius=2", "fgsm"]
 
 
+@pytest.mark.slow
 def test_the_demo(command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trained on the spot the first time, taken from the cache the second: the same report."""
     monkeypatch.setenv("FREQROBUST_CACHE", str(tmp_path / "empty"))

@@ -114,6 +114,7 @@ def test_agrees_with_the_library() -> None:
     assert ours.forwards < theirs.forwards / 2
 
 
+@pytest.mark.slow
 def test_a_random_model_gets_no_minimum_norm_attack() -> None:
     model, data = tiny(4, 4)
     cell = evaluate(

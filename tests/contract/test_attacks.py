@@ -71,11 +71,17 @@ def cases_of(rule: str) -> list[pytest.param]:
         # so is all that the harness makes of them
         cases = [c for c in CASES if not c.values[1] or attacks.get(str(c.values[0])).kind == "adversarial"]
     return [
-        pytest.param(rule, *case.values, id=f"{rule}-{case.id}")
+        pytest.param(rule, *case.values, id=f"{rule}-{case.id}", marks=marks(rule, *case.values))
         for case in cases
         if rule in REGARDLESS or may_apply(rule, str(case.values[0]))
         if (rule, case.values[0]) not in EXCEPT
     ]
+
+
+def marks(rule: str, name: str, given: dict[str, object]) -> list[pytest.MarkDecorator]:
+    """Further configurations of attacks, one sample at a time, take half a minute together."""
+    several = rule in ("batches", "batch_sizes") and given and attacks.get(name).kind == "adversarial"
+    return [pytest.mark.slow] if several else []
 
 
 #: Replayed examples have the shape that they were saved with.

@@ -23,6 +23,7 @@ VARIANTS = {
     "highpass": [{"keep_mean": True}],
     "madry": [{"start": "scratch", "augment": "none"}, {"norm": "l2", "eps": 0.5}],
 }
+SLOW = ("post-averaging", "randomized-smoothing", "madry")
 CASES = [pytest.param(name, {}, id=name) for name in NAMES] + [
     pytest.param(name, given, id=f"{name}-{'-'.join(map(str, given.values()))}")
     for name in NAMES
@@ -38,7 +39,13 @@ def may_apply(rule: str, name: str) -> bool:
 @pytest.mark.parametrize(
     ("rule", "name", "given"),
     [
-        pytest.param(rule, *case.values, id=f"{rule}-{case.id}")
+        pytest.param(
+            rule,
+            *case.values,
+            id=f"{rule}-{case.id}",
+            # several copies of each image, and a network that is trained, take seconds
+            marks=[pytest.mark.slow] if rule == "batches" and (case.values[1] or case.values[0] in SLOW) else [],
+        )
         for rule in DEFENSES.rules
         for case in CASES
         if may_apply(rule, str(case.values[0]))

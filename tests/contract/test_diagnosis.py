@@ -516,6 +516,7 @@ def test_every_check_is_listed_where_none_can_be_run(network, digits, monkeypatc
     assert {c.reason for c in missing.values()} == {"no pgd here"}
 
 
+@pytest.mark.slow
 def test_an_attack_is_run_once_for_all_checks(network, digits) -> None:
     progress = Listening()
     run(network, digits, [SPEC], "full", progress=progress)

@@ -25,6 +25,7 @@ def run(arguments: list[str]) -> int:
     return stop.value.code
 
 
+@pytest.mark.slow
 def test_the_documented_command_runs_the_documented_defense(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("my_defense.py").write_text(blocks("python")[0], encoding="utf-8")

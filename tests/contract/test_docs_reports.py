@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ def blocks(language: str) -> list[str]:
 def test_the_documented_commands(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "140")
-    Path("lines.py").write_text(blocks("python")[1], encoding="utf-8")
+    Path("lines.py").write_text(blocks("python")[-1], encoding="utf-8")
     lines = [line for block in blocks("sh") for line in block.splitlines() if ".pt" not in line]
     assert len(lines) == 7
     shown = {}
@@ -38,8 +39,19 @@ def test_the_documented_commands(tmp_path, monkeypatch, capsys) -> None:
     assert f"Leaderboard{documented}".rstrip() in board
 
 
+def test_the_documented_methods(capsys) -> None:
+    values: dict[str, Any] = {}
+    exec(compile(blocks("python")[0], str(DOC), "exec"), values)
+    shown = capsys.readouterr().out
+    assert shown.startswith("demo on digits, 50 samples\n")
+    assert str(values["report"].cell("fgsm:eps=0.1").accuracy) in shown
+    assert values["page"].startswith("<!doctype html>")
+    assert len(values["report"].examples[0].samples) == 2
+    assert values["figure"].get_axes()
+
+
 def test_the_documented_code(capsys) -> None:
-    exec(compile(blocks("python")[0], str(DOC), "exec"), {})
+    exec(compile(blocks("python")[1], str(DOC), "exec"), {})
     name, accuracy = capsys.readouterr().out.split()
     assert name == "second"
     assert 0.8 < float(accuracy) <= 1

@@ -119,6 +119,7 @@ def test_markdown_has_the_headline_first_and_the_rest_folded(decorate, shown) ->
     assert text.index("gate failed") < text.index("| clean |") < text.index("<details>")
 
 
+@pytest.mark.slow
 def test_markdown_fits_a_comment(measured, shown) -> None:
     many = measured.model_copy(deep=True)
     cells = [cell for cell in measured.cells if cell.attack != "clean"]

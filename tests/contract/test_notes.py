@@ -57,7 +57,8 @@ def plain(name: str, text: str) -> str:
 @pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("name", REPORTS)
 def test_every_report_says_all(name, together, noted, shown) -> None:
-    text = plain(name, shown(name, {"a": noted, "b": noted} if together else noted))
+    options = {"full": True} if name == "table" else {}
+    text = plain(name, shown(name, {"a": noted, "b": noted} if together else noted, **options))
     counts = ["apgd-ce 4, square 1"] if name == "csv" else [PARTS, WORST]  # whose columns are named
     for said in (NOTE, *counts, WARNING, SENTENCE, "nothing to check: 0 of 60"):
         assert said in text, said

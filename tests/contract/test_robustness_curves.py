@@ -258,7 +258,7 @@ def text_of(name: str, shown: str) -> str:
     [("table", False), ("latex", False), ("html", False), ("html", True), ("markdown", False), ("markdown", True)],
 )
 def test_reports_show_the_curves(name: str, together: bool, evaluated: Report, shown: Callable[..., str]) -> None:
-    options: dict[str, Any] = {"interval": True} if name == "latex" else {}
+    options: dict[str, Any] = {"latex": {"interval": True}, "table": {"full": True}}.get(name, {})
     text = text_of(name, shown(name, {"a": evaluated, "b": evaluated} if together else evaluated, **options))
     for norm, curves in robustness_curves(evaluated).items():
         for one in curves:

@@ -133,6 +133,7 @@ def test_a_sweep_hands_nothing_over(network, digits) -> None:
     assert [c.inherited for c in report.cells if c.defense == "Jitter"] == [0, 0, 0]
 
 
+@pytest.mark.slow
 def test_noise_inside_the_network_is_keyed_too(network, digits) -> None:
     """A module in the middle of a model draws in the same scope, once for every call."""
 

@@ -22,6 +22,7 @@ def run(network, data, attacks, **options):
     return evaluate(network, data, attacks=attacks, device="cpu", batch_size=250, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_a_sweep_is_consistent_and_close_to_separate_runs(network, all_digits, norm) -> None:
     budgets = BUDGETS if norm == "linf" else [8 * eps for eps in BUDGETS]

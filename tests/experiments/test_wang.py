@@ -122,7 +122,7 @@ def test_the_statistics_are_those_of_batches_of_one_size_on_every_device(
     torch.manual_seed(1)
     model, data = SmallCNN().eval(), bench.test.first(300)
     (small,) = _wang.correct_each(bench, model, data, [None], "batch")
-    monkeypatch.setattr("freqrobust.harness.correctness.auto_batch_size", lambda *_: 4096)
+    monkeypatch.setattr("freqrobust.harness.examples.auto_batch_size", lambda *_: 4096)
     (large,) = _wang.correct_each(bench, model, data, [None], "batch")
     assert np.array_equal(small, large)
     images, labels, _ = data.batch(torch.arange(300), bench.device)

@@ -132,6 +132,7 @@ def test_a_given_model_is_not_trained(tmp_path: Path) -> None:
     assert len(found.tables[0].rows) == 8
 
 
+@pytest.mark.slow
 def test_adversarial_training_lowers_the_high_frequency_energy_of_kernels() -> None:
     """Digits with a wave of 0.05 in the highest frequencies that gives the class away, which an eps of 0.1 can replace.
 

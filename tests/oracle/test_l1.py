@@ -48,6 +48,7 @@ PIXEL = st.one_of(st.sampled_from([0.0, 1.0, 0.5]), st.floats(0, 1, width=32))
 MOVE = st.one_of(st.sampled_from([0.0, 0.25, -0.25, 1.0, -1.0]), st.floats(-3, 3, width=32))
 
 
+@pytest.mark.slow
 @settings(derandomize=True, deadline=None, max_examples=400)
 @given(
     pixels=st.lists(st.tuples(PIXEL, MOVE), min_size=1, max_size=12),

@@ -67,7 +67,7 @@ SHOWN += ["10.5 %", "20.6 %", "1063", "0.0369", "0.5387", "1051", "0.0518", "0.0
 RAW = {"10.5 %": "0.1049", "20.6 %": "0.2061"}
 
 
-@pytest.mark.parametrize("spec", ["table", "table:details=true", "html", "markdown", "csv", "latex", "junit"])
+@pytest.mark.parametrize("spec", ["table:full=true", "table:details=true", "html", "markdown", "csv", "latex", "junit"])
 def test_every_form_of_report_shows_every_value(spec: str, full: Report) -> None:
     target = io.StringIO()
     reports.parse(spec)[0].plugin.render(full, target)

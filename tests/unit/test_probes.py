@@ -194,8 +194,8 @@ def test_an_attack_adds_its_steps_and_one_prediction(trained: nn.Module, train: 
     network, part = Counting(trained), train.limit(40)
     correct = int(correct_samples(trained, part, [None], device=CPU)[0].sum())
     measure_probes(network, parse_probes(["fgsm:eps=0.02"], Natural()), 1, 1, part, None, device=CPU)
-    # two images check that the folded copy equals the network
-    assert network.count() == len(part) + correct + correct + 2 * 2
+    # four images check that the folded copy equals the network
+    assert network.count() == len(part) + correct + correct + 2 * 4
 
 
 def test_probes_leave_the_training_as_it_is(train: ImageData) -> None:

@@ -72,6 +72,7 @@ def everything(full: Report) -> list[Threshold]:
     ]
 
 
+@pytest.mark.slow
 def test_all_looks_together_are_the_full_run(network: nn.Module, data: ImageData, full: Report) -> None:
     """Counts of every cell and worst case: deterministic, random and oblivious ones, sweeps and all."""
     gate = SequentialGate(everything(full), false_pass=1e-12, false_fail=1e-12)

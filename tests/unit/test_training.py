@@ -159,6 +159,7 @@ def test_small_networks_use_one_thread(side, width, inside) -> None:
         torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_adversarial_training_is_cached_by_content_and_helps(train, tmp_path) -> None:
     model = untrained()
     fit(model, load_data("digits", split="train"), sgd_plan(3, 0.1, batch_size=64), device=CPU)
