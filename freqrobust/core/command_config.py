@@ -154,7 +154,7 @@ _command_only(EvalCommand, EvalConfig)
 _command_only(AnalyzeCommand, AnalyzeConfig)
 
 
-class VerifyCommand(OutputOptions, VerifyConfig):
+class VerifyCommand(StepOptions, VerifyConfig):
     """The options of ``freqrobust verify``."""
 
     directory: FilePath = option(

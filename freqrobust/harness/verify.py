@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from freqrobust.core.config import VerifyConfig
 from freqrobust.core.errors import DataError, SpecError
 from freqrobust.core.options import FilePath, takes
+from freqrobust.core.progress import Progress, as_progress
 
 if TYPE_CHECKING:
     import torch
@@ -61,6 +62,8 @@ def verify(
     model: Model,
     data: Any = None,
     config: VerifyConfig | None = None,
+    *,
+    progress: Progress | bool | None = None,
     **options: Unpack[VerifyOptions],
 ) -> list[Verified]:
     """Evaluate saved adversarial examples again.
@@ -70,6 +73,7 @@ def verify(
         model: images in [0, 1] to logits, or a model spec.
         data: the clean images, to check the perturbation budgets; it may contain more samples than were attacked.
         config: the options; ``options`` replace some of them.
+        progress: as in :func:`freqrobust.evaluate`.
         options: fields of :class:`freqrobust.core.config.VerifyConfig`.
 
     Raises:
@@ -83,15 +87,17 @@ def verify(
     config = VerifyConfig.of(config, options)
     settings = check_settings(config)
     cache = user_path(config.cache_dir, "cache_dir") if config.cache_dir is not None else None
-    (network,), clean = open_inputs([model], data, config, settings.device, cache_dir=cache)
+    with as_progress(progress) as shown:
+        (network,), clean = open_inputs([model], data, config, settings.device, cache_dir=cache, progress=shown)
     training = open_train_data(config, clean)
     sets = read_all(user_path(where, "the folder of saved examples"))
     counterparts = [_counterpart(one, clean) if clean is not None else None for one in sets]
     chains = [_chain(one, config.defense) for one in sets]
-    return [
-        _verified(one, network, chain, images, training, settings, cache)
-        for one, chain, images in zip(sets, chains, counterparts, strict=True)
-    ]
+    with as_progress(progress) as shown:
+        return [
+            _verified(one, network, chain, images, training, settings, cache, shown)
+            for one, chain, images in zip(sets, chains, counterparts, strict=True)
+        ]
 
 
 def _counterpart(saved: SavedSet, clean: ImageData) -> ImageData:
@@ -138,6 +144,7 @@ def _verified(
     training: ImageData | None,
     settings: Settings,
     cache_dir: Path | None,
+    progress: Progress,
 ) -> Verified:
     import torch
 
@@ -153,7 +160,8 @@ def _verified(
             raise SpecError(f"the defense {chain.spec} needs training data: give --train-data, or --defense undefended")
     classes = torch.zeros(n, dtype=torch.int64)
     wrong, rounded_wrong, clean_correct = torch.zeros((3, n), dtype=torch.bool)
-    with open_run(model, data, settings, training=training, seed=meta.seed, cache_dir=cache_dir) as run:
+    opened = open_run(model, data, settings, training=training, seed=meta.seed, cache_dir=cache_dir, progress=progress)
+    with opened as run:
         one = DefenseRun(run, chain)
         target_model = one.target_model()
 
@@ -168,7 +176,10 @@ def _verified(
                 original = target_model.predict(clean.batch(chunk, run.device)[0], ids)
                 clean_correct[chunk] = original.is_correct(labels).cpu()
 
+        label = f"verifying {chain.spec} / {meta.attack}"
+        progress.begin(label, n)
         one.batches.each(torch.arange(n), work)
+        progress.end(f"{label}: {int(wrong.sum())} of {n} misclassified")
         now = record(run.network, run.model_print)
     same_model = (now.sha256, now.normalize.mean, now.normalize.std) == (
         meta.model.sha256,

@@ -380,6 +380,13 @@ class Odd(Analysis):
     assert "Odd declares needs_data = False, but asks for images" in message
 
 
+def test_verbose_prints_a_line_for_each_model(look: list[str], command: Callable[..., Any]) -> None:
+    quiet, verbose = command(*look).err, command(*look, "--verbose").err
+    assert "digits: " not in quiet
+    (line,) = set(verbose.splitlines()) - set(quiet.splitlines())
+    assert line.startswith("digits: ")
+
+
 def test_the_result_is_kept_without_being_asked(look: list[str], command: Callable[..., Any]) -> None:
     result = command(*look)
     assert result.code == 0, result.err
