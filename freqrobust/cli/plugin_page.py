@@ -43,7 +43,7 @@ OTHER_COMMANDS = {
 PAGES = {
     "attacks": "docs/attacks.md",
     "certificates": "docs/certificates.md",
-    "criteria": "README.md",
+    "criteria": "docs/concepts/threat-models.md",
     "defenses": "README.md",
     "reports": "docs/reports.md",
     "analyses": "docs/reading-frequency-results.md",
