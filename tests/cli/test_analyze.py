@@ -262,6 +262,7 @@ class Half(nn.Module):
     assert rejected(*arguments, "unused") == "the layer is not used in the model's predictions"
 
 
+@pytest.mark.slow
 def test_every_analysis_on_the_demo(command: Callable[..., Any]) -> None:
     """What a person sees first: each with its defaults, against a defended model."""
     for name in (name for name in analyses.names() if analyses.get(name).needs_model):
