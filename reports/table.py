@@ -26,7 +26,7 @@ from freqrobust.reports.text import (
     digits,
 )
 from freqrobust.results.cells import Cell
-from freqrobust.results.gate_view import gate_tables, gate_verdict
+from freqrobust.results.gate_view import GateTable, gate_tables, gate_verdict
 from freqrobust.results.robustness_curve import budgets, robustness_curves
 from freqrobust.results.robustness_tables import UPPER_BOUND, summary_columns, summary_row, unit
 from freqrobust.results.summary import (
@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from freqrobust.results.report import Report
 
 #: How the verdicts of each level are shown.
+#: Columns of the changes from a baseline that a narrow terminal does not show, in the order in which they are left out.
+_LEFT_OUT = ("p", "newly_correct", "newly_misclassified", "minimum_detectable_drop", "p_corrected")
 _STYLES = {"good": "green", "neutral": "bold", "inconclusive": "yellow", "bad": "red"}
 #: Width of what goes to a file or a pipe.
 PIPED_WIDTH = 160
@@ -75,7 +77,7 @@ class Table(Comparing):
             printer.print()
         elif self.show == "all":
             printer.print_short(self.header)
-        printer.print_gate()
+        printer.print_gate(everything=self.full or self.details)
 
     def render_many(self, reports: Mapping[str, Report], target: IO[str]) -> None:
         from rich.text import Text
@@ -222,22 +224,26 @@ class _Printer:
             say(self.console, short.fitting(text, width))
         self.console.print()
 
-    def print_gate(self) -> None:
-        """The tables of the gate, a cell a row, and whether it passed."""
+    def print_gate(self, everything: bool) -> None:
+        """The tables of the gate, a cell a row, and whether it passed.
+
+        On a terminal where a table would be cut into several, it has the columns that the decision is read from, unless
+        ``everything`` is wanted.
+        """
         gate = self.report.gate
         if gate is None or not gate.rows:
             return
         for table in gate_tables(gate):
-            entries = {
-                (row.record.name, head): GridEntry({"": text}, failed=row.record.passed is False)
-                for row in table.rows
-                for head, text in row.texts(table.columns)
-            }
-            heads = ["result", *table.columns.values()]
-            grid = Grid(table.title, [row.record.name for row in table.rows], heads, entries, narrow=True)
-            print_grid(self.console, grid, self.plain)
+            columns, left_out = dict(table.columns), []
+            for key in () if everything or self.plain else _LEFT_OUT:
+                if key in columns and len(_gate_grid(table, columns).chunks(self.console.width)) > 1:
+                    left_out.append(columns.pop(key))
+            print_grid(self.console, _gate_grid(table, columns), self.plain)
             for note in table.notes:
-                say(self.console, note)
+                if not any(head.startswith(f"{note.partition(':')[0]} (") for head in left_out):  # explains that column
+                    say(self.console, note)
+            if left_out:
+                say(self.console, f"columns that do not fit: {', '.join(left_out)} (--report out.html shows them)")
             self.console.print()
         say(self.console, gate_verdict(gate), style="bold green" if gate.passed else "bold red")
 
@@ -360,6 +366,17 @@ class _Printer:
             text = one_line(verdict_text(self.report, diagnosis)).removeprefix(f"{label}: ").removeprefix(verdict)
             self.console.print(Text(f"{label}: ").append(verdict, style=_STYLES[level(diagnosis)]).append(text))
         self.console.print()
+
+
+def _gate_grid(table: GateTable, columns: dict[str, str]) -> Grid:
+    """A table of the gate, with the result and these columns."""
+    entries = {
+        (row.record.name, head): GridEntry({"": text}, failed=row.record.passed is False)
+        for row in table.rows
+        for head, text in row.texts(columns)
+    }
+    names = [row.record.name for row in table.rows]
+    return Grid(table.title, names, ["result", *columns.values()], entries, narrow=True)
 
 
 def _check_entry(check: Check) -> GridEntry:

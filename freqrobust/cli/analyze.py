@@ -79,7 +79,7 @@ def execute(
     chains = parse_defenses(config.defenses or [])
     check_attacks(chosen.plugin, chains)
     _check_labels(config)
-    screen = Screen(config.quiet, bar=not config.no_progress)
+    screen = Screen(config.quiet, config.verbose, not config.no_progress)
     if chosen.plugin.needs_model:
         inputs = with_demo(config, screen, chosen.plugin.needs_data)
     else:

@@ -38,15 +38,15 @@ def execute(config: CheckConfig) -> int:
             options[name] = here / user_path(options[name], config.flag(name))
         shown = {name: getattr(config, name) for name in ("quiet", "verbose", "no_progress", "full", "dry_run")}
         options |= {"reports": [_absolute(text, here) for text in config.reports]} | shown
-        code = eval.execute(EvalCommand(**{**dict(project.eval), **options}), gate=gate)
-        if config.dry_run:
-            return code
-        if config.sequential and baseline is not None and not config.quiet:
-            reason = "a sequential check does not measure every sample"
-            print_line(f"the report was not compared with the baseline {baseline}: {reason}")
-        if not config.update_baseline or gate.report is None:
-            return code
-        return _update(project, old, gate.report, code, config.quiet)
+
+        def judged(report: Report) -> None:
+            if config.sequential and baseline is not None and not config.quiet:
+                reason = "a sequential check does not measure every sample"
+                print_line(f"the report was not compared with the baseline {baseline}: {reason}")
+            if config.update_baseline:
+                _update(project, old, report, config.quiet)
+
+        return eval.execute(EvalCommand(**{**dict(project.eval), **options}), gate=gate, judged=judged)
 
 
 def _absolute(text: str, here: Path) -> str:
@@ -58,17 +58,15 @@ def _absolute(text: str, here: Path) -> str:
     return text if not equals or target in ("", "-") else f"{form}={here / target}"
 
 
-def _update(project: Project, old: Report | None, report: Report, code: int, quiet: bool) -> int:
-    """Write the baseline and show what changed; the exit code."""
+def _update(project: Project, old: Report | None, report: Report, quiet: bool) -> None:
+    """Write the baseline and show what changed."""
     from freqrobust.gate.check import write_baseline
 
     assert project.gate.baseline is not None
     if write_baseline(project, report) is None:
         print_error(f"the baseline {project.gate.baseline} is not replaced, because some cells failed")
-        return code
-    if not quiet:
+    elif not quiet:
         _show(project, old, report)
-    return code
 
 
 def _show(project: Project, old: Report | None, report: Report) -> None:
@@ -78,7 +76,6 @@ def _show(project: Project, old: Report | None, report: Report) -> None:
     from freqrobust.results.rendering import GATE_ON_SCREEN, parse_outputs, write_outputs
 
     assert project.gate.baseline is not None
-    print_line()
     if old is not None:
         try:
             change = regression.compare(old, report, project.rules, name=f"{project.gate.baseline} (replaced)")

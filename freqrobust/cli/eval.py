@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from freqrobust.plugins.base import Attack
     from freqrobust.plugins.certificate import Certificate
     from freqrobust.plugins.specs import DefenseChain, PluginSpec
+    from freqrobust.results.report import Report
 
 
 def execute(
@@ -24,6 +25,7 @@ def execute(
     parameters: Mapping[str, Sequence[str]] | None = None,
     gate: Gate | None = None,
     check: Callable[[Sequence[Any], Any], None] | None = None,
+    judged: Callable[[Report], None] | None = None,
 ) -> int:
     """Evaluate, write the report, print the table.
 
@@ -32,6 +34,7 @@ def execute(
         parameters: the parameters of defenses that were given as options.
         gate: what judges the report; by default the thresholds of ``config``.
         check: is called with the models and the data before anything is measured, and may refuse them.
+        judged: is called with the report once it is on disk and shown, before the last lines.
 
     Returns:
         The exit code: 0, 1 when the gate failed, 3 when cells failed, 130 when interrupted.
@@ -170,6 +173,8 @@ def execute(
         table(full=config.full, header=shown).render(report, sys.stdout)
         sys.stdout.flush()
     written = write_outputs(outputs, {run_dir.name: report})
+    if judged is not None:
+        judged(report)
     for line in [*map("written: {}".format, written), *closing_lines(report, run_dir / "report.json", config.full)]:
         screen.say(line)
     if config.quiet:

@@ -174,6 +174,7 @@ def execute(
     Raises:
         FreqRobustError: a file is there already, or the model cannot be loaded.
     """
+    from freqrobust.cli.lines import first_line
     from freqrobust.core.files import check_writable, write_atomically
 
     if ci not in (*WORKFLOWS, "none"):
@@ -192,14 +193,14 @@ def execute(
     )  # says what cannot be written before anything is measured
     pinned, chosen = normalize, None
     if measure:
+        first_line("measuring", [model], data or "digits", quiet=False)
         pinned, chosen = _measured(model, data or "digits", normalize, norms)
     files[Path(NAME)] = project_text(model, pinned or _pinned(model, data), data or "digits", chosen)
     for path, text in files.items():
         write_atomically(path, text)
-        print_line(f"written: {path}")
-    print_line(f"next: edit {NAME}, then run {UPDATE_COMMAND} and keep {BASELINE} under version control")
-    for line in [*_measurement(chosen), *_undetectable()]:
+    for line in [*_measurement(chosen), *_undetectable(), *map("written: {}".format, files)]:
         print_line(line)
+    print_line(f"next: edit {NAME}, then run {UPDATE_COMMAND} and keep {BASELINE} under version control")
     return 0
 
 
@@ -212,9 +213,10 @@ def _measured(model: str, data: str, normalize: str | None, norms: Sequence[str]
     import torch
 
     from freqrobust.core.config import EvalConfig
-    from freqrobust.gate.budgets import choose
+    from freqrobust.gate.budgets import check_norms, choose
     from freqrobust.harness.inputs import open_inputs
 
+    check_norms(norms)
     try:
         (loaded,), images = open_inputs([model], data, EvalConfig(normalize=[normalize or "auto"]), torch.device("cpu"))
         assert images is not None  # it is given

@@ -27,6 +27,7 @@ from freqrobust.cli.options import (
     fail,
     given_analysis,
     given_defenses,
+    owners_of,
     parts_of,
     plugin_fields,
     spell_out_flags,
@@ -45,6 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     arguments = arguments or ["--help"]
     debug = "--debug" in arguments
+    typed = list(arguments)
     try:
         with DebugOutput() if debug else nullcontext():
             app, arguments = build(arguments)
@@ -53,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
         fail(f"interrupted (exit code {EXIT_INTERRUPTED})")
         code = EXIT_INTERRUPTED
     except Exception as error:
-        code = report_error(error, debug)
+        code = report_error(of_a_plugin(error, typed), debug)
     except BaseException as error:  # sys.exit(0) in code of a user must not look like success
         from freqrobust.core.user_code import is_closed_output
 
@@ -86,6 +88,33 @@ def complete() -> int:
     except Exception:
         return 1
     return 0
+
+
+def of_a_plugin(error: Exception, arguments: list[str]) -> Exception:
+    """The error about an unknown option; another one where plugins have a parameter of that name that are not named.
+
+    Args:
+        error: any.
+        arguments: as they were typed.
+    """
+    flag = getattr(error, "option_name", None)
+    if (
+        type(error).__name__ != "NoSuchOption"
+        or not isinstance(flag, str)
+        or arguments[:1] not in (["eval"], ["analyze"])
+    ):
+        return error
+    owners = owners_of(flag, "defense" if arguments[0] == "eval" else "analysis")
+    if not owners:
+        return error
+    if arguments[0] == "eval":
+        named = f"--defense {owners[0]} {flag} VALUE, or --defense {owners[0]}:{flag[2:].replace('-', '_')}=VALUE"
+        of = f"of the {'defense' if len(owners) == 1 else 'defenses'} {', '.join(owners)}"
+    else:
+        named, of = f"analyze {owners[0]} {flag} VALUE", f"of {', '.join(owners)}"
+    in_file = "; one in the file of --config is not enough" if any(a.startswith("--config") for a in arguments) else ""
+    which = "which" if len(owners) == 1 else "one of which"
+    return SpecError(f"{flag} is a parameter {of}, {which} has to be named on the command line: {named}{in_file}")
 
 
 def report_error(error: Exception, debug: bool = False) -> int:

@@ -189,6 +189,22 @@ def plugin_fields(kind: str, specs: list[str]) -> dict[str, Any]:
     return fields
 
 
+def owners_of(flag: str, kind: str) -> list[str]:
+    """The plugins of a kind that have a parameter of this name; those that cannot be loaded are left out."""
+    from freqrobust.core.errors import FreqRobustError
+    from freqrobust.harness.analysis import analyses
+    from freqrobust.plugins.registry import defenses
+
+    registry, found = analyses if kind == "analysis" else defenses, []
+    for name in registry.names():
+        try:
+            if flag in map(_flag, registry.get(name).model_fields):
+                found.append(name)
+        except FreqRobustError:
+            continue
+    return found
+
+
 def _flag(key: str) -> str:
     return "--" + key.replace("_", "-")
 

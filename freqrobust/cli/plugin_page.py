@@ -43,7 +43,7 @@ OTHER_COMMANDS = {
 PAGES = {
     "attacks": "docs/attacks.md",
     "certificates": "docs/certificates.md",
-    "criteria": "docs/reference/criteria.md",
+    "criteria": "docs/concepts/threat-models.md",
     "defenses": "docs/reference/defenses.md",
     "reports": "docs/reports.md",
     "analyses": "docs/reading-frequency-results.md",

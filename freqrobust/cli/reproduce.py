@@ -34,6 +34,10 @@ def execute(config: ReproduceCommand) -> int:
     if config.list:
         print_list(sys.stdout)
         return 0
+    if config.name is not None:
+        from freqrobust.cli.lines import first_line
+
+        first_line("reproducing", [config.name], config.data, config.quiet)
     from freqrobust.experiments.experiment import experiments
 
     if config.name is None:

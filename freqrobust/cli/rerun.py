@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from freqrobust.core.errors import FreqRobustError, SpecError
-from freqrobust.core.text import excerpt, one_line
+from freqrobust.core.text import excerpt, one_line, print_error
 
 if TYPE_CHECKING:
     from freqrobust.core.command_config import RerunCommand
@@ -33,6 +34,9 @@ def execute(config: RerunCommand) -> int:
     Raises:
         FreqRobustError: the report cannot be measured again, or the model or the data is another one.
     """
+    from freqrobust.cli.lines import first_line
+
+    first_line("rerunning", [config.report], None, config.quiet)
     from freqrobust.core.files import regular_file
     from freqrobust.results.analysis_record import AnalysisRecord, ReportError
     from freqrobust.results.report import Report
@@ -79,7 +83,7 @@ def _evaluate(config: RerunCommand, path: Path, old: Report) -> int:
     environment = environment_differences(
         old.environment, new.environment, old.freqrobust_version, new.freqrobust_version
     )
-    different = _say(report_differences(old, new), environment, path, f"{len(old.cells)} cells")
+    different = _say(report_differences(old, new), environment, path, f"{len(old.cells)} cells", config.quiet)
     return code or different
 
 
@@ -106,7 +110,7 @@ def _analyze(config: RerunCommand, path: Path, old: AnalysisRecord) -> int:
     environment = environment_differences(
         old.environment, new.environment, old.freqrobust_version, new.freqrobust_version
     )
-    return code or _say(analysis_differences(old, new), environment, path, "the analysis")
+    return code or _say(analysis_differences(old, new), environment, path, "the analysis", config.quiet)
 
 
 def _train(config: RerunCommand, path: Path, old: TrainingRecord) -> int:
@@ -144,6 +148,7 @@ def _train(config: RerunCommand, path: Path, old: TrainingRecord) -> int:
         environment,
         path,
         f"{len(old.epochs)} {'epoch' if len(old.epochs) == 1 else 'epochs'}",
+        config.quiet,
     )
 
 
@@ -257,14 +262,20 @@ def _fresh_folder(config: RerunCommand, path: Path, patterns: tuple[str, ...], r
     return folder
 
 
-def _say(differences: list[str], environment: list[str], path: Path, what: str) -> int:
-    """Print what differs; the exit code."""
+def _say(differences: list[str], environment: list[str], path: Path, what: str, quiet: bool) -> int:
+    """Print what differs, with ``quiet`` nothing where nothing does; the exit code."""
+    if not differences and quiet:
+        return 0
+    count = f"{len(differences)} {'result' if len(differences) == 1 else 'results'}"
     if not differences:
         print(one_line(f"identical: {what}, all results are those of {path}"))
     else:
-        print(one_line(f"different: {len(differences)} {'result' if len(differences) == 1 else 'results'} of {path}"))
+        print(one_line(f"different: {count} of {path}"))
         for line in differences:
             print(f"  {line}")
     for line in environment:
         print(f"made with {line}")
+    if differences:
+        sys.stdout.flush()
+        print_error(f"exit code {DIFFERENT}: {count} of {path} {'differs' if len(differences) == 1 else 'differ'}")
     return DIFFERENT if differences else 0

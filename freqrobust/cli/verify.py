@@ -6,11 +6,11 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from freqrobust.core.errors import SpecError
 from freqrobust.core.numbers import pixel_text
-from freqrobust.core.text import brief, print_error, print_line
+from freqrobust.core.text import brief, print_error
 from freqrobust.numerics.threat import norm_name
 
 if TYPE_CHECKING:
@@ -49,6 +49,9 @@ def execute(config: VerifyCommand) -> int:
     from freqrobust.cli.analyze import render
     from freqrobust.cli.lines import command_line, first_line
 
+    if len(config.model) != 1:
+        count = "is missing" if not config.model else f"is given {len(config.model)} times"
+        raise SpecError(f"verify needs --model once, but it {count}: the model that gets the saved examples")
     first_line(f"verifying {brief(str(config.directory))} on", config.model, None, config.quiet)
     from freqrobust.cli.failures import print_lines
     from freqrobust.core.config import VerifyConfig
@@ -59,25 +62,21 @@ def execute(config: VerifyCommand) -> int:
     from freqrobust.harness.inputs import open_inputs, open_train_data
     from freqrobust.harness.verify import verify
 
-    if len(config.model) != 1:
-        count = "is missing" if not config.model else f"is given {len(config.model)} times"
-        raise SpecError(f"verify needs --model once, but it {count}: the model that gets the saved examples")
     device = resolve_device(config.device)
     if config.json_file is not None:
         check_writable(config.json_file, "--json")
     read_all(user_path(config.directory, "DIR"))  # a damaged file is an error before a model is loaded
     cache = user_path(config.cache_dir, "--cache-dir") if config.cache_dir is not None else cache_root()
-    (network,), clean = open_inputs(config.model, config.data, config, device, cache_dir=cache)
+    screen = Screen(config.quiet, config.verbose, not config.no_progress)
+    (network,), clean = open_inputs(config.model, config.data, config, device, cache_dir=cache, progress=screen)
     loaded = {"device": device, "cache_dir": cache, "train_data": open_train_data(config, clean)}
-    results = verify(config.directory, network, clean, **config.settings(VerifyConfig, **loaded))
+    with screen:
+        results = verify(config.directory, network, clean, progress=screen, **config.settings(VerifyConfig, **loaded))
     if config.json_file is not None:
         write_atomically(config.json_file, json.dumps([asdict(one) for one in results], indent=1) + "\n")
     if not config.quiet:
-        network_: Any = network
-        print_line(f"model: {network_.arch} ({brief(network_.spec)}), normalisation {network_.normalization}")
         render([table(results)], sys.stdout)
         sys.stdout.flush()
-        screen = Screen(config.quiet)
         if config.json_file is not None:
             screen.say(f"written: {config.json_file}")
         if config.data is not None:

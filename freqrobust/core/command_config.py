@@ -28,15 +28,20 @@ if TYPE_CHECKING:
 
 
 class OutputOptions(Options):
-    """What every command that evaluates writes and prints."""
+    """What every command that measures writes and prints."""
 
     json_file: FilePath | None = option(
         None, "Also write the result as JSON to this file.", OUTPUT, "FILE", flag="json"
     )
-    verbose: bool = option(False, "Print a line for each step of the run.", OUTPUT, short="v")
     quiet: bool = option(False, "Print only errors, failed cells and a failed gate.", OUTPUT, short="q")
     no_progress: bool = option(False, "Show no progress bar, and no progress lines where there is no terminal.", OUTPUT)
     debug: bool = option(False, "Print the traceback of errors.", OUTPUT)
+
+
+class StepOptions(OutputOptions):
+    """What a command prints of its steps, where they are not its result."""
+
+    verbose: bool = option(False, "Print a line for each step of the run.", OUTPUT, short="v")
 
     @model_validator(mode="after")
     def _verbose_or_quiet(self) -> Self:
@@ -57,7 +62,7 @@ class ConfigFile(OutputOptions):
     )
 
 
-class ReportOptions(OutputOptions):
+class ReportOptions(StepOptions):
     """Reports in other formats."""
 
     reports: Names = option(
@@ -119,7 +124,7 @@ class EvalCommand(PlanOptions, ReportOptions, ConfigFile, EvalConfig):
         return self
 
 
-class AnalyzeCommand(PlanOptions, ConfigFile, AnalyzeConfig):
+class AnalyzeCommand(PlanOptions, StepOptions, ConfigFile, AnalyzeConfig):
     """The options of ``freqrobust analyze``."""
 
     analysis: str = option(
@@ -149,7 +154,7 @@ _command_only(EvalCommand, EvalConfig)
 _command_only(AnalyzeCommand, AnalyzeConfig)
 
 
-class VerifyCommand(OutputOptions, VerifyConfig):
+class VerifyCommand(StepOptions, VerifyConfig):
     """The options of ``freqrobust verify``."""
 
     directory: FilePath = option(
@@ -157,7 +162,7 @@ class VerifyCommand(OutputOptions, VerifyConfig):
     )
 
 
-class RerunCommand(OutputOptions, DeviceOptions):
+class RerunCommand(StepOptions, DeviceOptions):
     """The options of ``freqrobust rerun``; the others are in the report."""
 
     report: FilePath = option(

@@ -132,6 +132,7 @@ class Screen:
             disable=quiet or not bar or not self.terminal,
         )
         self.task: TaskID | None = None
+        self.label, self.total, self.done = "", 0, 0
         self.schedule: Schedule | None = None
         self.heartbeat = bar and not quiet and not self.terminal
         self.last_line = time.monotonic()
@@ -151,6 +152,7 @@ class Screen:
             self._show()
             return
         self._remove()
+        self.label, self.total, self.done = label, total, 0
         self.bar.columns = self.columns
         self.task = self.bar.add_task(one_line(label), total=total, status="")
 
@@ -167,7 +169,10 @@ class Screen:
             self.schedule.advance(amount)
             self._show()
         elif self.task is not None:
+            self.done += amount
             self.bar.advance(self.task, amount)
+            if self._is_due():
+                self.say(f"{self.label}: {self.done} of {self.total}")
 
     def end(self, summary: str) -> None:
         if self.schedule is None:
@@ -201,13 +206,20 @@ class Screen:
             self.bar.remove_task(self.task)
             self.task = None
 
+    def _is_due(self) -> bool:
+        """Whether there is no terminal, and the last line of progress is long ago; then the next one counts as shown."""
+        now = time.monotonic()
+        if not self.heartbeat or now - self.last_line < self.HEARTBEAT:
+            return False
+        self.last_line = now
+        return True
+
     def _show(self) -> None:
         """The state of the whole run: on the bar, or as a line where there is none and the last one is long ago."""
-        schedule, now = self.schedule, time.monotonic()
+        schedule = self.schedule
         if schedule is None:
             return
-        if self.heartbeat and now - self.last_line >= self.HEARTBEAT:
-            self.last_line = now
+        if self._is_due():
             self.say(f"{schedule.status()}: {schedule.label}")
         if self.task is not None and not self.bar.disable:
             status = schedule.status()

@@ -92,9 +92,7 @@ def choose(model: Any, data: ImageData, norms: Sequence[str] = ("linf",), rules:
     """
     from freqrobust.harness.evaluate import evaluate
 
-    for norm in norms:
-        if norm not in GRIDS:
-            raise SpecError(f"unknown norm {norm!r}{near_miss(norm, GRIDS)} ({', '.join(GRIDS)})")
+    check_norms(norms)
     rules, part = rules or Rules(), data.limit(SAMPLES)
 
     def run(attacks: list[str]) -> Report:
@@ -132,6 +130,17 @@ def choose(model: Any, data: ImageData, norms: Sequence[str] = ("linf",), rules:
             warnings.append(f"the gate cell {name} {why[0]} fail: its accuracy is {accuracy:.1%}, {why[1]}")
     found_any = len(attacks) > len(filters)
     return Chosen(attacks if found_any else [], comments, warnings)
+
+
+def check_norms(norms: Sequence[str]) -> None:
+    """Refuse a norm that has no grid of budgets.
+
+    Raises:
+        SpecError: there is one.
+    """
+    for norm in norms:
+        if norm not in GRIDS:
+            raise SpecError(f"unknown norm {norm!r}{near_miss(norm, GRIDS)} ({', '.join(GRIDS)})")
 
 
 def _spec(norm: str, levels: Sequence[float], unit: str) -> str:

@@ -232,7 +232,6 @@ class SequentialGate(Gate):
         """The verdicts reached while measuring."""
         record = GateRecord(passed=all(row.passed for row in self.rows), thresholds=self.rows)
         report.gate = record
-        self.report = report
         return record
 
 

@@ -143,7 +143,6 @@ class Gate:
         self.name = str(baseline)
         self.baseline = Report.from_json(baseline) if baseline is not None else None
         self.planned: Sequence[CellReference] = ()
-        self.report: Report | None = None
 
     def prepare(self, planned: Sequence[CellReference], data: DataRecord) -> None:
         """Refuse, before anything is measured, what could not be judged afterwards.
@@ -166,7 +165,7 @@ class Gate:
         return evaluate(model, data, **options)
 
     def judge(self, report: Report) -> GateRecord:
-        """The verdict on a report, which is kept as ``self.report`` with the verdict in it."""
+        """The verdict on a report, which has it afterwards."""
         rows = threshold_rows(report, self.thresholds, self.confident, self.planned)
         comparison = None
         if self.baseline is not None:
@@ -174,7 +173,6 @@ class Gate:
         passed = all(row.passed is not False for row in rows) and (comparison is None or comparison.passed)
         record = GateRecord(passed=passed, comparison=comparison, thresholds=rows)
         report.gate = record
-        self.report = report
         return record
 
 

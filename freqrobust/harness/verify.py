@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from freqrobust.core.config import VerifyConfig
 from freqrobust.core.errors import DataError, SpecError
 from freqrobust.core.options import FilePath, takes
+from freqrobust.core.progress import Progress, as_progress
 
 if TYPE_CHECKING:
     import torch

@@ -239,9 +239,10 @@ EXPLANATIONS: dict[str, Explanation] = {
     "0": Explanation(EXIT_CODES, "The command did what was asked, and a gate passed.", "Success.", "Nothing."),
     "1": Explanation(
         EXIT_CODES,
-        "A gate failed.",
-        "A threshold was not reached, or there is a regression. An internal error also ends with 1, and prints a traceback.",
-        "Read the rows of the gate.",
+        "A check of the results failed, such as a gate.",
+        "A threshold was not reached, or there is a regression. 'rerun' ends with 1 if results differ, and 'verify' if a "
+        "perturbation budget is exceeded. An internal error also ends with 1, and prints a traceback.",
+        "Read the rows of the gate, or the last line on standard error.",
     ),
     "2": Explanation(
         EXIT_CODES,

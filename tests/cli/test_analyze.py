@@ -262,6 +262,7 @@ class Half(nn.Module):
     assert rejected(*arguments, "unused") == "the layer is not used in the model's predictions"
 
 
+@pytest.mark.slow
 def test_every_analysis_on_the_demo(command: Callable[..., Any]) -> None:
     """What a person sees first: each with its defaults, against a defended model."""
     for name in (name for name in analyses.names() if analyses.get(name).needs_model):
@@ -378,6 +379,13 @@ class Odd(Analysis):
 """
     message = rejected("analyze", f"{write('odd.py', source)}:Odd", "--model", trained, "--json", "a.json")
     assert "Odd declares needs_data = False, but asks for images" in message
+
+
+def test_verbose_prints_a_line_for_each_model(look: list[str], command: Callable[..., Any]) -> None:
+    quiet, verbose = command(*look).err, command(*look, "--verbose").err
+    assert "digits: " not in quiet
+    (line,) = set(verbose.splitlines()) - set(quiet.splitlines())
+    assert line.startswith("digits: ")
 
 
 def test_the_result_is_kept_without_being_asked(look: list[str], command: Callable[..., Any]) -> None:

@@ -63,7 +63,10 @@ Rejected = Callable[..., str]
         ("--defense smooth --rho=much", "smooth: parameter 'rho' should be a valid number"),
         ("--defense smooth --layers some", "smooth: parameter 'layers' should be 'first' or 'all', but got 'some'"),
         ("--defense smooth --rescale perhaps", "smooth: parameter 'rescale' should be a valid boolean"),
-        ("--defense smooth --radius 3", "no such option: --radius"),
+        (
+            "--defense smooth --radius 3",
+            "--radius is a parameter of the defenses highpass, kernel-lowpass, lowpass, post-averaging, one of which has to be named",
+        ),
         ("--defense smooth:rho=1 --rho 0.5", "parameter 'rho' is given twice, in the spec and as an option"),
         ("--defense smooth --rho 0.5 --rho", "option '--rho' requires an argument"),
         ("--defense smooth:rho=[0.5", "the brackets do not match"),
@@ -72,7 +75,10 @@ Rejected = Callable[..., str]
         ("--defense smooth --recalibrate-bn", "needs training data: give --train-data"),
         ("--no-undefended", "--no-undefended needs --defense"),
         ("--no-baseline", "--no-undefended needs --defense"),
-        ("--rho 0.5", "no such option: --rho"),
+        (
+            "--rho 0.5",
+            "--rho is a parameter of the defense smooth, which has to be named on the command line: --defense smooth --rho",
+        ),
         ("--defense", "option '--defense' requires an argument"),
         ("--device gpu", "unknown device 'gpu' (auto, cpu, cuda, cuda:1, mps)"),
         ("--device cuda:99", "device 'cuda:99' is not there"),

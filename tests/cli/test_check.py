@@ -275,10 +275,11 @@ def test_init_check_update(command: Command, workspace: Path) -> None:
     first = command("init")
     assert first.code == 0, first.err
     assert "freqrobust check --update-baseline also lists the gate cells for which no regression" in first.out
-    assert [line.partition(": ")[2] for line in first.out.splitlines()[:2]] == [
-        "freqrobust.toml",
-        ".github/workflows/robustness.yml",
-    ]
+    assert first.err.splitlines()[0] == "measuring demo on digits"
+    *_, project, workflow, following = first.out.splitlines()
+    assert project == "written: freqrobust.toml"
+    assert workflow == "written: .github/workflows/robustness.yml"
+    assert following.startswith("next: edit freqrobust.toml, then run freqrobust check --update-baseline")
     missing = command("check")
     assert missing.code == 2
     assert "no baseline robustness-baseline.json: freqrobust check --update-baseline writes it" in missing.err
@@ -286,6 +287,7 @@ def test_init_check_update(command: Command, workspace: Path) -> None:
     assert written.code == 0, written.err
     assert "baseline written: robustness-baseline.json" in written.out
     assert "the minimum detectable drop is " in written.out
+    assert written.err.splitlines()[-1].startswith("next: freqrobust ")
     baseline = Report.from_json("robustness-baseline.json")
     assert baseline.gate is None
     passed = command("check", "--json", "r.json")

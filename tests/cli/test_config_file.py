@@ -115,6 +115,20 @@ def test_an_argument_can_be_in_the_file(command: Command, trained: Path, write: 
     assert tomllib.loads(Path("saved.toml").read_text())["analysis"] == "kernels"
 
 
+def test_a_parameter_of_a_plugin_that_only_the_file_names(
+    base: list[str], rejected: Callable[..., str], write: Callable[[str, str], str]
+) -> None:
+    write("run.toml", 'defenses = ["smooth"]')
+    said = rejected(*base, "--config", "run.toml", "--rho", "0.5")
+    assert (
+        "--defense smooth --rho VALUE, or --defense smooth:rho=VALUE; one in the file of --config is not enough" in said
+    )
+    write("run.toml", 'analysis = "spectrum"')
+    assert "one of which has to be named on the command line: analyze heatmap --norm VALUE" in rejected(
+        "analyze", "--config", "run.toml", "--norm", "4"
+    )
+
+
 WRONG = {
     "unknown key": ("limits = 3", "run.toml, line 1: unknown key 'limits'; did you mean 'limit'?"),
     "flag": ('attack = ["pgd"]', "unknown key 'attack'; did you mean 'attacks'?"),

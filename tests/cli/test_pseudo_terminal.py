@@ -133,6 +133,8 @@ def test_the_gate(digits: Path, trained: Path) -> None:
     report = "failing/report.json"
     compared = session("compare", report, report, "--gate", "fgsm")
     assert compared.screen.lines[-1] == f"next: freqrobust report {report} --full"
+    assert not any("(continued)" in line for line in compared.screen.lines)
+    assert any(line.startswith("columns that do not fit: p, newly correct,") for line in compared.screen.lines)
 
 
 def test_saved_examples(digits: Path, trained: Path) -> None:

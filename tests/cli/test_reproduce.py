@@ -66,6 +66,7 @@ def mine(write: Callable[[str, str], str]) -> str:
 
 def test_it_prints_and_writes_what_was_found(mine: str, command: Callable[..., Result], workspace: Path) -> None:
     result = command("reproduce", "mine.py:Mine:level=0.25", "--json", "out.json")
+    assert result.err.startswith("reproducing mine.py:Mine:level=0.25\n")
     assert result.code == 0
     lines = [" ".join(line.split()) for line in result.out.splitlines()]
     assert "Mine:level=0.25: Somebody 2020, table 1" in lines

@@ -93,6 +93,7 @@ def test_no_better_than_chance_is_marked(base: list[str], command: Command) -> N
     assert "~ no better than chance" in result.out
 
 
+@pytest.mark.slow
 def test_a_pipe_gets_plain_text(base: list[str], start: Callable[..., subprocess.Popen[str]]) -> None:
     arguments = ["--attack", "fgsm", "--attack", "lfc:radius=3", "--defense", "smooth:rho=0.5"]
     out, err = start(*base, *arguments).communicate(timeout=120)
@@ -104,6 +105,7 @@ def test_a_pipe_gets_plain_text(base: list[str], start: Callable[..., subprocess
     assert max(map(len, out.splitlines())) <= 160
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_the_same_numbers(
     base: list[str], start: Callable[..., subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -162,22 +162,25 @@ def test_names_of_options_are_reserved() -> None:
         assert set(cls.model_fields) <= reserved_names(name)
 
 
-def test_a_spec_is_loaded_as_the_options_say(digits: Any) -> None:
-    report = evaluate("demo", "digits", EvalConfig(split="train", limit=30), attacks=["clean"], device="cpu")
+def test_a_spec_is_loaded_as_the_options_say(digits: Any, demo: Any, cache: Path) -> None:
+    given = {"attacks": ["clean"], "device": "cpu", "cache_dir": cache}
+    report = evaluate("demo", "digits", EvalConfig(split="train", limit=30), **given)
     assert (report.data.n, report.data.split) == (30, "train")
-    assert evaluate("demo", digits, attacks=["clean"], first=7, device="cpu").data.n == 7
+    assert evaluate("demo", digits, first=7, **given).data.n == 7
     with pytest.raises(SpecError, match="normalize should be given once for all models, or once for each model"):
         evaluate("demo", "digits", normalize=["none", "half"])
 
 
-def test_the_report_says_what_was_asked(digits: Any) -> None:
+def test_the_report_says_what_was_asked(digits: Any, demo: Any, cache: Path) -> None:
     attacks = ["fgsm:eps=0.1", FGSM(eps=0.2)]
     defenses = [LowPass(radius=3), (LowPass(radius=2), LowPass(radius=3)), "lowpass:radius=1"]
-    report = evaluate("demo", digits.first(5), attacks=iter(attacks), defenses=iter(defenses), device="cpu", seed=4)
+    given = {"attacks": iter(attacks), "defenses": iter(defenses), "device": "cpu", "seed": 4}
+    report = evaluate("demo", digits.first(5), **given, cache_dir=cache)
     assert report.config["attacks"] == ["fgsm:eps=0.1", "fgsm:eps=0.2"]
     assert report.config["defenses"] == ["lowpass:radius=3", "lowpass:radius=2+lowpass:radius=3", "lowpass:radius=1"]
     assert (report.config["seed"], report.config["device"], report.config["model"]) == (4, "cpu", ["demo"])
     assert not {"run_dir", "cache_dir"} & report.config.keys()  # where it was written is no part of it
-    again = evaluate(**{key: value for key, value in report.config.items() if key != "data"}, data=digits.first(5))
+    asked = {key: value for key, value in report.config.items() if key != "data"}
+    again = evaluate(**asked, data=digits.first(5), cache_dir=cache)
     assert again.cells[0].outcomes == report.cells[0].outcomes
     assert freqrobust.Report.model_validate_json(report.dumps()).config == report.config

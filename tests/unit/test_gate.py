@@ -255,7 +255,7 @@ def test_a_terminal_gets_the_same_words(make_report, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setenv("TERM", "xterm")
     report, terminal = judged(make_report), Terminal()
-    reports.get("table")(show="gate", width=160).render(report, terminal)
+    reports.get("table")(show="gate", width=160, full=True).render(report, terminal)
 
     def words(text: str) -> list[str]:
         return re.findall(r"[\w.:=/%-]*\w[\w.:=/%-]*", re.sub(r"\x1b\[[0-9;]*m", "", text))

@@ -129,4 +129,10 @@ def test_without_a_terminal_there_is_a_line_now_and_then(
     assert shown(False, False, 0) == ["b: failed: no"]
     often = shown(False, True, 0)
     assert len(often) > 3
+    with Screen(False, verbose=False) as screen:  # a run without a plan
+        screen.begin("training", 4)
+        screen.advance(1)
+        screen.advance(2)
+        screen.end("trained")
+    assert capsys.readouterr().err.splitlines() == ["training: 1 of 4", "training: 3 of 4"]
     assert "about 0:00 left: a" in often[2]

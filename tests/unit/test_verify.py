@@ -11,6 +11,7 @@ import torch
 
 from freqrobust import load_data
 from freqrobust.core.errors import DataError, SpecError
+from freqrobust.core.progress import Silent
 from freqrobust.data.adversarial_sets import read
 from freqrobust.harness.save_adversarial import save_adversarial
 from freqrobust.harness.verify import verify
@@ -47,6 +48,19 @@ def test_another_model(undefended, other, model) -> None:
     assert one.misclassified == int(wrong.sum())
     (defended,) = verify(undefended, model, defense="lowpass:radius=2", device="cpu")
     assert (defended.defense, defended.same_model) == ("lowpass:radius=2", False)
+
+
+def test_the_progress_has_every_set(folder, model) -> None:
+    said = []
+
+    class Told(Silent):
+        def end(self, summary: str) -> None:
+            said.append(summary)
+
+    results = verify(folder, model, device="cpu", progress=Told())
+    assert said == [
+        f"verifying {one.defense} / {one.attack}: {one.misclassified} of {one.n} misclassified" for one in results
+    ]
 
 
 class Above(torch.nn.Module):
