@@ -254,7 +254,7 @@ def test_nothing_sticks_out_with_everything_open(width: int, scheme: str, pages,
     page = show(pages["one"], width=width, scheme=scheme)
     page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
     assert page.evaluate("document.documentElement.scrollWidth") == width
-    assert page.evaluate("document.getElementById('glossary').innerText.includes('docs/trustworthy-numbers.md')")
+    assert page.evaluate("document.getElementById('glossary').innerText.includes('docs/concepts/verdicts.md')")
     assert page.evaluate(CONTRAST) >= 4.5
     assert page.complaints == []
     assert page.requests == [pages["one"].as_uri()]
