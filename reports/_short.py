@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -59,6 +60,19 @@ def fitting(text: str, width: int) -> str:
         return line[: ends[-1]]
     room = max(width - 4, 1)
     return f"{line[:room].rpartition(' ')[0] or line[:room]} ..."
+
+
+def without_parameters(labels: Iterable[str]) -> dict[str, str]:
+    """Labels for narrow lines: the names of defenses without their parameters, where they remain different.
+
+    Example:
+        >>> without_parameters(["undefended", "bit-depth:bits=4+lowpass:radius=3", "smooth:rho=1", "smooth:rho=2"])
+        {'undefended': 'undefended', 'bit-depth:bits=4+lowpass:radius=3': 'bit-depth+lowpass', \
+'smooth:rho=1': 'smooth:rho=1', 'smooth:rho=2': 'smooth:rho=2'}
+    """
+    names = {label: re.sub(r":[^+: ]*=[^+ ]*", "", label) for label in labels}
+    counts = Counter(names.values())
+    return {label: name if counts[name] == 1 else label for label, name in names.items()}
 
 
 def header(report: Report) -> list[str]:

@@ -214,14 +214,19 @@ class _Printer:
         lines, width = short.verdicts(self.report), self.console.width
         if not lines:
             return
-        oblivious = short.oblivious_lines(self.report, self.labels)
+        names = short.without_parameters(self.labels.values())
         self.console.print("Verdicts on the robust accuracies", style="bold")
         for line in lines:
-            about = one_line(line.about)
-            rest = short.fitting(line.verdict + line.rest, width - len(about) - 2).removeprefix(line.verdict)
+            for about in map(one_line, (line.about, names.get(line.about, line.about))):
+                rest = short.fitting(line.verdict + line.rest, width - len(about) - 2).removeprefix(line.verdict)
+                if not rest.endswith(" ..."):
+                    break
             self.console.print(Text(f"{about}: ").append(line.verdict, style=_STYLES[line.level]).append(rest))
-        for text in oblivious:
-            say(self.console, short.fitting(text, width))
+        narrow = {entry: names[label] for entry, label in self.labels.items()}
+        forms = (short.oblivious_lines(self.report, labels) for labels in (self.labels, narrow))
+        for text, shorter in zip(*forms, strict=True):
+            line_text = short.fitting(text, width)
+            say(self.console, short.fitting(shorter, width) if line_text.endswith(" ...") else line_text)
         self.console.print()
 
     def print_gate(self, everything: bool) -> None:

@@ -129,8 +129,9 @@ def list_entries(ctx: Any, incomplete: str) -> list[str]:
 def codes(incomplete: str) -> list[str]:
     """What ``freqrobust explain`` explains."""
     from freqrobust.results.explanations import EXPLANATIONS
+    from freqrobust.results.glossary import defined
 
-    return _beginning(EXPLANATIONS, incomplete)
+    return _beginning([*EXPLANATIONS, *(name for term in defined() for name in term.names())], incomplete)
 
 
 def choices(values: Iterable[str]) -> Callable[[str], list[str]]:

@@ -117,7 +117,7 @@ ENTRIES = {
     ),
     "explain": Entry(
         LOOK_UP,
-        "Explain a warning, a verdict, a check, a status or an exit code: what it means, what to do, and the paper.\n\n"
+        "Explain a warning, a verdict, a check, a status, an exit code or a term: what it means, what to do, and the paper.\n\n"
         "Without CODE, all codes are listed. With a JSON report, its codes are explained.",
         ("explain", "explain"),
     ),

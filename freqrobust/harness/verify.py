@@ -81,7 +81,6 @@ def verify(
         FreqRobustError: a set is damaged or made for other data, or the model does not fit its images.
     """
     from freqrobust.core.files import user_path
-    from freqrobust.core.progress import as_progress
     from freqrobust.data.adversarial_sets import read_all
     from freqrobust.harness.inputs import open_inputs, open_train_data
     from freqrobust.harness.opening import check_settings

@@ -54,7 +54,7 @@ CHECK_EXPLANATIONS: dict[str, Explanation] = {
     ),
     "strong attack": _check(
         "Does Auto-PGD with 20 steps misclassify samples that are robust in the report?",
-        "It is the one attack that the quick checks run.",
+        "It is the only strong attack of the quick checks.",
         STRONGER,
         CROCE,
     ),
@@ -149,7 +149,8 @@ CHECK_EXPLANATIONS: dict[str, Explanation] = {
     "all checks combined": _check(
         "How many additional samples do all checks misclassify together?",
         "Each check may stay within what is allowed, and all together exceed it.",
-        STRONGER,
+        "The robust accuracy in the report is too high, although no single check may show it: use a stronger attack, such "
+        "as aa or autoattack.",
         CARLINI,
     ),
 }

@@ -52,7 +52,7 @@ EXPLANATIONS: dict[str, Explanation] = {
     ),
     "no-gradients": _warning(
         "The attack received no gradient at all.",
-        "No gradient reached the images, so that the attack made no useful step. Its robust accuracy says nothing.",
+        "No gradient reached the images, so that the attack made no useful step. The robust accuracy is not meaningful.",
         "Make sure that the model does not detach its input or run under torch.no_grad(); else use square.",
         ATHALYE,
     ),
@@ -64,7 +64,7 @@ EXPLANATIONS: dict[str, Explanation] = {
     "train-mode-layers": _warning(
         "Some layers of the model stay in train mode.",
         "Dropout and batch norm behave differently in train mode: outputs may be random or depend on the batch.",
-        "Do not override train() in the model so that eval() has no effect.",
+        "Make sure that eval() of the model reaches these layers: a train() that is overridden can prevent it.",
     ),
     "several-networks": _warning(
         "The checkpoint contains several networks, and one of them was used.",
@@ -99,7 +99,7 @@ EXPLANATIONS: dict[str, Explanation] = {
     "damaged-journal": _warning(
         "A file of an earlier run was damaged.",
         "The checksum of a finished cell did not match its content. The cell was measured again.",
-        "Nothing. If it happens often, check the disk.",
+        "No action is needed. If it happens often, check the disk.",
     ),
     "defense-failed": _warning(
         "A defense raised an error, so that none of its cells was measured.",
@@ -127,7 +127,7 @@ EXPLANATIONS: dict[str, Explanation] = {
         "Measuring stopped early.",
         "freqrobust check --sequential measures each cell only until its threshold is decided. The accuracies are those of "
         "the samples measured so far; a report of this kind is no baseline.",
-        "Nothing; leave out --sequential to measure all samples.",
+        "Leave out --sequential to measure all samples.",
         "Lan and DeMets: Discrete Sequential Boundaries for Clinical Trials. 1983",
     ),
     # -- verdicts ---------------------------------------------------------------------------------------------
@@ -169,26 +169,35 @@ EXPLANATIONS: dict[str, Explanation] = {
     ),
     **CHECK_EXPLANATIONS,
     # -- statuses ---------------------------------------------------------------------------------------------
-    "complete": Explanation(STATUSES, "All cells were measured.", "Of a report.", "Nothing."),
+    "complete": Explanation(
+        STATUSES, "All cells were measured.", "It is the status of a report.", "No action is needed."
+    ),
     "partial": Explanation(
         STATUSES,
         "Some cells or certificates failed.",
-        "Of a report. The others are in it; the exit code is 3.",
+        "It is the status of a report, which contains all others; the exit code is 3.",
         "Read the warnings of the report, and run the same command again.",
     ),
-    "ok": Explanation(STATUSES, "The cell or the certificate was measured.", "Of a cell or a certificate.", "Nothing."),
+    "ok": Explanation(
+        STATUSES, "It was measured.", "It is the status of a cell or a certificate.", "No action is needed."
+    ),
     "failed": Explanation(
         STATUSES,
         "A cell raised an error, or a check found what it looks for.",
-        "Of a cell or a certificate: it has no result, and its error says why. Of a check: what was measured exceeds the "
-        "threshold.",
+        "A cell or certificate that failed has no result, and its error says why. For a check that failed, what was "
+        "measured exceeds the threshold.",
         "For a check: freqrobust explain CHECK.",
     ),
-    "passed": Explanation(STATUSES, "A check found nothing.", "Of a check.", "Nothing."),
-    "not applicable": Explanation(
-        STATUSES, "A check could not be run.", "Of a check. Its reason says why.", "Nothing, unless the reason says so."
+    "passed": Explanation(
+        STATUSES, "A check found no problem.", "It is the status of a check.", "No action is needed."
     ),
-    "information": Explanation(STATUSES, "A remark that fails nothing.", "Of a check.", "Read it."),
+    "not applicable": Explanation(
+        STATUSES,
+        "A check could not be run.",
+        "It is the status of a check, whose reason says why.",
+        "No action is needed, unless the reason names one.",
+    ),
+    "information": Explanation(STATUSES, "It is a remark.", "A check with this status cannot fail.", "Read it."),
     # -- the gate ---------------------------------------------------------------------------------------------
     "threshold": Explanation(
         GATE,
@@ -208,7 +217,7 @@ EXPLANATIONS: dict[str, Explanation] = {
         GATE,
         "The exact test of two accuracies on the same samples.",
         "Only samples that are correct in one report and misclassified in the other one count.",
-        "Nothing.",
+        "No action is needed.",
         "McNemar: Note on the Sampling Error of the Difference Between Correlated Proportions or Percentages. 1947",
     ),
     "sign-flip": Explanation(
@@ -216,12 +225,15 @@ EXPLANATIONS: dict[str, Explanation] = {
         "The test of a whole sweep over eps.",
         "The difference of each sample is its change of the number of budgets at which it is robust; under the null "
         "hypothesis its sign is random.",
-        "Nothing.",
+        "No action is needed.",
         "Fisher: The Design of Experiments. 1935",
     ),
     # -- experiments ------------------------------------------------------------------------------------------
     "reproduced": Explanation(
-        TRENDS, "The statement of the source was seen here.", "The confidence interval is above zero.", "Nothing."
+        TRENDS,
+        "The statement of the source was seen here.",
+        "The confidence interval is above zero.",
+        "No action is needed.",
     ),
     "not reproduced": Explanation(
         TRENDS,
@@ -236,7 +248,9 @@ EXPLANATIONS: dict[str, Explanation] = {
         "Use a larger --scale, or other seeds.",
     ),
     # -- exit codes -------------------------------------------------------------------------------------------
-    "0": Explanation(EXIT_CODES, "The command did what was asked, and a gate passed.", "Success.", "Nothing."),
+    "0": Explanation(
+        EXIT_CODES, "The command did what was asked.", "If it includes a gate, the gate passed.", "No action is needed."
+    ),
     "1": Explanation(
         EXIT_CODES,
         "A check of the results failed, such as a gate.",
@@ -267,8 +281,8 @@ EXPLANATIONS: dict[str, Explanation] = {
     "141": Explanation(
         EXIT_CODES,
         "The reader of the output closed it.",
-        "As with freqrobust list | head.",
-        "Nothing.",
+        "This happens, for example, with freqrobust list | head.",
+        "No action is needed.",
     ),
 }
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from freqrobust.results.report import Report
+from freqrobust.results.explanations import normal
+
+if TYPE_CHECKING:
+    from freqrobust.results.report import Report
+
+_VERDICT = "verdict: "
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,20 @@ class Term:
     text: str
     page: str
     used: Callable[[Report], bool]
+
+    def names(self) -> list[str]:
+        """The words that the name consists of: ``["LFC", "low-frequency component"]``."""
+        return [name for name in re.split(r", | \(|\)", self.name) if name]
+
+
+def defined() -> list[Term]:
+    """The terms that are not codes: ``freqrobust explain`` knows verdicts by their codes."""
+    return [term for term in TERMS if not term.name.startswith(_VERDICT)]
+
+
+def named(words: str) -> list[Term]:
+    """The terms that are meant by what the user wrote, whatever its case and its hyphens."""
+    return [term for term in defined() if normal(words) in map(normal, (term.name, *term.names()))]
 
 
 def glossary(report: Report) -> list[Term]:
@@ -58,82 +79,82 @@ TERMS = (
     Term(
         "accuracy",
         "The share of samples that are classified correctly. Clean accuracy is that on the unchanged images.",
-        "docs/reports.md",
+        "docs/reading-a-table.md",
         _always,
     ),
     Term(
         "95 % interval",
-        "The range of accuracies that agree with the number of samples: another draw of as many samples would give "
-        "another accuracy. It is Wilson's interval of a share.",
-        "docs/reports.md",
+        "The range of accuracies that are compatible with the measured one: another draw of as many samples would "
+        "give another accuracy. It is Wilson's interval of a share.",
+        "docs/concepts/index.md",
         _always,
     ),
     Term(
         "paired difference",
         "The change of the accuracy from that of the undefended model on the same samples, in points, with its 95 % "
         "interval. An interval that excludes 0 is a significant change.",
-        "docs/reports.md",
+        "docs/concepts/index.md",
         lambda report: any(cell.difference is not None for cell in report.cells),
     ),
     Term(
         "eps, Linf, L2, L1",
         "The perturbation budget of an attack: no pixel may change by more than eps (Linf), or the Euclidean (L2) or the "
         "absolute sum (L1) of all changes is at most eps, for pixels in [0, 1].",
-        "docs/attacks.md",
+        "docs/concepts/threat-models.md",
         lambda report: any(cell.threat is not None for cell in report.cells),
     ),
     Term(
         "adversarial example",
         "An image with a small perturbation, chosen by an attack, that the model misclassifies although it classifies the "
         "unchanged image correctly.",
-        "docs/attacks.md",
+        "docs/concepts/threat-models.md",
         _adversarial,
     ),
     Term(
         "robust accuracy",
         "The share of samples that are correct on the unchanged image and under the attack. An attack gives an upper bound: "
         "a stronger one can find more adversarial examples.",
-        "docs/trustworthy-numbers.md",
+        "docs/concepts/index.md",
         _adversarial,
     ),
     Term(
         "worst case",
         "The robust accuracy under all attacks together: a sample counts only if it is correct under every adversarial "
         "example within the budget.",
-        "docs/trustworthy-numbers.md",
+        "docs/concepts/threat-models.md",
         lambda report: bool(report.worst_case),
     ),
     Term(
         "adaptive",
         "The attack is run on the defended model itself, with its gradients. Robust accuracies are those under adaptive "
         "attacks.",
-        "docs/trustworthy-numbers.md",
+        "docs/concepts/adaptive-attacks.md",
         lambda report: any(cell.defense != "undefended" and cell.kind == "adversarial" for cell in report.cells),
     ),
     Term(
         "oblivious",
         "The adversarial examples were made on the undefended model, and the defended model classifies them. The accuracy "
         "overestimates the robustness against an attacker who knows the defense.",
-        "docs/trustworthy-numbers.md",
+        "docs/concepts/adaptive-attacks.md",
         lambda report: any(cell.knowledge == "oblivious" for cell in report.cells),
     ),
     Term(
         "LFC, low-frequency component",
         "The image rebuilt from its spatial frequencies below a radius, in cycles per image: a blurred image.",
-        "docs/reading-frequency-results.md",
+        "docs/concepts/frequencies.md",
         _filters,
     ),
     Term(
         "HFC, high-frequency component",
         "The image rebuilt from its spatial frequencies at or above the radius: edges and texture. LFC and HFC add up to the "
         "image.",
-        "docs/reading-frequency-results.md",
+        "docs/concepts/frequencies.md",
         _filters,
     ),
     Term(
         "no better than chance (~)",
         "The accuracy is not significantly higher than that of predictions that do not depend on the image.",
-        "docs/trustworthy-numbers.md",
+        "docs/concepts/index.md",
         lambda report: any(cell.chance_accuracy is not None for cell in report.cells),
     ),
     Term(
@@ -160,34 +181,34 @@ TERMS = (
     Term(
         "verdict: no problem found",
         "The checks tried stronger and other attacks, and none of them misclassified more samples. It is no proof.",
-        "docs/trustworthy-numbers.md",
+        "docs/concepts/verdicts.md",
         _verdict("no problem found"),
     ),
     Term(
         "verdict: inconclusive",
         "A check failed without finding further adversarial examples, the outputs are not repeatable, or there are too few "
         "samples.",
-        "docs/trustworthy-numbers.md",
+        "docs/concepts/verdicts.md",
         _verdict("inconclusive"),
     ),
     Term(
         "verdict: overestimated",
         "The checks found adversarial examples for samples that count as robust under the attacks of the report: the robust "
         "accuracy is lower.",
-        "docs/trustworthy-numbers.md",
+        "docs/concepts/verdicts.md",
         _verdict("overestimated"),
     ),
     Term(
         "verdict: not meaningful",
         "The model predicts no better than chance or nearly always the same class, so that its robust accuracies say nothing "
         "about robustness.",
-        "docs/trustworthy-numbers.md",
+        "docs/concepts/verdicts.md",
         _verdict("not meaningful"),
     ),
     Term(
         "verdict: nothing to check",
         "No sample is robust at the budget of the checks.",
-        "docs/trustworthy-numbers.md",
+        "docs/concepts/verdicts.md",
         _verdict("nothing to check"),
     ),
     Term(

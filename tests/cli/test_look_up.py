@@ -12,6 +12,7 @@ from freqrobust.cli.listing import KINDS, LISTS
 from freqrobust.cli.plugin_page import COMMANDS, OTHER_COMMANDS, OTHER_PAGES, PAGES, described, documentation, example
 from freqrobust.core.commands import COMMANDS as WITH_OPTIONS
 from freqrobust.results.explanations import EXPLANATIONS
+from freqrobust.results.glossary import TERMS
 from support.command import Result
 
 Command = Callable[..., Result]
@@ -129,7 +130,31 @@ def test_explain(command: Command, rejected: Callable[..., str]) -> None:
     everything = shown(command("explain"))
     assert all(code in everything for code in EXPLANATIONS)
     assert "did you mean 'overestimated'?" in rejected("explain", "overestimatd")
-    assert "'freqrobust explain' lists all codes" in rejected("explain", "qqqq")
+    assert "'freqrobust explain' lists all of them" in rejected("explain", "qqqq")
+
+
+@pytest.mark.parametrize(
+    ("words", "beginning"),
+    [
+        ("LFC", "LFC, low-frequency component (terms) The image rebuilt"),
+        ("high frequency component", "HFC, high-frequency component (terms)"),
+        ("~", "no better than chance (~) (terms)"),
+        ("mce", "corruption, mCE (terms)"),
+        ("regression", "regression (rows and tests of a gate)"),
+    ],
+)
+def test_explain_a_term(words: str, beginning: str, command: Command) -> None:
+    text = shown(command("explain", words))
+    assert text.startswith(beginning)
+    assert "more in docs/" in text
+
+
+def test_every_term_is_listed_and_explained(command: Command, rejected: Callable[..., str]) -> None:
+    everything = shown(command("explain"))
+    for term in TERMS:
+        assert shown(command("explain", term.name.removeprefix("verdict: ")))
+        assert (term.name in everything) == (not term.name.startswith("verdict: "))
+    assert "did you mean 'worst case'?" in rejected("explain", "worstcase")
 
 
 def test_explain_a_report(base: list[str], command: Command, rejected: Callable[..., str], workspace: Path) -> None:

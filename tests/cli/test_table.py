@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from freqrobust.reports._short import without_parameters
 from freqrobust.results.report import Report
 
 Command = Callable[..., Any]
@@ -35,6 +36,17 @@ def test_lines_fit(
     result = command(*base, *ARGUMENTS, "--run-dir", run_dir, *full)
     assert result.code == 0
     assert [line for line in result.out.splitlines() if len(line) > columns] == []
+
+
+def test_lines_of_verdicts_lose_parameters_before_numbers(
+    base: list[str], run_dir: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    result = command(*base, *ARGUMENTS, "--run-dir", run_dir)
+    verdicts = result.out.partition("Verdicts on")[2].partition("\n\n")[0]
+    assert "\nsmooth+lowpass: oblivious attacks overstate it by up to " in verdicts
+    labels = ["undefended", "bit-depth:bits=4+lowpass:radius=3", "m.py:Mine:a=1/2", "smooth:rho=1", "smooth:rho=2"]
+    assert list(without_parameters(labels).values()) == ["undefended", "bit-depth+lowpass", "m.py:Mine", *labels[3:]]
 
 
 def test_side_by_side_where_there_is_room(base: list[str], command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,4 +39,4 @@ def test_the_demo_is_a_true_story(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert adaptive < undefended < oblivious - 5
     assert trained > undefended + 20
     assert shown.count("no problem found") == 3
-    assert (tmp_path / "demo" / "report.html").stat().st_size > 10_000
+    assert "Example images" in (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")

@@ -23,6 +23,7 @@ def pages(decorate, shown, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     """The page of one report and the leaderboard of two, as files."""
     folder = tmp_path_factory.mktemp("pages")
     report = decorate("plain")
+    report.diagnostics[0].sentence = "tried: apgd:eps=0.15,norm=linf,steps=20,targets=0,loss=margin"
     other = report.model_copy(deep=True)
     other.seed = 7
     made = {"one": shown("html", report), "board": shown("html", {"a": report, "b": other})}
@@ -35,6 +36,7 @@ def pages(decorate, shown, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 @pytest.mark.parametrize("width", [1280, 390])
 def test_nothing_is_wrong_and_nothing_is_asked_for(name: str, width: int, pages, show: Open) -> None:
     page = show(pages[name], width=width)
+    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
     assert page.evaluate("document.querySelectorAll('table').length") > 1
     assert page.complaints == []
     assert page.requests == [pages[name].as_uri()]
@@ -254,7 +256,7 @@ def test_nothing_sticks_out_with_everything_open(width: int, scheme: str, pages,
     page = show(pages["one"], width=width, scheme=scheme)
     page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
     assert page.evaluate("document.documentElement.scrollWidth") == width
-    assert page.evaluate("document.getElementById('glossary').innerText.includes('docs/trustworthy-numbers.md')")
+    assert page.evaluate("document.getElementById('glossary').innerText.includes('docs/concepts/verdicts.md')")
     assert page.evaluate(CONTRAST) >= 4.5
     assert page.complaints == []
     assert page.requests == [pages["one"].as_uri()]
