@@ -48,7 +48,7 @@ def test_the_commands_run_it(kind, command, tmp_path, monkeypatch) -> None:
     done = command(*shlex.split(with_file)[1:])
     assert done.code == 0, done.err
     shown = Path("cells.txt").read_text() if kind == "report" else done.out
-    assert {"attack": "OneStep:eps=16/255", "analysis": "Confident predictions", "report": "fgsm:eps=0.1\t0."}[
+    assert {"attack": "worst case Linf 16/255", "analysis": "Confident predictions", "report": "fgsm:eps=0.1\t0."}[
         kind
     ] in shown
 
