@@ -137,7 +137,9 @@ def test_the_gate(digits: Path, trained: Path) -> None:
     assert any(line.startswith("columns that do not fit: p, newly correct,") for line in compared.screen.lines)
 
 
-def test_saved_examples(digits: Path, trained: Path) -> None:
+def test_saved_examples(base: list[str], digits: Path, trained: Path) -> None:
+    if not Path("adv").exists():  # alone, or in another process than test_an_evaluation
+        session(*base, "--attack", "fgsm:eps=0.1", "--save-adversarial", "adv")
     shown = session("verify", "adv", "--model", trained, "--data", digits)
     assert shown.screen.lines[0] == "verifying adv on digits.pt"
     assert any(line.startswith("Saved examples") for line in shown.screen.lines)
