@@ -162,7 +162,7 @@ def test_interrupted_and_resumed(command: Command, start: Callable[..., subproce
     assert "Traceback" not in err
     said = err.splitlines()[-1]
     assert said.startswith("freqrobust: interrupted after epoch ")
-    assert said.endswith(" of 1000; run the same command again to resume from out")
+    assert said.endswith(" of 1000 (exit code 130); run the same command again to resume from out")
     finished = int(said.split("epoch ")[1].split()[0])
     assert finished >= 3
     assert torch.load("out/last.pt", weights_only=True)["training"]["epoch"] == finished

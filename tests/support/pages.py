@@ -21,6 +21,7 @@ RUN_BY = {
     "docs/reading-frequency-results.md": "test_reading_doc.py",
     "docs/reports.md": "test_docs_reports.py",
     "docs/reproductions.md": "test_docs_reproductions.py",
+    "docs/trackers.md": "test_docs_trackers.py",
     "docs/writing-a-defense.md": "test_docs.py",
     "docs/writing-a-report.md": "test_docs_plugins.py",
     "docs/writing-a-training-method.md": "test_docs_training.py",
