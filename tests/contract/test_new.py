@@ -50,10 +50,11 @@ def test_from_new_to_a_result_in_five_commands(command, tmp_path, monkeypatch, k
     run("pip", "install", *quiet, "--target", site, package, cwd=tmp_path, site=site)
     tested = run("pytest", "-q", "-p", "no:cacheprovider", "-W", "error", cwd=package, site=site)
     assert re.search(r"\b\d+ passed", tested.stdout)
-    shown = run(*steps[-1].split(), "--first", "60", cwd=tmp_path, site=site).stdout
+    done = run(*steps[-1].split(), "--first", "60", cwd=tmp_path, site=site)
+    shown = done.stdout + done.stderr
     expected = {
         "defense": r"no problem found|inconclusive|overestimated|not meaningful",
-        "attack": "one_step",
+        "attack": "attacks: one_step",
         "analysis": "Confident predictions",
         "report": r"demo\tundefended\tclean\t[01]\.\d{3}\n",
     }
