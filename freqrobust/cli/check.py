@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 from freqrobust.core.errors import GateError
 from freqrobust.core.files import user_path
 from freqrobust.core.text import print_error, print_line
-from freqrobust.gate.project import Project, find_project, read_project, working_in
-from freqrobust.results import cell_reference
 
 if TYPE_CHECKING:
     from freqrobust.core.command_config import CheckConfig
+    from freqrobust.gate.project import Project
     from freqrobust.results.report import Report
 
 
@@ -22,9 +21,13 @@ def execute(config: CheckConfig) -> int:
     Raises:
         FreqRobustError: bad input.
     """
+    from freqrobust.cli.lines import first_line
+
+    first_line("checking what freqrobust.toml describes", [], None, config.quiet)
     from freqrobust.cli import eval
     from freqrobust.core.command_config import EvalCommand
     from freqrobust.gate.check import open_gate
+    from freqrobust.gate.project import find_project, read_project, working_in
 
     path = find_project()
     project = read_project(path)
@@ -72,6 +75,7 @@ def _update(project: Project, old: Report | None, report: Report, quiet: bool) -
 def _show(project: Project, old: Report | None, report: Report) -> None:
     """The changes from the replaced baseline, and the drops that the new one makes detectable."""
     from freqrobust.gate import regression
+    from freqrobust.results import cell_reference
     from freqrobust.results.gate_record import GateRecord
     from freqrobust.results.rendering import GATE_ON_SCREEN, parse_outputs, write_outputs
 
