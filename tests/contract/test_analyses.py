@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,6 +15,7 @@ from freqrobust.core.errors import DataError, SpecError
 from freqrobust.harness.analysis import Analysis, analyses
 from freqrobust.models.fingerprint import state_hash
 from freqrobust.plugins.selection import parse_attacks
+from freqrobust.testing.analysis_rules import close, content
 
 #: What would take too long otherwise, and what needs several models.
 PARAMS: dict[str, dict[str, Any]] = {
@@ -59,25 +58,6 @@ def looked(trained: nn.Module, digits: ImageData) -> Callable[[str], AnalysisRec
     """``looked(name)``: the record of one analysis, made once; not to be changed."""
     network = trained.eval().requires_grad_(False)
     return functools.cache(lambda name: look(name, network, digits.first(20)))
-
-
-def content(record: AnalysisRecord) -> Any:
-    """All that is measured."""
-    found = json.loads(record.dumps())
-    for one in found["results"]:
-        del one["seconds"]
-    return found["results"], found["tables"]
-
-
-def close(a: Any, b: Any) -> bool:
-    """Equal up to the last digits of floating-point numbers."""
-    if isinstance(a, float) and isinstance(b, float):
-        return math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-6)
-    if isinstance(a, dict):
-        return set(a) == set(b) and all(close(a[key], b[key]) for key in a)
-    if isinstance(a, list):
-        return len(a) == len(b) and all(map(close, a, b))
-    return bool(a == b)
 
 
 @pytest.mark.parametrize("name", NAMES)
