@@ -156,14 +156,16 @@ def test_the_first_line_comes_before_torch(base: list[str]) -> None:
 
 @pytest.mark.slow
 def test_interrupted_by_ctrl_c(base: list[str]) -> None:
-    """The bar is removed, and one line says what happened."""
+    """The bar is removed, and one line says what happened; the signal comes while the second cell is attacked."""
+    import select
     import signal
     import subprocess
 
     own, other = os.openpty()
     Path("slow.py").write_text(
-        "import time\nfrom freqrobust import Attack\nclass Slow(Attack):\n    kind = 'shift'\n"
-        "    def perturb(self, model, images, labels, context):\n        time.sleep(60)\n        return images\n",
+        "import pathlib, time\nfrom freqrobust import Attack\nclass Slow(Attack):\n    kind = 'shift'\n"
+        "    def perturb(self, model, images, labels, context):\n        pathlib.Path('started').touch()\n"
+        "        time.sleep(60)\n        return images\n",
         encoding="utf-8",
     )
     entry = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); " + FREQROBUST[2]
@@ -175,14 +177,16 @@ def test_interrupted_by_ctrl_c(base: list[str]) -> None:
         env={**os.environ, "TERM": "xterm"},
     )
     os.close(other)
-    text, until = "", time.monotonic() + 60
+    text, until, sent = "", time.monotonic() + 120, False
     while time.monotonic() < until:
-        try:
-            text += os.read(own, 65536).decode("utf-8", "ignore")
-        except OSError:
-            break
-        if "Slow" in text and process.poll() is None and "\u2501" in text:
+        if select.select([own], [], [], 0.1)[0]:
+            try:
+                text += os.read(own, 65536).decode("utf-8", "ignore")
+            except OSError:
+                break
+        if not sent and Path("started").exists() and "\u2501" in text:
             process.send_signal(signal.SIGINT)
+            sent = True
     os.close(own)
     assert process.wait(timeout=30) == 130
     from support.terminal import Screen

@@ -171,6 +171,7 @@ def wandb_records(path: Path) -> Iterator[Any]:
 def test_wandb(report: Report) -> None:
     import wandb
 
+    wandb.teardown()  # where another test used it in this process, it keeps that one's directory
     (where,) = send(report, "wandb=project/name")
     wandb.teardown()  # ends wandb's own process, which writes the file
     assert where.startswith("wandb project 'project', run 'name' ('wandb sync ")
