@@ -119,14 +119,20 @@ def mcnemar(only_first: int, only_second: int) -> float:
         >>> mcnemar(5, 0)
         0.03125
     """
-    discordant = only_first + only_second
-    if (
-        2 * only_first <= discordant
-    ):  # the smaller tail is summed, so that a p-value keeps its digits however small it is
-        return 1.0 - mcnemar(only_second + 1, only_first - 1) if only_first else 1.0
-    k = np.arange(only_first, discordant, dtype=np.float64)
-    ratios = np.cumprod((discordant - k) / (k + 1))  # of the later terms of the sum to its first
-    return float(math.comb(discordant, only_first) / 2**discordant) * (1.0 + float(ratios.sum()))
+    return min(1.0, float(fair_coins(only_first + only_second)[only_first:].sum()))
+
+
+def fair_coins(n: int) -> NDArray[np.float64]:
+    """Chances of 0 to ``n`` heads of ``n`` fair coins, ``(n + 1,)``; those below the smallest float are 0.
+
+    From the middle outwards, where ``C(n, (n+1)//2) / 2^n`` is the product of ``(2j - 1) / (2j)`` and the ratio of
+    neighbours is ``(n - k) / (k + 1)``, so that the cost is linear in ``n``.
+    """
+    middle = (n + 1) // 2
+    j, k = np.arange(1, middle + 1), np.arange(middle, n)
+    upper = np.prod((2 * j - 1) / (2 * j)) * np.concatenate([[1.0], np.cumprod((n - k) / (k + 1))])
+    lower = upper[::-1] if n % 2 else upper[:0:-1]
+    return np.concatenate([lower, upper])
 
 
 def sign_flip(differences: Mapping[int, int]) -> float:
