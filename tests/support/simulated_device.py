@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -39,6 +39,11 @@ _WAITING = {
     "_linalg_solve_ex", "linalg_eig",
 }  # fmt: skip
 _INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put"}
+#: Factories that torch would write as an operation on an empty tensor that grows.
+_FACTORIES = (
+    "arange.default", "arange.start", "arange.start_step", "eye.default", "eye.m", "randperm.default",
+    "fft_fftfreq.default", "fft_rfftfreq.default",
+)  # fmt: skip
 _LIBRARIES: list[torch.library.Library] = []
 
 
@@ -93,7 +98,9 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         inner_args, inner_kwargs = pytree.tree_unflatten([_inner(a) for a in flat], spec)
         return func(*inner_args, **inner_kwargs)
     if any(isinstance(a, torch.Tensor) and not isinstance(a, Simulated) and a.dim() > 0 for a in flat):
-        raise RuntimeError(f"Expected all tensors to be on the same device, but {func} got some of sim:0 and some of cpu")
+        raise RuntimeError(
+            f"Expected all tensors to be on the same device, but {func} got some of sim:0 and some of cpu"
+        )
     written, changes_shape = _written(func)
     for position in written:
         given = args[position] if isinstance(position, int) and position < len(args) else kwargs.get(str(position))
@@ -104,17 +111,17 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if goal is not None:
         inner_kwargs["device"] = torch.device("cpu")
     found = func(*inner_args, **inner_kwargs)
-    if changes_shape:
-        raise NotImplementedError(f"{func} is not simulated: it changes the shape of a tensor in place")
     if not written:
         return pytree.tree_map(lambda a: Simulated(a) if isinstance(a, torch.Tensor) else a, found)
-    same = {id(_inner(a)): a for a in flat if isinstance(a, Simulated)}
+    same = {id(tensor.inner): tensor for tensor in flat if isinstance(tensor, Simulated)}
+    if changes_shape or any(tensor.shape != tensor.inner.shape for tensor in same.values()):
+        raise NotImplementedError(f"{func} is not simulated: it changes the shape of a tensor in place")
     return pytree.tree_map(
-        lambda a: same.get(id(a)) if id(a) in same else Simulated(a) if isinstance(a, torch.Tensor) else a, found
+        lambda a: same[id(a)] if id(a) in same else Simulated(a) if isinstance(a, torch.Tensor) else a, found
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def _written(func: Any) -> tuple[tuple[int | str, ...], bool]:
     """The arguments that an operation writes to, by position or name, and whether it changes their shape."""
     found: list[int | str] = []
@@ -173,6 +180,10 @@ def _empty_strided(size: Any, stride: Any, dtype: Any = None, layout: Any = None
     return Simulated(torch.empty_strided(size, stride, dtype=dtype))
 
 
+def _made(func: Any, *args: Any, device: Any = None, **kwargs: Any) -> Simulated:
+    return Simulated(func(*args, device=torch.device("cpu"), **kwargs))
+
+
 def _copy_from(source: torch.Tensor, goal: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
     """What torch's own C++ calls where it does not ask ``__torch_dispatch__``, as in ``torch.tensor(..., device="sim")``."""
     if isinstance(source, Simulated) != isinstance(goal, Simulated) and not non_blocking:
@@ -181,7 +192,7 @@ def _copy_from(source: torch.Tensor, goal: torch.Tensor, non_blocking: bool = Fa
     return goal
 
 
-@lru_cache(maxsize=None)
+@cache
 def install() -> torch.device:
     """Register the device with torch, once; returns it."""
     from torch.utils.backend_registration import _setup_privateuseone_for_python_backend as setup
@@ -191,11 +202,17 @@ def install() -> torch.device:
     library.impl("empty.memory_format", _empty, "PrivateUse1")
     library.impl("empty_strided", _empty_strided, "PrivateUse1")
     library.impl("_copy_from", _copy_from, "PrivateUse1")
+    for name in _FACTORIES:
+        library.impl(
+            name.removesuffix(".default"),
+            partial(_made, getattr(getattr(aten, name.split(".")[0]), name.split(".")[1])),
+            "PrivateUse1",
+        )
     _LIBRARIES.append(library)  # which would unregister them when it is collected
     return device()
 
 
-@lru_cache(maxsize=None)
+@cache
 def device() -> torch.device:
     return torch.device("sim", 0)
 
