@@ -12,6 +12,7 @@ from freqrobust.core.memory import is_out_of_memory
 from freqrobust.core.progress import Progress
 from freqrobust.data.dataset import ImageData
 from freqrobust.harness.outcome import Outcome
+from freqrobust.harness.pace import Pace
 from freqrobust.harness.target_model import TargetModel
 
 
@@ -26,6 +27,7 @@ class Batches:
         self.batch_size = batch_size
         self.adaptive = adaptive  # halve the batch when out of memory
         self.progress = progress
+        self.pace = Pace(progress)
 
     def each(self, positions: torch.Tensor, work: Callable[[torch.Tensor], None], quiet: bool = False) -> None:
         """Call ``work`` with the positions of each batch; when out of memory, that batch is retried with half the size.
@@ -35,6 +37,8 @@ class Batches:
         done = 0
         while done < len(positions):
             chunk = positions[done : done + self.batch_size]
+            if not quiet:
+                self.pace.begin(len(chunk))
             try:
                 work(chunk)
             except (RuntimeError, MemoryError) as error:
@@ -51,6 +55,7 @@ class Batches:
                 continue
             done += len(chunk)
             if not quiet:
+                self.pace.end()
                 self.progress.advance(len(chunk))
 
 
