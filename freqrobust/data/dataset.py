@@ -85,6 +85,11 @@ class ImageData:
         for chunk in torch.arange(len(self)).tensor_split(-(-len(self) // size)):
             yield self.batch(chunk, device)[0]
 
+    def part(self, start: int, stop: int) -> ImageData:
+        """The samples at consecutive positions, in the same memory."""
+        images, labels, ids = (values[start:stop] for values in (self.images, self.labels, self.ids))
+        return replace(self, images=images, labels=labels, ids=ids, subset=True)
+
     def take(self, index: torch.Tensor) -> ImageData:
         """The samples at these positions, in this order."""
         return replace(self, images=self.images[index], labels=self.labels[index], ids=self.ids[index], subset=True)
