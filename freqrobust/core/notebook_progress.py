@@ -78,6 +78,12 @@ class NotebookProgress:
             self.schedule.advance(amount)
         self._show()
 
+    def skip(self, amount: int) -> None:
+        """Units that need not be done."""
+        self.total = max(self.total - amount, 0)
+        if self.schedule is not None:
+            self.schedule.skip(amount)
+
     def within(self, amount: float) -> None:
         """Units of the running batch are about done."""
         self.partial = amount

@@ -77,6 +77,12 @@ def within(progress: Progress, amount: float) -> None:
         progress.within(amount)  # type: ignore[attr-defined]
 
 
+def skip(progress: Progress, amount: int) -> None:
+    """Tell ``progress`` that so many units of what is running need not be done, or count them as done."""
+    if amount:
+        getattr(progress, "skip", progress.advance)(amount)
+
+
 def fail(progress: Progress, message: str) -> None:
     """Tell ``progress`` that a piece of work failed, and why."""
     getattr(progress, "fail", progress.end)(message)
@@ -180,6 +186,12 @@ class Screen:
             if self._is_due():
                 self.say(f"{self.label}: {self.done} of {self.total}")
 
+    def skip(self, amount: int) -> None:
+        if self.schedule is None:
+            self.advance(amount)
+        else:
+            self.schedule.skip(amount)
+
     def within(self, amount: float) -> None:
         if self.schedule is not None:
             self.schedule.within(amount)
@@ -257,6 +269,7 @@ class Progress(Protocol):
     - ``finish(label)`` is called when a piece of the plan is done, also when nothing had to be done for it.
     - ``within(amount)`` is called while a batch is being attacked, a few times a second, with how much of it is about done,
       in the units of ``advance``, which counts the whole batch at its end. It is less than the batch.
+    - ``skip(amount)`` is called instead of ``advance`` for units that need not be done.
     - ``fail(message)`` is called instead of ``end`` for a piece that failed.
     """
 

@@ -76,6 +76,11 @@ class Schedule:
             self.done += amount
             self.partial = 0.0
 
+    def skip(self, amount: int) -> None:
+        """Units of what began last need not be done, which says nothing about the time that the others take."""
+        if self.running is not None and self.label == self.running.label:
+            self.total -= amount
+
     def within(self, amount: float) -> None:
         """Units of what is running are about done, beside those that :meth:`advance` has counted."""
         if self.running is not None and self.label == self.running.label:

@@ -57,6 +57,15 @@ def test_a_long_batch_moves() -> None:
     assert plan.remaining() == pytest.approx(16)
 
 
+def test_samples_that_are_skipped_say_nothing_about_the_others() -> None:
+    plan, clock = schedule(1, 1)
+    plan.begin("p0", 10)
+    plan.skip(6)
+    clock.now += 1
+    plan.within(1)
+    assert plan.remaining() == pytest.approx(3 + 4)
+
+
 def test_the_bar_does_not_stand_still_where_more_is_left_than_expected() -> None:
     plan, clock = schedule(1, 1, 1)
     plan.begin("p0", 1)
