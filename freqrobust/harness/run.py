@@ -39,7 +39,7 @@ from freqrobust.plugins.specs import DefenseChain, PluginSpec
 from freqrobust.results.records import Precision, Warned
 
 #: The code that every number of a cell depends on, whatever the plugin; what it imports counts as well.
-ENGINE = ("freqrobust.harness.run", "freqrobust.harness.diagnosis.examine")
+ENGINE = ("freqrobust.harness.run", "freqrobust.harness.transfer", "freqrobust.harness.diagnosis.examine")
 
 
 @cache
