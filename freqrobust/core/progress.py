@@ -226,6 +226,11 @@ class Screen:
         if not self.quiet:
             self.console.print(one_line(message), soft_wrap=not self.terminal)
 
+    def show(self, lines: Sequence[str]) -> None:
+        """Lines whose spaces are kept, such as those of a table."""
+        for line in lines if not self.quiet else ():
+            self.console.print(line, soft_wrap=True)
+
     def _remove(self) -> None:
         if self.task is not None:
             self.bar.remove_task(self.task)

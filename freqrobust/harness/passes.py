@@ -29,17 +29,22 @@ class Passes(NamedTuple):
 _ENSEMBLE = Passes(7810.0, 1910.0)
 
 
-def passes(attack: Attack, maximize: bool = False) -> Passes:
+#: Share of its steps that an attack with ``early_stopping`` usually makes on a robust sample.
+_STOPPED = 0.3
+
+
+def passes(attack: Attack, maximize: bool = False, typical: bool = False) -> Passes:
     """Passes of an attack per sample that stays robust, of a model that is not random.
 
     They follow from the fields ``steps`` or ``queries``, ``restarts`` and ``targets`` where it has them, and from the
     attacks that an ensemble consists of. One step is assumed where there are none of these. There are no runs towards
-    target classes with ``maximize``, when the highest loss is wanted of every sample.
+    target classes with ``maximize``, when the highest loss is wanted of every sample. An attack that may end a run early
+    (``early_stopping``) does so with ``typical``.
     """
     parts = getattr(attack, "parts", None)
     if callable(parts):
         try:
-            found = [passes(part, maximize) for part in parts().values()]
+            found = [passes(part, maximize, typical) for part in parts().values()]
         except Exception:  # only an estimate
             return _ENSEMBLE
         return Passes(sum(one.forwards for one in found), sum(one.backwards for one in found))
@@ -47,6 +52,8 @@ def passes(attack: Attack, maximize: bool = False) -> Passes:
         return _ENSEMBLE
     count = _count(attack, "steps") or _count(attack, "queries") or 1
     runs = (_count(attack, "restarts") or 1) + (0 if maximize else _count(attack, "targets") or 0)
+    if typical and not maximize and getattr(attack, "early_stopping", False) is True:
+        count = max(1, round(_STOPPED * count))
     differentiated = attack.needs_gradient and attack.kind == "adversarial"
     return Passes(float(runs * count) + 1, float(runs * count) if differentiated else 0.0)
 
