@@ -37,6 +37,10 @@ class JournalError(FreqRobustError):
     """A run directory cannot be used."""
 
 
+class SharingError(FreqRobustError):
+    """Processes that share a run do not fit together, or some of them are missing."""
+
+
 class GateError(FreqRobustError):
     """A gate cannot decide: two reports cannot be compared, or what it judges was not measured."""
 

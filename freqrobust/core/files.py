@@ -8,7 +8,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +190,29 @@ def exclusive(folder: Path) -> Iterator[bool]:
         yield _locked(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def alone(folder: Path | None) -> Iterator[None]:
+    """Inside the block, no other process is inside of one for the same folder; until then, wait.
+
+    Where the file system has no locks, nobody waits.
+    """
+    handle = None
+    if folder is not None:
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        if handle is not None:
+            import fcntl
+
+            with suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 @contextmanager

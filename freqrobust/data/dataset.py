@@ -97,13 +97,17 @@ class ImageData:
             self.prefetch(torch.cat(chunks[number : number + 2]))
             yield self.batch(chunk, device)[0]
 
-    def prefetch(self, index: torch.Tensor) -> None:
+    def prefetch(self, index: torch.Tensor, count: int = 0) -> None:
         """Say which samples are used next: images in files are decoded meanwhile.
 
-        What was announced before and is not among them is given up, so that the samples of two batches are in memory.
+        What was announced before and is not among them is given up, so that few samples are in memory.
+
+        Args:
+            index: their positions.
+            count: of a part of a dataset, so many: where there are fewer, those behind the part are added.
         """
         if isinstance(self.images, ImageStore):
-            self.images.prefetch(index)
+            self.images.prefetch(index, count)
 
     def in_memory(self) -> ImageData:
         """The same samples with ``images`` as a tensor.
@@ -112,6 +116,11 @@ class ImageData:
             DataError: the images do not fit into memory, or a file cannot be decoded.
         """
         return replace(self, images=self.images.all()) if isinstance(self.images, ImageStore) else self
+
+    def part(self, start: int, stop: int) -> ImageData:
+        """The samples at consecutive positions, in the same memory."""
+        images = self.images.part(start, stop) if isinstance(self.images, ImageStore) else self.images[start:stop]
+        return replace(self, images=images, labels=self.labels[start:stop], ids=self.ids[start:stop], subset=True)
 
     def take(self, index: torch.Tensor) -> ImageData:
         """The samples at these positions, in this order."""

@@ -121,9 +121,12 @@ class ImageStore:
 
     dtype = torch.uint8
 
-    def __init__(self, images: ImageFiles, rows: torch.Tensor, preprocessing: str) -> None:
+    def __init__(
+        self, images: ImageFiles, rows: torch.Tensor, preprocessing: str, behind: torch.Tensor | None = None
+    ) -> None:
         self._images = images
         self._rows = rows
+        self._behind = rows if behind is None else behind  # what is used after these rows: by default they are used again
         self.preprocessing = preprocessing
         self.shape = torch.Size((len(rows), *images.shape))
 
@@ -146,9 +149,18 @@ class ImageStore:
         """The store of the images at these positions; nothing is decoded."""
         return ImageStore(self._images, self._rows[index], self.preprocessing)
 
-    def prefetch(self, index: torch.Tensor) -> None:
-        """Begin to decode the images at these positions; those of the last call that were not read are given up."""
-        self._images.prefetch(self._rows[index].tolist())
+    def part(self, start: int, stop: int) -> ImageStore:
+        """The store of the images at consecutive positions, which knows those behind them."""
+        behind = self._rows[stop:] if stop < len(self) else self._rows
+        return ImageStore(self._images, self._rows[start:stop], self.preprocessing, behind)
+
+    def prefetch(self, index: torch.Tensor, count: int = 0) -> None:
+        """Begin to decode the images at these positions; those of the last call that were not read are given up.
+
+        Where they are fewer than ``count``, the first ones that are used afterwards are added.
+        """
+        rows = self._rows[index].tolist()
+        self._images.prefetch(rows + self._behind[: max(0, count - len(rows))].tolist())
 
     def all(self) -> torch.Tensor:
         """All pixels as a tensor, which a cache in memory does not keep a second time.

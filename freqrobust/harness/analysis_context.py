@@ -16,7 +16,7 @@ from freqrobust.core.errors import PluginError, SpecError
 from freqrobust.core.text import near_miss
 from freqrobust.data.dataset import ImageData
 from freqrobust.harness.batches import Batches
-from freqrobust.harness.cell import EOT, measure, measure_clean, run_attack
+from freqrobust.harness.cell import EOT, concluded, measure, measure_clean, run_attack
 from freqrobust.harness.outcome import distances
 from freqrobust.harness.preparation import prepared
 from freqrobust.harness.target_model import Prediction, TargetModel
@@ -147,8 +147,8 @@ class AnalysisContext:
         target_model, view = self.target_model, self.target_model.view
         before = target_model.forwards + view.forwards, view.backwards  # each measurement counts from 0
         self.batches.progress.begin(f"{self.label}: {attack.spec}", len(self.data))
-        clean = measure_clean(target_model, self.batches)
-        outcome = measure(attack, target_model, self.batches, clean, None, self.seed)
+        clean = concluded(measure_clean(target_model, self.batches), None)
+        outcome = concluded(measure(attack, target_model, self.batches, clean, None, self.seed), attack)
         target_model.forwards += before[0] + clean.numbers.forwards
         view.backwards += before[1]
         self.warnings += [*clean.warnings, *outcome.warnings]

@@ -11,6 +11,7 @@ from freqrobust.core.errors import PluginError
 from freqrobust.core.memory import is_out_of_memory
 from freqrobust.core.progress import Progress
 from freqrobust.data.dataset import ImageData
+from freqrobust.harness.blocks import Block
 from freqrobust.harness.outcome import Outcome
 from freqrobust.harness.target_model import TargetModel
 
@@ -23,9 +24,27 @@ class Batches:
     ) -> None:
         self.data = data
         self.device = device
-        self.batch_size = batch_size
+        self._whole = self
+        self._batch_size = batch_size
         self.adaptive = adaptive  # halve the batch when out of memory
         self.progress = progress
+
+    @property
+    def batch_size(self) -> int:
+        """Images per batch; when out of memory, it becomes smaller for all parts."""
+        return self._whole._batch_size
+
+    @batch_size.setter
+    def batch_size(self, size: int) -> None:
+        self._whole._batch_size = size
+
+    def part(self, block: Block) -> Batches:
+        """The samples of a block, in batches of the same size."""
+        if len(block) == len(self.data):
+            return self
+        part = Batches(self.data.part(block.start, block.stop), self.device, 0, self.adaptive, self.progress)
+        part._whole = self._whole
+        return part
 
     def each(
         self,
@@ -42,13 +61,15 @@ class Batches:
             positions: what ``work`` is called with, in parts.
             work: measures one batch.
             quiet: do not report this as progress.
-            samples: the samples that each position needs, by their place in the data; by default the positions themselves.
+            samples: the samples that each position needs, by their place in the data; by default the positions themselves,
+                and an empty tensor where they are not known.
         """
         samples = positions if samples is None else samples
         done = 0
         while done < len(positions):
             chunk = positions[done : done + self.batch_size]
-            self.data.prefetch(samples[done : done + 2 * self.batch_size])
+            if len(samples):
+                self.data.prefetch(samples[done : done + 2 * self.batch_size], 2 * self.batch_size)
             try:
                 work(chunk)
             except (RuntimeError, MemoryError) as error:
@@ -85,4 +106,7 @@ class Timer:
         numbers.forwards = self.target_model.forwards + view.forwards
         numbers.backwards = view.backwards
         numbers.batch_size = self.batches.batch_size
+        counts = outcome.counts
+        counts.first_gradients, counts.zero_gradients = view.first_gradients, view.zero_gradients
+        counts.non_finite = self.target_model.non_finite + view.non_finite
         return outcome

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from freqrobust.core.errors import PluginError
+from freqrobust.data.dataset import ImageData
 from freqrobust.harness.batches import Batches, Timer
 from freqrobust.harness.outcome import NORMS, Outcome
 from freqrobust.harness.preparation import prepared
@@ -34,21 +36,47 @@ SIGN_BYTES = 64 * 2**20
 
 
 def measure_clean(target_model: TargetModel, batches: Batches) -> Outcome:
-    """The clean pass, once for each defense."""
-    softmax_like = True
+    """The clean pass, once for each defense; see :func:`concluded`."""
+    found = 0
 
     def look(prediction: Prediction) -> None:
-        nonlocal softmax_like
+        nonlocal found
         logits = prediction.logits
-        softmax_like &= bool(((logits >= 0).all(dim=1) & ((logits.sum(dim=1) - 1).abs() < 1e-4)).all())
+        probabilities = (logits >= 0).all(dim=1) & ((logits.sum(dim=1) - 1).abs() < 1e-4)
+        found += int((~probabilities).sum())
 
     outcome = _correct_predictions(Timer(target_model, batches), batches, lambda images, labels, ids: images, look)
-    if softmax_like:
-        outcome.warnings.append(
+    outcome.counts.logits = found
+    return outcome
+
+
+def concluded(outcome: Outcome, plugin_spec: PluginSpec[Attack] | None, transferred: bool = False) -> Outcome:
+    """The outcome on all samples, with the warnings that follow from what was counted.
+
+    Args:
+        outcome: of an attack or a shift, or of the clean pass; all of its blocks joined.
+        plugin_spec: the attack or the shift.
+        transferred: the examples were made on another model.
+    """
+    counts, found = outcome.counts, list[tuple[str, str]]()
+    what = plugin_spec.spec if plugin_spec is not None else "clean"
+    attack = plugin_spec.plugin if plugin_spec is not None else None
+    if attack is None and counts.logits == 0:
+        found.append(
             ("softmax-outputs", "the outputs are probabilities, not logits: gradients may vanish; remove the softmax")
         )
-    _warn_non_finite(outcome, target_model, "clean")
-    return outcome
+    if attack is not None and attack.kind == "adversarial" and attack.needs_gradient and not transferred:
+        if counts.zero_gradients > ZERO_GRADIENT_SHARE * counts.first_gradients:
+            share = counts.zero_gradients / counts.first_gradients
+            message = f"{what}: {share:.0%} of the first gradients were exactly zero; the attack is weakened"
+            found.append(("zero-gradients", message))
+        if counts.attacked and outcome.numbers.backwards == 0:
+            found.append(("no-gradients", f"{what}: no gradient reached the images"))
+    if counts.non_finite:
+        about = f"{what}, made on another model" if transferred else what
+        message = f"{about}: {counts.non_finite} predictions were not finite; NaN counts as misclassified"
+        found.append(("non-finite-logits", message))
+    return replace(outcome, warnings=[*outcome.warnings, *found])
 
 
 def _correct_predictions(
@@ -103,13 +131,6 @@ def add_examples(
     return found
 
 
-def _warn_non_finite(outcome: Outcome, target_model: TargetModel, what: str) -> None:
-    count = target_model.non_finite + target_model.view.non_finite
-    if count:
-        message = f"{what}: {count} predictions were not finite; NaN counts as misclassified"
-        outcome.warnings.append(("non-finite-logits", message))
-
-
 def measure(
     plugin_spec: PluginSpec[Attack],
     target_model: TargetModel,
@@ -117,11 +138,11 @@ def measure(
     clean: Outcome | None,
     lower: Outcome | None,
     seed: int,
-    sweeping: bool = False,
+    keep_signs: bool = False,
     among: np.ndarray | None = None,
     rounding: bool = True,
 ) -> Outcome:
-    """One attack on one target model.
+    """One attack on one target model; see :func:`concluded`.
 
     Args:
         plugin_spec: the attack.
@@ -130,7 +151,7 @@ def measure(
         clean: the clean pass of this defense; shifts do without it.
         lower: the same attack at the next smaller eps of its sweep; samples that are adversarial there are inherited.
         seed: the seed of the run.
-        sweeping: keep the signs of the perturbations, from which the next larger eps is initialised.
+        keep_signs: keep the signs of the perturbations, from which the next larger eps is initialised.
         among: the samples that an adversarial attack may change, ``(n,)``; the others stay as they are.
         rounding: predict the successful examples again with pixels rounded to 8 bits.
 
@@ -140,7 +161,7 @@ def measure(
     if plugin_spec.plugin.kind == "shift":
         return _shift(plugin_spec, target_model, batches, seed)
     assert clean is not None
-    return _adversarial(plugin_spec, target_model, batches, clean, lower, seed, sweeping, among, rounding)
+    return _adversarial(plugin_spec, target_model, batches, clean, lower, seed, keep_signs, among, rounding)
 
 
 def _shift(plugin_spec: PluginSpec[Attack], target_model: TargetModel, batches: Batches, seed: int) -> Outcome:
@@ -157,7 +178,6 @@ def _shift(plugin_spec: PluginSpec[Attack], target_model: TargetModel, batches: 
 
     outcome = _correct_predictions(timer, batches, change)
     outcome.warnings, outcome.numbers.notes = messages, context.notes
-    _warn_non_finite(outcome, target_model, plugin_spec.spec)
     return outcome
 
 
@@ -168,7 +188,7 @@ def _adversarial(
     clean: Outcome,
     lower: Outcome | None,
     seed: int,
-    sweeping: bool,
+    keep_signs: bool,
     among: np.ndarray | None,
     rounding: bool,
 ) -> Outcome:
@@ -194,7 +214,7 @@ def _adversarial(
     messages: list[tuple[str, str]] = []
     with recorded(plugin_spec.spec, messages):
         context = prepared(attack, plugin_spec.spec, target_model, batches, positions, context)
-    signs = _empty_signs(attack, batches) if sweeping else None
+    signs = _empty_signs(batches) if keep_signs else None
 
     def work(chunk: torch.Tensor) -> None:
         images, labels, ids = batches.data.batch(chunk, batches.device)
@@ -213,18 +233,7 @@ def _adversarial(
     outcome.signs, outcome.warnings = signs, messages
     outcome.numbers = CellNumbers(inherited=int(inherited.sum()), breakdown=context.tally, notes=context.notes)
     timer.close(outcome)
-    view = target_model.view
-    if attack.needs_gradient and view.zero_gradients > ZERO_GRADIENT_SHARE * view.first_gradients:
-        share = view.zero_gradients / view.first_gradients
-        outcome.warnings.append(
-            (
-                "zero-gradients",
-                f"{plugin_spec.spec}: {share:.0%} of the first gradients were exactly zero; the attack is weakened",
-            )
-        )
-    if attack.needs_gradient and attacked.any() and view.backwards == 0:
-        outcome.warnings.append(("no-gradients", f"{plugin_spec.spec}: no gradient reached the images"))
-    _warn_non_finite(outcome, target_model, plugin_spec.spec)
+    outcome.counts.attacked = int(attacked.sum())
     return outcome
 
 
@@ -236,6 +245,7 @@ def measure_transfer(
     seed: int,
     among: np.ndarray | None = None,
     rounding: bool = True,
+    right: np.ndarray | None = None,
 ) -> list[Outcome]:
     """Examples made on one model (``maximize``, whether its predictions are correct or not), predicted by others.
 
@@ -250,9 +260,10 @@ def measure_transfer(
         seed: the seed of the run.
         among: the samples that may be attacked, ``(n,)``; the others stay as they are.
         rounding: predict the successful examples again with pixels rounded to 8 bits.
+        right: the samples that any of the models predicts correctly, ``(n,)``; by default any of ``targets``.
 
     Returns:
-        One outcome for each target. Each counts its own predictions and the passes that made the examples.
+        One outcome for each target; see :func:`concluded`. Each counts its own predictions and the passes that made the examples.
 
     Raises:
         PluginError: the attack broke its contract.
@@ -280,27 +291,33 @@ def measure_transfer(
             if rounded:
                 rounded[index].add(chunk.numpy(), success, changed, images, labels, ids)
 
-    attacked = np.any([clean.right for _, clean in targets], axis=0) | (not attack.batch_invariant)
+    right = np.any([clean.right for _, clean in targets], axis=0) if right is None else right
+    attacked = right | (not attack.batch_invariant)
     attacked &= among if among is not None else True
     batches.each(torch.from_numpy(np.flatnonzero(attacked)), work)
     crafted = made.close(Outcome(outcomes[0].right, outcomes[0].predictions))
     for timer, outcome in zip(timers, outcomes, strict=True):
         timer.close(outcome)
         outcome.warnings += messages
-        _warn_non_finite(outcome, timer.target_model, f"{plugin_spec.spec}, made on another model")
         outcome.numbers.notes = context.notes
         outcome.numbers.forwards += crafted.numbers.forwards
         outcome.numbers.backwards += crafted.numbers.backwards
     return outcomes
 
 
-def _empty_signs(attack: Attack, batches: Batches) -> np.ndarray | None:
-    """Packed bits for the sign of every pixel's perturbation, for Linf attacks, where they are not too large."""
+def keeps_signs(attack: Attack, data: ImageData) -> bool:
+    """Whether the signs of the perturbations of a sweep are kept: of Linf attacks, where they are not too large."""
     threat = attack.threat()
-    per_sample = (math.prod(batches.data.shape) + 7) // 8
-    if threat is None or threat.norm != "linf" or len(batches.data) * per_sample > SIGN_BYTES:
-        return None
-    return np.zeros((len(batches.data), per_sample), dtype=np.uint8)
+    return threat is not None and threat.norm == "linf" and len(data) * _sign_bytes(data) <= SIGN_BYTES
+
+
+def _sign_bytes(data: ImageData) -> int:
+    return (math.prod(data.shape) + 7) // 8
+
+
+def _empty_signs(batches: Batches) -> np.ndarray:
+    """Packed bits for the sign of every pixel's perturbation."""
+    return np.zeros((len(batches.data), _sign_bytes(batches.data)), dtype=np.uint8)
 
 
 def _upwards(changed: torch.Tensor, images: torch.Tensor) -> torch.Tensor:

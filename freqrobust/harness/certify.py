@@ -18,6 +18,7 @@ from freqrobust.core.source_hash import code_hash
 from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code
 from freqrobust.harness.batches import Batches
+from freqrobust.harness.blocks import Block
 from freqrobust.harness.outcome import Outcome
 from freqrobust.harness.run import DefenseRun, Measured
 from freqrobust.harness.run_plan import certificate_label
@@ -78,6 +79,21 @@ class CertifiedSamples:
             forwards=piece["forwards"],
         )
 
+    @classmethod
+    def joined(cls, parts: Sequence[CertifiedSamples], plugin_spec: PluginSpec[Certificate]) -> CertifiedSamples:
+        """What was found on all samples, from what was found on consecutive blocks.
+
+        Raises:
+            PluginError: the certificate returned radii for some of them only.
+        """
+        return cls(
+            certified=np.concatenate([part.certified for part in parts]),
+            radii=_joined([part.radii for part in parts], plugin_spec, "radius"),
+            abstained=_joined([part.abstained for part in parts], plugin_spec, "abstained"),
+            seconds=round(sum(part.seconds for part in parts), 4),
+            forwards=sum(part.forwards for part in parts),
+        )
+
 
 #: A certificate, and what it found or why it failed.
 _Found = tuple[PluginSpec[Certificate], CertifiedSamples | str]
@@ -128,19 +144,27 @@ def _certified(
     label: str,
 ) -> CertifiedSamples:
     """From the same sweep, from the journal, or measured and put there."""
-    key, progress = _key(run, plugin_spec), run.run.progress
+    key, progress = certificate_key(run, plugin_spec), run.run.progress
     if key in known:
         first, shared = known[key]
         samples = CertifiedSamples(shared.certified, shared.radii, shared.abstained, shared=first)
         return _at_eps(plugin_spec, samples)
-    piece = run.run.journal.load(key)
-    if piece is not None:
-        samples = CertifiedSamples.from_piece(piece)
-        note = " (from the journal)"
-    else:
-        samples = _measured(run, clean, plugin_spec, label)
-        run.run.keep(run.run.journal, key, samples.to_piece())
-        note = ""
+    every = run.run.blocks(plugin_spec)
+    keys = [certificate_key(run, plugin_spec, block) for block in every]
+    pieces = [run.run.journal.load(one) for one in keys]
+    if None in pieces:
+        run.run.check_failure(keys)
+        _begin(run, plugin_spec, label)
+    parts: list[CertifiedSamples] = []
+    for block, piece in zip(every, pieces, strict=True):
+        if piece is None:
+            parts.append(certify_block(run, clean, plugin_spec, block))
+            continue
+        parts.append(CertifiedSamples.from_piece(piece))
+        if None in pieces:
+            progress.advance(len(block))
+    samples = CertifiedSamples.joined(parts, plugin_spec)
+    note = "" if None in pieces else " (from the journal)"
     known[key] = plugin_spec.spec, samples
     samples = _at_eps(plugin_spec, samples)
     summary = f"{label}: certified {samples.certified.mean():.1%} in {samples.seconds:.1f} s{note}"
@@ -148,13 +172,43 @@ def _certified(
     return samples
 
 
-def _key(run: DefenseRun, plugin_spec: PluginSpec[Certificate]) -> str:
-    """The identity of a measurement; eps is no part of it where the radii do not depend on eps."""
+def certify_block(
+    run: DefenseRun, clean: Outcome, plugin_spec: PluginSpec[Certificate], block: Block
+) -> CertifiedSamples:
+    """Measure a certificate on one block of samples, and put it into the journal.
+
+    Args:
+        run: the defense.
+        clean: its clean pass, on all samples.
+        plugin_spec: the certificate.
+        block: the samples.
+
+    Raises:
+        PluginError: the certificate failed, or what it returned is not what it should return.
+    """
+    samples = _measured(run, clean.part(block.start, block.stop), plugin_spec, block)
+    run.run.keep(run.run.journal, certificate_key(run, plugin_spec, block), samples.to_piece())
+    return samples
+
+
+def _begin(run: DefenseRun, plugin_spec: PluginSpec[Certificate], label: str) -> None:
+    run.target_model()  # made before the clock starts
+    with running_user_code(f"{plugin_spec.spec} failed"):
+        passes = plugin_spec.plugin.passes()
+    n = len(run.batches.data)
+    if passes:
+        run.run.progress.say(f"{label}: {n:,} images, at most {passes:,} forward passes for each")
+    run.run.progress.begin(label, n)
+
+
+def certificate_key(run: DefenseRun, plugin_spec: PluginSpec[Certificate], block: Block | None = None) -> str:
+    """The identity of a measurement, or of one of its blocks; eps is no part of it where the radii do not depend on
+    eps."""
     params = dict(plugin_spec.params)
     if plugin_spec.plugin.radius_decides:
         params.pop("eps", None)
     certificate = [plugin_spec.name, params, plugin_spec.code]
-    clean = run.run.key(run.chain, None, None, purpose="certificate")  # model, defense, data, seed, versions
+    clean = run.run.key(run.chain, None, None, "certificate", block)  # model, defense, data, seed, versions
     return identity({"cell": clean, "certificate": certificate, "code": _code()})
 
 
@@ -169,20 +223,16 @@ def _at_eps(plugin_spec: PluginSpec[Certificate], samples: CertifiedSamples) -> 
     )
 
 
-def _measured(run: DefenseRun, clean: Outcome, plugin_spec: PluginSpec[Certificate], label: str) -> CertifiedSamples:
-    """One certificate on all samples.
+def _measured(run: DefenseRun, clean: Outcome, plugin_spec: PluginSpec[Certificate], block: Block) -> CertifiedSamples:
+    """One certificate on the samples of a block, with their clean pass.
 
     Raises:
         PluginError: it failed, or what it returned is not what it should return.
     """
-    n, plugin = len(run.batches.data), plugin_spec.plugin
-    target_model = run.target_model()  # made before the clock starts
-    with running_user_code(f"{plugin_spec.spec} failed"):
-        passes = plugin.passes()
-    if passes:
-        run.run.progress.say(f"{label}: {n:,} images, at most {passes:,} forward passes for each")
+    n, plugin = len(block), plugin_spec.plugin
+    target_model = run.target_model()
     batches = Batches(
-        run.batches.data,
+        run.batches.data.part(block.start, block.stop),
         run.batches.device,
         max(1, run.batches.batch_size // plugin.expansion),
         run.batches.adaptive,
@@ -198,7 +248,6 @@ def _measured(run: DefenseRun, clean: Outcome, plugin_spec: PluginSpec[Certifica
             result = plugin.certify(target_model.exact, images, labels, context)
         parts[int(chunk[0])] = _checked(result, plugin_spec, len(images))
 
-    run.run.progress.begin(label, n)
     start = time.perf_counter()
     batches.each(torch.arange(n), work)
     ordered = [parts[position] for position in sorted(parts)]

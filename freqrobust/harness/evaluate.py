@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from freqrobust.core.config import EvalConfig
 from freqrobust.core.errors import FreqRobustError
 from freqrobust.core.files import user_path
@@ -21,11 +23,14 @@ from freqrobust.harness.diagnosis.examine import Depth, Examined, examine
 from freqrobust.harness.example_images import example_images
 from freqrobust.harness.inputs import needed, open_inputs, open_train_data, recorded
 from freqrobust.harness.multi_model import Models, join, named
-from freqrobust.harness.opening import check_settings, open_run, try_out
+from freqrobust.harness.opening import Fit, check_settings, open_run, try_out
 from freqrobust.harness.provenance import data_record
 from freqrobust.harness.report_builder import assemble
 from freqrobust.harness.run import DefenseRun, Measured, Run
 from freqrobust.harness.run_plan import checks_label, pieces
+from freqrobust.harness.sharing import Sharing
+from freqrobust.harness.tasks import cell_tasks, check_tasks
+from freqrobust.harness.transfer import transfer
 from freqrobust.plugins import corruption_names, suites
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.certificate import Certificate
@@ -80,71 +85,134 @@ def evaluate(
     Raises:
         FreqRobustError: the model, the data, an option or a spec is wrong; one line that says what would work.
     """
-    config = EvalConfig.of(config, options)
-    settings = check_settings(config)
-    pairs = named(model)
-    chains = parse_chains(config.defenses, config.undefended, config.train_data is not None)
-    cache = _first_path(config.cache_dir, config.run_dir)
     with as_progress(progress) as progress:
-        networks, images = open_inputs(
-            [one for _, one in pairs], data, config, settings.device, cache_dir=cache, progress=progress
+        report = Evaluation(model, data, EvalConfig.of(config, options), progress).report()
+    assert report is not None  # one process measures everything
+    return report
+
+
+class Evaluation:
+    """An evaluation whose models, data and plugins are loaded and fit together, before anything is measured.
+
+    Args:
+        model: as in :func:`evaluate`.
+        data: as in :func:`evaluate`.
+        config: the options.
+        progress: is told about the progress.
+
+    Raises:
+        FreqRobustError: the model, the data, an option or a spec is wrong.
+    """
+
+    def __init__(self, model: Models, data: Any, config: EvalConfig, progress: Progress) -> None:
+        self.config, self.progress = config, progress
+        self.settings = check_settings(config)
+        pairs = named(model)
+        self.names, self.given = [name for name, _ in pairs], [one for _, one in pairs]
+        self.given_data = data
+        self.chains = parse_chains(config.defenses, config.undefended, config.train_data is not None)
+        self.cache = _first_path(config.cache_dir, config.run_dir)
+        self.networks, images = open_inputs(
+            self.given, data, config, self.settings.device, cache_dir=self.cache, progress=progress
         )
-        images = needed(images)
-        training = open_train_data(config, images)
+        self.data = needed(images)
+        self.training = open_train_data(config, self.data)
         attacks = config.attacks
         if attacks is None:
-            attacks = suites.resolve("standard" if config.suite is None else config.suite, images.shape)
-        chosen = parse_selections(attacks)
-        check_stochastic(chains, chosen)
-        for plugin_spec in chosen:
+            attacks = suites.resolve("standard" if config.suite is None else config.suite, self.data.shape)
+        self.attacks = parse_selections(attacks)
+        check_stochastic(self.chains, self.attacks)
+        for plugin_spec in self.attacks:
             with running_user_code(f"{plugin_spec.spec} failed"):
-                plugin_spec.plugin.check_data(images)
-        criterion, certificates = parse_criterion(config.criterion), parse_certificates(config.certify)
-        check_certificates(certificates, chains, criterion)
-        reference = _reference(config.mce_reference, images, chosen)
+                plugin_spec.plugin.check_data(self.data)
+        self.criterion, self.certificates = parse_criterion(config.criterion), parse_certificates(config.certify)
+        check_certificates(self.certificates, self.chains, self.criterion)
+        self.reference = _reference(config.mce_reference, self.data, self.attacks)
+
+    def report(self, sharing: Sharing | None = None) -> Report | None:
+        """Measure, and make the report.
+
+        Args:
+            sharing: what this process does of the work, where several processes measure into one run directory.
+
+        Returns:
+            The report; None from a process that only measures.
+
+        Raises:
+            FreqRobustError: the model does not fit the data, or the processes do not fit together.
+        """
+        config, several = self.config, len(self.networks) > 1
         # several: a model that does not fit is refused before the first is measured
-        fits = [try_out(network, images) for network in networks] if len(networks) > 1 else [None]
-        depth = config.diagnose
-        planned = list(
-            pieces(chains, chosen, len(images), oblivious=config.oblivious, depth=depth, certificates=certificates)
+        fits = [try_out(network, self.data) if several else None for network in self.networks]
+        planned = pieces(
+            self.chains,
+            self.attacks,
+            len(self.data),
+            oblivious=config.oblivious,
+            depth=config.diagnose,
+            certificates=self.certificates,
         )
-        plan(progress, planned * len(networks))
+        plan(self.progress, list(planned) * len(self.networks))
         reports = []
-        for (name, _), network, fit in zip(pairs, networks, fits, strict=True):
-            if len(pairs) > 1:
-                progress.say(f"measuring {name or getattr(network, 'spec', type(network).__name__)}")
-            opened = open_run(
-                network,
-                images,
-                settings,
-                training=training,
-                chosen=chosen,
-                seed=config.seed,
-                run_dir=_first_path(config.run_dir),
-                cache_dir=cache,
-                progress=progress,
-                fit=fit,
-                criterion=criterion,
+        for number, (name, network, fit) in enumerate(zip(self.names, self.networks, fits, strict=True)):
+            if several:
+                self.progress.say(f"measuring {name or getattr(network, 'spec', type(network).__name__)}")
+            report = self._report(network, fit, number, sharing)
+            if report is not None:
+                if name is not None:
+                    report.models[0].name = name
+                reports.append(report)
+        if len(reports) < len(self.networks):
+            return None
+        report = reports[0] if len(reports) == 1 else join(reports)
+        report.config = recorded(config, self.given, self.given_data)
+        return report
+
+    def _report(self, network: nn.Module, fit: Fit | None, number: int, sharing: Sharing | None) -> Report | None:
+        """The report of one model."""
+        config = self.config
+        with open_run(
+            network,
+            self.data,
+            self.settings,
+            training=self.training,
+            chosen=self.attacks,
+            seed=config.seed,
+            run_dir=_first_path(config.run_dir),
+            cache_dir=self.cache,
+            progress=self.progress,
+            fit=fit,
+            criterion=self.criterion,
+            shared=sharing is not None,
+        ) as run:
+            runs = [DefenseRun(run, chain) for chain in self.chains]
+            if sharing is not None and not self._shared(run, runs, number, sharing):
+                return None
+            first = runs[:1] if config.examples else []
+            measured, examined, certified = _measure(
+                run, runs, self.certificates, config.oblivious, config.diagnose, first
             )
-            with opened as run:
-                runs = [DefenseRun(run, chain) for chain in chains]
-                first = runs[:1] if config.examples else []
-                measured, examined, certified = _measure(
-                    run, runs, certificates, config.oblivious, config.diagnose, first
-                )
-                pictures = example_images(first, measured, config.examples)
-            warnings = [*run.warnings, *_warnings(run, examined, config.diagnose), *pictures.warnings]
-            report = assemble(run, measured, examined, warnings, reference)
-            report.examples = pictures.sets
-            report.certificates = records(certified, measured, examined)
-            if any(record.status == "failed" for record in report.certificates):
-                report.status = "partial"
-            if name is not None:
-                report.models[0].name = name
-            reports.append(report)
-    report = reports[0] if len(reports) == 1 else join(reports)
-    report.config = recorded(config, [one for _, one in pairs], data)
-    return report
+            pictures = example_images(first, measured, config.examples)
+        warnings = [*run.warnings, *_warnings(run, examined, config.diagnose), *pictures.warnings]
+        report = assemble(run, measured, examined, warnings, self.reference)
+        report.examples = pictures.sets
+        report.certificates = records(certified, measured, examined)
+        if any(record.status == "failed" for record in report.certificates):
+            report.status = "partial"
+        return report
+
+    def _shared(self, run: Run, runs: Sequence[DefenseRun], number: int, sharing: Sharing) -> bool:
+        """Do this process's part of the tasks; whether it makes the report."""
+        config, source = self.config, _undefended(run, runs)
+        tasks = cell_tasks(run, runs, source, self.certificates, config.oblivious)
+        if not sharing.measure(f"cells {number}", tasks, run.journal, run.failures):
+            return False
+        if config.diagnose is not None:
+            measured = [one.measure() for one in runs]
+            _transfer(run, runs, measured, source, config.oblivious)
+            tasks = check_tasks(run, runs, measured, source, config.diagnose)
+            sharing.measure(f"checks {number}", tasks, run.checked, run.failures)
+        return sharing.reports
 
 
 def _measure(
@@ -160,7 +228,7 @@ def _measure(
     Raises:
         ContradictionError: an attack has found an adversarial example for a certified sample.
     """
-    source = next((one for one in runs if not one.chain.parts), DefenseRun(run, DefenseChain()))
+    source = _undefended(run, runs)
     measured: list[Measured] = []
     examined: list[Examined | None] = []
     certified: list[Certification] = []
@@ -180,6 +248,10 @@ def _measure(
     return measured, examined, certified
 
 
+def _undefended(run: Run, runs: Sequence[DefenseRun]) -> DefenseRun:
+    return next((one for one in runs if not one.chain.parts), DefenseRun(run, DefenseChain()))
+
+
 def _transfer(
     run: Run, runs: Sequence[DefenseRun], measured: Sequence[Measured], source: DefenseRun, oblivious: bool
 ) -> None:
@@ -188,7 +260,7 @@ def _transfer(
     for plugin_spec in run.attacks if oblivious else []:
         attack = plugin_spec.plugin
         if isinstance(attack, Attack) and attack.kind == "adversarial" and targets:
-            run.transfer(plugin_spec, source, targets)
+            transfer(run, plugin_spec, source, targets)
 
 
 def _examine(run: DefenseRun, measured: Measured, depth: Depth | None, source: DefenseRun) -> Examined | None:

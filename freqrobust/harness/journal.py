@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,16 @@ class Journal:
     def _path(self, key: str) -> Path:
         assert self.root is not None
         return self.root / self.folder / f"{key}.json"
+
+    def has(self, key: str) -> bool:
+        """Whether there is a piece of that identity; :meth:`load` tells whether it can be trusted."""
+        return self.root is not None and self._path(key).exists()
+
+    def remove(self, key: str) -> None:
+        """Forget a piece, if there is one."""
+        if self.root is not None:
+            with suppress(OSError):
+                self._path(key).unlink(missing_ok=True)
 
     def load(self, key: str) -> dict[str, Any] | None:
         """The piece of that identity, or None when there is none that can be trusted."""

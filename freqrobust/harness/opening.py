@@ -101,6 +101,7 @@ def open_run(
     progress: Progress | None = None,
     fit: Fit | None = None,
     criterion: PluginSpec[Criterion] | None = None,
+    shared: bool = False,
 ) -> Iterator[Run]:
     """A run of one model on one dataset. Inside, the model is frozen in eval mode on its device, and fp32 is exact.
 
@@ -118,6 +119,7 @@ def open_run(
         progress: is told what happens.
         fit: of this model and this data, where they were tried before.
         criterion: what counts as adversarial; by default misclassification.
+        shared: several processes measure into the same run directory.
 
     Yields:
         The run; its ``warnings`` are those about the model.
@@ -146,10 +148,12 @@ def open_run(
             adaptive=batch_size == "auto",
             journal=journal,
             checked=checked,
+            failures=Journal(run_dir, "failures"),
             cache_dir=cache_dir,
             progress=progress or Silent(),
             criterion=criterion,
             warnings=[*about_model(network, stuck, data), *fit.warnings],
+            shared=shared,
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -11,8 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from freqrobust.core.errors import FreqRobustError, JournalError
-from freqrobust.core.files import identity
+from freqrobust.core.errors import FreqRobustError, JournalError, PluginError
+from freqrobust.core.files import alone, identity
 from freqrobust.core.progress import Progress, fail, finish
 from freqrobust.core.source_hash import code_hash
 from freqrobust.core.text import one_line
@@ -20,11 +22,12 @@ from freqrobust.core.user_code import running_user_code
 from freqrobust.core.version import __version__
 from freqrobust.data.dataset import ImageData
 from freqrobust.harness.batches import Batches
-from freqrobust.harness.cell import measure, measure_clean, measure_transfer
+from freqrobust.harness.blocks import Block, blocks
+from freqrobust.harness.cell import concluded, keeps_signs, measure, measure_clean
 from freqrobust.harness.defend import defend_copy
 from freqrobust.harness.journal import Journal
 from freqrobust.harness.outcome import Outcome
-from freqrobust.harness.run_plan import CLEAN, VOTES, cell_label, eps_of, sweeps, transfer_label
+from freqrobust.harness.run_plan import CLEAN, VOTES, cell_label, eps_of, sweeps
 from freqrobust.harness.target_model import TargetModel
 from freqrobust.models.class_subset import restricted
 from freqrobust.models.classifier import set_eval
@@ -36,7 +39,7 @@ from freqrobust.plugins.specs import DefenseChain, PluginSpec
 from freqrobust.results.records import Precision, Warned
 
 #: The code that every number of a cell depends on, whatever the plugin; what it imports counts as well.
-ENGINE = ("freqrobust.harness.run", "freqrobust.harness.diagnosis.examine")
+ENGINE = ("freqrobust.harness.run", "freqrobust.harness.transfer", "freqrobust.harness.diagnosis.examine")
 
 
 @cache
@@ -71,10 +74,12 @@ class Run:
     adaptive: bool
     journal: Journal
     checked: Journal  # what a diagnosis found
+    failures: Journal  # why the tasks of several processes failed
     cache_dir: Path | None
     progress: Progress
     criterion: PluginSpec[Criterion]
     warnings: list[Warned] = field(default_factory=list)  # about the model
+    shared: bool = False  # several processes measure it: a task that failed is not tried again by another one
 
     def __post_init__(self) -> None:
         self.model_print = fingerprint(self.network)
@@ -86,8 +91,10 @@ class Run:
         plugin_spec: PluginSpec[Attack] | None,
         lower: list[float] | None,
         purpose: str = "adaptive",
+        block: Block | None = None,
     ) -> str:
-        """The identity of a cell: all that its numbers depend on; ``lower`` is its place in a sweep."""
+        """The identity of a cell, or of one of its blocks: all that its numbers depend on; ``lower`` is its place in a
+        sweep."""
         needs_training = any(defense.needs_train_data for defense in chain.defenses)
         attack = plugin_spec.plugin if plugin_spec is not None else None
         fixed_batch = isinstance(attack, Attack) and not attack.batch_invariant
@@ -104,6 +111,7 @@ class Run:
                 "criterion": [self.criterion.name, self.criterion.params, self.criterion.code],
                 "lower_eps": lower,
                 "purpose": purpose,
+                "block": [block.start, block.stop] if block is not None else None,
                 "seed": self.seed,
                 "precision": self.precision,
                 "device": self.device.type,
@@ -119,60 +127,26 @@ class Run:
         except JournalError as error:
             self.progress.say(f"warning: {error}")
 
-    def transfer(
-        self, plugin_spec: PluginSpec[Attack], source: DefenseRun, targets: list[tuple[DefenseRun, Measured]]
-    ) -> None:
-        """Show examples made on the undefended model to the defended ones."""
-        try:
-            self._transfer(plugin_spec, source, targets)
-        finally:
-            finish(self.progress, transfer_label(plugin_spec))
+    def blocks(self, plugin_spec: PluginSpec[Any] | None) -> list[Block]:
+        """The blocks of samples in which an attack, a certificate or the clean pass is measured."""
+        plugin = plugin_spec.plugin if plugin_spec is not None else None
+        return blocks(len(self.data), self.device.type, plugin, self.batch_size)
 
-    def _transfer(
-        self, plugin_spec: PluginSpec[Attack], source: DefenseRun, targets: list[tuple[DefenseRun, Measured]]
-    ) -> None:
-        missing: list[tuple[DefenseRun, Measured, str]] = []
-        for run, measured in targets:
-            key = self.key(run.chain, plugin_spec, None, purpose="oblivious")
-            piece = self.journal.load(key)
-            if piece is not None:
-                measured.oblivious.append((plugin_spec, Outcome.from_piece(piece)))
-            else:
-                missing.append((run, measured, key))
-        if not missing:
-            return
-        label = transfer_label(plugin_spec)
-        ready: list[tuple[DefenseRun, Measured, str]] = []
-        for run, measured, key in missing:
-            try:
-                with running_user_code(run.chain.name):
-                    run.target_model()
-                ready.append((run, measured, key))
-            except FreqRobustError as error:  # the other defenses' cells are kept
-                measured.oblivious.append((plugin_spec, one_line(error)))
-        if not ready:
-            return
-        missing = ready
-        try:
-            target_models = [(run.target_model(), measured.clean) for run, measured, _ in missing]
-            self.progress.begin(label, len(self.data))
-            with running_user_code(plugin_spec.name):
-                outcomes = measure_transfer(
-                    plugin_spec, source.target_model(), source.batches, target_models, self.seed
-                )
-        except FreqRobustError as error:  # the other cells are kept
-            reason = one_line(error)
-            fail(self.progress, f"{label}: failed: {reason}")
-            for _, measured, _ in missing:
-                measured.oblivious.append((plugin_spec, reason))
-            return
-        for (_, measured, key), outcome in zip(missing, outcomes, strict=True):
-            self.keep(self.journal, key, outcome.to_piece())
-            measured.oblivious.append((plugin_spec, outcome))
-        shown = ", ".join(
-            f"{run.chain.spec} {o.right.mean():.1%}" for (run, _, _), o in zip(missing, outcomes, strict=True)
-        )
-        self.progress.end(f"{label}: {shown}")
+    def stored(self, key: str) -> Outcome | None:
+        """A block from the journal."""
+        piece = self.journal.load(key)
+        return Outcome.from_piece(piece) if piece is not None else None
+
+    def check_failure(self, keys: Sequence[str]) -> None:
+        """Where several processes measure, refuse to repeat what failed in one of them.
+
+        Raises:
+            PluginError: it failed; with its reason.
+        """
+        for key in keys if self.shared else ():
+            known = self.failures.load(key)
+            if known is not None:
+                raise PluginError(known["error"])
 
 
 class DefenseRun:
@@ -189,7 +163,7 @@ class DefenseRun:
         n = len(run.data)
         try:
             with running_user_code(self.chain.name):
-                clean = self.cell(None, None, lambda: measure_clean(self.target_model(), self.batches))
+                clean = self.cell(None)
         except FreqRobustError as error:  # whatever a defense does, the other cells are kept
             nothing = Outcome(np.zeros(n, dtype=bool), np.zeros(n, dtype=np.int32))
             reason = one_line(error)
@@ -201,8 +175,7 @@ class DefenseRun:
         found: dict[int, Outcome | str] = {}
         for group in sweeps(run.attacks, self.chain):
             lower: Outcome | None = None
-            # also at the last eps: a cell does not depend on what follows it
-            lower_eps: list[float] | None = [] if len(group) > 1 else None
+            lower_eps = first_eps(group)
             for index in group:
                 plugin_spec = run.attacks[index]
                 found[index] = outcome = self.attacked(plugin_spec, clean, lower, lower_eps)
@@ -220,19 +193,7 @@ class DefenseRun:
     ) -> Outcome | str:
         try:
             with running_user_code(plugin_spec.name):
-                return self.cell(
-                    plugin_spec,
-                    lower_eps,
-                    lambda: measure(
-                        plugin_spec,
-                        self.target_model(),
-                        self.batches,
-                        clean,
-                        lower,
-                        self.run.seed,
-                        lower_eps is not None,
-                    ),
-                )
+                return self.cell(plugin_spec, clean, lower, lower_eps)
         except FreqRobustError as error:  # whatever a plugin does, the other cells are kept
             reason = one_line(error)
             fail(self.run.progress, f"{cell_label(self.chain, plugin_spec)}: failed: {reason}")
@@ -240,22 +201,95 @@ class DefenseRun:
         finally:
             finish(self.run.progress, cell_label(self.chain, plugin_spec))
 
-    def cell(self, plugin_spec: PluginSpec[Attack] | None, lower_eps: list[float] | None, work: Any) -> Outcome:
-        """From the journal, or measured and put there."""
-        run = self.run
-        key = run.key(self.chain, plugin_spec, lower_eps)
-        label = cell_label(self.chain, plugin_spec)
-        piece = run.journal.load(key)
-        if piece is not None:
-            known = Outcome.from_piece(piece)
-            run.progress.end(f"{label}: {_percent(known)} (from the journal)")
-            return known
-        self.target_model()  # made before the clock of the cell starts
-        run.progress.begin(label, len(run.data))
-        outcome: Outcome = work()
-        run.keep(run.journal, key, outcome.to_piece())
-        run.progress.end(f"{label}: {_percent(outcome)}")
+    def cell(
+        self,
+        plugin_spec: PluginSpec[Attack] | None,
+        clean: Outcome | None = None,
+        lower: Outcome | None = None,
+        lower_eps: list[float] | None = None,
+    ) -> Outcome:
+        """The blocks of a cell, from the journal, or measured and put there; joined."""
+        run, label = self.run, cell_label(self.chain, plugin_spec)
+        every = run.blocks(plugin_spec)
+        known = [run.stored(self.key_of(plugin_spec, lower_eps, block)) for block in every]
+        if any(outcome is None for outcome in known):
+            self.check_failures(plugin_spec, lower_eps)
+            self.target_model()  # made before the clock of the cell starts
+            run.progress.begin(label, len(run.data))
+        found: list[Outcome] = []
+        for block, outcome in zip(every, known, strict=True):
+            if outcome is None:
+                start, stop = block.start, block.stop
+                own, below = (whole.part(start, stop) if whole is not None else None for whole in (clean, lower))
+                outcome = self.block(plugin_spec, block, own, below, lower_eps)
+            elif None in known:
+                run.progress.advance(len(block))
+            found.append(outcome)
+        outcome = concluded(Outcome.joined(found), plugin_spec)
+        outcome.numbers.seconds = round(outcome.numbers.seconds, 4)
+        old = len(known) - known.count(None)
+        note = (
+            ""
+            if not old
+            else " (from the journal)"
+            if old == len(known)
+            else f" ({old} of {len(known)} blocks from the journal)"
+        )
+        run.progress.end(f"{label}: {_percent(outcome)}{note}")
         return outcome
+
+    def block(
+        self,
+        plugin_spec: PluginSpec[Attack] | None,
+        block: Block,
+        clean: Outcome | None,
+        lower: Outcome | None,
+        lower_eps: list[float] | None,
+    ) -> Outcome:
+        """Measure one block of a cell, and put it into the journal.
+
+        Args:
+            plugin_spec: the attack or shift; None stands for the clean pass.
+            block: the samples.
+            clean: the clean pass on them; the clean pass itself does without it.
+            lower: the same attack at the next smaller eps of its sweep, on them.
+            lower_eps: the smaller eps of the sweep; None outside of a sweep.
+        """
+        run = self.run
+        target_model, batches = self.target_model(), self.batches.part(block)
+        if plugin_spec is None:
+            outcome = measure_clean(target_model, batches)
+        else:
+            keep = lower_eps is not None and keeps_signs(plugin_spec.plugin, run.data)
+            outcome = measure(plugin_spec, target_model, batches, clean, lower, run.seed, keep)
+        run.keep(run.journal, self.key_of(plugin_spec, lower_eps, block), outcome.to_piece())
+        return outcome
+
+    def clean_on(self, block: Block) -> Outcome:
+        """The clean pass on a block of samples, from the blocks of the clean pass that contain them."""
+        run = self.run
+        every = [one for one in run.blocks(None) if one.start < block.stop and block.start < one.stop]
+        parts = [run.stored(self.key_of(None, None, one)) or self.block(None, one, None, None, None) for one in every]
+        return Outcome.joined(parts).part(block.start - every[0].start, block.stop - every[0].start)
+
+    def key_of(
+        self,
+        plugin_spec: PluginSpec[Attack] | None,
+        lower_eps: list[float] | None,
+        block: Block,
+        purpose: str = "adaptive",
+    ) -> str:
+        """The identity of one block of a cell of this defense."""
+        return self.run.key(self.chain, plugin_spec, lower_eps, purpose, block)
+
+    def has_transferred(self, plugin_spec: PluginSpec[Attack]) -> bool:
+        """Whether all oblivious blocks of an attack are in the journal."""
+        run = self.run
+        return all(run.journal.has(self.key_of(plugin_spec, None, b, "oblivious")) for b in run.blocks(plugin_spec))
+
+    def check_failures(self, plugin_spec: PluginSpec[Attack] | None, lower_eps: list[float] | None) -> None:
+        """See :meth:`Run.check_failure`."""
+        self.run.check_failure([self.key_of(plugin_spec, lower_eps, block) for block in self.run.blocks(plugin_spec)])
 
     def target_model(self) -> TargetModel:
         """The defended model; made once."""
@@ -270,10 +304,13 @@ class DefenseRun:
             cache_dir=run.cache_dir,
             progress=run.progress,
         )
-        exact, attackable = (
-            restricted(module, run.data.class_subset, run.device)
-            for module in defend_copy(run.network, self.chain, context)
-        )
+        trains = any(part.plugin.trains for part in self.chain.parts)
+        # of several processes one trains, and the others take what it has trained
+        with alone(run.cache_dir) if run.shared and trains else nullcontext():
+            exact, attackable = (
+                restricted(module, run.data.class_subset, run.device)
+                for module in defend_copy(run.network, self.chain, context)
+            )
         for module in (exact, attackable):
             set_eval(module)
             for parameter in module.parameters():
@@ -294,6 +331,14 @@ class DefenseRun:
         with running_user_code(f"{self.chain.spec}: the defended model fails"):
             self._target_model.predict(probe, ids)
         return self._target_model
+
+
+def first_eps(group: Sequence[int]) -> list[float] | None:
+    """What is known of a sweep before its first eps; None where an attack has one eps only.
+
+    The last eps is measured as all others, so that a cell does not depend on what follows it.
+    """
+    return [] if len(group) > 1 else None
 
 
 def _percent(outcome: Outcome) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from freqrobust.harness.diagnosis.checks import FULL_CHECKS, QUICK_CHECKS
 from freqrobust.harness.diagnosis.examination import Examination, _Budgeted
-from freqrobust.harness.diagnosis.findings import CARLINI
+from freqrobust.harness.diagnosis.findings import CARLINI, RunnableCheck
 from freqrobust.harness.outcome import NORMS, Outcome, robust_under
 from freqrobust.numerics import noise
 from freqrobust.numerics.threat import Threat
@@ -51,6 +51,11 @@ class Examined:
     failed: str | None = None
 
 
+def checks_of(depth: Depth) -> tuple[RunnableCheck, ...]:
+    """The checks that run attacks, in their order."""
+    return (*QUICK_CHECKS, *(FULL_CHECKS if depth == "full" else ()))
+
+
 def examine(
     run: DefenseRun,
     clean: Outcome,
@@ -58,6 +63,7 @@ def examine(
     oblivious: Measurements,
     depth: Depth,
     source: DefenseRun | None,
+    only: RunnableCheck | None = None,
 ) -> Examined | None:
     """Check the robust accuracies of one defense.
 
@@ -69,6 +75,7 @@ def examine(
         depth: ``quick`` takes three forward passes and one backward pass per sample, more of a stochastic defense, whose
             predictions are votes, and runs one strong attack on the robust samples; ``full`` runs other attacks.
         source: the undefended model, to transfer examples from; None when it is the one that is examined.
+        only: of the checks that run attacks, this one; by default all.
 
     Returns:
         None when no attack with a budget was measured.
@@ -93,9 +100,7 @@ def examine(
         names = " and ".join(norm.capitalize() for norm in others)
         reason = f"{threat.norm.capitalize()} was examined; {names} was measured but not examined"
         work.inform("other norms", reason, CARLINI)
-    work.attacks_of(QUICK_CHECKS)
-    if depth == "full":
-        work.attacks_of(FULL_CHECKS)
+    work.attacks_of(checks_of(depth) if only is None else [only])
     robust = robust_under(clean, [*outcomes, *work.found], threat)
     return Examined(depth, threat, int(sample.sum()), int((robust & sample).sum()), work.checks, work.found)
 
