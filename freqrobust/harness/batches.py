@@ -48,16 +48,32 @@ class Batches:
         part._whole = self._whole
         return part
 
-    def each(self, positions: torch.Tensor, work: Callable[[torch.Tensor], None], quiet: bool = False) -> None:
+    def each(
+        self,
+        positions: torch.Tensor,
+        work: Callable[[torch.Tensor], None],
+        quiet: bool = False,
+        samples: torch.Tensor | None = None,
+    ) -> None:
         """Call ``work`` with the positions of each batch; when out of memory, that batch is retried with half the size.
 
-        With ``quiet`` this is not reported as progress.
+        Images in files are decoded for the next batch while this one is at work.
+
+        Args:
+            positions: what ``work`` is called with, in parts.
+            work: measures one batch.
+            quiet: do not report this as progress.
+            samples: the samples that each position needs, by their place in the data; by default the positions themselves,
+                and an empty tensor where they are not known.
         """
+        samples = positions if samples is None else samples
         done = 0
         while done < len(positions):
             chunk = positions[done : done + self.batch_size]
             if not quiet:
                 self.pace.begin(len(chunk))
+            if len(samples):
+                self.data.prefetch(samples[done : done + 2 * self.batch_size], 2 * self.batch_size)
             try:
                 work(chunk)
             except (RuntimeError, MemoryError) as error:

@@ -44,7 +44,7 @@ class AttackedSamples:
             with self._target_model.attacked(ids, self._stream) as view:
                 results.append(work(view, images, labels, which.to(images.device)))
 
-        self._batches.each(torch.arange(len(rows)), batch, quiet=True)
+        self._batches.each(torch.arange(len(rows)), batch, quiet=True, samples=self._positions[rows])
         return torch.cat(results) if results else torch.empty(0)
 
 
