@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from freqrobust.core.errors import FreqRobustError
+from freqrobust.core.schedule import Piece
 from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code
 from freqrobust.harness.blocks import Block
@@ -53,6 +54,10 @@ class Task:
     work: float
     keys: tuple[str, ...]
     run: Callable[[], object]
+
+    def piece(self) -> Piece:
+        """It, as progress sees it; blocks of one cell are expected to take the same time for the same work."""
+        return Piece(self.label, self.work, (self.label.rpartition(", ")[0],), self.work)
 
 
 def cell_tasks(
