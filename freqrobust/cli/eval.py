@@ -50,6 +50,9 @@ def execute(
 
     part = part or part_of(config)
     first_line("evaluating", config.model or ["the demo"], config.data, config.quiet or not part.says)
+    from freqrobust.cli.startup import load_engine
+
+    load_engine()
     from freqrobust.cli.dry_run import cell_count, show_plan
     from freqrobust.cli.failures import exit_code, print_exit_code, print_failures
     from freqrobust.core.config import EvalConfig, SaveConfig

@@ -35,6 +35,8 @@ ACTIONS, STDOUT = ("list", "size", "prune"), "-"
 KEPT = {
     "models": ("trained model", r"(?:demo|madry)-[0-9a-f]{32}\.pt"),
     "experiments": ("experiment", r"[0-9a-f]{32}\.pt"),
+    "trials": ("trial of normalisations", r"[0-9a-f]{32}\.json"),
+    "sources": ("hashes of source files", r"[0-9a-f]{32}\.json"),
 }
 #: Folders of the cache into which other libraries download; they are shown, and never deleted.
 DOWNLOADS = {"data": "downloaded dataset", "robustbench": "downloaded weights"}

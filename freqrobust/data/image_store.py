@@ -126,7 +126,9 @@ class ImageStore:
     ) -> None:
         self._images = images
         self._rows = rows
-        self._behind = rows if behind is None else behind  # what is used after these rows: by default they are used again
+        self._behind = (
+            rows if behind is None else behind
+        )  # what is used after these rows: by default they are used again
         self.preprocessing = preprocessing
         self.shape = torch.Size((len(rows), *images.shape))
 
