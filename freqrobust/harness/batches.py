@@ -13,6 +13,7 @@ from freqrobust.core.progress import Progress
 from freqrobust.data.dataset import ImageData
 from freqrobust.harness.blocks import Block
 from freqrobust.harness.outcome import Outcome
+from freqrobust.harness.pace import Pace
 from freqrobust.harness.target_model import TargetModel
 
 
@@ -28,6 +29,7 @@ class Batches:
         self._batch_size = batch_size
         self.adaptive = adaptive  # halve the batch when out of memory
         self.progress = progress
+        self.pace = Pace(progress)
 
     @property
     def batch_size(self) -> int:
@@ -68,6 +70,8 @@ class Batches:
         done = 0
         while done < len(positions):
             chunk = positions[done : done + self.batch_size]
+            if not quiet:
+                self.pace.begin(len(chunk))
             if len(samples):
                 self.data.prefetch(samples[done : done + 2 * self.batch_size], 2 * self.batch_size)
             try:
@@ -86,6 +90,7 @@ class Batches:
                 continue
             done += len(chunk)
             if not quiet:
+                self.pace.end()
                 self.progress.advance(len(chunk))
 
 
