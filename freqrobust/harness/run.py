@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from freqrobust.core.errors import FreqRobustError, JournalError, PluginError
+from freqrobust.core.errors import FreqRobustError, ImageFileError, JournalError, PluginError
 from freqrobust.core.files import alone, identity
 from freqrobust.core.progress import Progress, fail, finish, skip
 from freqrobust.core.source_hash import code_hash
@@ -166,6 +166,8 @@ class DefenseRun:
         try:
             with running_user_code(self.chain.name):
                 clean = self.cell(None)
+        except ImageFileError:
+            raise
         except FreqRobustError as error:  # whatever a defense does, the other cells are kept
             nothing = Outcome(np.zeros(n, dtype=bool), np.zeros(n, dtype=np.int32))
             reason = one_line(error)
@@ -196,6 +198,8 @@ class DefenseRun:
         try:
             with running_user_code(plugin_spec.name):
                 return self.cell(plugin_spec, clean, lower, lower_eps)
+        except ImageFileError:
+            raise
         except FreqRobustError as error:  # whatever a plugin does, the other cells are kept
             reason = one_line(error)
             fail(self.run.progress, f"{cell_label(self.chain, plugin_spec)}: failed: {reason}")
