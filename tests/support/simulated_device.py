@@ -74,6 +74,15 @@ class Simulated(torch.Tensor):
         COUNTED["tolist"] += 1
         return self.inner.tolist()
 
+    @property
+    def data(self) -> torch.Tensor:  # Module.double and the like put another one here
+        return self.detach()
+
+    @data.setter
+    def data(self, value: torch.Tensor) -> None:
+        torch.Tensor.data.__set__(self, value)
+        self.inner = value.inner if isinstance(value, Simulated) else value
+
     def untyped_storage(self) -> torch.UntypedStorage:  # torch has it for its own classes only, again
         return self.inner.untyped_storage()
 
