@@ -116,7 +116,10 @@ class Shard:
 
 @dataclass
 class Merge:
-    """Makes the report of what shards have measured, and measures nothing."""
+    """Makes the report of what shards have measured.
+
+    It measures nothing but the checks, where no shard could see the cells of all others.
+    """
 
     reports: bool = field(default=True, init=False)
 
@@ -126,6 +129,10 @@ class Merge:
         Raises:
             SharingError: tasks are missing.
         """
+        if name.startswith("checks"):
+            for task in tasks:
+                perform(task, journal, failures)
+            return True
         missing = [task for task in tasks if not is_done(task, journal, failures)]
         if missing:
             raise SharingError(f"{len(missing)} of {len(tasks)} tasks are missing, such as {missing[0].label}")
