@@ -159,9 +159,7 @@ def _certified(
     return _at_eps(plugin_spec, samples)
 
 
-def _all_blocks(
-    run: DefenseRun, clean: Outcome, plugin_spec: PluginSpec[Certificate], label: str
-) -> CertifiedSamples:
+def _all_blocks(run: DefenseRun, clean: Outcome, plugin_spec: PluginSpec[Certificate], label: str) -> CertifiedSamples:
     """From the journal, or measured and put there."""
     progress = run.run.progress
     every = run.run.blocks(plugin_spec)

@@ -33,7 +33,9 @@ def test_an_attack_in_many_blocks_is_the_attack_in_one(measured, make, name) -> 
 def test_a_certificate_in_many_blocks_is_the_certificate_in_one(measured, make, name) -> None:
     cls = certificates.get(name)
     given = {
-        "certify": [make(certificates, name, **{key: value for key, value in CERTIFICATE.items() if key in cls.model_fields})],
+        "certify": [
+            make(certificates, name, **{key: value for key, value in CERTIFICATE.items() if key in cls.model_fields})
+        ],
         "defenses": [DEFENSE[name]] if name in DEFENSE else [],
         "undefended": name not in DEFENSE,
         "attacks": ["clean"],

@@ -10,15 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from freqrobust import Attack, Certificate, Certified, Defense, EvalConfig
-from freqrobust.core.errors import SharingError
-from freqrobust.core.progress import Silent
+from freqrobust import Attack, Certificate, Certified, Defense
 from freqrobust.data.loading import as_data
-from freqrobust.harness.evaluate import Evaluation
-from freqrobust.harness.sharing import Merge, Queue, Shard
-from freqrobust.harness.tasks import Task, perform
+from freqrobust.harness.sharing import Merge, Shard
+from freqrobust.harness.tasks import perform
 from support.networks import untrained
-from support.sharing import CHEAP, content, in_blocks_of, shared_report
+from support.sharing import content, in_blocks_of, shared_report
 
 N, BLOCK = 22, 8
 
@@ -68,7 +65,9 @@ class Breaks(Attack):
     def perturb(self, model, images, labels, context):
         if self.eps in self.where and (not self.among or set(context.ids.tolist()) & set(self.among)):
             raise ValueError(f"it does not work at {self.eps}")
-        signs = context.initial_signs if context.initial_signs is not None else context.uniform(images.shape[1:], "x") - 0.5
+        signs = (
+            context.initial_signs if context.initial_signs is not None else context.uniform(images.shape[1:], "x") - 0.5
+        )
         return (images + self.eps * signs.sign()).clamp(0, 1)
 
 
@@ -176,7 +175,11 @@ RUNS = {
         "defenses": [BreaksOnSome(threshold=0.9999), "lowpass:radius=2"],
         "oblivious": True,
     },
-    "quick checks": {"attacks": ["pgd:eps=[0.005,0.01],steps=2"], "diagnose": "quick", "defenses": ["lowpass:radius=2"]},
+    "quick checks": {
+        "attacks": ["pgd:eps=[0.005,0.01],steps=2"],
+        "diagnose": "quick",
+        "defenses": ["lowpass:radius=2"],
+    },
     "all checks": {
         "attacks": ["pgd:eps=0.005,steps=2"],
         "diagnose": "full",
