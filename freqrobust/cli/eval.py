@@ -54,7 +54,7 @@ def execute(
     from freqrobust.gate.planned import planned
     from freqrobust.gate.thresholds import Gate, parse_threshold
     from freqrobust.harness.devices import resolve_device
-    from freqrobust.harness.evaluate import evaluate
+    from freqrobust.harness.evaluate import Evaluation, evaluate
     from freqrobust.harness.inputs import open_inputs, open_train_data, say_data, with_demo
     from freqrobust.harness.provenance import data_record
     from freqrobust.harness.run_plan import pieces
@@ -120,16 +120,17 @@ def execute(
             certificates=certificates,
         )
     )
-    if config.dry_run:
-        show_plan(models, data, device, config.batch_size, everything, attacks, planned_pieces, screen.say)
-        return 0
-    names = ", ".join(dict.fromkeys(one.name for one in attacks)) or "none"
-    screen.say(f"attacks: {names} ({len(models) * cell_count(planned_pieces)} cells)")
     run_dir = run_dir or default_run_dir(inputs, models, data, chains, attacks, certificates, gate)
-    check_writable(run_dir / "report.json")
     loaded: dict[str, Any] = {"train_data": train_data, "device": device, "cache_dir": cache, "defenses": chains}
     measured: dict[str, Any] = {"attacks": attacks or ["clean"], "suite": None, "run_dir": run_dir}
     measured["certify"] = certificates or None
+    if config.dry_run:
+        settings = config.settings(EvalConfig, **measured, **loaded)
+        show_plan(Evaluation(models, data, EvalConfig.of(None, settings), screen), run_dir, config.json_file, screen)
+        return 0
+    names = ", ".join(dict.fromkeys(one.name for one in attacks)) or "none"
+    screen.say(f"attacks: {names} ({len(models) * cell_count(planned_pieces)} cells)")
+    check_writable(run_dir / "report.json")
     resolved = {"defenses": [source_spec(chain) for chain in chains]} if parameters else {}
     if config.save_config is not None:
         write_options(config, config.save_config, **resolved)
