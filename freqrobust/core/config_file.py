@@ -30,7 +30,9 @@ else:
 #: Options of which only one can be given: one on the command line replaces the other in the file.
 ALTERNATIVES = (("attacks", "suite"), ("limit", "first"))
 #: Options about one call, which are not written to a file.
-OF_ONE_CALL = frozenset({"config", "save_config", "quiet", "debug", "verbose", "dry_run", "no_progress", "full"})
+OF_ONE_CALL = frozenset(
+    {"config", "save_config", "quiet", "debug", "verbose", "dry_run", "no_progress", "full", "shard"}
+)
 #: Values of ``data_cache`` that are no directory.
 DATA_CACHE_WORDS = ("auto", "memory", "off")
 _DELIMITERS = re.compile(r"([:,=+\[\]])")

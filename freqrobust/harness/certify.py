@@ -32,7 +32,8 @@ MEASURING = ("freqrobust.harness.certify",)
 
 
 @cache
-def _code() -> str:
+def certificate_code() -> str:
+    """Hash of the code that measures certificates; in one process it does not change."""
     return code_hash(MEASURING)
 
 
@@ -220,7 +221,7 @@ def certificate_key(run: DefenseRun, plugin_spec: PluginSpec[Certificate], block
         params.pop("eps", None)
     certificate = [plugin_spec.name, params, plugin_spec.code]
     clean = run.run.key(run.chain, None, None, "certificate", block)  # model, defense, data, seed, versions
-    return identity({"cell": clean, "certificate": certificate, "code": _code()})
+    return identity({"cell": clean, "certificate": certificate, "code": certificate_code()})
 
 
 def _at_eps(plugin_spec: PluginSpec[Certificate], samples: CertifiedSamples) -> CertifiedSamples:

@@ -102,6 +102,7 @@ def open_run(
     fit: Fit | None = None,
     criterion: PluginSpec[Criterion] | None = None,
     shared: bool = False,
+    kind: str | None = None,
 ) -> Iterator[Run]:
     """A run of one model on one dataset. Inside, the model is frozen in eval mode on its device, and fp32 is exact.
 
@@ -120,6 +121,7 @@ def open_run(
         fit: of this model and this data, where they were tried before.
         criterion: what counts as adversarial; by default misclassification.
         shared: several processes measure into the same run directory.
+        kind: the kind of device that the results were measured on; by default that of ``settings``.
 
     Yields:
         The run; its ``warnings`` are those about the model.
@@ -154,6 +156,7 @@ def open_run(
             criterion=criterion,
             warnings=[*about_model(network, stuck, data), *fit.warnings],
             shared=shared,
+            kind=kind or "",
         )
 
 

@@ -80,8 +80,10 @@ class Run:
     criterion: PluginSpec[Criterion]
     warnings: list[Warned] = field(default_factory=list)  # about the model
     shared: bool = False  # several processes measure it: a task that failed is not tried again by another one
+    kind: str = ""  # of the device that its results were measured on, where that is another one
 
     def __post_init__(self) -> None:
+        self.kind = self.kind or self.device.type
         self.model_print = fingerprint(self.network)
         self.engine = engine_hash()
 
@@ -114,7 +116,7 @@ class Run:
                 "block": [block.start, block.stop] if block is not None else None,
                 "seed": self.seed,
                 "precision": self.precision,
-                "device": self.device.type,
+                "device": self.kind,
                 "batch_size": self.batch_size if fixed_batch else None,
                 "votes": VOTES if chain.stochastic else 1,
             }
@@ -130,7 +132,7 @@ class Run:
     def blocks(self, plugin_spec: PluginSpec[Any] | None) -> list[Block]:
         """The blocks of samples in which an attack, a certificate or the clean pass is measured."""
         plugin = plugin_spec.plugin if plugin_spec is not None else None
-        return blocks(len(self.data), self.device.type, plugin, self.batch_size)
+        return blocks(len(self.data), self.kind, plugin, self.batch_size)
 
     def stored(self, key: str) -> Outcome | None:
         """A block from the journal."""

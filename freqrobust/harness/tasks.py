@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from freqrobust.core.errors import FreqRobustError, JournalError
+from freqrobust.core.schedule import Piece
 from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code
 from freqrobust.harness.blocks import Block
@@ -52,6 +53,10 @@ class Task:
     work: float
     keys: tuple[str, ...]
     run: Callable[[], Mapping[str, str]]
+
+    def piece(self) -> Piece:
+        """It, as progress sees it; blocks of one cell are expected to take the same time for the same work."""
+        return Piece(self.label, self.work, (self.label.rpartition(", ")[0],), self.work)
 
 
 def cell_tasks(
