@@ -159,6 +159,14 @@ class DefenseRun:
         self.chain = chain
         self._target_model: TargetModel | None = None
         self.batches = Batches(run.data, run.device, run.batch_size, run.adaptive, run.progress)
+        self._expanded: dict[int, Batches] = {}
+
+    def expanded(self, expansion: int) -> Batches:
+        """The samples in batches for what passes so many images for each; when out of memory, smaller for all blocks."""
+        if expansion not in self._expanded:
+            run, size = self.run, max(1, self.batches.batch_size // expansion)
+            self._expanded[expansion] = Batches(run.data, run.device, size, run.adaptive, run.progress)
+        return self._expanded[expansion]
 
     def measure(self) -> Measured:
         run = self.run
