@@ -13,7 +13,7 @@ import torch
 
 from freqrobust.core.errors import FreqRobustError, PluginError
 from freqrobust.core.files import identity
-from freqrobust.core.progress import fail, finish
+from freqrobust.core.progress import fail, finish, skip
 from freqrobust.core.source_hash import code_hash
 from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code
@@ -163,7 +163,7 @@ def _certified(
             continue
         parts.append(CertifiedSamples.from_piece(piece))
         if None in pieces:
-            progress.advance(len(block))
+            skip(progress, len(block))
     samples = CertifiedSamples.joined(parts, plugin_spec)
     note = "" if None in pieces else " (from the journal)"
     known[key] = plugin_spec.spec, samples

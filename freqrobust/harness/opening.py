@@ -18,7 +18,7 @@ from freqrobust.core.progress import Progress, Silent
 from freqrobust.core.user_code import running_user_code
 from freqrobust.data.dataset import ImageData
 from freqrobust.harness.devices import auto_batch_size, resolve_device
-from freqrobust.harness.inputs import other_size
+from freqrobust.harness.inputs import left_out, other_size
 from freqrobust.harness.journal import Journal
 from freqrobust.harness.run import Run
 from freqrobust.models.class_subset import restricted
@@ -200,6 +200,8 @@ def about_model(network: nn.Module, stuck: list[str], data: ImageData | None = N
     message = other_size(network, data) if data is not None else None
     if message is not None:
         warnings.append(Warned(code="image-size", message=message))
+    if data is not None and data.unreadable:
+        warnings.append(Warned(code="unreadable-images", message=left_out(data)))
     return warnings
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from freqrobust.core.errors import FreqRobustError, JournalError, PluginError
 from freqrobust.core.files import alone, identity
-from freqrobust.core.progress import Progress, fail, finish
+from freqrobust.core.progress import Progress, fail, finish, skip
 from freqrobust.core.source_hash import code_hash
 from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code
@@ -39,7 +39,7 @@ from freqrobust.plugins.specs import DefenseChain, PluginSpec
 from freqrobust.results.records import Precision, Warned
 
 #: The code that every number of a cell depends on, whatever the plugin; what it imports counts as well.
-ENGINE = ("freqrobust.harness.run", "freqrobust.harness.diagnosis.examine")
+ENGINE = ("freqrobust.harness.run", "freqrobust.harness.transfer", "freqrobust.harness.diagnosis.examine")
 
 
 @cache
@@ -225,7 +225,7 @@ class DefenseRun:
                 own, below = (whole.part(start, stop) if whole is not None else None for whole in (clean, lower))
                 outcome = self.block(plugin_spec, block, own, below, lower_eps)
             elif None in known:
-                run.progress.advance(len(block))
+                skip(run.progress, len(block))
             found.append(outcome)
         outcome = concluded(Outcome.joined(found), plugin_spec)
         outcome.numbers.seconds = round(outcome.numbers.seconds, 4)
