@@ -56,7 +56,7 @@ class ContradictionError(FreqRobustError):
 
 
 class PeerError(FreqRobustError):
-    """Another process of the same training has failed; it is the one that says why."""
+    """Another process of the same run has failed; it is the one that says why."""
 
 
 class TrainingError(FreqRobustError):
