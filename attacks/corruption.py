@@ -109,7 +109,7 @@ class Corruption(Attack):
         if not bool((labels[data.ids] == data.labels).all()):
             raise DataError(f"{where} was made for other images than {data.spec}: some labels differ")
         first = self.published.images(self.name, self.severity, data.ids[:1])
-        if first.shape[1:] != data.images.shape[1:]:
+        if tuple(first.shape[1:]) != data.shape:
             raise DataError(f"{where} has images {tuple(first.shape[1:])}, but {data.spec} has {data.shape}")
 
     def perturb(

@@ -33,7 +33,8 @@ ENTRIES = {
         MEASURE,
         "Measure the accuracy of a model, undefended and with defenses, under attacks and frequency filters.\n\n"
         "Without --model, a small CNN is trained on handwritten digits as a demonstration.\n\n"
-        "With --defense NAME --help, the help also shows the parameters of that defense.",
+        "With --defense NAME --help, the help also shows the parameters of that defense.\n\n"
+        "With several processes: torchrun --nproc-per-node 2 -m freqrobust eval ..., or --shard for each of them.",
         interrupted="interrupted before the first cell; run the same command again",
     ),
     "analyze": Entry(
@@ -54,6 +55,12 @@ ENTRIES = {
         MEASURE,
         "Measure a report again with the options that it contains, and compare the numbers.\n\n"
         "The model and the data must be the same. Exit code 0: identical, 1: some numbers differ.",
+        interrupted="interrupted; run the same command again",
+    ),
+    "merge": Entry(
+        MEASURE,
+        "Make the report of an evaluation that was measured in shards: freqrobust eval --shard K/N --run-dir DIR.\n\n"
+        "Nothing is measured again. The exit codes are those of eval.",
         interrupted="interrupted; run the same command again",
     ),
     "init": Entry(

@@ -12,6 +12,7 @@ from freqrobust.core.errors import SpecError
 from freqrobust.core.text import print_error
 
 if TYPE_CHECKING:
+    from freqrobust.cli.shared_run import Part
     from freqrobust.core.command_config import EvalCommand
     from freqrobust.gate.thresholds import Gate
     from freqrobust.plugins.base import Attack
@@ -26,6 +27,7 @@ def execute(
     gate: Gate | None = None,
     check: Callable[[Sequence[Any], Any], None] | None = None,
     judged: Callable[[Report], None] | None = None,
+    part: Part | None = None,
 ) -> int:
     """Evaluate, write the report, print the table.
 
@@ -35,6 +37,7 @@ def execute(
         gate: what judges the report; by default the thresholds of ``config``.
         check: is called with the models and the data before anything is measured, and may refuse them.
         judged: is called with the report once it is on disk and shown, before the last lines.
+        part: what this process does of the evaluation; by default what the options and the environment say.
 
     Returns:
         The exit code: 0, 1 when the gate failed, 3 when cells failed, 130 when interrupted.
@@ -43,8 +46,10 @@ def execute(
         FreqRobustError: bad input.
     """
     from freqrobust.cli.lines import closing_lines, first_line
+    from freqrobust.cli.shared_run import part_of
 
-    first_line("evaluating", config.model or ["the demo"], config.data, config.quiet)
+    part = part or part_of(config)
+    first_line("evaluating", config.model or ["the demo"], config.data, config.quiet or not part.says)
     from freqrobust.cli.dry_run import cell_count, show_plan
     from freqrobust.cli.failures import exit_code, print_exit_code, print_failures
     from freqrobust.core.config import EvalConfig, SaveConfig
@@ -54,7 +59,7 @@ def execute(
     from freqrobust.gate.planned import planned
     from freqrobust.gate.thresholds import Gate, parse_threshold
     from freqrobust.harness.devices import resolve_device
-    from freqrobust.harness.evaluate import evaluate
+    from freqrobust.harness.evaluate import Evaluation
     from freqrobust.harness.inputs import open_inputs, open_train_data, say_data, with_demo
     from freqrobust.harness.provenance import data_record
     from freqrobust.harness.run_plan import pieces
@@ -120,33 +125,36 @@ def execute(
             certificates=certificates,
         )
     )
-    if config.dry_run:
-        show_plan(models, data, device, config.batch_size, everything, attacks, planned_pieces, screen.say)
-        return 0
-    names = ", ".join(dict.fromkeys(one.name for one in attacks)) or "none"
-    screen.say(f"attacks: {names} ({len(models) * cell_count(planned_pieces)} cells)")
     run_dir = run_dir or default_run_dir(inputs, models, data, chains, attacks, certificates, gate)
-    check_writable(run_dir / "report.json")
     loaded: dict[str, Any] = {"train_data": train_data, "device": device, "cache_dir": cache, "defenses": chains}
     measured: dict[str, Any] = {"attacks": attacks or ["clean"], "suite": None, "run_dir": run_dir}
     measured["certify"] = certificates or None
+    if config.dry_run:
+        settings = config.settings(EvalConfig, **measured, **loaded)
+        show_plan(Evaluation(models, data, EvalConfig.of(None, settings), screen), run_dir, config.json_file, screen)
+        return 0
+    names = ", ".join(dict.fromkeys(one.name for one in attacks)) or "none"
+    screen.say(f"attacks: {names} ({len(models) * cell_count(planned_pieces)} cells)")
+    check_writable(run_dir / "report.json")
     resolved = {"defenses": [source_spec(chain) for chain in chains]} if parameters else {}
     if config.save_config is not None:
         write_options(config, config.save_config, **resolved)
         screen.say(f"options saved: {config.save_config}")
     if check is not None:
         check(models, data)
+    if config.cache_dir is None:
+        loaded["cache_dir"] = cache = part.cache(cache, run_dir)
+    settings, recorded = config.settings(EvalConfig, **measured, **loaded), inputs.record(**resolved)
     try:
         with screen:
-            report = (gate.measure if gate is not None else evaluate)(
-                models, data, **config.settings(EvalConfig, **measured, **loaded), progress=screen
-            )
+            report = part.measure(gate, models, data, settings, recorded, screen)
     except KeyboardInterrupt:
         print_error(
             f"interrupted (exit code 130); finished cells are kept in {run_dir}, run the same command again to resume"
         )
         return 130
-    report.config = inputs.record(**resolved)
+    if report is None:
+        return part.ended(screen, run_dir)
     report.to_json(run_dir / "report.json")
     if gate is not None:  # the report is on disk even if it turns out that it cannot be judged
         gate.judge(report)

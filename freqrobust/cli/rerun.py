@@ -72,9 +72,9 @@ def _evaluate(config: RerunCommand, path: Path, old: Report) -> int:
 
     if any(warning.code == "sequential" for warning in old.warnings):
         raise SpecError(f"{path} was measured by 'freqrobust check --sequential', which stopped early; run that again")
-    options = _options(EvalCommand, old.config, config, path)
+    options = recorded_options(EvalCommand, old.config, config, path)
     folder = _fresh_folder(config, path, EVALUATION, "report.json")
-    _check_loadable(options, path)
+    check_loadable(options, path)
     command = EvalCommand(**options, run_dir=folder, json_file=config.json_file, quiet=config.quiet)
     code = eval.execute(command, check=lambda models, data: _check_inputs(path, old.models, old.data, models, data))
     if not (folder / "report.json").exists():
@@ -95,11 +95,11 @@ def _analyze(config: RerunCommand, path: Path, old: AnalysisRecord) -> int:
     from freqrobust.results.analysis_record import AnalysisRecord
     from freqrobust.results.reruns import analysis_differences, environment_differences
 
-    options = _options(AnalyzeCommand, old.config, config, path)
+    options = recorded_options(AnalyzeCommand, old.config, config, path)
     if "analysis" not in options:
         options["analysis"] = old.spec
     if old.data is not None or "model" in options:
-        _check_loadable(options, path)
+        check_loadable(options, path)
     with tempfile.TemporaryDirectory() as folder:
         target = Path(config.json_file) if config.json_file is not None else Path(folder, "analysis.json")
         command = AnalyzeCommand(**options, json_file=target, quiet=config.quiet)
@@ -126,7 +126,7 @@ def _train(config: RerunCommand, path: Path, old: TrainingRecord) -> int:
     if not recipe.get("hold_out"):
         recipe.pop("best", None)
     taken = {name: value for name, value in old.config.items() if name not in ("recipe", "set")}
-    options = _options(TrainCommand, {**taken, **recipe} if old.config else {}, config, path)
+    options = recorded_options(TrainCommand, {**taken, **recipe} if old.config else {}, config, path)
     folder = _fresh_folder(config, path, TRAINING, "training.json")
 
     def check(job: Any) -> None:
@@ -152,8 +152,8 @@ def _train(config: RerunCommand, path: Path, old: TrainingRecord) -> int:
     )
 
 
-def _options(cls: type[Options], recorded: Mapping[str, Any], config: RerunCommand, path: Path) -> dict[str, Any]:
-    """The options of the report, with those that are given now in their place.
+def recorded_options(cls: type[Options], recorded: Mapping[str, Any], config: Options, path: Path) -> dict[str, Any]:
+    """The options of a report, or of the plan of shards, with those that are given now in their place.
 
     Raises:
         SpecError: the report has none, or one that this version does not have.
@@ -177,7 +177,7 @@ def _options(cls: type[Options], recorded: Mapping[str, Any], config: RerunComma
     return options
 
 
-def _check_loadable(options: Mapping[str, Any], path: Path) -> None:
+def check_loadable(options: Mapping[str, Any], path: Path) -> None:
     """Refuse a model or data that was an object in Python, of which the report has a name only.
 
     Raises:

@@ -83,7 +83,7 @@ def _show_plan(config: TrainCommand) -> None:
     from freqrobust.core.schedule import clock_text
     from freqrobust.experiments.training_setup import prepare_setup
     from freqrobust.harness.devices import resolve_device
-    from freqrobust.harness.run_plan import steps_of
+    from freqrobust.harness.passes import steps_of
 
     device = resolve_device(config.device)
     setup, screen = prepare_setup(None, config, device), Screen(config.quiet)

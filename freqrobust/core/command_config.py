@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from pydantic import model_validator
@@ -20,8 +21,10 @@ from freqrobust.core.options import (
     Options,
     Text,
     Whole,
+    escaped,
     option,
 )
+from freqrobust.core.text import excerpt
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -116,12 +119,45 @@ class EvalCommand(PlanOptions, ReportOptions, ConfigFile, EvalConfig):
     save_adversarial: FilePath | None = option(
         None, "Save the adversarial examples of all samples to this directory, one .npz file per cell.", OUTPUT, "DIR"
     )
+    shard: str | None = option(
+        None, "Measure only share K of N, into the --run-dir that all shares have in common. 'freqrobust merge' makes the "
+        "report.", OUTPUT, "K/N",
+    )  # fmt: skip
 
     @model_validator(mode="after")
     def _thresholds(self) -> Self:
         if self.confident and not self.fail_under:
             raise ValueError("{confident} needs {fail_under}: without it there is nothing to judge")
         return self
+
+    @model_validator(mode="after")
+    def _one_share(self) -> Self:
+        if self.shard is None:
+            return self
+        shard_of(self.shard)
+        if self.run_dir is None:
+            raise ValueError("{shard} needs {run_dir}: the directory that all shards have in common")
+        for name in ("json_file", "reports", "full", "fail_under", "confident"):
+            if getattr(self, name):
+                raise ValueError(f"{{shard}} makes no report: give {{{name}}} to 'freqrobust merge'")
+        for name in ("save_model", "save_adversarial"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"give either {{shard}} or {{{name}}}, not both: a shard only measures its share")
+        return self
+
+
+def shard_of(text: str) -> tuple[int, int]:
+    """``K/N``: the number of a shard, from 1, and how many there are.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise ValueError(
+            f"{{shard}} should be K/N with K from 1 to N, such as 3/8, but got {escaped(excerpt(repr(text)))}"
+        )
+    return int(found[1]), int(found[2])
 
 
 class AnalyzeCommand(PlanOptions, StepOptions, ConfigFile, AnalyzeConfig):
@@ -178,6 +214,30 @@ class RerunCommand(StepOptions, DeviceOptions):
     train_data: Text | None = option(None, "The same training data at another place.", DATA, "SPEC")
     run_dir: FilePath | None = option(
         None, "An empty directory for the new results. Default: a directory under runs/.", OUTPUT, "DIR"
+    )
+
+
+class MergeCommand(ReportOptions):
+    """The options of ``freqrobust merge``; the others are in the directory."""
+
+    directory: FilePath = option(..., "The --run-dir of the shards.", metavar="DIR", argument=True)
+    model: Names = option(
+        [], "The same model at another place. Repeat the option for several models.", MODEL, "SPEC", many=True
+    )
+    trust_checkpoint: bool = option(False, "Load checkpoints that can run code. Use it only for trusted files.", MODEL)
+    data: Text | None = option(None, "The same dataset at another place.", DATA, "SPEC")
+    data_dir: FilePath | None = option(None, "Directory of the torchvision datasets.", DATA, "DIR")
+    train_data: Text | None = option(None, "The same training data at another place.", DATA, "SPEC")
+    fail_under: Names = option(
+        [],
+        "Exit with code 1 if an accuracy is lower than required: pgd>=0.45, smooth/worst>=0.3. Repeat the option for "
+        "several cells.",
+        GATE,
+        "CELL>=SHARE",
+        many=True,
+    )
+    confident: bool = option(
+        False, "Compare the lower end of the 95 % confidence interval with the required accuracy.", GATE
     )
 
 

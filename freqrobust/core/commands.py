@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from freqrobust.core.command_config import AnalyzeCommand, CheckConfig, EvalCommand, RerunCommand, VerifyCommand
+from freqrobust.core.command_config import (
+    AnalyzeCommand,
+    CheckConfig,
+    EvalCommand,
+    MergeCommand,
+    RerunCommand,
+    VerifyCommand,
+)
 from freqrobust.core.options import Options
 from freqrobust.core.training_config import ReproduceCommand, TrainCommand
 
@@ -14,6 +21,7 @@ COMMANDS: dict[str, type[Options]] = {
     "verify": VerifyCommand,
     "check": CheckConfig,
     "rerun": RerunCommand,
+    "merge": MergeCommand,
 }
 
 

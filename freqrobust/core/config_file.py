@@ -30,7 +30,11 @@ else:
 #: Options of which only one can be given: one on the command line replaces the other in the file.
 ALTERNATIVES = (("attacks", "suite"), ("limit", "first"))
 #: Options about one call, which are not written to a file.
-OF_ONE_CALL = frozenset({"config", "save_config", "quiet", "debug", "verbose", "dry_run", "no_progress", "full"})
+OF_ONE_CALL = frozenset(
+    {"config", "save_config", "quiet", "debug", "verbose", "dry_run", "no_progress", "full", "shard"}
+)
+#: Values of ``data_cache`` that are no directory.
+DATA_CACHE_WORDS = ("auto", "memory", "off")
 _DELIMITERS = re.compile(r"([:,=+\[\]])")
 
 
@@ -222,7 +226,7 @@ def _relocated(cls: type[Options], name: str, value: Any, old: Path, new: Path) 
     if not isinstance(value, str):
         return value
     if _is_path(cls, name):
-        return _moved(value, old, new)
+        return value if name == "data_cache" and value in DATA_CACHE_WORDS else _moved(value, old, new)
     if name == "reports":
         form, equals, target = value.rpartition("=")
         return value if target == "-" else f"{form}{equals}{_moved(target, old, new)}"

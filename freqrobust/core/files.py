@@ -177,7 +177,7 @@ def check_writable(path: str | os.PathLike[str], what: str = "cannot write") -> 
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[bool]:
-    """Whether the folder is free; inside the block it is then taken, for all processes that ask.
+    """Whether the folder, or the file, is free; inside the block it is then taken, for all processes that ask.
 
     It becomes free when the process ends, however it ends. Where the system or the file system has no locks, it is free.
     """
@@ -216,16 +216,18 @@ def alone(folder: Path | None) -> Iterator[None]:
 
 
 @contextmanager
-def in_use(folder: Path | None) -> Iterator[None]:
-    """Inside the block, the folder is not free for :func:`exclusive`; several processes may use it at the same time."""
+def in_use(folder: Path | None) -> Iterator[bool]:
+    """Inside the block, the folder is not free for :func:`exclusive`; several processes may use it at the same time.
+
+    Yields:
+        Whether no other process is inside of :func:`exclusive`.
+    """
     try:
         handle = os.open(folder, os.O_RDONLY) if folder is not None else None
     except OSError:
         handle = None
     try:
-        if handle is not None:
-            _locked(handle, shared=True)
-        yield
+        yield handle is None or _locked(handle, shared=True)
     finally:
         if handle is not None:
             os.close(handle)

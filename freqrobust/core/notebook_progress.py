@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any
 
+from freqrobust.core.schedule import Piece, Schedule, clock_text
 from freqrobust.core.text import one_line
-
-
-class _Piece(Protocol):
-    """A piece of work that a run consists of."""
-
-    label: str
-    work: float
 
 
 def in_notebook() -> bool:
@@ -42,8 +36,8 @@ class NotebookProgress:
         self.left_out = 0
         self.label, self.detail = "", ""
         self.total = self.done = self.finished = 0
-        self.works: dict[str, float] = {}
-        self.done_work = self.all_work = 0.0
+        self.partial = self.shown = 0.0
+        self.schedule: Schedule | None = None
         self.started = self.piece_started = time.monotonic()
         self.updated = 0.0
         self.handle: Any = None
@@ -62,16 +56,16 @@ class NotebookProgress:
             word = "interrupted" if issubclass(kind, KeyboardInterrupt) else "stopped"
             self._display(f"<div>{word} after {count}, {elapsed}</div>{self._below()}")
 
-    def plan(self, pieces: Iterable[_Piece]) -> None:
+    def plan(self, pieces: Sequence[Piece]) -> None:
         """The pieces of the whole run, with their expected work."""
-        self.works = {}
-        for piece in pieces:
-            self.works[piece.label] = self.works.get(piece.label, 0.0) + piece.work
-        self.all_work, self.done_work = sum(self.works.values()), 0.0
+        self.schedule = Schedule(pieces)
 
     def begin(self, label: str, total: int) -> None:
         self.label, self.detail, self.total, self.done = label, "", total, 0
+        self.partial = self.shown = 0.0
         self.piece_started = time.monotonic()
+        if self.schedule is not None:
+            self.schedule.begin(label, total)
         self._show(force=True)
 
     def describe(self, parts: Sequence[str]) -> None:
@@ -79,7 +73,22 @@ class NotebookProgress:
         self._show()
 
     def advance(self, amount: int) -> None:
-        self.done = min(self.done + amount, self.total)
+        self.done, self.partial = min(self.done + amount, self.total), 0.0
+        if self.schedule is not None:
+            self.schedule.advance(amount)
+        self._show()
+
+    def skip(self, amount: int) -> None:
+        """Units that need not be done."""
+        self.total = max(self.total - amount, 0)
+        if self.schedule is not None:
+            self.schedule.skip(amount)
+
+    def within(self, amount: float) -> None:
+        """Units of the running batch are about done."""
+        self.partial = amount
+        if self.schedule is not None:
+            self.schedule.within(amount)
         self._show()
 
     def end(self, summary: str) -> None:
@@ -97,7 +106,8 @@ class NotebookProgress:
 
     def finish(self, label: str) -> None:
         """A piece of the plan is done."""
-        self.done_work += self.works.pop(label, 0.0)
+        if self.schedule is not None:
+            self.schedule.finish(label)
         self.done = self.total = 0
         self._show()
 
@@ -110,11 +120,12 @@ class NotebookProgress:
         self._show()
 
     def share(self) -> float:
-        """The share that is done, of the whole run where it was planned."""
-        current = self.done / self.total if self.total else 0.0
-        if not self.all_work:
-            return current
-        return min(1.0, (self.done_work + current * self.works.get(self.label, 0.0)) / self.all_work)
+        """The share that is done, of the whole run where it was planned; it never falls."""
+        if self.schedule is not None:
+            return self.schedule.share()
+        current = (self.done + self.partial) / self.total if self.total else 0.0
+        self.shown = max(self.shown, min(current, 1.0))
+        return self.shown
 
     def _keep(self, message: str) -> None:
         line = one_line(message)
@@ -131,12 +142,15 @@ class NotebookProgress:
             return
         self.updated = now
         share = self.share()
-        spent = now - (self.started if self.all_work else self.piece_started)
-        rest = f", about {clock_text(spent * (1 - share) / share)} left" if share > 0.01 else ""
+        if self.schedule is not None:
+            state = self.schedule.status().strip()
+        else:
+            left = (now - self.piece_started) * (1 - share) / share if share > 0.01 else None
+            rest = f", about {clock_text(left)} left" if left is not None else ""
+            state = f"{100 * share:.0f} %, {clock_text(now - self.started)}{rest}"
         text = escape(one_line(self.label or self.detail or "starting"))
         detail = f" <small>{escape(self.detail)}</small>" if self.detail and self.label else ""
         bar = f'<progress max="1" value="{share:.4f}" style="width:16em;vertical-align:middle"></progress>'
-        state = f"{100 * share:.0f} %, {clock_text(now - self.started)}{rest}"
         self._display(f"<div>{bar} {state}: <code>{text}</code>{detail}</div>{self._below()}")
 
     def _below(self) -> str:
@@ -151,15 +165,3 @@ class NotebookProgress:
             self.handle = shown.display(content, display_id=True)
         else:
             self.handle.update(content)
-
-
-def clock_text(seconds: float) -> str:
-    """Minutes and seconds, hours where there are some.
-
-    Example:
-        >>> clock_text(75), clock_text(3700)
-        ('1:15', '1:01:40')
-    """
-    whole = round(max(seconds, 0.0))
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

@@ -21,6 +21,8 @@ class EvaluateOptions(TypedDict, total=False):
     data_dir: str | PathLike[str] | None
     split: str
     train_data: Any
+    data_cache: str | PathLike[str]
+    skip_unreadable: bool
     defenses: Any
     undefended: bool
     limit: int | None
@@ -52,6 +54,8 @@ class AnalyzeOptions(TypedDict, total=False):
     data_dir: str | PathLike[str] | None
     split: str
     train_data: Any
+    data_cache: str | PathLike[str]
+    skip_unreadable: bool
     defenses: Any
     undefended: bool
     limit: int | None
@@ -73,6 +77,8 @@ class SaveOptions(TypedDict, total=False):
     data_dir: str | PathLike[str] | None
     split: str
     train_data: Any
+    data_cache: str | PathLike[str]
+    skip_unreadable: bool
     defenses: Any
     undefended: bool
     limit: int | None
@@ -96,6 +102,8 @@ class VerifyOptions(TypedDict, total=False):
     data_dir: str | PathLike[str] | None
     split: str
     train_data: Any
+    data_cache: str | PathLike[str]
+    skip_unreadable: bool
     batch_size: int | Literal["auto"]
     device: Any
     cache_dir: str | PathLike[str] | None

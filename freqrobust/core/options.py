@@ -88,7 +88,8 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _escaped(text: object) -> str:
+def escaped(text: object) -> str:
+    """Text of others in the template of an :class:`OptionError`."""
     return str(text).replace("{", "{{").replace("}", "}}")
 
 
@@ -126,7 +127,7 @@ class Options(BaseModel):
         renamed = {cls.shown(key)["formerly"]: key for key in cls.model_fields if cls.shown(key)["formerly"]}
         hint = f"; did you mean {renamed[name]!r}?" if name in renamed else near_miss(name, cls.model_fields)
         known = "" if hint else f" (options: {', '.join(cls.model_fields)})"
-        return OptionError(_escaped(f"unknown option {name!r}{hint}{known}"))
+        return OptionError(escaped(f"unknown option {name!r}{hint}{known}"))
 
     @classmethod
     def shown(cls, name: str) -> dict[str, Any]:
@@ -226,7 +227,7 @@ def _explained(error: ValidationError) -> OptionError:
     where = "{" + key + "}" + "".join(f".{part}" for part in inner)
     if first["type"] == "missing":
         return OptionError(f"{where} is required", key)
-    return OptionError(f"{where} {_escaped(message)}, but got {_escaped(excerpt(repr(first['input'])))}", key)
+    return OptionError(f"{where} {escaped(message)}, but got {escaped(excerpt(repr(first['input'])))}", key)
 
 
 def _listed(value: Any) -> Any:

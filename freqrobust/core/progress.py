@@ -71,6 +71,18 @@ def finish(progress: Progress, label: str) -> None:
         progress.finish(label)  # type: ignore[attr-defined]
 
 
+def within(progress: Progress, amount: float) -> None:
+    """Tell ``progress`` how much of the running batch is about done, in units of ``advance``, where it takes that."""
+    if callable(getattr(progress, "within", None)):
+        progress.within(amount)  # type: ignore[attr-defined]
+
+
+def skip(progress: Progress, amount: int) -> None:
+    """Tell ``progress`` that so many units of what is running need not be done, or count them as done."""
+    if amount:
+        getattr(progress, "skip", progress.advance)(amount)
+
+
 def fail(progress: Progress, message: str) -> None:
     """Tell ``progress`` that a piece of work failed, and why."""
     getattr(progress, "fail", progress.end)(message)
@@ -170,9 +182,22 @@ class Screen:
             self._show()
         elif self.task is not None:
             self.done += amount
-            self.bar.advance(self.task, amount)
+            self.bar.update(self.task, completed=self.done)
             if self._is_due():
                 self.say(f"{self.label}: {self.done} of {self.total}")
+
+    def skip(self, amount: int) -> None:
+        if self.schedule is None:
+            self.advance(amount)
+        else:
+            self.schedule.skip(amount)
+
+    def within(self, amount: float) -> None:
+        if self.schedule is not None:
+            self.schedule.within(amount)
+            self._show()
+        elif self.task is not None:
+            self.bar.update(self.task, completed=int(self.done + amount))
 
     def end(self, summary: str) -> None:
         if self.schedule is None:
@@ -201,6 +226,11 @@ class Screen:
         if not self.quiet:
             self.console.print(one_line(message), soft_wrap=not self.terminal)
 
+    def show(self, lines: Sequence[str]) -> None:
+        """Lines whose spaces are kept, such as those of a table."""
+        for line in lines if not self.quiet else ():
+            self.console.print(line, soft_wrap=True)
+
     def _remove(self) -> None:
         if self.task is not None:
             self.bar.remove_task(self.task)
@@ -222,7 +252,7 @@ class Screen:
         if self._is_due():
             self.say(f"{schedule.status()}: {schedule.label}")
         if self.task is not None and not self.bar.disable:
-            status = schedule.status()
+            status = schedule.status(self.console.width >= self.WIDE)
             room = self.console.width - len(status) - self.width - 3
             self.bar.update(
                 self.task,
@@ -242,6 +272,9 @@ class Progress(Protocol):
     - ``plan(pieces)`` is called before the first of several pieces that make up a run, with a
       :class:`freqrobust.core.schedule.Piece` for each of them; a later call replaces the plan.
     - ``finish(label)`` is called when a piece of the plan is done, also when nothing had to be done for it.
+    - ``within(amount)`` is called while a batch is being attacked, a few times a second, with how much of it is about done,
+      in the units of ``advance``, which counts the whole batch at its end. It is less than the batch.
+    - ``skip(amount)`` is called instead of ``advance`` for units that need not be done.
     - ``fail(message)`` is called instead of ``end`` for a piece that failed.
     """
 

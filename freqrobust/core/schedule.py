@@ -17,12 +17,16 @@ class Piece(NamedTuple):
         kinds: what it has in common with other pieces, the most specific first: pieces of one kind are expected to take
             the same time for the same work.
         most: as ``work``, if no sample leaves early.
+        cells: how many cells of the report it is; none for checks.
+        backwards: backward passes of one sample that are a part of ``most``.
     """
 
     label: str
     work: float
     kinds: tuple[str, ...] = ()
     most: float = 0.0
+    cells: int = 1
+    backwards: float = 0.0
 
 
 @dataclass
@@ -52,12 +56,14 @@ class Schedule:
         self.pending = list(self.pieces)
         self.started = self.clock()
         self.running: Piece | None = None
-        self.began = self.started
+        self.began = self.looked = self.started
         self.total = self.done = 0
+        self.partial = 0.0
+        self.cells, self.finished = sum(piece.cells for piece in self.pieces), 0
 
     def begin(self, label: str, total: int) -> None:
         """A piece of ``total`` units begins, or work that is a part of one and not in the plan."""
-        self.label = label
+        self.label, self.partial = label, 0.0
         whole = next((piece for piece in self.pending if piece.label == label), None)
         piece = whole or next((piece for piece in self.pending if label.startswith(f"{piece.label}, ")), None)
         if piece is not None and piece is not self.running:
@@ -68,6 +74,17 @@ class Schedule:
         """Units of what began last are done."""
         if self.running is not None and self.label == self.running.label:
             self.done += amount
+            self.partial = 0.0
+
+    def skip(self, amount: int) -> None:
+        """Units of what began last need not be done, which says nothing about the time that the others take."""
+        if self.running is not None and self.label == self.running.label:
+            self.total -= amount
+
+    def within(self, amount: float) -> None:
+        """Units of what is running are about done, beside those that :meth:`advance` has counted."""
+        if self.running is not None and self.label == self.running.label:
+            self.partial = amount
 
     def finish(self, label: str) -> None:
         """A piece is done, or need not be done."""
@@ -75,6 +92,7 @@ class Schedule:
         if piece is None:
             return
         self.pending.remove(piece)
+        self.finished += piece.cells
         if self.running is not None and self.running.label == label:
             seconds = self.clock() - self.began
             for kind in ("", *piece.kinds):
@@ -105,8 +123,9 @@ class Schedule:
         if self.running is None:
             return 0.0 if self.rates else None
         spent = self.clock() - self.began
-        if self.done > 0 and self.total > 0:
-            return spent * max(self.total - self.done, 0) / self.done
+        done = self.done + self.partial
+        if done > 0 and self.total > 0:
+            return spent * max(self.total - done, 0) / done
         return max(self._expected(self.running) - spent, 0.0) if self.rates else None
 
     def _expected(self, piece: Piece) -> float:
@@ -114,19 +133,32 @@ class Schedule:
         return piece.work * rate.seconds / rate.work if rate.work else rate.seconds
 
     def share(self) -> float:
-        """The share of the run that is done; it never falls, and is below 1 until the last piece is done."""
-        left = self.remaining()
-        if left is not None:
-            spent = self.clock() - self.started
-            share = spent / (spent + left) if spent + left > 0 else 0.0
-            self.shown = max(self.shown, min(share, 1.0 if not self.pending else 0.99))
+        """The share of the run that is done; it never falls, and is below 1 until the last piece is done.
+
+        Where more turns out to be left than was expected, what is left of the bar is divided over the rest of the time.
+        """
+        left, now = self.remaining(), self.clock()
+        if left is None:
+            return self.shown
+        spent, since = now - self.started, now - self.looked
+        self.looked = now
+        share = spent / (spent + left) if spent + left > 0 else 0.0
+        if share < self.shown and since + left > 0:
+            share = self.shown + (1 - self.shown) * since / (since + left)
+        self.shown = max(self.shown, min(share, 1.0 if not self.pending else 0.99))
         return self.shown
 
-    def status(self) -> str:
-        """``45 %, 0:12, about 0:15 left``: what is done, how long it took, and how long the rest takes."""
+    def cell(self) -> str:
+        """``cell 7 of 31``; empty where there is one cell, or none is left or running."""
+        running = self.running.cells > 0 if self.running is not None else self.finished < self.cells
+        return f"cell {self.finished + 1} of {self.cells}" if running and self.cells > 1 else ""
+
+    def status(self, wide: bool = True) -> str:
+        """``45 %, cell 7 of 31, 0:12, about 0:15 left``: what is done, how long it took (``wide``), and the rest takes."""
         left = self.remaining()
-        rest = "estimating the time" if left is None else f"about {clock_text(left)} left"
-        return f"{int(100 * self.share()):3} %, {clock_text(self.clock() - self.started)}, {rest}"
+        parts = [f"{int(100 * self.share()):3} %", self.cell(), clock_text(self.clock() - self.started) if wide else ""]
+        parts.append("estimating the time" if left is None else f"about {clock_text(left)} left")
+        return ", ".join(part for part in parts if part)
 
 
 def clock_text(seconds: float) -> str:
@@ -136,6 +168,6 @@ def clock_text(seconds: float) -> str:
         >>> clock_text(75), clock_text(3700)
         ('1:15', '1:01:40')
     """
-    whole = round(seconds)
+    whole = round(max(seconds, 0.0))
     hours, minutes = divmod(whole // 60, 60)
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

@@ -100,7 +100,7 @@ def check_memory(size: int, what: str) -> None:
     Raises:
         DataError: it does not fit.
     """
-    free = _free_memory()
+    free = free_memory()
     if free is not None and size > _SHARE * free:
         raise DataError(f"{what} take {in_bytes(size)}, but only {in_bytes(free)} of memory are free")
 
@@ -113,7 +113,7 @@ def in_bytes(size: float) -> str:
     return f"{size:.0f} {units[0]}" if units[0] == "bytes" or size >= 100 else f"{size:.1f} {units[0]}"
 
 
-def _free_memory() -> int | None:
+def free_memory() -> int | None:
     """Bytes that can be used without swapping; None where the system does not report them."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:

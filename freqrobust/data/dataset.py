@@ -1,4 +1,4 @@
-"""Images and labels in memory, and their checks."""
+"""Images and labels, and their checks."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from typing import Any
 import torch
 
 from freqrobust.core.errors import DataError
+from freqrobust.data.image_store import ImageStore
 from freqrobust.data.input_config import InputConfig
 from freqrobust.numerics import noise
 
 
 @dataclass(frozen=True)
 class ImageData:
-    """Images and labels in memory.
+    """Images and labels. Images in files are decoded when they are used.
 
     Attributes:
-        images: ``(N, C, H, W)``, uint8 or float32 in [0, 1].
+        images: ``(N, C, H, W)``, uint8 or float32 in [0, 1]: a tensor, or an :class:`ImageStore` of images in files, which
+            has a shape and is indexed as a tensor. :meth:`batch` reads both, and :meth:`in_memory` makes a tensor.
         labels: int64 ``(N,)``.
         classes: number of classes.
         spec: the data spec.
@@ -29,10 +31,11 @@ class ImageData:
         class_subset: the model's classes that the labels number, where the data has some of them; predictions are
             restricted to these. Empty where labels are the model's classes.
         class_names: the name of each class, where they are known.
-        preprocessing: how the images were resized and cropped; None where they are as they were stored.
+        preprocessing: how the images are resized and cropped; None where they are as they were stored.
+        unreadable: names of files that were left out, because they cannot be decoded.
     """
 
-    images: torch.Tensor
+    images: torch.Tensor | ImageStore
     labels: torch.Tensor
     classes: int
     spec: str = "tensors"
@@ -42,6 +45,7 @@ class ImageData:
     class_subset: tuple[int, ...] = ()
     class_names: tuple[str, ...] = ()
     preprocessing: InputConfig | None = None
+    unreadable: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.ids) != len(self.labels):
@@ -58,7 +62,10 @@ class ImageData:
 
     @property
     def sha256(self) -> str:
-        """Hash of images, labels and ids; cached until a torch operation changes one of them in place."""
+        """Hash of images, labels and ids; cached until a torch operation changes one of them in place.
+
+        Of images in files, the names and the content of the files and the preprocessing are hashed, and not the pixels.
+        """
         current = versions(self)
         known: tuple[Any, str] | None = vars(self).get("_hashed")
         if known is None or known[0] != current:
@@ -68,8 +75,11 @@ class ImageData:
 
     def _hash(self) -> str:
         digest = hashlib.sha256(f"{tuple(self.images.shape)} {self.images.dtype}".encode())
+        if isinstance(self.images, ImageStore):
+            digest.update(self.images.identity.encode())
         for tensor in (self.images, self.labels, self.ids):
-            digest.update(tensor.contiguous().numpy().tobytes())
+            if isinstance(tensor, torch.Tensor):
+                digest.update(tensor.contiguous().numpy().tobytes())
         if self.class_subset:
             digest.update(f"{self.class_subset}".encode())
         return digest.hexdigest()
@@ -82,17 +92,40 @@ class ImageData:
 
     def image_batches(self, size: int, device: torch.device) -> Iterator[torch.Tensor]:
         """All images, in batches of nearly equal size, at most ``size``."""
-        for chunk in torch.arange(len(self)).tensor_split(-(-len(self) // size)):
+        chunks = torch.arange(len(self)).tensor_split(-(-len(self) // size))
+        for number, chunk in enumerate(chunks):
+            self.prefetch(torch.cat(chunks[number : number + 2]))
             yield self.batch(chunk, device)[0]
+
+    def prefetch(self, index: torch.Tensor, count: int = 0) -> None:
+        """Say which samples are used next: images in files are decoded meanwhile.
+
+        What was announced before and is not among them is given up, so that few samples are in memory.
+
+        Args:
+            index: their positions.
+            count: of a part of a dataset, so many: where there are fewer, those behind the part are added.
+        """
+        if isinstance(self.images, ImageStore):
+            self.images.prefetch(index, count)
+
+    def in_memory(self) -> ImageData:
+        """The same samples with ``images`` as a tensor.
+
+        Raises:
+            DataError: the images do not fit into memory, or a file cannot be decoded.
+        """
+        return replace(self, images=self.images.all()) if isinstance(self.images, ImageStore) else self
 
     def part(self, start: int, stop: int) -> ImageData:
         """The samples at consecutive positions, in the same memory."""
-        images, labels, ids = (values[start:stop] for values in (self.images, self.labels, self.ids))
-        return replace(self, images=images, labels=labels, ids=ids, subset=True)
+        images = self.images.part(start, stop) if isinstance(self.images, ImageStore) else self.images[start:stop]
+        return replace(self, images=images, labels=self.labels[start:stop], ids=self.ids[start:stop], subset=True)
 
     def take(self, index: torch.Tensor) -> ImageData:
         """The samples at these positions, in this order."""
-        return replace(self, images=self.images[index], labels=self.labels[index], ids=self.ids[index], subset=True)
+        images = self.images.take(index) if isinstance(self.images, ImageStore) else self.images[index]
+        return replace(self, images=images, labels=self.labels[index], ids=self.ids[index], subset=True)
 
     def first(self, n: int) -> ImageData:
         """The first ``n`` samples."""
@@ -143,8 +176,10 @@ def check_positive(name: str, n: int) -> None:
 
 def versions(data: ImageData) -> tuple[object, ...]:
     """A value that changes when a torch operation changes the samples in place; always for tensors of inference mode."""
-    tensors = (data.images, data.labels, data.ids)
-    return tuple(object() if tensor.is_inference() else (id(tensor), tensor._version) for tensor in tensors)
+    store = isinstance(data.images, ImageStore)
+    tensors = [part for part in (data.images, data.labels, data.ids) if isinstance(part, torch.Tensor)]
+    changes = (object() if tensor.is_inference() else (id(tensor), tensor._version) for tensor in tensors)
+    return (id(data.images) if store else None, *changes)
 
 
 def as_checked(data: ImageData) -> ImageData:
@@ -214,6 +249,16 @@ def check(images: torch.Tensor, labels: torch.Tensor, spec: str, classes: int | 
         if low < 0 or high > 1:
             hint = "; divide by 255, or give uint8" if low >= 0 and high > 2 else "; give them before normalisation"
             raise DataError(f"{spec}: float images should be in [0, 1], but are in [{low:g}, {high:g}]{hint}")
+    labels = check_labels(labels, spec, classes)
+    return ImageData(images.contiguous(), labels, classes or int(labels.max()) + 1, spec)
+
+
+def check_labels(labels: torch.Tensor, spec: str, classes: int | None) -> torch.Tensor:
+    """The labels as int64.
+
+    Raises:
+        DataError: they are no integers, or not from 0 to ``classes - 1``.
+    """
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise DataError(f"{spec}: expected integer labels, but got {labels.dtype}")
     labels = labels.to(torch.int64)
@@ -221,4 +266,4 @@ def check(images: torch.Tensor, labels: torch.Tensor, spec: str, classes: int | 
     if int(labels.min()) < 0 or (classes is not None and highest >= classes):
         bound = f" to {classes - 1}" if classes is not None else ""
         raise DataError(f"{spec}: labels should run from 0{bound}, but are in [{int(labels.min())}, {highest}]")
-    return ImageData(images.contiguous(), labels, classes or highest + 1, spec)
+    return labels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +12,9 @@ import torch
 from freqrobust.core.errors import DataError
 from freqrobust.core.user_code import running_user_code
 from freqrobust.data.dataset import ImageData, Subset, check, check_dense
+from freqrobust.data.image_modes import as_eight_bit
 from freqrobust.data.input_config import ADVICE, InputConfig, with_channels
-from freqrobust.data.samples import as_eight_bit, in_equal_channels, pair_of, with_class_names
+from freqrobust.data.samples import in_equal_channels, pair_of, with_class_names
 
 #: Offset from the end of a dataset at which no sample can exist.
 _FAR = 2**40
@@ -89,18 +91,18 @@ def from_samples(
     images = in_equal_channels(images)
     other = next((pixels for pixels in images if pixels.shape != images[0].shape), None)
     if other is not None:
-        raise DataError(_different(spec, images[0], other, config))
+        raise DataError(different(spec, images[0].shape, other.shape, config))
     data = with_class_names(check(torch.stack(images), torch.tensor(labels), spec, classes), dataset)
     if config is not None and used:
         data = replace(data, preprocessing=config)
     return data if index is None else replace(data, ids=index, subset=True)
 
 
-def _different(spec: str, first: torch.Tensor, other: torch.Tensor, config: InputConfig | None) -> str:
-    if first.shape[0] != other.shape[0] or first.dim() != other.dim():
-        shapes = " and ".join(str(tuple(image.shape)) for image in (first, other))
-        return f"{spec}: images differ in shape: {shapes}"
-    sizes = " and ".join(f"{image.shape[-2]}x{image.shape[-1]}" for image in (first, other))
+def different(spec: str, first: Sequence[int], other: Sequence[int], config: InputConfig | None) -> str:
+    """That two images have different shapes, ``(C, H, W)`` where nothing is wrong, and what to do about it."""
+    if len(first) != len(other) or first[0] != other[0]:
+        return f"{spec}: images differ in shape: {tuple(first)} and {tuple(other)}"
+    sizes = " and ".join(f"{shape[-2]}x{shape[-1]}" for shape in (first, other))
     after = f" after they were {config}" if config is not None else ""
     return f"{spec}: images differ in size{after} ({sizes} pixels); {ADVICE}"
 

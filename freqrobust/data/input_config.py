@@ -124,13 +124,42 @@ class InputConfig:
         if self.crop is None:
             return image
         _, height, width = functional.get_dimensions(image)
-        if height < self.crop[0] or width < self.crop[1]:
+        self._check_crop(height, width)
+        return functional.center_crop(image, list(self.crop))
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of an image of this size after it was resized and cropped; nothing is decoded.
+
+        Raises:
+            DataError: the crop is larger than the image.
+        """
+        if self.pipeline is not None:
+            if self.size is not None:
+                return self.size
+            from PIL import Image
+
+            _, *sides = self.decoded(Image.new("RGB", (width, height))).shape
+            return sides[0], sides[1]
+        if isinstance(self.resize, int):  # as torchvision rounds
+            long = int(self.resize * max(height, width) / min(height, width))
+            height, width = (self.resize, long) if height <= width else (long, self.resize)
+        elif self.resize is not None:
+            height, width = self.resize
+        self._check_crop(height, width)
+        return self.crop if self.crop is not None else (height, width)
+
+    def _check_crop(self, height: int, width: int) -> None:
+        """Refuse an image that was resized to this size where it is smaller than the crop.
+
+        Raises:
+            DataError: the crop is larger than the image.
+        """
+        if self.crop is not None and (height < self.crop[0] or width < self.crop[1]):
             resized = " after resizing" if self.resize is not None else ""
             raise DataError(
                 f"crop {size_text(self.crop)} is larger than the image of {height}x{width} pixels{resized}; "
                 f"give a larger --resize, or a smaller --crop"
             )
-        return functional.center_crop(image, list(self.crop))
 
 
 def requested(base: InputConfig | None, resize: str | None, crop: str | None) -> InputConfig | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,10 +17,12 @@ from freqrobust.core.files import user_path
 from freqrobust.core.numbers import check_int64
 from freqrobust.core.user_code import running_user_code
 from freqrobust.data.class_names import published_names
-from freqrobust.data.dataset import ImageData, Subset, as_checked, check, check_positive, versions
+from freqrobust.data.dataset import ImageData, Subset, as_checked, check, check_labels, check_positive, versions
 from freqrobust.data.decoding import check_length, from_samples
+from freqrobust.data.image_store import ImageStore
 from freqrobust.data.input_config import InputConfig, requested
 from freqrobust.data.loaders import from_iterable, from_loader
+from freqrobust.data.pixel_cache import AUTO, cache_option
 from freqrobust.data.samples import pair_of
 from freqrobust.data.source_table import DataRequest, data_sources
 
@@ -44,8 +46,12 @@ def as_data(data: Any, spec: str = "tensors", first: int | None = None, config: 
     if isinstance(data, ImageData):
         known = vars(data).get("_checked")
         if known is None or known != versions(data):
-            checked = check(data.images, data.labels, data.spec, data.classes)
-            data = as_checked(replace(data, images=checked.images, labels=checked.labels))
+            if isinstance(data.images, ImageStore):
+                data = replace(data, labels=check_labels(data.labels, data.spec, data.classes))
+            else:
+                checked = check(data.images, data.labels, data.spec, data.classes)
+                data = replace(data, images=checked.images, labels=checked.labels)
+            data = as_checked(data)
         return _resized(data, config)
     return as_checked(_resized(_from_anything(data, spec, first, config), config))
 
@@ -59,7 +65,7 @@ def _resized(data: ImageData, config: InputConfig | None) -> ImageData:
     if config is None or not config.given or data.preprocessing == config:
         return data
     with running_user_code(f"{data.spec} cannot be resized", DataError):
-        images = config.applied(data.images).contiguous()
+        images = config.applied(cast("torch.Tensor", data.in_memory().images)).contiguous()
     return as_checked(replace(data, images=images, preprocessing=config))
 
 
@@ -111,8 +117,10 @@ def load_data(
     resize: str | int | tuple[int, int] | None = None,
     crop: str | int | tuple[int, int] | None = None,
     input: InputConfig | None = None,
+    data_cache: str | os.PathLike[str] = AUTO,
+    skip_unreadable: bool = False,
 ) -> ImageData:
-    """Load a dataset from a spec.
+    """Load a dataset from a spec. Images in files are decoded when they are used.
 
     Args:
         spec: a name, a file or a callable; ``freqrobust list datasets`` prints the forms.
@@ -124,10 +132,13 @@ def load_data(
         resize: the shorter side, (height, width) or ``"none"``: images and arrays are resized first.
         crop: the side, (height, width) or ``"none"``: then they are cropped at the centre.
         input: how a model expects images, such as ``load_model(...).input``: those in files are resized and cropped so.
+        data_cache: where decoded images in files are kept: ``memory``, ``off``, a directory, or ``auto``, which is memory
+            where they take at most a quarter of the free memory, and off otherwise.
+        skip_unreadable: leave out files that cannot be decoded.
 
     Raises:
         DataError: the data cannot be found, or is not images in [0, 1] with labels.
-        SpecError: ``resize`` or ``crop`` is no size.
+        SpecError: ``resize`` or ``crop`` is no size, or ``data_cache`` names no directory.
     """
     sizes = SizeOptions(resize=resize, crop=crop)  # type: ignore[arg-type]  # checked, and made text
     config = requested(input, sizes.resize, sizes.crop)
@@ -143,7 +154,8 @@ def load_data(
     if data_dir is not None:
         data_dir = user_path(data_dir, "--data-dir")
     source = data_sources.find(spec)
-    request = DataRequest(spec, data_dir, split, Subset(limit, first, seed), config)
+    cache = cache_option(data_cache)
+    request = DataRequest(spec, data_dir, split, Subset(limit, first, seed), config, cache, skip_unreadable)
     with running_user_code(f"{spec} failed", DataError):
         loaded = source.load(request)
     data = replace(loaded if isinstance(loaded, ImageData) else _from_anything(loaded, spec, None, config), split=split)

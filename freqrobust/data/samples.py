@@ -84,24 +84,6 @@ def _features(dataset: Any) -> Mapping[str, Any]:
     return features if isinstance(features, Mapping) else {}
 
 
-def as_eight_bit(image: Any, spec: str) -> Any:
-    """A PIL image in grayscale or RGB with 8 bits; transparency is dropped, as torchvision does. Others as they are.
-
-    Raises:
-        DataError: the image has more than 8 bits, which a conversion would clip.
-    """
-    mode = getattr(image, "mode", None)
-    if not isinstance(mode, str) or mode in ("L", "RGB"):
-        return image
-    if mode in ("1", "LA", "La"):
-        return image.convert("L")
-    if mode.startswith(("I", "F")):
-        raise DataError(
-            f"{spec}: expected images with 8 bits, but one has the mode {mode}; convert it to RGB or L first"
-        )
-    return image.convert("RGB")
-
-
 def in_equal_channels(images: list[torch.Tensor]) -> list[torch.Tensor]:
     """Grayscale images among RGB images as RGB images with three equal channels; otherwise as they are."""
     if {len(image) for image in images if image.dim() == 3} != {1, 3}:

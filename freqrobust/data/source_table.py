@@ -10,6 +10,7 @@ from freqrobust.core.files import cache_root
 from freqrobust.core.source_table import Source, SourceTable
 from freqrobust.data.dataset import Subset
 from freqrobust.data.input_config import InputConfig
+from freqrobust.data.pixel_cache import AUTO
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class DataRequest:
         split: ``test`` or ``train``; a source without splits ignores it.
         subset: which samples of it; a source may decode these alone and return the complete dataset otherwise.
         input: how images in files are resized and cropped; None stands for not at all.
+        data_cache: where decoded images in files are kept: ``auto``, ``memory``, ``off`` or a directory.
+        skip_unreadable: whether files that cannot be decoded are left out.
     """
 
     spec: str
@@ -29,6 +32,8 @@ class DataRequest:
     split: str = "test"
     subset: Subset = field(default_factory=Subset)
     input: InputConfig | None = None
+    data_cache: str = AUTO
+    skip_unreadable: bool = False
 
     @property
     def name(self) -> str:

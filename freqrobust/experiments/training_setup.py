@@ -197,7 +197,7 @@ def open_training_data(config: TrainConfig) -> ImageData:
             resize=config.resize,
             crop=config.crop,
         )
-        data = as_data(loaded)
+        data = as_data(loaded.in_memory())  # every image is used in every epoch
     else:
         data = as_data(given, "the training data", config=requested(None, config.resize, config.crop))
         index = Subset(limit, first, seed).index(data.labels)

@@ -34,10 +34,13 @@ class Side:
 
     def __init__(self, report: Report, renumber: Mapping[int, int]) -> None:
         self.measured: dict[str, tuple[CellReference, Cell | WorstCase]] = {}
+        self._adversarial: dict[tuple[int, str, str], set[str]] = {}
         for reference, measured in cell_reference.referenced(report):
             if reference.model in renumber:
                 renumbered = replace(reference, model=renumber[reference.model])
                 self.measured[renumbered.key] = (renumbered, measured)
+                if isinstance(measured, Cell) and measured.kind == "adversarial" and measured.status == "ok":
+                    self._adversarial.setdefault(_owner(renumbered), set()).add(renumbered.key)
 
     def references(self) -> list[CellReference]:
         return [reference for reference, _ in self.measured.values()]
@@ -52,12 +55,7 @@ class Side:
 
     def adversarial(self, reference: CellReference) -> set[str]:
         """The keys of the adversarial cells of a reference's model and defense."""
-        return {
-            key
-            for key, (other, cell) in self.measured.items()
-            if _owner(other) == _owner(reference)
-            if isinstance(cell, Cell) and cell.kind == "adversarial" and cell.status == "ok"
-        }
+        return self._adversarial.get(_owner(reference), set())
 
     def worst_of(self, reference: CellReference, common: set[str]) -> NDArray[np.bool_]:
         """Right on the clean images and under each of the common attacks within the threat."""

@@ -89,15 +89,19 @@ class AnalysisContext:
         The positions are made in blocks, so that millions of them take no memory. A batch that is out of memory is
         repeated in halves: ``work`` adds to its results last.
         """
+        self._each(what, total, work, samples=False)
+
+    def _each(self, what: str, total: int, work: Callable[[torch.Tensor], None], samples: bool) -> None:
         self.batches.progress.begin(f"{self.label}: {what}", total)
         for start in range(0, total, 64 * self.batches.batch_size):
-            self.batches.each(torch.arange(start, min(start + 64 * self.batches.batch_size, total)), work)
+            positions = torch.arange(start, min(start + 64 * self.batches.batch_size, total))
+            self.batches.each(positions, work, samples=positions if samples else positions[:0])
 
     def each_batch(
         self, what: str, work: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], None]
     ) -> None:
         """Call ``work(images, labels, ids, positions)`` for all samples; ``positions`` are on the CPU."""
-        self.each(what, len(self.data), lambda chunk: work(*self.data.batch(chunk, self.device), chunk))
+        self._each(what, len(self.data), lambda chunk: work(*self.data.batch(chunk, self.device), chunk), samples=True)
 
     def predict(self, images: torch.Tensor, ids: torch.Tensor) -> Prediction:
         """Predicted classes and logits, and which predictions are correct."""

@@ -13,6 +13,7 @@ from freqrobust.core.progress import Progress
 from freqrobust.data.dataset import ImageData
 from freqrobust.harness.blocks import Block
 from freqrobust.harness.outcome import Outcome
+from freqrobust.harness.pace import Pace
 from freqrobust.harness.target_model import TargetModel
 
 
@@ -28,6 +29,7 @@ class Batches:
         self._batch_size = batch_size
         self.adaptive = adaptive  # halve the batch when out of memory
         self.progress = progress
+        self.pace = Pace(progress)
 
     @property
     def batch_size(self) -> int:
@@ -46,14 +48,32 @@ class Batches:
         part._whole = self._whole
         return part
 
-    def each(self, positions: torch.Tensor, work: Callable[[torch.Tensor], None], quiet: bool = False) -> None:
+    def each(
+        self,
+        positions: torch.Tensor,
+        work: Callable[[torch.Tensor], None],
+        quiet: bool = False,
+        samples: torch.Tensor | None = None,
+    ) -> None:
         """Call ``work`` with the positions of each batch; when out of memory, that batch is retried with half the size.
 
-        With ``quiet`` this is not reported as progress.
+        Images in files are decoded for the next batch while this one is at work.
+
+        Args:
+            positions: what ``work`` is called with, in parts.
+            work: measures one batch.
+            quiet: do not report this as progress.
+            samples: the samples that each position needs, by their place in the data; by default the positions themselves,
+                and an empty tensor where they are not known.
         """
+        samples = positions if samples is None else samples
         done = 0
         while done < len(positions):
             chunk = positions[done : done + self.batch_size]
+            if not quiet:
+                self.pace.begin(len(chunk))
+            if len(samples):
+                self.data.prefetch(samples[done : done + 2 * self.batch_size], 2 * self.batch_size)
             try:
                 work(chunk)
             except (RuntimeError, MemoryError) as error:
@@ -70,6 +90,7 @@ class Batches:
                 continue
             done += len(chunk)
             if not quiet:
+                self.pace.end()
                 self.progress.advance(len(chunk))
 
 

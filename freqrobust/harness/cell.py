@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from freqrobust.core.errors import PluginError
+from freqrobust.core.progress import skip
 from freqrobust.data.dataset import ImageData
 from freqrobust.harness.batches import Batches, Timer
 from freqrobust.harness.outcome import NORMS, Outcome
@@ -208,6 +209,8 @@ def _adversarial(
     attacked = np.full(len(inherited), True) if target_model.stochastic else clean.right & ~inherited
     attacked &= among if among is not None else True
     positions = torch.from_numpy(np.flatnonzero(attacked))
+    if among is None:
+        skip(batches.progress, len(attacked) - len(positions))
     goal: Literal["decide", "maximize"] = "maximize" if target_model.stochastic else "decide"
     eot = EOT if target_model.stochastic else 1
     context = AttackContext(positions, seed, goal, eot=eot, slack=target_model.slack)
@@ -294,6 +297,8 @@ def measure_transfer(
     right = np.any([clean.right for _, clean in targets], axis=0) if right is None else right
     attacked = right | (not attack.batch_invariant)
     attacked &= among if among is not None else True
+    if among is None:
+        skip(batches.progress, int((~attacked).sum()))
     batches.each(torch.from_numpy(np.flatnonzero(attacked)), work)
     crafted = made.close(Outcome(outcomes[0].right, outcomes[0].predictions))
     for timer, outcome in zip(timers, outcomes, strict=True):

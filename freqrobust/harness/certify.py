@@ -13,7 +13,7 @@ import torch
 
 from freqrobust.core.errors import FreqRobustError, PluginError
 from freqrobust.core.files import identity
-from freqrobust.core.progress import fail, finish
+from freqrobust.core.progress import fail, finish, skip
 from freqrobust.core.source_hash import code_hash
 from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code
@@ -33,7 +33,8 @@ MEASURING = ("freqrobust.harness.certify",)
 
 
 @cache
-def _code() -> str:
+def certificate_code() -> str:
+    """Hash of the code that measures certificates; in one process it does not change."""
     return code_hash(MEASURING)
 
 
@@ -158,11 +159,11 @@ def _certified(
     parts: list[CertifiedSamples] = []
     for block, piece in zip(every, pieces, strict=True):
         if piece is None:
-            parts.append(certify_block(run, clean, plugin_spec, block))
+            parts.append(certify_block(run, clean.part(block.start, block.stop), plugin_spec, block))
             continue
         parts.append(CertifiedSamples.from_piece(piece))
         if None in pieces:
-            progress.advance(len(block))
+            skip(progress, len(block))
     samples = CertifiedSamples.joined(parts, plugin_spec)
     note = "" if None in pieces else " (from the journal)"
     known[key] = plugin_spec.spec, samples
@@ -179,14 +180,14 @@ def certify_block(
 
     Args:
         run: the defense.
-        clean: its clean pass, on all samples.
+        clean: its clean pass on the block.
         plugin_spec: the certificate.
         block: the samples.
 
     Raises:
         PluginError: the certificate failed, or what it returned is not what it should return.
     """
-    samples = _measured(run, clean.part(block.start, block.stop), plugin_spec, block)
+    samples = _measured(run, clean, plugin_spec, block)
     run.run.keep(run.run.journal, certificate_key(run, plugin_spec, block), samples.to_piece())
     return samples
 
@@ -209,7 +210,7 @@ def certificate_key(run: DefenseRun, plugin_spec: PluginSpec[Certificate], block
         params.pop("eps", None)
     certificate = [plugin_spec.name, params, plugin_spec.code]
     clean = run.run.key(run.chain, None, None, "certificate", block)  # model, defense, data, seed, versions
-    return identity({"cell": clean, "certificate": certificate, "code": _code()})
+    return identity({"cell": clean, "certificate": certificate, "code": certificate_code()})
 
 
 def _at_eps(plugin_spec: PluginSpec[Certificate], samples: CertifiedSamples) -> CertifiedSamples:

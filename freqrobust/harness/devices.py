@@ -82,5 +82,5 @@ def auto_batch_size(model: nn.Module, shape: tuple[int, ...], device: torch.devi
         budget = int(torch.cuda.get_device_properties(device).total_memory * _GPU_SHARE)
     elif device.type == "mps":
         budget = 2 * 2**30
-    fits = max(1, min(budget // max(per_image, 1), _MOST[device.type]))
+    fits = max(1, min(budget // max(per_image, 1), _MOST.get(device.type, _MOST["cpu"])))
     return 1 << (int(fits).bit_length() - 1)

@@ -28,7 +28,8 @@ from freqrobust.harness.provenance import data_record
 from freqrobust.harness.report_builder import assemble
 from freqrobust.harness.run import DefenseRun, Measured, Run
 from freqrobust.harness.run_plan import checks_label, pieces
-from freqrobust.harness.sharing import Sharing
+from freqrobust.harness.shared_plan import SharedPlan, environment, shared_identity
+from freqrobust.harness.sharing import Sharing, sole_process
 from freqrobust.harness.tasks import cell_tasks, check_tasks
 from freqrobust.harness.transfer import transfer
 from freqrobust.plugins import corruption_names, suites
@@ -44,7 +45,7 @@ from freqrobust.plugins.selection import (
 )
 from freqrobust.plugins.specs import DefenseChain, PluginSpec
 from freqrobust.results import corruption_summary
-from freqrobust.results.records import Warned
+from freqrobust.results.records import EnvironmentRecord, Warned
 from freqrobust.results.report import Report
 
 if TYPE_CHECKING:
@@ -99,13 +100,16 @@ class Evaluation:
         data: as in :func:`evaluate`.
         config: the options.
         progress: is told about the progress.
+        options: as a report records them; by default those of ``config``.
 
     Raises:
         FreqRobustError: the model, the data, an option or a spec is wrong.
     """
 
-    def __init__(self, model: Models, data: Any, config: EvalConfig, progress: Progress) -> None:
-        self.config, self.progress = config, progress
+    def __init__(
+        self, model: Models, data: Any, config: EvalConfig, progress: Progress, options: dict[str, Any] | None = None
+    ) -> None:
+        self.config, self.progress, self.recorded = config, progress, options
         self.settings = check_settings(config)
         pairs = named(model)
         self.names, self.given = [name for name, _ in pairs], [one for _, one in pairs]
@@ -141,6 +145,34 @@ class Evaluation:
         Raises:
             FreqRobustError: the model does not fit the data, or the processes do not fit together.
         """
+        run_dir = _first_path(self.config.run_dir)
+        opened = sole_process(run_dir, self.plan) if sharing is None else sharing.opened(run_dir, self.plan())
+        with opened:
+            return self._measured(sharing)
+
+    def plan(self) -> SharedPlan:
+        """What is measured, as other processes have to measure it too.
+
+        Raises:
+            SharingError: the results would depend on the machine.
+        """
+        config = self.config
+        identity = shared_identity(
+            networks=self.networks,
+            data=self.data,
+            training=self.training,
+            chains=self.chains,
+            attacks=self.attacks,
+            certificates=self.certificates,
+            criterion=self.criterion,
+            settings=self.settings,
+            options={name.replace("_", " "): getattr(config, name) for name in ("seed", "oblivious", "diagnose")},
+        )
+        options = self.recorded or recorded(config, self.given, self.given_data)
+        return SharedPlan(identity, options, str(Path.cwd()), environment(self.settings))
+
+    def _measured(self, sharing: Sharing | None) -> Report | None:
+        """The report of all models; None from a process that only measures."""
         config, several = self.config, len(self.networks) > 1
         # several: a model that does not fit is refused before the first is measured
         fits = [try_out(network, self.data) if several else None for network in self.networks]
@@ -165,7 +197,9 @@ class Evaluation:
         if len(reports) < len(self.networks):
             return None
         report = reports[0] if len(reports) == 1 else join(reports)
-        report.config = recorded(config, self.given, self.given_data)
+        report.config = self.recorded or recorded(config, self.given, self.given_data)
+        if sharing is not None and sharing.environment is not None:
+            report.environment = EnvironmentRecord.model_validate(sharing.environment)
         return report
 
     def _report(self, network: nn.Module, fit: Fit | None, number: int, sharing: Sharing | None) -> Report | None:
@@ -184,6 +218,7 @@ class Evaluation:
             fit=fit,
             criterion=self.criterion,
             shared=sharing is not None,
+            kind=sharing.kind if sharing is not None else None,
         ) as run:
             runs = [DefenseRun(run, chain) for chain in self.chains]
             if sharing is not None and not self._shared(run, runs, number, sharing):

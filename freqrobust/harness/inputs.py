@@ -15,6 +15,7 @@ from freqrobust.core.image_size import size_text
 from freqrobust.core.options import Options
 from freqrobust.core.progress import Progress, Silent
 from freqrobust.data.dataset import ImageData, Subset
+from freqrobust.data.image_store import ImageStore
 from freqrobust.data.input_config import InputConfig, requested
 from freqrobust.data.loading import as_data, load_data
 from freqrobust.models.fingerprint import fingerprint
@@ -35,6 +36,8 @@ from freqrobust.plugins.selection import (
 Model = nn.Module | str | os.PathLike[str]
 #: The model and the data where none is named.
 DEMO, DEMO_DATA = "demo", "digits"
+#: So many files that were left out are named.
+NAMED = 3
 
 
 def open_inputs(
@@ -159,6 +162,7 @@ def open_data(data: Any, config: Any, expected: InputConfig | None = None) -> Im
             "resize": config.resize,
             "crop": config.crop,
             "input": expected,
+            **_storage(config),
         }
         return as_data(load_data(os.fspath(data), **given))
     images = as_data(data, first=first, config=requested(expected, config.resize, config.crop))
@@ -179,8 +183,14 @@ def open_train_data(config: Any, images: ImageData | None = None) -> ImageData |
     expected = images.preprocessing if images is not None else None
     sizes = {"resize": config.resize, "crop": config.crop}
     if isinstance(given, str | os.PathLike):
-        return as_data(load_data(os.fspath(given), data_dir=config.data_dir, split="train", input=expected, **sizes))
+        where: dict[str, Any] = {"data_dir": config.data_dir, **_storage(config)}
+        return as_data(load_data(os.fspath(given), split="train", input=expected, **where, **sizes))
     return as_data(given, "train data", config=requested(expected, **sizes))
+
+
+def _storage(config: Any) -> dict[str, Any]:
+    """How images in files are kept and checked."""
+    return {"data_cache": config.data_cache, "skip_unreadable": config.skip_unreadable}
 
 
 def with_demo(config: Any, progress: Progress, needs_data: bool = True) -> Any:
@@ -231,6 +241,17 @@ def say_data(data: ImageData, progress: Progress) -> None:
     shape = "x".join(map(str, data.shape))
     restricted = ", to which predictions are restricted" if data.class_subset else ""
     progress.say(f"data: {data.spec}, {len(data)} images {shape}, {data.classes} classes{restricted}")
+    if isinstance(data.images, ImageStore):
+        progress.say(f"images: {data.images}")
+    if data.unreadable:
+        progress.say(f"warning: {left_out(data)}")
+
+
+def left_out(data: ImageData) -> str:
+    """That files were left out because they cannot be decoded, with the names of the first ones."""
+    count, more = len(data.unreadable), ", ..." if len(data.unreadable) > NAMED else ""
+    images = "image cannot be read and was" if count == 1 else "images cannot be read and were"
+    return f"{count} {images} left out: {', '.join(data.unreadable[:NAMED])}{more}"
 
 
 def recorded(config: Options, models: Sequence[Any], data: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from freqrobust.core.progress import Progress, Silent
 from freqrobust.core.user_code import running_user_code
 from freqrobust.data.dataset import ImageData
 from freqrobust.harness.devices import auto_batch_size, resolve_device
-from freqrobust.harness.inputs import other_size
+from freqrobust.harness.inputs import left_out, other_size
 from freqrobust.harness.journal import Journal
 from freqrobust.harness.run import Run
 from freqrobust.models.class_subset import restricted
@@ -102,6 +102,7 @@ def open_run(
     fit: Fit | None = None,
     criterion: PluginSpec[Criterion] | None = None,
     shared: bool = False,
+    kind: str | None = None,
 ) -> Iterator[Run]:
     """A run of one model on one dataset. Inside, the model is frozen in eval mode on its device, and fp32 is exact.
 
@@ -120,6 +121,7 @@ def open_run(
         fit: of this model and this data, where they were tried before.
         criterion: what counts as adversarial; by default misclassification.
         shared: several processes measure into the same run directory.
+        kind: the kind of device that the results were measured on; by default that of ``settings``.
 
     Yields:
         The run; its ``warnings`` are those about the model.
@@ -154,6 +156,7 @@ def open_run(
             criterion=criterion,
             warnings=[*about_model(network, stuck, data), *fit.warnings],
             shared=shared,
+            kind=kind or "",
         )
 
 
@@ -197,6 +200,8 @@ def about_model(network: nn.Module, stuck: list[str], data: ImageData | None = N
     message = other_size(network, data) if data is not None else None
     if message is not None:
         warnings.append(Warned(code="image-size", message=message))
+    if data is not None and data.unreadable:
+        warnings.append(Warned(code="unreadable-images", message=left_out(data)))
     return warnings
 
 

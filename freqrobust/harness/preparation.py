@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from freqrobust.harness.passes import passes
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.context import AttackContext
 
@@ -43,7 +44,7 @@ class AttackedSamples:
             with self._target_model.attacked(ids, self._stream) as view:
                 results.append(work(view, images, labels, which.to(images.device)))
 
-        self._batches.each(torch.arange(len(rows)), batch, quiet=True)
+        self._batches.each(torch.arange(len(rows)), batch, quiet=True, samples=self._positions[rows])
         return torch.cat(results) if results else torch.empty(0)
 
 
@@ -60,8 +61,13 @@ def prepared(
     The contexts of the batches are made from it by :meth:`AttackContext.batch`.
     """
     context = replace(context, criterion=target_model.criterion, ids=batches.data.ids[positions].to(batches.device))
+    batches.pace.expected = passes(attack, context.goal == "maximize").work
+    target_model.view.passed = batches.pace.passed
     if type(attack).prepare is Attack.prepare or len(positions) == 0:
         return context
     samples = AttackedSamples(batches, target_model, positions, f"{spec} prepares")
+    batches.pace.begin(len(positions))
     with torch.set_grad_enabled(attack.needs_gradient):
-        return replace(context, prepared=attack.prepare(samples, context))
+        context = replace(context, prepared=attack.prepare(samples, context))
+    batches.pace.end()
+    return context

@@ -15,7 +15,7 @@ from torch import nn
 
 from freqrobust.core.errors import FreqRobustError, JournalError, PluginError
 from freqrobust.core.files import alone, identity
-from freqrobust.core.progress import Progress, fail, finish
+from freqrobust.core.progress import Progress, fail, finish, skip
 from freqrobust.core.source_hash import code_hash
 from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code
@@ -80,8 +80,10 @@ class Run:
     criterion: PluginSpec[Criterion]
     warnings: list[Warned] = field(default_factory=list)  # about the model
     shared: bool = False  # several processes measure it: a task that failed is not tried again by another one
+    kind: str = ""  # of the device that its results were measured on, where that is another one
 
     def __post_init__(self) -> None:
+        self.kind = self.kind or self.device.type
         self.model_print = fingerprint(self.network)
         self.engine = engine_hash()
 
@@ -114,7 +116,7 @@ class Run:
                 "block": [block.start, block.stop] if block is not None else None,
                 "seed": self.seed,
                 "precision": self.precision,
-                "device": self.device.type,
+                "device": self.kind,
                 "batch_size": self.batch_size if fixed_batch else None,
                 "votes": VOTES if chain.stochastic else 1,
             }
@@ -130,7 +132,7 @@ class Run:
     def blocks(self, plugin_spec: PluginSpec[Any] | None) -> list[Block]:
         """The blocks of samples in which an attack, a certificate or the clean pass is measured."""
         plugin = plugin_spec.plugin if plugin_spec is not None else None
-        return blocks(len(self.data), self.device.type, plugin, self.batch_size)
+        return blocks(len(self.data), self.kind, plugin, self.batch_size)
 
     def stored(self, key: str) -> Outcome | None:
         """A block from the journal."""
@@ -223,7 +225,7 @@ class DefenseRun:
                 own, below = (whole.part(start, stop) if whole is not None else None for whole in (clean, lower))
                 outcome = self.block(plugin_spec, block, own, below, lower_eps)
             elif None in known:
-                run.progress.advance(len(block))
+                skip(run.progress, len(block))
             found.append(outcome)
         outcome = concluded(Outcome.joined(found), plugin_spec)
         outcome.numbers.seconds = round(outcome.numbers.seconds, 4)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from freqrobust.core.errors import FreqRobustError
 from freqrobust.core.schedule import Piece
 from freqrobust.harness.cell import EOT
+from freqrobust.harness.passes import passes
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.certificate import Certificate
 from freqrobust.plugins.selection import refusal
@@ -15,8 +16,6 @@ from freqrobust.plugins.specs import DefenseChain, PluginSpec
 CLEAN = "clean"
 #: Predictions that vote on a sample when the defense is stochastic.
 VOTES = 11
-#: A guess of the passes of an attack that is an ensemble of others, on a robust sample, where it does not list its parts.
-_ENSEMBLE = 7000.0
 #: A guess of the share of its passes that an adversarial attack makes, as a sample leaves once it is misclassified, and
 #: of the part of this at each further eps of a sweep. Measured times replace it.
 _DECIDED, _FURTHER = 0.4, 0.4
@@ -66,36 +65,6 @@ def sweeps(attacks: Sequence[PluginSpec[Attack]], chain: DefenseChain) -> list[l
     return [sorted(group, key=lambda i: eps_of(attacks[i])) for group in groups.values()]
 
 
-def passes(attack: Attack, maximize: bool = False) -> float:
-    """Passes of an attack per sample of a model that is not random, in forward passes; a backward pass counts as two.
-
-    They follow from the fields ``steps`` or ``queries``, ``restarts`` and ``targets`` where it has them, and from the
-    attacks that an ensemble consists of. One step is assumed where there are none of these. There are no runs towards
-    target classes with ``maximize``, when the highest loss is wanted of every sample.
-    """
-    parts = getattr(attack, "parts", None)
-    if callable(parts):
-        try:
-            return sum(passes(part, maximize) for part in parts().values())
-        except Exception:  # only an estimate
-            return _ENSEMBLE
-    if type(attack).__name__ == "AutoAttack":
-        return _ENSEMBLE
-    count = _count(attack, "steps") or _count(attack, "queries") or 1
-    runs = (_count(attack, "restarts") or 1) + (0 if maximize else _count(attack, "targets") or 0)
-    return float(runs * count * (3 if attack.needs_gradient and attack.kind == "adversarial" else 1)) + 1
-
-
-def steps_of(plugin: object) -> int:
-    """The field ``steps`` of a plugin, 0 where it has none."""
-    return _count(plugin, "steps") or 0
-
-
-def _count(attack: object, name: str) -> int | None:
-    value = getattr(attack, name, None)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
 def pieces(
     chains: Sequence[DefenseChain],
     attacks: Sequence[PluginSpec[Attack]],
@@ -104,6 +73,7 @@ def pieces(
     oblivious: bool = False,
     depth: str | None = None,
     certificates: Sequence[PluginSpec[Certificate]] = (),
+    expected: Callable[[DefenseChain, PluginSpec[Attack], PluginSpec[Attack] | None], float] | None = None,
 ) -> Iterator[Piece]:
     """The pieces of the run of one model, in about their order.
 
@@ -114,6 +84,8 @@ def pieces(
         oblivious: whether the examples of the undefended model are shown to the defended ones.
         depth: of the checks; None without.
         certificates: the certificates.
+        expected: the share of its passes that an adversarial attack is expected to make on a defense, after the one
+            before it in its sweep; by default a guess.
     """
     for chain in chains:
         draws, votes = (EOT, VOTES) if chain.stochastic else (1, 1)
@@ -122,9 +94,19 @@ def pieces(
             for place, index in enumerate(group):
                 one = attacks[index]
                 shift = one.plugin.kind == "shift"
-                most = n * (votes + (passes(one.plugin, chain.stochastic) - 1) * (1 if shift else draws))
+                each = passes(one.plugin, chain.stochastic)
+                most = n * (votes + (each.work - 1) * (1 if shift else draws))
                 guess = 1.0 if shift or chain.stochastic else _DECIDED * _FURTHER**place
-                yield Piece(cell_label(chain, one), max(n * votes, most * guess), (one.spec, one.name), most)
+                if expected is not None and not shift:
+                    lower = attacks[group[place - 1]] if place else None
+                    guess = expected(chain, one, lower)
+                yield Piece(
+                    cell_label(chain, one),
+                    max(n * votes, most * guess),
+                    (one.spec, one.name),
+                    most,
+                    backwards=n * each.backwards * draws,
+                )
         for certificate in certificates:
             try:
                 applies, count = refusal(certificate, chain) is None, certificate.plugin.passes()
@@ -137,9 +119,11 @@ def pieces(
     if oblivious and defended:
         for one in attacks:
             if one.plugin.kind == "adversarial":
-                most = n * (passes(one.plugin, maximize=True) + len(defended))
-                yield Piece(transfer_label(one), most, (f"oblivious {one.name}", one.name), most)
+                each = passes(one.plugin, maximize=True)
+                most = n * (each.work + len(defended))
+                kinds = (f"oblivious {one.name}", one.name)
+                yield Piece(transfer_label(one), most, kinds, most, len(defended), n * each.backwards)
     threatened = any(eps_of(one) > 0 for one in attacks)
     for chain in chains if depth is not None and threatened else []:
         work = min(n, _EXAMINED) * (_FULL if depth == "full" else _QUICK) * (EOT if chain.stochastic else 1)
-        yield Piece(checks_label(chain), work, (f"checks {depth}",), work)
+        yield Piece(checks_label(chain), work, (f"checks {depth}",), work, cells=0, backwards=work / 3)

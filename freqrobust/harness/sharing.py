@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from freqrobust.core.errors import SharingError
-from freqrobust.core.files import alone
-from freqrobust.core.progress import Progress, Silent
+from freqrobust.core.files import alone, exclusive, in_use
+from freqrobust.core.progress import Progress, Silent, fail, finish, plan
 from freqrobust.harness.journal import Journal
+from freqrobust.harness.shard_records import ShardRecord, claim, is_running, only_one
+from freqrobust.harness.shared_plan import PLAN, SharedPlan, joined_environment
 from freqrobust.harness.tasks import Task, is_done, perform
 
 #: Seconds between two looks at whether the other processes are done.
 LOOK = 0.2
+#: How often a process looks whether a run directory is free: a list of runs takes it for a moment.
+TRIES = 5
+#: Shards that a message names.
+NAMED = 3
 
 
 class Counters(Protocol):
@@ -29,9 +37,24 @@ class Sharing(Protocol):
 
     Attributes:
         reports: whether it makes the report in the end.
+        kind: the kind of device that the results were measured on; None for that of this process.
+        environment: where they were measured, as a report says it; None for that of this process.
     """
 
     reports: bool
+    kind: str | None
+    environment: dict[str, Any] | None
+
+    def opened(self, run_dir: Path | None, shared: SharedPlan) -> AbstractContextManager[None]:
+        """Inside the block this process takes part in the run.
+
+        Args:
+            run_dir: the directory that the processes have in common.
+            shared: what this process would measure.
+
+        Raises:
+            SharingError: the processes do not fit together, or there is no common directory.
+        """
 
     def measure(self, name: str, tasks: Sequence[Task], journal: Journal, failures: Journal) -> bool:
         """Measure the tasks that are this process's; whether all tasks are done then, by whatever process.
@@ -42,6 +65,38 @@ class Sharing(Protocol):
             journal: where results are kept.
             failures: where the reasons of failures are kept.
         """
+
+
+@contextmanager
+def sole_process(run_dir: Path | None, shared: Callable[[], SharedPlan]) -> Iterator[None]:
+    """Inside the block this process measures everything, and no other one measures into the directory.
+
+    Args:
+        run_dir: the run directory, where there is one.
+        shared: what this process would measure: of a directory of shards it has to be the same.
+
+    Raises:
+        SharingError: other processes measure into the directory, or its shards measure something else.
+    """
+    if run_dir is None:
+        yield
+        return
+    with suppress(OSError):  # the journal says what is wrong
+        run_dir.mkdir(parents=True, exist_ok=True)
+    for attempt in range(TRIES):
+        with exclusive(run_dir) as free:
+            if free:
+                known = SharedPlan.read(run_dir)
+                if known is not None:
+                    shared().check(known, "this evaluation", run_dir / PLAN)
+                yield
+                return
+        if attempt < TRIES - 1:
+            time.sleep(LOOK)
+    raise SharingError(
+        f"another process measures into {run_dir}; wait until it ends, choose another --run-dir, or share the work: "
+        "torchrun --nproc-per-node N -m freqrobust eval ..., or freqrobust eval --shard K/N --run-dir DIR ..."
+    )
 
 
 @dataclass
@@ -60,8 +115,17 @@ class Queue:
     rank: int
     progress: Progress = field(default_factory=Silent)
 
+    kind: str | None = field(default=None, init=False)
+    environment: dict[str, Any] | None = field(default=None, init=False)
+
     def __post_init__(self) -> None:
         self.reports = self.rank == 0
+
+    @contextmanager
+    def opened(self, run_dir: Path | None, shared: SharedPlan) -> Iterator[None]:
+        """See :meth:`Sharing.opened`."""
+        with in_use(run_dir):
+            yield
 
     def measure(self, name: str, tasks: Sequence[Task], journal: Journal, failures: Journal) -> bool:
         """See :meth:`Sharing.measure`; returns once all processes are done."""
@@ -81,52 +145,156 @@ class Shard:
     Args:
         number: of this one, from 1.
         count: how many there are.
+        progress: is told about the tasks.
     """
 
     number: int
     count: int
+    progress: Progress = field(default_factory=Silent)
     reports: bool = field(default=False, init=False)
+    kind: str | None = field(default=None, init=False)
+    environment: dict[str, Any] | None = field(default=None, init=False)
+    record: ShardRecord = field(init=False)
 
     def __post_init__(self) -> None:
         if not 1 <= self.number <= self.count:
             raise SharingError(f"expected a shard K/N with K from 1 to N, but got {self.number}/{self.count}")
 
-    def share(self, tasks: Sequence[Task]) -> list[Task]:
-        """The tasks of this process: in turn from the longest, each to the process with the least work so far."""
-        work = [0.0] * self.count
-        own = []
-        for task in tasks:
-            least = work.index(min(work))
-            work[least] += task.work
-            if least == self.number - 1:
-                own.append(task)
-        return own
+    @contextmanager
+    def opened(self, run_dir: Path | None, shared: SharedPlan) -> Iterator[None]:
+        """See :meth:`Sharing.opened`. The first shard writes the plan, and the others compare theirs with it."""
+        if run_dir is None:
+            raise SharingError("shards need a run directory that they have in common, but there is none")
+        shared = shared.of_shards(self.count)
+        with only_one(run_dir, self.number, self.count), in_use(run_dir) as shares:
+            if not shares:
+                raise SharingError(f"another process evaluates everything into {run_dir}; it has to end first")
+            claim(run_dir, shared, f"shard {self.number}/{self.count}")
+            self.record = ShardRecord(self.number, self.count, shared.to_json())
+            with self.record.kept(run_dir):
+                yield
 
     def measure(self, name: str, tasks: Sequence[Task], journal: Journal, failures: Journal) -> bool:
         """See :meth:`Sharing.measure`. Checks, which need all cells, are made by the process that ends last."""
         if name.startswith("checks"):
             with alone(journal.root):
-                for task in tasks:
-                    perform(task, journal, failures)
+                self._perform(tasks, journal, failures)
             return True
-        for task in self.share(tasks):
-            perform(task, journal, failures)
+        own = [task for task, number in shares(tasks, self.count) if number == self.number]
+        self.record.tasks += len(own)
+        self._perform(own, journal, failures)
         return all(is_done(task, journal, failures) for task in tasks)
+
+    def _perform(self, tasks: Sequence[Task], journal: Journal, failures: Journal) -> None:
+        plan(self.progress, [task.piece() for task in tasks])
+        for task in tasks:
+            reason = performed(task, journal, failures, self.progress)
+            if reason is not None:
+                self.record.failures.append({"task": task.label, "error": reason})
+
+
+def shares(tasks: Sequence[Task], count: int) -> list[tuple[Task, int]]:
+    """Every task with the number of its shard: in turn from the longest, each to the shard with the least work so far."""
+    work = [0.0] * count
+    found = []
+    for task in tasks:
+        least = work.index(min(work))
+        work[least] += task.work
+        found.append((task, least + 1))
+    return found
+
+
+def performed(task: Task, journal: Journal, failures: Journal, progress: Progress) -> str | None:
+    """Perform a task, and tell ``progress``; why it failed, or None."""
+    progress.begin(task.label, 0)
+    reason = perform(task, journal, failures)
+    if reason is None:
+        progress.end(task.label)
+    else:
+        fail(progress, f"{task.label}: failed: {reason}")
+    finish(progress, task.label)
+    return reason
 
 
 @dataclass
 class Merge:
-    """Makes the report of what shards have measured, and measures nothing."""
+    """Makes the report of what shards have measured. Only checks, which need all cells, are made where they are missing.
 
+    Args:
+        progress: is told about these.
+    """
+
+    progress: Progress = field(default_factory=Silent)
     reports: bool = field(default=True, init=False)
+    kind: str | None = field(default=None, init=False)
+    environment: dict[str, Any] | None = field(default=None, init=False)
+    missing: dict[int, int] = field(default_factory=dict, init=False)  # tasks by shard
+    run_dir: Path = field(default=Path(), init=False)
+    count: int = field(default=1, init=False)
+    total: int = field(default=0, init=False)
+    other_device: bool = field(default=False, init=False)
 
-    def measure(self, name: str, tasks: Sequence[Task], journal: Journal, failures: Journal) -> bool:
-        """See :meth:`Sharing.measure`.
+    @contextmanager
+    def opened(self, run_dir: Path | None, shared: SharedPlan) -> Iterator[None]:
+        """See :meth:`Sharing.opened`.
 
         Raises:
-            SharingError: tasks are missing.
+            SharingError: also where tasks are missing, and at the end.
         """
-        missing = [task for task in tasks if not is_done(task, journal, failures)]
-        if missing:
-            raise SharingError(f"{len(missing)} of {len(tasks)} tasks are missing, such as {missing[0].label}")
-        return True
+        known = SharedPlan.read(run_dir) if run_dir is not None else None
+        if run_dir is None or known is None or known.shards is None:
+            raise SharingError(
+                f"{run_dir} has no {PLAN}: no shard was started there (freqrobust eval --shard K/N --run-dir DIR ...)"
+            )
+        self.run_dir, self.count = run_dir, known.shards
+        self.kind, self.other_device = known.kind, known.kind != shared.kind
+        shared.on(known.kind).check(known, "the merge", run_dir / PLAN)
+        environments = [known.environment]
+        for number in range(1, known.shards + 1):
+            record = ShardRecord.read(run_dir, number, known.shards)
+            if record is not None:
+                measured = SharedPlan.from_json(record.plan, record.path(run_dir))
+                measured.check(known, f"shard {number} of {known.shards}", run_dir / PLAN)
+                environments.append(measured.environment)
+        self.environment = joined_environment(environments)
+        yield
+        if self.missing:
+            raise SharingError(self._message())
+
+    def measure(self, name: str, tasks: Sequence[Task], journal: Journal, failures: Journal) -> bool:
+        """See :meth:`Sharing.measure`."""
+        if name.startswith("checks"):
+            missing = [task for task in tasks if not is_done(task, journal, failures)]
+            if missing and self.other_device:
+                raise SharingError(
+                    f"{len(missing)} checks are missing, and have to be made on the kind of device of the shards, "
+                    f"{self.kind}: run the merge, or one of the shards again, on such a machine"
+                )
+            with alone(journal.root):
+                for task in missing:
+                    performed(task, journal, failures, self.progress)
+            return True
+        self.total += len(tasks)
+        complete = True
+        for task, number in shares(tasks, self.count):
+            if not is_done(task, journal, failures):
+                self.missing[number] = self.missing.get(number, 0) + 1
+                complete = False
+        return complete
+
+    def _message(self) -> str:
+        """Which shards have not finished, in one line."""
+        parts = []
+        for number, missing in sorted(self.missing.items())[:NAMED]:
+            record = ShardRecord.read(self.run_dir, number, self.count)
+            if is_running(self.run_dir, number, self.count):
+                state = "is still running"
+            else:
+                state = "was not started" if record is None else "has not finished"
+            word = "task is" if missing == 1 else "tasks are"
+            parts.append(f"shard {number} of {self.count} {state}: {missing} of {self.total} {word} missing")
+        if len(self.missing) > NAMED:
+            parts.append(f"and {len(self.missing) - NAMED} more shards")
+        first = min(self.missing)
+        again = f"freqrobust eval --shard {first}/{self.count} --run-dir {self.run_dir} ..."
+        return f"{'; '.join(parts)}; run again, with the options of the other shards: {again}"

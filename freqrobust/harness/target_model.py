@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
@@ -27,7 +27,10 @@ class GradientModel(nn.Module):
         first_gradients: images in the first backward pass of each batch.
         zero_gradients: those of them whose gradient is exactly zero.
         non_finite: images whose logits are not finite.
+        passed: is called with the images of each pass, and whether it may be differentiated.
     """
+
+    passed: Callable[[int, bool], None] | None = None
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         super().__init__()
@@ -58,7 +61,10 @@ class GradientModel(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.forwards += self.draws * len(x)
-        if x.requires_grad and torch.is_grad_enabled():
+        differentiated = x.requires_grad and torch.is_grad_enabled()
+        if self.passed is not None:
+            self.passed(len(x), differentiated)
+        if differentiated:
             x = x.view_as(x)
             x.register_hook(self._gradient)
         logits: torch.Tensor = self.model(x).float()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from freqrobust.core.errors import FreqRobustError
+from freqrobust.core.schedule import Piece
 from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code
 from freqrobust.harness.blocks import Block
@@ -20,6 +21,7 @@ from freqrobust.harness.diagnosis.examine import Depth, checks_of, examine
 from freqrobust.harness.diagnosis.findings import RunnableCheck
 from freqrobust.harness.journal import Journal
 from freqrobust.harness.outcome import Outcome
+from freqrobust.harness.passes import passes
 from freqrobust.harness.run import DefenseRun, Measured, Run, first_eps
 from freqrobust.harness.run_plan import (
     VOTES,
@@ -27,7 +29,6 @@ from freqrobust.harness.run_plan import (
     certificate_label,
     checks_label,
     eps_of,
-    passes,
     sweeps,
     transfer_label,
 )
@@ -53,6 +54,10 @@ class Task:
     work: float
     keys: tuple[str, ...]
     run: Callable[[], object]
+
+    def piece(self) -> Piece:
+        """It, as progress sees it; blocks of one cell are expected to take the same time for the same work."""
+        return Piece(self.label, self.work, (self.label.rpartition(", ")[0],), self.work)
 
 
 def cell_tasks(
@@ -97,7 +102,7 @@ def _sweeps(one: DefenseRun) -> Iterator[Task]:
                 lower_eps = [*lower_eps, eps_of(plugin_spec)] if lower_eps is not None else None
             more = f" and {len(chosen) - 1} more eps" if len(chosen) > 1 else ""
             label = f"{cell_label(one.chain, chosen[0])}{more}, {block}"
-            work = sum(len(block) * passes(spec.plugin, one.chain.stochastic) for spec in chosen)
+            work = sum(len(block) * passes(spec.plugin, one.chain.stochastic).work for spec in chosen)
             yield Task(label, work, tuple(keys), partial(_measure_sweep, one, group, block))
 
 
@@ -145,7 +150,7 @@ def _transferred(
 ) -> Iterator[Task]:
     for block in run.blocks(plugin_spec):
         keys = tuple(one.key_of(plugin_spec, None, block, "oblivious") for one in defended)
-        work = len(block) * (passes(plugin_spec.plugin, maximize=True) + len(defended))
+        work = len(block) * (passes(plugin_spec.plugin, maximize=True).work + len(defended))
         label = f"{transfer_label(plugin_spec)}, {block}"
         yield Task(label, work, keys, partial(_transfer, run, plugin_spec, source, defended, block))
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from freqrobust.core.errors import FreqRobustError
-from freqrobust.core.progress import fail, finish
+from freqrobust.core.progress import fail, finish, skip
 from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code
 from freqrobust.harness.blocks import Block
@@ -91,7 +91,7 @@ def transfer_block(
     found = [run.stored(key) for key in keys]
     missing = [index for index, outcome in enumerate(found) if outcome is None]
     if not missing:
-        run.progress.advance(len(block))
+        skip(run.progress, len(block))
         return [outcome for outcome in found if outcome is not None]
     with running_user_code(plugin_spec.name):
         outcomes = measure_transfer(

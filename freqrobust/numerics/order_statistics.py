@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from fractions import Fraction
 from functools import lru_cache
+
+import numpy as np
+
+from freqrobust.numerics.statistics import fair_coins
 
 
 def dkw_half_width(n: int, alpha: float = 0.05) -> float:
@@ -43,9 +46,5 @@ def median_ranks(n: int, alpha: float = 0.05) -> tuple[int, int] | None:
         >>> median_ranks(100), median_ranks(5)
         ((40, 61), None)
     """
-    share = Fraction(alpha)
-    most = (share.numerator << n) // (2 * share.denominator)
-    below, ways, rank = 0, 1, 0  # in units of 2^-n: P(B < rank) and P(B = rank)
-    while below + ways <= most:
-        below, ways, rank = below + ways, ways * (n - rank) // (rank + 1), rank + 1
+    rank = int(np.searchsorted(np.cumsum(fair_coins(n)), alpha / 2, side="right"))
     return (rank, n + 1 - rank) if rank > 0 else None

@@ -14,6 +14,7 @@ The last look is at all samples, and right whatever happens.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -107,18 +108,35 @@ def _upper(n: int, total: int, error: float, looks: tuple[int, ...]) -> tuple[in
 
 
 def _hypergeometric(n: int, marked: int, drawn: int) -> NDArray[np.float64]:
-    """Chances of 0 to ``drawn`` marked ones among ``drawn`` of ``n``, ``marked`` of which are marked."""
-    from scipy.special import gammaln
+    """Chances of 0 to ``drawn`` marked ones among ``drawn`` of ``n``, ``marked`` of which are marked.
 
-    def log_choose(above: int, below: NDArray[np.int64]) -> NDArray[np.float64]:
-        possible = (below >= 0) & (below <= above)
-        inside = np.clip(below, 0, max(above, 0))
-        value = gammaln(above + 1) - gammaln(inside + 1) - gammaln(above - inside + 1)
-        return np.where(possible, value, -np.inf)
-
+    The distance from the mean is limited by Hoeffding 1963, J. Amer. Statist. Assoc. 58:13, theorem 4.
+    """
     if not 0 <= marked <= n:
         return np.zeros(drawn + 1)
-    k = np.arange(drawn + 1)
-    return np.asarray(
-        np.exp(log_choose(marked, k) + log_choose(n - marked, drawn - k) - log_choose(n, np.array(drawn)))
-    )
+    found = np.zeros(drawn + 1)
+    mean, reach = (
+        drawn * marked / n if n else 0.0,
+        math.sqrt(40 * drawn),
+    )  # beyond, all chances together are below 1e-34
+    least = max(0, drawn - (n - marked), math.floor(mean - reach))
+    most = min(drawn, marked, math.ceil(mean + reach))
+    k, log = np.arange(least, most + 1), _log_factorials(n)
+    ways = log[marked] - log[k] - log[marked - k]
+    ways += log[n - marked] - log[drawn - k] - log[n - marked - drawn + k]
+    found[least : most + 1] = np.exp(ways - (log[n] - log[drawn] - log[n - drawn]))
+    return found
+
+
+def _log_factorials(n: int) -> NDArray[np.float64]:
+    """Logarithms of the factorials of 0 to ``n`` at least, ``(m,)``; of powers of two, as each look needs fewer."""
+    return _log_factorials_below(1 << (n + 1).bit_length())
+
+
+@lru_cache(maxsize=8)
+def _log_factorials_below(stop: int) -> NDArray[np.float64]:
+    from scipy.special import gammaln
+
+    found = np.asarray(gammaln(np.arange(1, stop + 1)))
+    found.flags.writeable = False
+    return found

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +14,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+#: Numbers of discordant pairs whose critical counts are computed together.
+_BLOCK = 1024
 #: The 97.5 % point of the standard normal distribution.
 Z95 = 1.959963984540054
 
@@ -115,11 +119,20 @@ def mcnemar(only_first: int, only_second: int) -> float:
         >>> mcnemar(5, 0)
         0.03125
     """
-    discordant = only_first + only_second
-    if discordant == 0:
-        return 1.0
-    tail = sum(math.comb(discordant, k) for k in range(only_first, discordant + 1))
-    return float(tail / 2**discordant)
+    return min(1.0, float(fair_coins(only_first + only_second)[only_first:].sum()))
+
+
+def fair_coins(n: int) -> NDArray[np.float64]:
+    """Chances of 0 to ``n`` heads of ``n`` fair coins, ``(n + 1,)``; those below the smallest float are 0.
+
+    From the middle outwards, where ``C(n, (n+1)//2) / 2^n`` is the product of ``(2j - 1) / (2j)`` and the ratio of
+    neighbours is ``(n - k) / (k + 1)``, so that the cost is linear in ``n``.
+    """
+    middle = (n + 1) // 2
+    j, k = np.arange(1, middle + 1), np.arange(middle, n)
+    upper = np.prod((2 * j - 1) / (2 * j)) * np.concatenate([[1.0], np.cumprod((n - k) / (k + 1))])
+    lower = upper[::-1] if n % 2 else upper[:0:-1]
+    return np.concatenate([lower, upper])
 
 
 def sign_flip(differences: Mapping[int, int]) -> float:
@@ -135,23 +148,53 @@ def sign_flip(differences: Mapping[int, int]) -> float:
         >>> sign_flip({1: 5, 0: 95}) == mcnemar(5, 0)
         True
     """
-    found = sum(value * count for value, count in differences.items())
-    chances, lowest = np.ones(1), 0  # of each sum from ``lowest`` upwards
-    for size in sorted({abs(value) for value in differences} - {0}):
-        count = differences.get(size, 0) + differences.get(-size, 0)
-        spread = np.zeros(2 * size * count + 1)
-        spread[:: 2 * size] = _binomial_half(count)
-        chances, lowest = np.convolve(chances, spread), lowest - size * count
-    return float(min(1.0, chances[max(found - lowest, 0) :].sum()))
+    counts = Counter[int]()
+    for value, count in differences.items():
+        counts[abs(value)] += count
+    sizes = np.array([size for size, count in counts.items() if size and count], dtype=np.int64)
+    of_each = np.array([counts[size] for size in sizes.tolist()], dtype=np.int64)
+    total = int(sizes @ of_each)
+    # the sum of those that are positive, which is between 0 and the total, and as often x as the total minus x
+    positive = (sum(value * count for value, count in differences.items()) + total) // 2
+    if 2 * positive <= total:
+        return 1.0 - _sum_tail(sizes, of_each, total - positive + 1) if positive else 1.0
+    return _sum_tail(sizes, of_each, positive)
 
 
-def _binomial_half(n: int) -> NDArray[np.float64]:
-    """Chances of 0 to ``n`` heads of ``n`` fair coins."""
-    ways, found = 1, []
-    for k in range(n + 1):
-        found.append(ways / 2**n)
-        ways = ways * (n - k) // (k + 1)
-    return np.array(found)
+def _sum_tail(sizes: NDArray[np.int64], counts: NDArray[np.int64], least: int) -> float:
+    """Chance that the sum of all sizes, ``counts`` of each and each with probability 1/2, is at least ``least``.
+
+    With ``P_t(x) = P(x) exp(t x) / M(t)``, where the moment-generating function is ``M(t) = prod((1 + exp(t size)) / 2) ^
+    count``, the chance is ``M(t) exp(-t least) sum over j >= 0 of exp(-t j) P_t(least + j)``. The ``t`` that moves the
+    mean to ``least`` keeps all digits of small chances (Esscher 1932, Skand. Aktuarietidskr. 15:175). ``P_t`` is a
+    product of binomial characteristic functions, transformed back within 12 standard deviations of its mean.
+
+    Args:
+        least: more than half of the largest sum.
+    """
+    highest = int(sizes @ counts)
+    if least >= highest:
+        return 0.5 ** int(counts.sum()) if least == highest else 0.0
+
+    def chosen(tilt: float) -> NDArray[np.float64]:
+        return np.asarray(1 / (1 + np.exp(-tilt * sizes)))
+
+    low, high = 0.0, 1.0
+    while float(sizes * counts @ chosen(high)) < least:
+        low, high = high, 2 * high
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if float(sizes * counts @ chosen(middle)) < least else (low, middle)
+    tilt, share = high, chosen(high)
+    deviation = math.sqrt(float(sizes * sizes * counts @ (share * (1 - share))))
+    length = min(highest + 1, 24 * math.ceil(deviation) + 64 * int(sizes.max()))
+    angles = 2 * np.pi * np.fft.fftfreq(length)[:, None]
+    transform = np.exp(-1j * angles[:, 0] * least)
+    transform *= ((1 - share + share * np.exp(1j * angles * sizes)) ** counts).prod(axis=1)
+    above = np.arange(highest - least + 1 if length > highest else min(length // 2, highest - least + 1))
+    chances = np.fft.fft(transform).real[above] / length
+    log_factor = float(counts @ (np.logaddexp(0.0, tilt * sizes) - math.log(2))) - tilt * least
+    return math.exp(log_factor) * float(np.exp(-tilt * above) @ chances)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -193,14 +236,34 @@ def mcnemar_power(n: int, lost: float, gained: float, alpha: float) -> float:
     reach = 9 * math.sqrt(n * share) + 9  # beyond, the chances are below 1e-15
     d = np.arange(max(0, math.floor(n * share - reach)), min(n, math.ceil(n * share + reach)) + 1)
     log_chance = gammaln(n + 1) - gammaln(d + 1) - gammaln(n - d + 1) + xlogy(d, share) + xlog1py(n - d, -share)
-    low, high = np.zeros(len(d), dtype=np.int64), d + 1  # c(d) is in (low, high]
+    blocks = range(int(d[0]) // _BLOCK, int(d[-1]) // _BLOCK + 1)
+    least = np.concatenate([_critical_counts(block, alpha) for block in blocks])[d - blocks[0] * _BLOCK]
+    reached = np.where(least <= d, betainc(np.maximum(least, 1), np.maximum(d - least + 1, 1), lost / share), 0.0)
+    return float((np.exp(log_chance) * reached).sum())
+
+
+@lru_cache(maxsize=256)
+def _critical_counts(block: int, alpha: float) -> NDArray[np.int64]:
+    """The ``c(d)`` of :func:`mcnemar_power`, ``d + 1`` where no count is enough, for a block of ``_BLOCK`` values of ``d``.
+
+    They depend on nothing but ``alpha``, so that all cells of a comparison and all steps of a search share them.
+    """
+    from scipy.special import betainc
+
+    d = np.arange(block * _BLOCK, (block + 1) * _BLOCK)
+
+    def enough(count: NDArray[np.int64]) -> NDArray[np.bool_]:
+        tail = betainc(np.maximum(count, 1), np.maximum(d - count + 1, 1), 0.5)
+        return np.asarray((count > 0) & ((tail <= alpha) | (count > d)))
+
+    near = (d / 2 - NormalDist().inv_cdf(alpha) * np.sqrt(d) / 2).astype(np.int64)
+    low, high = np.clip(near - 3, 0, d), np.clip(near + 5, 1, d + 1)
+    low, high = np.where(enough(low), 0, low), np.where(enough(high), high, d + 1)  # c(d) is in (low, high]
     while (high - low > 1).any():
         middle = (low + high) // 2
-        seen = betainc(np.maximum(middle, 1), np.maximum(d - middle + 1, 1), 0.5) <= alpha
-        seen |= middle > d
-        high, low = np.where(seen, middle, high), np.where(seen, low, middle)
-    reached = np.where(high <= d, betainc(np.maximum(high, 1), np.maximum(d - high + 1, 1), lost / share), 0.0)
-    return float((np.exp(log_chance) * reached).sum())
+        low, high = np.where(enough(middle), low, middle), np.where(enough(middle), middle, high)
+    high.flags.writeable = False
+    return np.asarray(high)
 
 
 @lru_cache(maxsize=256)
@@ -216,12 +279,21 @@ def detectable_drop(n: int, alpha: float, churn: float, power: float = 0.8) -> f
     Returns:
         The drop as a share, to a tenth of a sample; None where even the largest possible drop is not found.
     """
+
+    def found(drop: float) -> bool:
+        return mcnemar_power(n, churn + drop, churn, alpha) >= power
+
     low, high = 0.0, 1 - 2 * churn
-    if high <= 0 or mcnemar_power(n, churn + high, churn, alpha) < power:
+    if high <= 0 or not found(high):
         return None
+    # about where drop = z sqrt((2 churn + drop) / n): the search begins near the normal approximation
+    z = (NormalDist().inv_cdf(alpha) + NormalDist().inv_cdf(1 - power)) ** 2 / n
+    near = (z + math.sqrt(z * z + 8 * churn * z)) / 2
+    low = 0.95 * near if 0.95 * near < high and not found(0.95 * near) else low
+    high = 1.05 * near if low < 1.05 * near < high and found(1.05 * near) else high
     while high - low > 0.1 / n:
         middle = (low + high) / 2
-        if mcnemar_power(n, churn + middle, churn, alpha) >= power:
+        if found(middle):
             high = middle
         else:
             low = middle

@@ -10,20 +10,16 @@ if TYPE_CHECKING:
 
 
 class ImageDataset(Protocol):
-    """Images and labels in memory; :class:`freqrobust.ImageData` is one.
+    """Images and labels; :class:`freqrobust.ImageData` is one.
 
     Attributes:
-        images: ``(N, C, H, W)``, uint8 or float32 in [0, 1].
         labels: int64 ``(N,)``.
         ids: dataset indices of the samples, int64 ``(N,)``.
         classes: number of classes.
         spec: where it came from.
         shape: ``(C, H, W)``.
-        sha256: hash of images, labels and ids.
+        sha256: hash of images, labels and ids; of images in files, of the files and the preprocessing.
     """
-
-    @property
-    def images(self) -> torch.Tensor: ...
 
     @property
     def labels(self) -> torch.Tensor: ...

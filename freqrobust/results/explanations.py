@@ -83,6 +83,12 @@ EXPLANATIONS: dict[str, Explanation] = {
         "accept them all the same, with a lower accuracy.",
         "Give images of that size, or have them resized: --resize and --crop (in Python resize=, crop=).",
     ),
+    "unreadable-images": _warning(
+        "Images that cannot be decoded were left out.",
+        "These files are damaged or no images, and --skip-unreadable was given. They were found before anything was measured; "
+        "the accuracies are those of the other images, which keep their ids.",
+        "Replace the files that are named, and measure again if there are many of them.",
+    ),
     "changing-outputs": _warning(
         "The outputs of the model change from one call to the next.",
         "Each prediction depends on random draws that freqrobust does not seed. Attacks may differentiate other draws than "

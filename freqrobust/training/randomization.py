@@ -126,7 +126,8 @@ def randomized_pixels(data: ImageData, spec: str, seed: int, like: ImageData | N
     channels, height, width = data.shape
     if kind == "shuffled":
         order = noise.permutation(height * width, seed=seed, stream="pixels shuffled")
-        images = data.images.flatten(2)[:, :, order].unflatten(2, (height, width))
+        pixels = cast("torch.Tensor", data.in_memory().images)
+        images = pixels.flatten(2)[:, :, order].unflatten(2, (height, width))
     elif kind == "random":
         parts = []
         for chunk in torch.arange(len(data)).split(BATCH):

@@ -116,13 +116,13 @@ def test_an_archive_that_unpacks_to_gigabytes(trained: Path, rejected: Rejected)
 def test_arrays_that_do_not_fit_into_memory(
     digits: Path, trained: Path, rejected: Rejected, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arrays, "_free_memory", lambda: 5000)
+    monkeypatch.setattr(arrays, "free_memory", lambda: 5000)
     message = rejected("eval", "--model", trained, "--data", digits)
     assert "the arrays take 4.3 kB, but only 5.0 kB of memory are free" in message
 
 
-def test_the_free_memory_of_this_machine_is_known() -> None:
-    free = arrays._free_memory()
+def test_thefree_memory_of_this_machine_is_known() -> None:
+    free = arrays.free_memory()
     assert free is not None
     assert free > 2**26
 

@@ -48,7 +48,7 @@ def test_an_evaluation(base: list[str]) -> None:
     assert shown.screen.lines[0] == "evaluating digits.pt on digits60.npz"
     assert not set(BAR) & set("".join(shown.screen.lines))
     bars = [line for frame in shown.frames for line in frame if set(BAR) & set(line)]
-    shares = [int(found[1]) for line in bars if (found := re.search(r"(\d+) %, \d+:\d\d, ", line))]
+    shares = [int(found[1]) for line in bars if (found := re.search(r"(\d+) %, ", line))]
     assert shares
     assert any("estimating the time" in line or " left" in line for line in bars[:3])
     planned = shares[: shares.index(max(shares)) + 1]
@@ -58,6 +58,25 @@ def test_an_evaluation(base: list[str]) -> None:
     assert "Accuracy in percent, 95 % interval" in lines
     assert "Every cell: accuracy in percent, 95 % interval" not in lines
     assert lines[-2:] == ["report: run/report.json", "next: freqrobust report run --full"]
+
+
+def test_one_long_batch_moves(base: list[str]) -> None:
+    """The bar names the cell of the run, and follows the steps of an attack of which the cell is a single batch."""
+    Path("steps.py").write_text(
+        "import time\nfrom freqrobust import Attack\nclass Steps(Attack):\n    steps: int = 40\n    eps: float = 0.0\n"
+        "    norm: str = 'linf'\n    needs_gradient = False\n"
+        "    def perturb(self, model, images, labels, context):\n        for _ in range(self.steps):\n"
+        "            time.sleep(0.03)\n            model(images)\n        return images\n",
+        encoding="utf-8",
+    )
+    shown = session(*base, "--attack", "fgsm:eps=0.1", "--attack", "steps.py:Steps", "--run-dir", "steps")
+    bars = [line for frame in shown.frames for line in frame if set(BAR) & set(line) and "Steps" in line]
+    assert bars
+    assert all("cell 3 of 3" in line for line in bars)
+    shares = [int(found[1]) for line in bars if (found := re.search(r"(\d+) %, cell", line))]
+    assert shares == sorted(shares)
+    assert len(set(shares)) >= 4
+    assert max(shares) - min(shares) >= 20
 
 
 def test_all_tables_and_lines(base: list[str]) -> None:

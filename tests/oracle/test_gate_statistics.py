@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -61,6 +62,42 @@ def test_sign_flips_of_ones_are_mcnemar(lost: int, gained: int) -> None:
     assert sign_flip({1: lost, -1: gained, 0: 7}) == pytest.approx(mcnemar(lost, gained), rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    "differences",
+    [
+        {1: 300, -1: 1},
+        {2: 60, -2: 41, 1: 80, -1: 75},
+        {1: 200, 2: 100, 3: 20, -1: 10},
+        {5: 40, -5: 60},
+        {7: 1, 1: 90, -1: 60},
+        {1: 3, -2: 2},
+    ],
+)
+def test_sign_flips_have_all_digits(differences: dict[int, int]) -> None:
+    """The count of all signs as whole numbers, also where the chance is tiny."""
+    ways = [1]
+    for value, count in differences.items():
+        for _ in range(count):
+            longer = [*ways, *[0] * abs(value)]
+            ways = [many + (longer[k - abs(value)] if k >= abs(value) else 0) for k, many in enumerate(longer)]
+    found = sum(value * count for value, count in differences.items())
+    expected = Fraction(sum(ways[(found + len(ways) - 1) // 2 :]), sum(ways))
+    assert sign_flip(differences) == pytest.approx(float(expected), rel=1e-11)
+
+
+def test_many_samples_are_tested_with_all_digits() -> None:
+    """Tests of 50,000 samples agree with another formula of the same chance, far beyond float64's smallest step from 1."""
+    for lost, gained in ((25500, 24500), (4000, 3000), (3000, 4000), (9000, 6000)):
+        expected = stats.binom.sf(lost - 1, lost + gained, 0.5)
+        assert mcnemar(lost, gained) == pytest.approx(expected, rel=1e-9)
+        assert sign_flip({1: lost, -1: gained, 0: 100}) == pytest.approx(expected, rel=1e-9)
+    assert mcnemar(50_000, 0) == sign_flip({1: 10_000, 5: 40_000}) == 0.0
+    assert sign_flip({-2: 30_000}) == 1.0
+    several = {size * sign: 4000 + sign * 50 * size for size in range(1, 6) for sign in (1, -1)}
+    found, variance = (sum(v**k * c for v, c in several.items()) for k in (1, 2))
+    assert sign_flip(several) == pytest.approx(stats.norm.sf((found - 1) / math.sqrt(variance)), rel=0.02)
+
+
 def test_sign_flips_against_scipy() -> None:
     generator = np.random.default_rng(0)
     differences = generator.integers(-2, 4, size=300)
@@ -97,7 +134,12 @@ def test_without_a_difference_the_power_is_at_most_alpha() -> None:
     assert mcnemar_power(500, 0.0, 0.0, 0.05) == 0.0
 
 
-@pytest.mark.parametrize("n", [50, 100, 500, 5000])
+def test_the_power_at_any_level() -> None:
+    """Without a discordant pair nothing is found, also where half of all p-values would be small enough."""
+    assert mcnemar_power(12, 0.2, 0.0, 0.6) == pytest.approx(1 - 0.8**12)
+
+
+@pytest.mark.parametrize("n", [50, 100, 500, 5000, 50_000])
 @pytest.mark.parametrize("churn", [0.0, 0.01, 0.1])
 def test_the_detectable_drop_has_that_power_and_a_smaller_one_has_not(n: int, churn: float) -> None:
     drop = detectable_drop(n, 0.01, churn)

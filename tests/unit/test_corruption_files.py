@@ -125,7 +125,8 @@ def test_a_folder_of_all_classes_as_the_data(tmp_path) -> None:
         Image.new("RGB", (2, 2), (label % 256, label // 256, 7)).save(path / "image.png")
     data = load_data(f"imagenetc:{tmp_path},name=zoom_blur,severity=4", limit=30)
     assert (data.classes, data.shape, len(data)) == (1000, (3, 2, 2), 30)
-    assert torch.equal(data.images[:, 0, 0, 0].long() + 256 * data.images[:, 1, 0, 0].long(), data.labels)
+    images = data.in_memory().images
+    assert torch.equal(images[:, 0, 0, 0].long() + 256 * images[:, 1, 0, 0].long(), data.labels)
 
 
 def test_files_of_other_images_are_refused(arrays, folders, clean) -> None:

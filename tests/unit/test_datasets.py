@@ -126,7 +126,7 @@ def folder(root: Path, sizes: list[tuple[int, int]], classes: int = 3, suffix: s
 def test_folder_of_equal_sizes_is_decoded_as_it_is(tmp_path) -> None:
     images = folder(tmp_path / "data", [(20, 12)] * 4)
     data = load_data(f"folder:{tmp_path / 'data'}")
-    assert np.array_equal(data.images, np.stack(images))
+    assert np.array_equal(data.in_memory().images, np.stack(images))
     assert data.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
     assert (data.classes, data.subset, data.ids.tolist()) == (3, False, list(range(12)))
 
@@ -143,22 +143,22 @@ def test_mixed_sizes_are_never_cropped_silently(tmp_path) -> None:
     data = load_data(spec, resize=256, crop=224)
     usual = Compose([Resize(256), CenterCrop(224), PILToTensor()])
     paths = sorted((tmp_path / "data").rglob("*.png"))
-    assert torch.equal(data.images, torch.stack([usual(Image.open(path).convert("RGB")) for path in paths]))
+    assert torch.equal(data.in_memory().images, torch.stack([usual(Image.open(path).convert("RGB")) for path in paths]))
 
 
 @pytest.mark.parametrize("choice", [{"limit": 6}, {"first": 5}])
 def test_folder_decodes_only_what_was_chosen(tmp_path, choice, monkeypatch) -> None:
     images = folder(tmp_path / "data", [(8, 8)] * 10)
-    opened = []
-    import torchvision.datasets.folder as module
-
-    decode = module.default_loader
-    monkeypatch.setattr(module, "default_loader", lambda path: opened.append(path) or decode(path))
-    monkeypatch.setattr(module.ImageFolder.__init__, "__defaults__", (None, None, module.default_loader, None, False))
+    opened = set()
+    real = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, *mode, **more: opened.add(path) or real(path, *mode, **more))
     data = load_data(f"folder:{tmp_path / 'data'}", **choice)
-    assert len(opened) == len(data) == next(iter(choice.values()))
+    chosen = sorted((tmp_path / "data").rglob("*.png"))
+    chosen = [chosen[i] for i in data.ids]
+    assert len(data) == next(iter(choice.values()))
+    assert {path for path in opened if path.suffix == ".png"} == set(chosen)
     assert data.subset
-    assert np.array_equal(data.images, np.stack([images[i] for i in data.ids]))
+    assert np.array_equal(data.in_memory().images, np.stack([images[i] for i in data.ids]))
     assert data.labels.tolist() == [i // 10 for i in data.ids.tolist()]
     whole = load_data(f"folder:{tmp_path / 'data'}")
     again = whole.limit(6) if "limit" in choice else whole.first(5)

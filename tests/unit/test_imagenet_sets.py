@@ -55,7 +55,8 @@ def home(tmp_path_factory) -> Path:
 
 
 def decoded(data: ImageData) -> torch.Tensor:
-    return (data.images[:, 0, 0, 0].int() + (data.images[:, 1, 0, 0].float() / 60).round().int() * 250).int()
+    images = data.in_memory().images
+    return (images[:, 0, 0, 0].int() + (images[:, 1, 0, 0].float() / 60).round().int() * 250).int()
 
 
 class Thousand(nn.Module):
@@ -81,7 +82,7 @@ def test_labels_number_the_classes_of_the_subset(home, name) -> None:
     data = load_data(f"{name}:{home}/some,classes={home}/classes.txt")
     assert data.classes == 200
     assert data.class_subset == tuple(range(3, 1000, 5))
-    assert torch.equal(data.images[:, 0, 0, 0].long(), data.labels)
+    assert torch.equal(data.in_memory().images[:, 0, 0, 0].long(), data.labels)
     limited = load_data(f"{name}:{home}/some,classes={home}/classes.txt", limit=30)
     assert limited.class_subset == data.class_subset
     assert torch.equal(limited.labels, data.labels[limited.ids])

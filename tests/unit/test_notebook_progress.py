@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ import torch
 from freqrobust import analyze, evaluate, save_adversarial, verify
 from freqrobust.core.notebook_progress import NotebookProgress, in_notebook
 from freqrobust.core.progress import Screen, as_progress
+from freqrobust.core.schedule import Piece
 
 LABELS = torch.tensor([0, 1, 2, 0])
 
@@ -93,26 +94,40 @@ def test_one_bar_that_ends_as_a_line(notebook: Displayed) -> None:
     )
 
 
-class Piece(NamedTuple):
-    label: str
-    work: float
-
-
 def test_the_bar_of_a_plan_is_that_of_the_run(notebook: Displayed) -> None:
     with NotebookProgress() as progress:
         progress.plan([Piece("a", 30.0), Piece("b", 10.0)])
+        assert progress.schedule is not None
+        now = [0.0]
+        progress.schedule.clock = lambda: now[0]
+        progress.schedule.started = progress.schedule.looked = 0.0
         progress.begin("a", 10)
-        progress.advance(5)
+        now[0] = 15.0
+        progress.within(2.5)
+        assert "18 %, cell 1 of 2, 0:15, about 1:05 left" in notebook.last
+        progress.advance(5)  # 15 s for a half of it: as much again, and 10 s for the other piece
         assert progress.share() == pytest.approx(15 / 40)
+        now[0] = 30.0
         progress.end("a: done")
         progress.finish("a")
         assert progress.share() == pytest.approx(30 / 40)
         progress.begin("b", 10)
+        assert "cell 2 of 2" in notebook.last
         progress.fail("b: failed: reason")
         progress.finish("b")
         assert progress.share() == 1.0
         assert "100 %" in notebook.last
     assert "b: failed: reason" in notebook.last
+
+
+def test_a_piece_without_a_plan_moves_inside_of_its_batches(notebook: Displayed) -> None:
+    with NotebookProgress() as progress:
+        progress.begin("made", 10)
+        progress.advance(5)
+        progress.within(2.5)
+        assert "75 %" in notebook.last
+        progress.within(0.0)  # the batch is repeated in halves
+        assert "75 %" in notebook.last
 
 
 @pytest.mark.parametrize(("error", "word"), [(KeyboardInterrupt, "interrupted"), (ValueError, "stopped")])

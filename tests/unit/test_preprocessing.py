@@ -96,7 +96,7 @@ def test_pixels_are_those_of_torchvision(folder, resize, crop, interpolation) ->
     (_,), data = open_inputs([Mean(config)], f"folder:{folder}", EvalConfig(), CPU)
     assert data is not None
     assert data.images.dtype == torch.uint8
-    assert torch.equal(data.images.float() / 255, torch.stack([usual(image) for image in opened(folder)]))
+    assert torch.equal(data.in_memory().images.float() / 255, torch.stack([usual(image) for image in opened(folder)]))
 
 
 def test_the_report_says_what_was_applied_and_so_does_a_line(folder) -> None:
@@ -217,7 +217,7 @@ def test_training_images_are_prepared_like_the_others(folder) -> None:
     train = open_train_data(EvalConfig(train_data=f"folder:{folder}"), data)
     assert data is not None
     assert train is not None
-    assert torch.equal(train.images, data.images)
+    assert torch.equal(train.in_memory().images, data.in_memory().images)
 
 
 def test_published_files_of_the_right_size_are_not_resized_again() -> None:
@@ -248,7 +248,7 @@ def test_timm_modules_say_how_they_expect_images(folder) -> None:
     _, data = open_inputs([model], f"folder:{folder}", EvalConfig(), CPU)
     usual = timm.data.create_transform(**timm.data.resolve_model_data_config(network), normalize=False)
     assert data is not None
-    assert torch.equal(data.images, torch.stack([usual(image) for image in opened(folder)]))
+    assert torch.equal(data.in_memory().images, torch.stack([usual(image) for image in opened(folder)]))
     assert data.preprocessing is not None
     assert (data.preprocessing.resize, data.preprocessing.crop) == (math.floor(64 / 0.9), (64, 64))
 
@@ -260,7 +260,7 @@ def test_the_ways_in_which_timm_crops(folder, mode) -> None:
     network.pretrained_cfg |= {"input_size": (3, 40, 48), "crop_pct": 0.95, "crop_mode": mode}
     data = load_data(f"folder:{folder}", input=open_config(network))
     usual = timm.data.create_transform(**timm.data.resolve_model_data_config(network), normalize=False)
-    assert torch.equal(data.images, torch.stack([usual(image) for image in opened(folder)]))
+    assert torch.equal(data.in_memory().images, torch.stack([usual(image) for image in opened(folder)]))
     assert ("borders" in str(data.preprocessing)) == (mode == "border")
 
 

@@ -95,7 +95,7 @@ def test_imagenet_c_takes_the_images_of_robustbench(tmp_path, monkeypatch) -> No
         Image.new("RGB", (8, 8)).save(path.with_name("other.JPEG"))
     data = load_data("robustbench:imagenetc:severity=3,corruptions=fog", data_dir=tmp_path)
     assert (data.classes, data.shape, data.labels.tolist()) == (1000, (3, 8, 8), [0, 1])
-    assert (data.images.float().mean(dim=(1, 2, 3)) - torch.tensor([10.0, 200.0])).abs().max() < 3
+    assert (data.in_memory().images.float().mean(dim=(1, 2, 3)) - torch.tensor([10.0, 200.0])).abs().max() < 3
     with pytest.raises(SpecError, match="name one corruption"):
         load_data("robustbench:imagenetc", data_dir=tmp_path)
     with pytest.raises(DataError, match="is not a folder"):

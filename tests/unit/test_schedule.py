@@ -29,7 +29,7 @@ def test_nothing_is_known_at_first() -> None:
     plan, _ = schedule(1, 2, 3)
     assert plan.remaining() is None
     assert plan.share() == 0
-    assert plan.status() == "  0 %, 0:00, estimating the time"
+    assert plan.status() == "  0 %, cell 1 of 3, 0:00, estimating the time"
 
 
 def test_the_first_piece_says_how_long_the_others_take() -> None:
@@ -38,7 +38,61 @@ def test_the_first_piece_says_how_long_the_others_take() -> None:
     clock.now += 1
     plan.advance(5)  # half of it took a second: another one, and four for the other piece
     assert plan.remaining() == pytest.approx(1 + 4)
-    assert plan.status() == " 16 %, 0:01, about 0:05 left"
+    assert plan.status() == " 16 %, cell 1 of 2, 0:01, about 0:05 left"
+    assert plan.status(wide=False) == " 16 %, cell 1 of 2, about 0:05 left"
+
+
+def test_a_long_batch_moves() -> None:
+    plan, clock = schedule(2, 4)
+    plan.begin("p0", 10)
+    shares = []
+    for step in range(1, 9):
+        clock.now += 1
+        plan.within(step)  # a sample a second, all in one batch
+        shares.append(plan.share())
+    assert shares == pytest.approx([step / 30 for step in range(1, 9)])
+    plan.within(0)  # the batch is repeated
+    assert plan.share() == shares[-1]
+    plan.advance(10)
+    assert plan.remaining() == pytest.approx(16)
+
+
+def test_samples_that_are_skipped_say_nothing_about_the_others() -> None:
+    plan, clock = schedule(1, 1)
+    plan.begin("p0", 10)
+    plan.skip(6)
+    clock.now += 1
+    plan.within(1)
+    assert plan.remaining() == pytest.approx(3 + 4)
+
+
+def test_the_bar_does_not_stand_still_where_more_is_left_than_expected() -> None:
+    plan, clock = schedule(1, 1, 1)
+    plan.begin("p0", 1)
+    clock.now += 1
+    plan.finish("p0")
+    assert plan.share() == pytest.approx(1 / 3)
+    plan.begin("p1", 10)
+    for _ in range(10):  # ten times what it was expected to take
+        before = plan.share()
+        clock.now += 1
+        plan.advance(1)
+        assert before < plan.share() < 0.99
+    plan.finish("p1")
+    plan.finish("p2")
+    assert plan.share() == 1
+
+
+def test_cells_are_counted_and_checks_are_none() -> None:
+    plan = Schedule([Piece("a", 1), Piece("transfer", 1, cells=2), Piece("checks", 1, cells=0)], Clock())
+    found = []
+    for piece in plan.pieces:
+        plan.begin(piece.label, 1)
+        found.append(plan.cell())
+        plan.finish(piece.label)
+        found.append(plan.cell())
+    assert found == ["cell 1 of 3", "cell 2 of 3", "cell 2 of 3", "", "", ""]
+    assert Schedule([Piece("a", 1), Piece("checks", 1, cells=0)], Clock()).cell() == ""
 
 
 def test_measured_kinds_replace_the_guess() -> None:

@@ -7,7 +7,7 @@ from freqrobust.core.files import user_path
 from freqrobust.core.text import near_miss
 from freqrobust.data.corruption_files import Folders, load_arrays
 from freqrobust.data.dataset import ImageData
-from freqrobust.data.decoding import from_samples
+from freqrobust.data.folder_data import from_folder
 from freqrobust.data.image_folders import check_folder, image_folder
 from freqrobust.data.source_table import DataRequest, DataSource
 from freqrobust.plugins.corruption_names import COMMON, EXTRA, SEVERITIES
@@ -51,7 +51,7 @@ def load(request: DataRequest) -> ImageData:
     dataset = image_folder(Folders(folder).path(corruptions[0], int(severity)))
     if len(dataset.classes) != classes:
         raise DataError(f"{spec}: {len(dataset.classes)} class folders, but ImageNet-C has {classes}")
-    return from_samples(dataset, spec, classes, request.subset, request.input, sized=True)
+    return from_folder(dataset, request, classes, sized=True)
 
 
 SOURCES = tuple(

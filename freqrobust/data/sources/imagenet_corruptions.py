@@ -13,7 +13,7 @@ from freqrobust.core.errors import DataError, SpecError
 from freqrobust.core.files import user_path
 from freqrobust.core.text import near_miss
 from freqrobust.data.dataset import ImageData
-from freqrobust.data.decoding import from_samples
+from freqrobust.data.folder_data import from_folder
 from freqrobust.data.image_folders import check_folder, image_folder
 from freqrobust.data.source_table import DataRequest, DataSource
 from freqrobust.plugins.corruption_names import SEVERITIES
@@ -45,7 +45,7 @@ def load(request: DataRequest) -> ImageData:
     dataset = image_folder(_severity(folder / name, int(severity)))
     if len(dataset.classes) != _CLASSES:
         raise DataError(f"{spec}: {len(dataset.classes)} class folders, but {_TITLES[request.name]} has {_CLASSES}")
-    return from_samples(dataset, spec, _CLASSES, request.subset, request.input, sized=True)
+    return from_folder(dataset, request, _CLASSES, sized=True)
 
 
 def _severity(folder: Path, severity: int) -> Path:

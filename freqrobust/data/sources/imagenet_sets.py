@@ -20,7 +20,7 @@ from typing import Any
 from freqrobust.core.errors import DataError
 from freqrobust.core.files import user_path
 from freqrobust.data.dataset import ImageData
-from freqrobust.data.decoding import from_samples
+from freqrobust.data.folder_data import from_folder
 from freqrobust.data.image_folders import check_folder, image_folder
 from freqrobust.data.source_table import DataRequest, DataSource
 from freqrobust.data.wordnet_ids import CLASSES, class_indices
@@ -88,23 +88,8 @@ def _dataset(path: Path, request: DataRequest, index: Callable[[str], int]) -> I
     dataset: Any = image_folder(path)
     position = {model_class: label for label, model_class in enumerate(model_classes)}
     label_of = [position[index(name)] for name in dataset.classes]
-    data = from_samples(_Relabelled(dataset, label_of), request.spec, count, request.subset, request.input)
+    data = from_folder(dataset, request, count, labels=[label_of[target] for target in dataset.targets])
     return data if count == CLASSES else replace(data, class_subset=tuple(model_classes))
-
-
-class _Relabelled:
-    """An ``ImageFolder`` with other labels, in the order of its files."""
-
-    def __init__(self, folder: Any, labels: list[int]) -> None:
-        self.folder, self.labels, self.samples = folder, labels, folder.samples
-        self.targets = [labels[target] for target in folder.targets]
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, position: int) -> tuple[Any, int]:
-        image, label = self.folder[position]
-        return image, self.labels[label]
 
 
 SOURCES = (

@@ -9,7 +9,7 @@ from freqrobust.core.errors import DataError, SpecError
 from freqrobust.core.text import near_miss
 from freqrobust.data.corruption_files import load_arrays
 from freqrobust.data.dataset import ImageData
-from freqrobust.data.decoding import from_samples
+from freqrobust.data.folder_data import from_folder
 from freqrobust.data.image_folders import check_folder, check_image_folder
 from freqrobust.data.robustbench_package import package
 from freqrobust.data.source_table import DataRequest, DataSource
@@ -43,7 +43,7 @@ def load(request: DataRequest) -> ImageData:
         raise SpecError(f"robustbench has no data {name!r}{near_miss(name, _NAMES)} ({', '.join(_NAMES)})")
     options = spec_options(text, spec, ("severity", "corruptions") if name in _CORRUPTED else ())
     if name == "imagenet":
-        return from_samples(_image_folder(request.root / "val"), spec, _IMAGENET_CLASSES, request.subset, request.input)
+        return from_folder(_image_folder(request.root / "val"), request, _IMAGENET_CLASSES)
     severity = options.get("severity", "5")
     if severity not in map(str, SEVERITIES):
         raise SpecError(f"{spec!r}: severity should be 1 to {SEVERITIES[-1]}, but got {severity!r}")
@@ -62,28 +62,14 @@ def load(request: DataRequest) -> ImageData:
     if len(corruptions) != 1:
         raise SpecError(f"{spec!r}: name one corruption, for example robustbench:{name}:corruptions={known[0]}")
     images = _image_folder(folder / corruptions[0] / severity)
-    return from_samples(images, spec, classes, request.subset, request.input, sized=True)
+    return from_folder(images, request, classes, sized=True)
 
 
-class _Pairs:
-    """RobustBench's image folder as (image, label) pairs, without the paths."""
-
-    def __init__(self, folder: Any) -> None:
-        self.folder, self.samples, self.targets = folder, folder.samples, folder.targets
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        image, label, _ = self.folder[index]
-        return image, label
-
-
-def _image_folder(path: Path) -> _Pairs:
+def _image_folder(path: Path) -> Any:
     """The 5000 ImageNet images that RobustBench evaluates on, ``path/CLASS/IMAGE``."""
     check_image_folder(check_folder(path, "give --data-dir"))
     try:
-        return _Pairs(package("robustbench.loaders").CustomImageFolder(str(path)))
+        return package("robustbench.loaders").CustomImageFolder(str(path))
     except KeyError as error:
         raise DataError(f"{path} has no class folder {error}") from error
 

@@ -12,7 +12,7 @@ from freqrobust.core.errors import DataError
 from freqrobust.core.user_code import running_user_code
 from freqrobust.data.class_names import with_names
 from freqrobust.data.dataset import ImageData, check
-from freqrobust.data.decoding import from_samples
+from freqrobust.data.folder_data import from_folder
 from freqrobust.data.image_folders import image_folder
 from freqrobust.data.source_table import DataRequest, DataSource
 
@@ -65,7 +65,7 @@ def _load_imagenet(request: DataRequest) -> ImageData:
     else:
         with running_user_code(lambda error: _not_found(request, error)):
             dataset = _made("ImageNet", request, split=split)
-    return from_samples(dataset, request.spec, _IMAGENET_CLASSES, request.subset, request.input)
+    return from_folder(dataset, request, _IMAGENET_CLASSES)
 
 
 def _made(class_name: str, request: DataRequest, **options: Any) -> Any:

@@ -1,0 +1,31 @@
+"""The threads that read and decode images.
+
+Pillow releases the interpreter lock while it decodes and resizes, and torch while it computes, so that both run at the same
+time. On two cores, threads took no longer than the worker processes of a ``DataLoader``, which need several hundred MB
+each, and which may not be forked once a GPU is in use.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+_MOST = 16
+
+
+def decoders() -> ThreadPoolExecutor:
+    """The threads of this process: one for each of its cores, shared with the other processes that torchrun started."""
+    return _pool(os.getpid())  # a forked process has no threads
+
+
+def processes() -> int:
+    """How many processes of this run are on this machine, as torchrun says."""
+    given = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(1, int(given)) if given.isdecimal() else 1
+
+
+@lru_cache(maxsize=1)
+def _pool(process: int) -> ThreadPoolExecutor:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return ThreadPoolExecutor(max(1, min(_MOST, cores // processes())), thread_name_prefix="decoder")

@@ -1,0 +1,191 @@
+"""Where decoded images are kept: in memory, in a file, or nowhere."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import struct
+import weakref
+import zlib
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from freqrobust.core.config_file import DATA_CACHE_WORDS
+from freqrobust.core.errors import DataError, FreqRobustError, SpecError
+from freqrobust.core.files import in_use, reason, user_path, write_atomically
+from freqrobust.core.text import near_miss
+from freqrobust.data.arrays import check_memory, free_memory, in_bytes
+from freqrobust.data.decoders import processes
+
+#: What the option takes beside a directory.
+WORDS = AUTO, MEMORY, OFF = DATA_CACHE_WORDS
+#: Largest share of the free memory for a cache that was not asked for, of all processes of the run together.
+_SHARE = 0.25
+#: Of each image: whether it is there, and the checksum of its pixels.
+_ENTRY = struct.Struct("<II")
+_THERE = 0x70697865
+_ADVICE = "give another --data-cache: a directory, memory or off"
+
+
+def cache_option(given: str | os.PathLike[str]) -> str:
+    """The option ``--data-cache``: a word, or the path of a directory.
+
+    Raises:
+        SpecError: it is a file, or its own directory does not exist.
+    """
+    if given in WORDS:
+        return str(given)
+    path = user_path(given, "--data-cache")
+    expected = f"expected {', '.join(WORDS)} or a directory"
+    if path.exists() and not path.is_dir():
+        raise SpecError(f"--data-cache: {path} is a file; {expected}")
+    hint = near_miss(str(given), WORDS)
+    if not path.exists() and (hint or not path.resolve().parent.is_dir()):
+        raise SpecError(f"--data-cache: there is no directory {path}{hint}; {expected}")
+    return str(path)
+
+
+class PixelCache(Protocol):
+    """Decoded images by their row; all methods may be called by several threads."""
+
+    def read(self, row: int) -> np.ndarray | None:
+        """The pixels uint8 ``(C, H, W)``, or None where they are not kept."""
+
+    def write(self, row: int, pixels: np.ndarray) -> None:
+        """Keep the pixels."""
+
+
+class NoCache:
+    """Every image is decoded whenever it is used."""
+
+    def read(self, row: int) -> np.ndarray | None:
+        return None
+
+    def write(self, row: int, pixels: np.ndarray) -> None:
+        pass
+
+    def __str__(self) -> str:
+        return "decoded when they are used"
+
+
+class MemoryCache:
+    """Images are decoded when they are used first, and stay in memory."""
+
+    def __init__(self, shape: tuple[int, int, int, int]) -> None:
+        self.pixels = np.empty(shape, dtype=np.uint8)  # takes memory once it is written
+        self.there = np.zeros(shape[0], dtype=bool)
+
+    def read(self, row: int) -> np.ndarray | None:
+        found: np.ndarray | None = self.pixels[row] if self.there[row] else None
+        return found
+
+    def write(self, row: int, pixels: np.ndarray) -> None:
+        self.pixels[row] = pixels
+        self.there[row] = True
+
+    def __str__(self) -> str:
+        return f"decoded once and kept in memory ({in_bytes(self.pixels.nbytes)})"
+
+
+class FileCache:
+    """Images are decoded once, by whichever process needs them first, and stay in a file.
+
+    The file has a place for each image. An image counts as there only with the checksum of its pixels, which is written
+    after them and compared when they are read: a process that was killed, or another one that writes the same pixels at
+    the same time, does no harm. Pixels are read, and not mapped into memory, so that they do not add up in the memory of
+    the process.
+    """
+
+    def __init__(self, folder: Path, shape: tuple[int, int, int, int], about: dict[str, object]) -> None:
+        """Open the cache, or make an empty one.
+
+        Args:
+            folder: of this set of images alone.
+            shape: of all images.
+            about: what the images are, for those who look into the folder.
+
+        Raises:
+            DataError: it cannot be written, or the images do not fit on the disk.
+        """
+        self.folder, self.shape = folder, shape
+        self.size = int(np.prod(shape[1:]))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = in_use(folder)
+            self._lock.__enter__()
+            self._check_space()
+            write_atomically(folder / "about.json", json.dumps(about, indent=1) + "\n")
+            self._pixels = self._open("pixels.bin", shape[0] * self.size)
+            self._entries = self._open("entries.bin", shape[0] * _ENTRY.size)
+        except OSError as error:
+            raise DataError(f"--data-cache {folder.parent}: {reason(error)}; {_ADVICE}") from error
+        except FreqRobustError as error:
+            raise DataError(f"--data-cache {folder.parent}: {error}; {_ADVICE}") from error
+        weakref.finalize(self, _close, self._lock, self._pixels, self._entries)
+
+    def _check_space(self) -> None:
+        written = sum(entry.stat().st_blocks * 512 for entry in self.folder.iterdir())
+        missing, free = self.shape[0] * self.size - written, shutil.disk_usage(self.folder).free
+        if missing > free:
+            raise DataError(
+                f"the decoded images take {in_bytes(self.shape[0] * self.size)}, but {in_bytes(free)} are free"
+            )
+
+    def _open(self, name: str, size: int) -> int:
+        handle = os.open(self.folder / name, os.O_RDWR | os.O_CREAT, 0o666)
+        if os.fstat(handle).st_size != size:
+            os.ftruncate(handle, size)
+        return handle
+
+    def read(self, row: int) -> np.ndarray | None:
+        there, checksum = _ENTRY.unpack(os.pread(self._entries, _ENTRY.size, row * _ENTRY.size))
+        if there != _THERE:
+            return None
+        content = os.pread(self._pixels, self.size, row * self.size)
+        if len(content) != self.size or zlib.crc32(content) != checksum:
+            return None
+        return np.frombuffer(content, dtype=np.uint8).reshape(self.shape[1:])
+
+    def write(self, row: int, pixels: np.ndarray) -> None:
+        content = pixels.tobytes()
+        try:
+            for handle, data in ((self._pixels, content), (self._entries, _ENTRY.pack(_THERE, zlib.crc32(content)))):
+                if os.pwrite(handle, data, row * len(data)) != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise DataError(f"--data-cache {self.folder.parent}: {reason(error)}; {_ADVICE}") from error
+
+    def __str__(self) -> str:
+        return f"decoded once and kept in {self.folder} ({in_bytes(self.shape[0] * self.size)})"
+
+
+def _close(lock: object, *handles: int) -> None:
+    for handle in handles:
+        os.close(handle)
+    lock.__exit__(None, None, None)  # type: ignore[attr-defined]
+
+
+def open_cache(given: str, shape: tuple[int, int, int, int], key: str, about: dict[str, object]) -> PixelCache:
+    """The cache that an option names.
+
+    Args:
+        given: ``auto``, ``memory``, ``off`` or a directory.
+        shape: of all images, ``(N, C, H, W)``.
+        key: equal for equal pixels.
+        about: what the images are.
+
+    Raises:
+        DataError: the images do not fit.
+    """
+    size = int(np.prod(shape))
+    if given == MEMORY:
+        check_memory(size, "--data-cache memory: the decoded images")
+        return MemoryCache(shape)
+    if given == AUTO:
+        free = free_memory()
+        return MemoryCache(shape) if free is not None and size * processes() <= _SHARE * free else NoCache()
+    return NoCache() if given == OFF else FileCache(Path(given) / key, shape, about)

@@ -1,0 +1,323 @@
+"""What an evaluation costs, before it is run: passes, time, memory and disk, from a few timed batches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from freqrobust.core.progress import Silent
+from freqrobust.core.schedule import Piece
+from freqrobust.harness.cell import keeps_signs
+from freqrobust.harness.certify import CertifiedSamples, certificate_key
+from freqrobust.harness.evaluate import Evaluation
+from freqrobust.harness.example_images import as_png
+from freqrobust.harness.journal import Journal
+from freqrobust.harness.opening import open_run
+from freqrobust.harness.outcome import NORMS, Outcome
+from freqrobust.harness.passes import passes
+from freqrobust.harness.report_builder import assemble
+from freqrobust.harness.run import DefenseRun, Measured, Run, first_eps
+from freqrobust.harness.run_plan import (
+    cell_label,
+    certificate_label,
+    eps_of,
+    pieces,
+    sweeps,
+    transfer_label,
+)
+from freqrobust.harness.speed import Speed, measure_speed
+from freqrobust.plugins.base import Attack
+from freqrobust.plugins.selection import refusal
+from freqrobust.plugins.specs import DefenseChain, PluginSpec
+
+#: Share of its passes that an attack is expected to make on a sample that it succeeds on: with gradients, and without.
+EARLY, EARLY_QUERIES = 0.1, 0.25
+#: Files that the quick and the full checks of a defense write, each of them about as large as a cell without signs.
+_CHECKS = {"quick": 2, "full": 12}
+#: Pictures of a sample in the report.
+_PICTURES = 5
+
+
+@dataclass
+class Row:
+    """What cells of one kind cost.
+
+    Attributes:
+        kind: an attack, ``clean``, a certificate or the checks.
+        cells: how many there are; 0 for checks.
+        stored: how many of them are in the run directory.
+        passes: forward passes of one image that are expected for the others; a backward pass counts as two.
+        most: as ``passes``, if no sample leaves an attack early.
+        seconds: expected.
+        most_seconds: as ``seconds``, if no sample leaves an attack early.
+    """
+
+    kind: str
+    cells: int = 0
+    stored: int = 0
+    passes: float = 0.0
+    most: float = 0.0
+    seconds: float = 0.0
+    most_seconds: float = 0.0
+
+
+@dataclass
+class Cost:
+    """What an evaluation costs.
+
+    Attributes:
+        samples: of the data.
+        rows: by kind of cell.
+        memory: bytes that the process takes, or that are taken on a CUDA device; None where that is not known.
+        disk: bytes of the run directory, beside those that are there.
+        batch_size: images in a batch.
+        timed: batches that were timed.
+        timed_images: images in the largest of them.
+        forward: seconds of a forward pass of one image through the undefended model, or the first defended one.
+        step: seconds of a forward and a backward pass of one image, and of the change of the image.
+        untimed: defenses that were not timed, because they are trained first.
+    """
+
+    samples: int
+    rows: list[Row] = field(default_factory=list)
+    memory: int | None = None
+    disk: int = 0
+    batch_size: int = 0
+    timed: int = 0
+    timed_images: int = 0
+    forward: float = 0.0
+    step: float = 0.0
+    untimed: list[str] = field(default_factory=list)
+
+    @property
+    def total(self) -> Row:
+        """The sums of the rows."""
+        found = Row("all")
+        for row in self.rows:
+            for name in ("cells", "stored", "passes", "most", "seconds", "most_seconds"):
+                setattr(found, name, getattr(found, name) + getattr(row, name))
+        return found
+
+    def to_json(self) -> str:
+        """All of it as JSON."""
+        return json.dumps({**asdict(self), "total": asdict(self.total)}, indent=1) + "\n"
+
+
+def estimate(evaluation: Evaluation, run_dir: Path) -> Cost:
+    """What an evaluation costs. A few batches are run; nothing is written.
+
+    Args:
+        evaluation: the evaluation.
+        run_dir: its run directory, which need not exist.
+
+    Raises:
+        FreqRobustError: a model does not fit the data.
+    """
+    cost = Cost(len(evaluation.data))
+    for network in evaluation.networks:
+        _add(cost, evaluation, network, run_dir)
+    return cost
+
+
+def _add(cost: Cost, evaluation: Evaluation, network: nn.Module, run_dir: Path) -> None:
+    """Add what one model costs."""
+    opened = open_run(
+        network,
+        evaluation.data,
+        evaluation.settings,
+        training=evaluation.training,
+        chosen=evaluation.attacks,
+        seed=evaluation.config.seed,
+        progress=Silent(),
+        criterion=evaluation.criterion,
+    )
+    with opened as run:
+        runs = [DefenseRun(run, chain) for chain in evaluation.chains]
+        speeds = _speeds(run, runs, cost)
+        there = Journal(run_dir) if (run_dir / "cells").is_dir() else Journal(None)
+        stored = _stored(run, runs, evaluation, there)
+        rows = {row.kind: row for row in cost.rows}
+        planned = pieces(
+            evaluation.chains,
+            evaluation.attacks,
+            len(run.data),
+            oblivious=evaluation.config.oblivious,
+            depth=evaluation.config.diagnose,
+            certificates=evaluation.certificates,
+            expected=lambda chain, one, lower: _share(speeds[chain.spec], chain, one, lower),
+        )
+        for chain, piece in _with_chains(evaluation.chains, planned):
+            row = rows.setdefault(piece.kinds[-1], Row(piece.kinds[-1]))
+            _count(row, piece, speeds[chain.spec], stored.get(piece.label, 0.0))
+        cost.rows = list(rows.values())
+        cost.disk += _disk(run, evaluation, stored)
+        cost.batch_size = max(cost.batch_size, run.batch_size)
+        kept = sum(_bytes_in_memory(run, evaluation, chain) for chain in evaluation.chains)
+        peaks = [speed.peak for speed in speeds.values() if speed.peak is not None]
+        if peaks:
+            cost.memory = max(cost.memory or 0, max(peaks) + (kept if run.device.type != "cuda" else 0))
+
+
+def _speeds(run: Run, runs: Sequence[DefenseRun], cost: Cost) -> dict[str, Speed]:
+    """Of every defense; one that is trained first is taken to be as fast as the undefended model."""
+    threats = [threat for one in run.attacks if (threat := one.plugin.threat()) is not None]
+    found: dict[str, Speed] = {}
+    for one in sorted(runs, key=lambda one: len(one.chain.parts)):
+        if any(part.plugin.trains for part in one.chain.parts):
+            if one.chain.spec not in cost.untimed:
+                cost.untimed.append(one.chain.spec)
+            continue
+        found[one.chain.spec] = measure_speed(one, threats, probing=4.0 / len(runs))
+        one.forget()
+    if not found:
+        found[""] = measure_speed(DefenseRun(run, DefenseChain()), threats)
+    first = next(iter(found.values()))
+    if not cost.timed:
+        cost.forward, cost.step = first.forward, first.step
+    cost.timed += sum(speed.batches for speed in found.values())
+    cost.timed_images = max(cost.timed_images, *(speed.images for speed in found.values()))
+    return {one.chain.spec: found.get(one.chain.spec, first) for one in runs} | {"": first}
+
+
+def _share(speed: Speed, chain: DefenseChain, one: PluginSpec[Attack], lower: PluginSpec[Attack] | None) -> float:
+    """Share of its passes that an attack is expected to make, as it leaves a sample once it is misclassified."""
+    attack, threat = one.plugin, one.plugin.threat()
+    if chain.stochastic:
+        return 1.0
+    below = lower.plugin.threat() if lower is not None else None
+    attacked = speed.kept(below) if below is not None else speed.clean
+    if threat is None or passes(attack).forwards <= 2:
+        return attacked
+    stopped = passes(attack, typical=True).work / passes(attack).work
+    robust = min(speed.kept(threat) if threat.eps > 0 else attacked, attacked)
+    return stopped * robust + (attacked - robust) * (EARLY if attack.needs_gradient else EARLY_QUERIES)
+
+
+def _with_chains(chains: Sequence[DefenseChain], planned: Iterable[Piece]) -> Iterable[tuple[DefenseChain, Piece]]:
+    """Each piece with the defense whose speed it has; examples are made on the undefended model."""
+    longest = sorted(chains, key=lambda chain: -len(chain.spec))
+    for piece in planned:
+        label = piece.label.removeprefix("checking ")
+        yield next((c for c in longest if label == c.spec or label.startswith(f"{c.spec} / ")), chains[0]), piece
+
+
+def _count(row: Row, piece: Piece, speed: Speed, stored: float) -> None:
+    """Add a piece, of which a share is stored."""
+    rest = 1.0 - stored
+    row.cells += piece.cells
+    row.stored += piece.cells if stored == 1.0 else 0
+    row.passes += rest * piece.work
+    row.most += rest * max(piece.work, piece.most)
+    seconds = speed.forward * max(piece.most - 3 * piece.backwards, 0.0) + speed.step * piece.backwards
+    row.most_seconds += rest * max(seconds, 0.0)
+    row.seconds += rest * seconds * (piece.work / piece.most if piece.most else 1.0)
+
+
+def _stored(run: Run, runs: Sequence[DefenseRun], evaluation: Evaluation, journal: Journal) -> dict[str, float]:
+    """The share of each cell that is in the run directory, by the label of its piece."""
+
+    def share(keys: Sequence[str]) -> float:
+        return sum(journal.has(key) for key in keys) / len(keys) if keys and journal.root is not None else 0.0
+
+    found: dict[str, float] = {}
+    for one in runs:
+        found[cell_label(one.chain, None)] = share([one.key_of(None, None, block) for block in run.blocks(None)])
+        for group in sweeps(run.attacks, one.chain):
+            lower = first_eps(group)
+            for index in group:
+                attack = run.attacks[index]
+                keys = [one.key_of(attack, lower, block) for block in run.blocks(attack)]
+                found[cell_label(one.chain, attack)] = share(keys)
+                lower = [*lower, eps_of(attack)] if lower is not None else None
+        for certificate in evaluation.certificates:
+            if refusal(certificate, one.chain) is None:
+                keys = [certificate_key(one, certificate, block) for block in run.blocks(certificate)]
+                found[certificate_label(one.chain, certificate)] = share(keys)
+    for attack in run.attacks:
+        defended = [one for one in runs if one.chain.parts]
+        keys = [one.key_of(attack, None, block, "oblivious") for one in defended for block in run.blocks(attack)]
+        found[transfer_label(attack)] = share(keys)
+    return found
+
+
+def _disk(run: Run, evaluation: Evaluation, stored: dict[str, float]) -> int:
+    """Bytes of the files that a run writes, from files with arbitrary numbers."""
+    n, config = len(run.data), evaluation.config
+    sizes: dict[tuple[str, int], int] = {}
+
+    def size(kind: str, count: int) -> int:
+        if (kind, count) not in sizes:
+            piece: Any = (
+                _certified(count) if kind == "certificate" else _outcome(run, count, kind != "shift", kind == "signs")
+            ).to_piece()
+            sizes[kind, count] = len(json.dumps(piece)) + 65  # and its checksum
+        return sizes[kind, count]
+
+    def cell(kind: str, plugin_spec: Any, label: str) -> float:
+        return (1 - stored.get(label, 0.0)) * sum(size(kind, len(block)) for block in run.blocks(plugin_spec))
+
+    whole = {adversarial: _outcome(run, n, adversarial, False) for adversarial in (False, True)}
+    total, measured = 0.0, []
+    for chain in evaluation.chains:
+        total += cell("shift", None, cell_label(chain, None))
+        signs = {i for group in sweeps(run.attacks, chain) if len(group) > 1 for i in group}
+        cells: list[tuple[PluginSpec[Attack], Outcome | str]] = []
+        for index, one in enumerate(run.attacks):
+            adversarial = one.plugin.kind == "adversarial"
+            kept = adversarial and index in signs and keeps_signs(one.plugin, run.data)
+            kind = "signs" if kept else "adversarial" if adversarial else "shift"
+            total += cell(kind, one, cell_label(chain, one))
+            cells.append((one, whole[adversarial]))
+        for certificate in evaluation.certificates:
+            if refusal(certificate, chain) is None:
+                total += cell("certificate", certificate, certificate_label(chain, certificate))
+        oblivious: list[tuple[PluginSpec[Attack], Outcome | str]] = [
+            (one, whole[True])
+            for one in run.attacks
+            if one.plugin.kind == "adversarial" and chain.parts and config.oblivious
+        ]
+        total += sum(cell("adversarial", one, transfer_label(one)) for one, _ in oblivious)
+        if config.diagnose is not None and any(eps_of(one) > 0 for one in run.attacks):
+            total += _CHECKS[config.diagnose] * size("adversarial", n)
+        measured.append(Measured(chain, whole[False], cells, None, oblivious))
+    report = assemble(run, measured, [None] * len(measured), [])
+    pictures = min(config.examples, n) * _PICTURES
+    images, _, _ = run.data.batch(torch.arange(1), torch.device("cpu"))
+    return int(total) + len(report.model_dump_json()) + pictures * len(as_png(images[0]))
+
+
+def _outcome(run: Run, n: int, adversarial: bool, signs: bool) -> Outcome:
+    """An outcome of ``n`` samples, with arbitrary numbers."""
+    draws = np.random.default_rng(0)
+    right = draws.random(n) < 0.5
+    outcome = Outcome(right, draws.integers(0, 10, n).astype(np.int32))
+    if adversarial:
+        outcome.examples = {norm: np.where(right, np.inf, draws.random(n)).astype(np.float32) for norm in NORMS}
+        outcome.survives = right.copy()
+    if signs:
+        outcome.signs = draws.integers(0, 256, (n, _sign_bytes(run))).astype(np.uint8)
+    return outcome
+
+
+def _certified(n: int) -> CertifiedSamples:
+    draws = np.random.default_rng(0)
+    radii = draws.random(n).astype(np.float32)
+    return CertifiedSamples(radii > 0.5, radii, radii > 0.9, 0.0, 0)
+
+
+def _sign_bytes(run: Run) -> int:
+    return (int(np.prod(run.data.shape)) + 7) // 8
+
+
+def _bytes_in_memory(run: Run, evaluation: Evaluation, chain: DefenseChain) -> int:
+    """Bytes of the outcomes of one defense, which are kept until the report is made."""
+    signs = {i for group in sweeps(run.attacks, chain) if len(group) > 1 for i in group}
+    kept = [i for i in signs if keeps_signs(run.attacks[i].plugin, run.data)]
+    return len(run.data) * (len(kept) * _sign_bytes(run) + 18 * len(run.attacks) * (2 if chain.parts else 1))

@@ -1,0 +1,132 @@
+"""The files in which shards say how far they are: one for each, in the run directory that they share."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from freqrobust.core.errors import JournalError, SharingError
+from freqrobust.core.files import alone, exclusive, write_atomically
+from freqrobust.harness.provenance import now
+from freqrobust.harness.shared_plan import SHARDS, SharedPlan
+
+State = Literal["running", "finished", "interrupted"]
+
+
+@dataclass
+class ShardRecord:
+    """What one shard did.
+
+    Attributes:
+        shard: its number, from 1.
+        shards: how many there are.
+        plan: what it measured, as it saw it: a shard on another machine may have measured something else.
+        state: of its last run; ``running`` also where that was killed.
+        tasks: how many tasks were its share.
+        failures: the tasks that failed: each with its label and the reason.
+        host: the name of the machine.
+        started: when.
+        seconds: how long it took.
+    """
+
+    shard: int
+    shards: int
+    plan: dict[str, Any]
+    state: State = "running"
+    tasks: int = 0
+    failures: list[dict[str, str]] = field(default_factory=list)
+    host: str = field(default_factory=socket.gethostname)
+    started: str = field(default_factory=now)
+    seconds: float = 0.0
+
+    def path(self, run_dir: Path) -> Path:
+        """Where it is in a run directory."""
+        return _path(run_dir, self.shard, self.shards)
+
+    def write(self, run_dir: Path) -> None:
+        """Write it to the run directory, atomically.
+
+        Raises:
+            JournalError: it cannot be written.
+        """
+        write_atomically(self.path(run_dir), json.dumps(asdict(self), indent=1, default=str) + "\n")
+
+    @classmethod
+    def read(cls, run_dir: Path, shard: int, shards: int) -> ShardRecord | None:
+        """The record of a shard; None where it has none that can be read."""
+        try:
+            content = json.loads(_path(run_dir, shard, shards).read_text(encoding="utf-8"))
+            return cls(**content)
+        except (OSError, ValueError, TypeError, RecursionError):
+            return None
+
+    @contextmanager
+    def kept(self, run_dir: Path) -> Iterator[None]:
+        """Inside the block the record says that the shard is running, and afterwards how it ended."""
+        start = time.monotonic()
+        self.write(run_dir)
+        self.state = "interrupted"
+        try:
+            yield
+            self.state = "finished"
+        finally:
+            self.seconds = round(time.monotonic() - start, 1)
+            self.write(run_dir)
+
+
+def _path(run_dir: Path, shard: int, shards: int) -> Path:
+    return run_dir / SHARDS / f"{shard}-of-{shards}.json"
+
+
+def _lock(run_dir: Path, shard: int, shards: int) -> Path:
+    return _path(run_dir, shard, shards).with_suffix(".lock")
+
+
+@contextmanager
+def only_one(run_dir: Path, shard: int, shards: int) -> Iterator[None]:
+    """Inside the block no other process may be the same shard.
+
+    Raises:
+        SharingError: another process is that shard.
+        JournalError: the directory cannot be used.
+    """
+    lock = _lock(run_dir, shard, shards)
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        lock.touch()
+    except OSError as error:
+        raise JournalError(f"cannot use the run directory {run_dir}: {error.strerror}") from error
+    with exclusive(lock) as free:
+        if not free:
+            raise SharingError(f"another process is shard {shard}/{shards} in {run_dir}; it has to end first")
+        yield
+
+
+def is_running(run_dir: Path, shard: int, shards: int) -> bool:
+    """Whether a process is that shard, where the file system has locks."""
+    lock = _lock(run_dir, shard, shards)
+    if not lock.exists():
+        return False
+    with exclusive(lock) as free:
+        return not free
+
+
+def claim(run_dir: Path, plan: SharedPlan, what: str) -> None:
+    """Write the plan to the run directory, or compare with the one that is there.
+
+    Raises:
+        SharingError: something else is measured there.
+        JournalError: the directory cannot be used.
+    """
+    with alone(run_dir / SHARDS):
+        known = SharedPlan.read(run_dir)
+        if known is None:
+            plan.write(run_dir)
+        else:
+            plan.check(known, what, run_dir)

@@ -1,0 +1,181 @@
+"""How fast a defended model is, how many samples it can be expected to keep, and how much memory a batch takes."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from freqrobust.harness.run import DefenseRun
+from freqrobust.harness.target_model import TargetModel
+from freqrobust.numerics.norms import project, steepest
+from freqrobust.numerics.threat import Norm, Threat
+
+#: Timed batches, and the seconds that they may take for one defense, if one batch does not take longer.
+BATCHES, SECONDS = 3, 2.0
+#: Steps of the attacks that the share of robust samples is estimated with, and the seconds for all of them.
+STEPS, PROBING = 4, 4.0
+#: Images of the first batch, from which follows how many images can be afforded.
+_FIRST = 8
+
+
+@dataclass
+class Speed:
+    """What was measured of one defended model.
+
+    Attributes:
+        forward: seconds of a forward pass of one image, as predictions are made.
+        step: seconds of a step of an attack on one image: forward, backward, and the change of the image.
+        images: images in a timed batch.
+        batches: how many batches were timed.
+        clean: share of the images in it that are classified correctly.
+        robust: share that stays correct, by threat.
+        peak: bytes that the process, or its CUDA device, had taken at most; None where that is not known.
+    """
+
+    forward: float
+    step: float
+    images: int
+    batches: int
+    clean: float
+    robust: dict[Threat, float] = field(default_factory=dict)
+    peak: int | None = None
+
+    def kept(self, threat: Threat) -> float:
+        """Share of the samples that an attack within this threat is expected not to succeed on.
+
+        Between measured budgets it is interpolated; there is nothing to interpolate for another norm, where it is 0.5.
+        """
+        known = sorted((found.eps, share) for found, share in self.robust.items() if found.norm == threat.norm)
+        if not known:
+            return 0.5 * self.clean
+        points = [(0.0, self.clean), *known]
+        for (low, above), (high, below) in itertools.pairwise(points):
+            if threat.eps <= high:
+                return above if high == low else above + (below - above) * (threat.eps - low) / (high - low)
+        return points[-1][1]
+
+
+def measure_speed(one: DefenseRun, threats: Sequence[Threat], probing: float = PROBING) -> Speed:
+    """Time a few batches of the defended model, with short attacks at some of the threats.
+
+    Args:
+        one: the defense; its model is made, unless it was made before.
+        threats: the budgets of the attacks.
+        probing: seconds for the short attacks, of which each may begin as long as they are not over.
+
+    Raises:
+        FreqRobustError: the model fails.
+    """
+    run, model = one.run, one.target_model()
+    device, most = run.device, min(len(run.data), run.batch_size)
+    first, before = _timed(model, *run.data.batch(torch.arange(min(_FIRST, most)), device)), _peak(device)
+    each = sum(first) / min(_FIRST, most)
+    count = max(1, min(most, int(SECONDS / max(each, 1e-9))))
+    images, labels, ids = run.data.batch(torch.arange(count), device)
+    forwards, steps = list[float](), list[float]()
+    until = time.perf_counter() + SECONDS
+    while len(steps) < BATCHES and (not steps or time.perf_counter() < until):
+        forward, step = _timed(model, images, labels, ids)
+        forwards.append(forward)
+        steps.append(step)
+    used = slice(1 if len(steps) > 1 else 0, None)  # the first one also takes memory from the system
+    correct = model.predict(images, ids).is_correct(labels)
+    speed = Speed(
+        _mean(forwards[used]) / count, _mean(steps[used]) / count, count, len(steps), float(correct.float().mean())
+    )
+    until = time.perf_counter() + probing
+    for threat in _in_order(threats):
+        if time.perf_counter() > until:
+            break
+        if model.stochastic or threat.norm == "l1":
+            continue
+        speed.robust[threat] = _robust(model, images, labels, ids, correct, threat)
+    after = _peak(device)
+    if before is not None and after is not None:
+        speed.peak = after + (after - before) * (most - count) // count
+    return speed
+
+
+def _in_order(threats: Sequence[Threat]) -> list[Threat]:
+    """The smallest and the largest budget of each norm first, as those between can be interpolated."""
+    groups: dict[Norm, list[Threat]] = {}
+    for threat in sorted(set(threats), key=lambda threat: threat.eps):
+        if threat.eps > 0:
+            groups.setdefault(threat.norm, []).append(threat)
+    ranked = []
+    for group in groups.values():
+        middle = len(group) // 2
+        order = dict.fromkeys([0, len(group) - 1, middle, *range(len(group))])
+        ranked += [(place, group[index]) for place, index in enumerate(order)]
+    return [threat for _, threat in sorted(ranked, key=lambda pair: pair[0])]
+
+
+def _timed(model: TargetModel, images: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor) -> tuple[float, float]:
+    """Seconds of a prediction, for each vote, and of a step of an attack."""
+    _wait(images.device)
+    start = time.perf_counter()
+    model.predict(images, ids)
+    _wait(images.device)
+    middle = time.perf_counter()
+    _step(model, images, images, labels, ids, Threat("linf", 1e-3))
+    _wait(images.device)
+    return (middle - start) / model.votes, time.perf_counter() - middle
+
+
+def _step(
+    model: TargetModel,
+    images: torch.Tensor,
+    origin: torch.Tensor,
+    labels: torch.Tensor,
+    ids: torch.Tensor,
+    threat: Threat,
+) -> torch.Tensor:
+    """A step of half of the budget, upwards in the cross-entropy."""
+    assert threat.norm != "l1"
+    with model.attacked(ids, "dry run") as view, torch.enable_grad():
+        images = images.detach().requires_grad_(True)
+        loss = torch.nn.functional.cross_entropy(view(images), labels, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, images)
+    moved = images.detach() + 0.5 * threat.eps * steepest(gradient, threat.norm)
+    return project(moved, origin, threat.norm, threat.eps).detach()
+
+
+def _robust(
+    model: TargetModel,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    ids: torch.Tensor,
+    correct: torch.Tensor,
+    threat: Threat,
+) -> float:
+    """Share of the images that are still classified correctly after a few steps."""
+    kept, changed = correct.clone(), images
+    for _ in range(STEPS):
+        changed = _step(model, changed, images, labels, ids, threat)
+    kept &= ~model.predict(changed, ids).is_adversarial(labels)
+    return float(kept.float().mean())
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _peak(device: torch.device) -> int | None:
+    """Bytes that were taken at most so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
