@@ -64,16 +64,18 @@ class Compilation:
         precision: of the attacks' passes.
         device: where the models run.
         run_dir: what was decided is kept there, so that a resumed run and other processes do the same.
-        work: the expected work.
+        work: the expected work; None where it is not known, so that ``auto`` compiles nothing.
         progress: is told what was decided.
+        reading: only find out what was decided before; nothing is timed, compiled or written.
     """
 
     mode: Mode = "off"
     precision: Precision = "fp32"
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     run_dir: Path | None = None
-    work: Work = field(default_factory=Work)
+    work: Work | None = None
     progress: Progress = field(default_factory=Silent)
+    reading: bool = False
 
     def __post_init__(self) -> None:
         self.journal: Journal | None = None
@@ -81,7 +83,9 @@ class Compilation:
         self.decision: dict[str, Any] | None = None
         self.models: dict[str, dict[str, Any]] = {}
 
-    def decided(self, network: nn.Module, model_print: Mapping[str, Any] | str, data: ImageData, batch_size: int) -> bool:
+    def decided(
+        self, network: nn.Module, model_print: Mapping[str, Any] | str, data: ImageData, batch_size: int
+    ) -> bool:
         """Whether the passes of attacks are compiled in this run, as far as its models can be.
 
         The first process that decides does so for all that share the run directory. The attacks of the run are no part
@@ -95,8 +99,10 @@ class Compilation:
         """
         if self.decision is not None:
             return bool(self.decision["compiled"])
-        if self.mode == "off":
-            self.decision = {"compiled": False, "reason": "it was switched off"}
+        unknown, idle = self.work is None, self.work is not None and self.work.passes == 0
+        if self.mode == "off" or idle or (unknown and self.mode == "auto"):
+            reason = "it was switched off" if self.mode == "off" else "no expected work"
+            self.decision = {"compiled": False, "reason": reason}
             return False
         self.identity = {
             "model": model_print,
@@ -105,13 +111,19 @@ class Compilation:
             "device": self.device.type,
             "torch": torch.__version__,
         }
-        self.journal = Journal(self.run_dir, FOLDER)
-        self.decision = self._once(self.identity, lambda: self._decide(network, data, batch_size))
+        self.journal = _there(self.run_dir) if self.reading else Journal(self.run_dir, FOLDER)
+        self.decision = self._known(self.identity)
+        if self.decision is not None:
+            self._say(f"{self.decision['reason']}, as it was decided before")
+        elif self.reading:
+            self.decision = {"compiled": self.mode == "on", "reason": "it was asked for"}
+        else:
+            self.decision = self._once(self.identity, lambda: self._decide(network, data, batch_size))
         return bool(self.decision["compiled"])
 
     def apply(self, target_model: TargetModel, chain: DefenseChain, data: ImageData, batch_size: int) -> None:
         """Compile a target model of a run in which that was decided. It stays in eager mode where it is not possible."""
-        if self.decision is None or not self.decision["compiled"]:
+        if self.reading or not self.decided_before():
             return
         key = self._identity_of(chain)
         known = self.models.get(chain.spec) or self._known(key)
@@ -134,6 +146,10 @@ class Compilation:
             self.models[chain.spec] = known or found
         if known is None:
             self._once(key, lambda: found)
+
+    def decided_before(self) -> bool:
+        """Whether it was decided that passes are compiled."""
+        return self.decision is not None and bool(self.decision["compiled"])
 
     def record(self, chains: Sequence[DefenseChain]) -> CompilationRecord | None:
         """What the report says of it; None where nothing was decided, as no attack was measured."""
@@ -162,7 +178,7 @@ class Compilation:
         return found
 
     def _of(self, chain: DefenseChain) -> dict[str, Any]:
-        if self.decision is None or not self.decision["compiled"]:
+        if not self.decided_before():
             return {}
         return self.models.get(chain.spec) or self._known(self._identity_of(chain)) or {}
 
@@ -191,10 +207,12 @@ class Compilation:
 
     def _decide(self, network: nn.Module, data: ImageData, batch_size: int) -> dict[str, Any]:
         compiled, reason, details = self._choose(network, data, batch_size)
-        done = "attacks use compiled passes" if compiled else "attacks use eager passes"
-        if self.mode == "auto" or not compiled:
-            self.progress.say(f"{done}: {details or reason}")
+        self._say(f"{reason} ({details})" if details else reason, compiled)
         return {"compiled": compiled, "reason": reason}
+
+    def _say(self, why: str, compiled: bool | None = None) -> None:
+        compiled = self.decided_before() if compiled is None else compiled
+        self.progress.say(f"attacks {'use compiled passes' if compiled else 'do not use compiled passes'}: {why}")
 
     def _choose(self, network: nn.Module, data: ImageData, batch_size: int) -> tuple[bool, str, str]:
         """Whether to compile, why, and the same with seconds."""
@@ -203,6 +221,7 @@ class Compilation:
             return False, problem, ""
         if self.mode == "on":
             return True, "it was asked for", ""
+        assert self.work is not None  # see decided()
         if not self.work.timed:
             return False, "each process would decide for itself; --compile on compiles in all of them", ""
         few = "too little work"
@@ -212,7 +231,9 @@ class Compilation:
                 if bound < _LEAST:
                     return False, few, f"about {clock_text(bound)} of passes at most"
                 probe = probe_images(data, self.device, min(SIZE, batch_size))
-                model = TargetModel(network, network, probe[:4], device=self.device, precision=self.precision).view.model
+                model = TargetModel(
+                    network, network, probe[:4], device=self.device, precision=self.precision
+                ).view.model
                 operations = _operations(model, probe[:2])
                 passes = self.work.passes * min(seconds_of(model, probe) for _ in range(3)) / len(probe)
         except FreqRobustError as error:
@@ -222,6 +243,11 @@ class Compilation:
         if passes * _SAVED > cost * _WORTH:
             return True, "it saves time", details
         return False, few, details
+
+
+def _there(run_dir: Path | None) -> Journal:
+    """What was decided in a run directory, if there is one."""
+    return Journal(run_dir if run_dir is not None and (run_dir / FOLDER).is_dir() else None, FOLDER)
 
 
 def refusal(chain: DefenseChain, target_model: TargetModel) -> str | None:
@@ -269,7 +295,9 @@ def _forward_seconds(network: nn.Module, data: ImageData, device: torch.device) 
 class _Counter(TorchDispatchMode):
     """Counts the operations that run inside."""
 
-    count = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.count += 1
