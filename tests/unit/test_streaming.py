@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import gc
 import itertools
@@ -136,6 +137,13 @@ def test_what_a_tensor_has_and_a_store_has_not_is_named(folder) -> None:
             use()
 
 
+def test_a_copy_reads_the_same_files(folder) -> None:
+    data = opened(folder)
+    other = copy.deepcopy(data)
+    assert torch.equal(other.in_memory().images, data.in_memory().images)  # type: ignore[arg-type]
+    assert other.sha256 == data.sha256
+
+
 def test_other_sizes_in_python_are_applied_to_the_decoded_images(folder) -> None:
     sizes = InputConfig(8, (8, 8), given=True)
     data = as_data(opened(folder), config=sizes)
@@ -156,11 +164,11 @@ def test_a_library_that_changes_the_shape_is_named(folder) -> None:
 
 def test_the_identity_is_that_of_the_content_and_not_of_its_place(folder, tmp_path, remembering) -> None:
     data = opened(folder)
-    copy = shutil.copytree(folder, tmp_path / "copy")
-    for path in copy.rglob("*.png"):
+    there = shutil.copytree(folder, tmp_path / "copy")
+    for path in there.rglob("*.png"):
         os.utime(path, (1, 1))
-    assert opened(copy).sha256 == data.sha256
-    assert opened(copy, data_cache="off").sha256 == data.sha256
+    assert opened(there).sha256 == data.sha256
+    assert opened(there, data_cache="off").sha256 == data.sha256
     others = [
         opened(folder, first=11),
         opened(folder, resize=20, crop=15),
@@ -168,8 +176,8 @@ def test_the_identity_is_that_of_the_content_and_not_of_its_place(folder, tmp_pa
         replace(data, labels=2 - data.labels),
         replace(data, class_subset=(1, 2, 5)),
     ]
-    (copy / "class1" / "01.jpg").rename(copy / "class1" / "02.jpg")
-    others.append(opened(copy))
+    (there / "class1" / "01.jpg").rename(there / "class1" / "02.jpg")
+    others.append(opened(there))
     assert len({data.sha256, *(other.sha256 for other in others)}) == 1 + len(others)
 
 
