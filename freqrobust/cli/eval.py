@@ -271,6 +271,8 @@ def default_run_dir(
         "seed": config.seed,
         "precision": config.precision,
     }
+    if config.compile != "auto":
+        content["compile"] = config.compile
     if certificates:
         content["certify"] = [plugin_spec.spec for plugin_spec in certificates]
     if gate is not None and gate.early:
