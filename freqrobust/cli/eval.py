@@ -47,9 +47,13 @@ def execute(
     """
     from freqrobust.cli.lines import closing_lines, first_line
     from freqrobust.cli.shared_run import part_of
+    from freqrobust.core.launch import is_first
 
     part = part or part_of(config)
     first_line("evaluating", config.model or ["the demo"], config.data, config.quiet or not part.says)
+    code = part.begin(gate)
+    if code is not None:
+        return code
     from freqrobust.cli.dry_run import cell_count, show_plan
     from freqrobust.cli.failures import exit_code, print_exit_code, print_failures
     from freqrobust.core.config import EvalConfig, SaveConfig
@@ -80,7 +84,7 @@ def execute(
     if gate is None and config.fail_under:
         gate = Gate(map(parse_threshold, config.fail_under), confident=config.confident)
     _check_models(config)
-    device = resolve_device(config.device)
+    device = part.device(resolve_device(config.device))
     chains = parse_defenses(config.defenses or [], parameters)
     saved = _defense_to_save(config, chains)
     attacks = parse_attacks(config.attacks) if config.attacks is not None else None
@@ -101,7 +105,7 @@ def execute(
 
     cache: Any = user_path(config.cache_dir, "--cache-dir") if config.cache_dir is not None else cache_root()
     cache = None if config.dry_run else cache
-    screen = Screen(config.quiet, config.verbose, not config.no_progress)
+    screen = Screen(config.quiet or not is_first(), config.verbose, not config.no_progress)
     inputs = with_demo(config, screen)
     models: list[Any]
     models, data = open_inputs(inputs.model, inputs.data, inputs, device, cache_dir=cache, progress=screen)
@@ -137,7 +141,7 @@ def execute(
     screen.say(f"attacks: {names} ({len(models) * cell_count(planned_pieces)} cells)")
     check_writable(run_dir / "report.json")
     resolved = {"defenses": [source_spec(chain) for chain in chains]} if parameters else {}
-    if config.save_config is not None:
+    if config.save_config is not None and is_first():
         write_options(config, config.save_config, **resolved)
         screen.say(f"options saved: {config.save_config}")
     if check is not None:
@@ -189,7 +193,7 @@ def execute(
         print_failures(report, unsaved)
     else:
         print_exit_code(report, unsaved)
-    return exit_code(report, unsaved)
+    return part.judged(exit_code(report, unsaved))
 
 
 def _check_models(config: EvalCommand) -> None:
@@ -267,6 +271,8 @@ def default_run_dir(
         "seed": config.seed,
         "precision": config.precision,
     }
+    if config.compile != "auto":
+        content["compile"] = config.compile
     if certificates:
         content["certify"] = [plugin_spec.spec for plugin_spec in certificates]
     if gate is not None and gate.early:

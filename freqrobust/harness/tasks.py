@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from freqrobust.core.errors import FreqRobustError, JournalError
+from freqrobust.core.progress import Progress, fail, finish
 from freqrobust.core.schedule import Piece
 from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code
@@ -251,3 +252,15 @@ def perform(task: Task, journal: Journal, failures: Journal) -> str | None:
         with suppress(JournalError):  # a full disk: the process that makes the report tries again
             failures.store(key, {"error": reason, "task": task.label})
     return next(iter(failed.values()), None)
+
+
+def performed(task: Task, journal: Journal, failures: Journal, progress: Progress) -> str | None:
+    """Perform a task, and tell ``progress``; why it failed, or None."""
+    progress.begin(task.label, 0)
+    reason = perform(task, journal, failures)
+    if reason is None:
+        progress.end(task.label)
+    else:
+        fail(progress, f"{task.label}: failed: {reason}")
+    finish(progress, task.label)
+    return reason
