@@ -30,7 +30,8 @@ from freqrobust.harness.report_builder import assemble
 from freqrobust.harness.run import DefenseRun, Measured, Run
 from freqrobust.harness.run_plan import can_be_compiled, checks_label, differentiated, pieces
 from freqrobust.harness.shared_plan import SharedPlan, environment, shared_identity
-from freqrobust.harness.sharing import Queue, Sharing, sole_process
+from freqrobust.harness.sharing import Sharing, sole_process
+from freqrobust.harness.task_queue import Queue
 from freqrobust.harness.tasks import cell_tasks, check_tasks
 from freqrobust.harness.transfer import transfer
 from freqrobust.plugins import corruption_names, suites

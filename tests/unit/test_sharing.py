@@ -13,7 +13,7 @@ from torch import nn
 from freqrobust.core.errors import JournalError, SharingError
 from freqrobust.data.loading import as_data
 from freqrobust.harness.journal import Journal
-from freqrobust.harness.sharing import Merge, Queue, Shard, shares
+from freqrobust.harness.sharing import Merge, Shard, shares
 from freqrobust.harness.tasks import Task, perform
 from support.failing_plugins import Breaks, BreaksOnSome, BreaksWhenMade, HalfCertified, TogetherMoved
 from support.networks import untrained
@@ -257,44 +257,6 @@ def test_out_of_memory_inside_a_block_halves_the_batches_of_all_blocks_and_chang
     assert [cell.outcomes for cell in small.cells] == [cell.outcomes for cell in large.cells]
     assert [cell.batch_size for cell in small.cells] == [3, 3, 3]
     assert [cell.batch_size for cell in large.cells] == [6, 6, 6]
-
-
-class Numbers(dict):
-    """A key-value store."""
-
-    def add(self, key: str, amount: int, /) -> int:
-        self[key] = self.get(key, 0) + amount
-        return self[key]
-
-
-def test_a_queue_hands_out_every_task_once_in_order_and_waits_for_the_others(tmp_path) -> None:
-    journal, failures = Journal(tmp_path), Journal(tmp_path, "failures")
-    measured: list[int] = []
-
-    def task(number: int) -> Task:
-        def run():
-            measured.append(number)
-            journal.store(f"{number}", {})
-            return {}
-
-        return Task(f"task {number}", 1.0, (f"{number}",), run)
-
-    tasks, store = [task(number) for number in range(5)], Numbers()
-    store["x next"] = 2  # another process has taken two of them, and is done with one
-    store["x done"] = 1
-    looked: list[float] = []
-
-    def finishes(seconds: float) -> None:
-        looked.append(seconds)
-        store["x done"] += 1
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("freqrobust.harness.sharing.time.sleep", finishes)
-        assert Queue(store, 1).measure("x", tasks, journal, failures)
-    assert measured == [2, 3, 4]
-    assert len(looked) == 1
-    assert not Queue(store, 1).reports
-    assert Queue(store, 0).reports
 
 
 @pytest.mark.parametrize(
