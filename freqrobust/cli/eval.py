@@ -53,6 +53,9 @@ def execute(
     code = part.begin(gate)
     if code is not None:
         return code
+    from freqrobust.cli.startup import load_engine
+
+    load_engine()
     from freqrobust.cli.dry_run import cell_count, show_plan
     from freqrobust.cli.failures import exit_code, print_exit_code, print_failures
     from freqrobust.core.config import EvalConfig, SaveConfig
