@@ -192,6 +192,10 @@ class SaveConfig(DeviceOptions, SampleOptions, DefenseOptions, DataOptions, Mode
         "fp32", "Precision of the attacks' forward and backward passes: fp32 or bf16. Predictions always use fp32.", RUN,
         "NAME",
     )  # fmt: skip
+    compile: Literal["auto", "on", "off"] = option(
+        "auto", "Compile the copy of a model that attacks differentiate: on, off, or auto, where the expected work is worth "
+        "the time that compiling takes.", RUN, "MODE",
+    )  # fmt: skip
 
 
 class EvalConfig(SaveConfig):

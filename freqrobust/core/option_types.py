@@ -33,6 +33,7 @@ class EvaluateOptions(TypedDict, total=False):
     cache_dir: str | PathLike[str] | None
     attacks: Any
     precision: Literal["fp32", "bf16"]
+    compile: Literal["auto", "on", "off"]
     suite: str | PathLike[str] | None
     oblivious: bool
     diagnose: bool | Literal["quick", "full"] | None
@@ -89,6 +90,7 @@ class SaveOptions(TypedDict, total=False):
     cache_dir: str | PathLike[str] | None
     attacks: Any
     precision: Literal["fp32", "bf16"]
+    compile: Literal["auto", "on", "off"]
 
 
 class VerifyOptions(TypedDict, total=False):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +139,7 @@ def _add(cost: Cost, evaluation: Evaluation, network: nn.Module, run_dir: Path) 
         criterion=evaluation.criterion,
     )
     with opened as run:
+        run.compilation = replace(run.compilation, run_dir=run_dir, reading=True)
         runs = [DefenseRun(run, chain) for chain in evaluation.chains]
         speeds = _speeds(run, runs, cost)
         there = Journal(run_dir) if (run_dir / "cells").is_dir() else Journal(None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from freqrobust.core.config import EvalConfig
-from freqrobust.core.errors import FreqRobustError
+from freqrobust.core.errors import FreqRobustError, ImageFileError
 from freqrobust.core.files import user_path
 from freqrobust.core.options import takes
 from freqrobust.core.progress import Progress, as_progress, finish, plan
@@ -19,6 +19,7 @@ from freqrobust.core.user_code import running_user_code
 from freqrobust.data.dataset import ImageData
 from freqrobust.harness.certificate_records import check_contradictions, records
 from freqrobust.harness.certify import Certification, certify
+from freqrobust.harness.compilation import Work
 from freqrobust.harness.diagnosis.examine import Depth, Examined, examine
 from freqrobust.harness.example_images import example_images
 from freqrobust.harness.inputs import needed, open_inputs, open_train_data, recorded
@@ -27,9 +28,10 @@ from freqrobust.harness.opening import Fit, check_settings, open_run, try_out
 from freqrobust.harness.provenance import data_record
 from freqrobust.harness.report_builder import assemble
 from freqrobust.harness.run import DefenseRun, Measured, Run
-from freqrobust.harness.run_plan import checks_label, pieces
+from freqrobust.harness.run_plan import can_be_compiled, checks_label, differentiated, pieces
 from freqrobust.harness.shared_plan import SharedPlan, environment, shared_identity
 from freqrobust.harness.sharing import Sharing, sole_process
+from freqrobust.harness.task_queue import Queue
 from freqrobust.harness.tasks import cell_tasks, check_tasks
 from freqrobust.harness.transfer import transfer
 from freqrobust.plugins import corruption_names, suites
@@ -166,7 +168,9 @@ class Evaluation:
             certificates=self.certificates,
             criterion=self.criterion,
             settings=self.settings,
-            options={name.replace("_", " "): getattr(config, name) for name in ("seed", "oblivious", "diagnose")},
+            options={
+                name.replace("_", " "): getattr(config, name) for name in ("seed", "oblivious", "diagnose", "compile")
+            },
         )
         options = self.recorded or recorded(config, self.given, self.given_data)
         return SharedPlan(identity, options, str(Path.cwd()), environment(self.settings))
@@ -219,6 +223,11 @@ class Evaluation:
             criterion=self.criterion,
             shared=sharing is not None,
             kind=sharing.kind if sharing is not None else None,
+            work=Work(
+                differentiated(self.chains, self.attacks, len(self.data), config.oblivious, config.diagnose),
+                models=max(1, sum(map(can_be_compiled, self.chains))),
+                timed=sharing is None or isinstance(sharing, Queue),
+            ),
         ) as run:
             runs = [DefenseRun(run, chain) for chain in self.chains]
             if sharing is not None and not self._shared(run, runs, number, sharing):
@@ -229,7 +238,9 @@ class Evaluation:
             )
             pictures = example_images(first, measured, config.examples)
         warnings = [*run.warnings, *_warnings(run, examined, config.diagnose), *pictures.warnings]
+        warnings += run.compilation.warnings(self.chains)
         report = assemble(run, measured, examined, warnings, self.reference)
+        report.models[0].compilation = run.compilation.record(self.chains)
         report.examples = pictures.sets
         report.certificates = records(certified, measured, examined)
         if any(record.status == "failed" for record in report.certificates):
@@ -306,6 +317,8 @@ def _examine(run: DefenseRun, measured: Measured, depth: Depth | None, source: D
     try:
         with running_user_code(run.chain.name):
             return examine(run, measured.clean, measured.cells, measured.oblivious, depth, origin)
+    except ImageFileError:
+        raise
     except FreqRobustError as error:  # the cells are kept
         run.run.progress.say(f"{run.chain.spec}: the diagnosis failed: {one_line(error)}")
         return Examined(depth, failed=one_line(error))

@@ -17,6 +17,7 @@ from freqrobust.core.files import in_use
 from freqrobust.core.progress import Progress, Silent
 from freqrobust.core.user_code import running_user_code
 from freqrobust.data.dataset import ImageData
+from freqrobust.harness.compilation import Compilation, Mode, Work
 from freqrobust.harness.devices import auto_batch_size, resolve_device
 from freqrobust.harness.inputs import left_out, other_size
 from freqrobust.harness.journal import Journal
@@ -44,11 +45,13 @@ class Settings:
         device: where it runs.
         precision: of the attacks' passes.
         batch_size: images per batch; ``auto`` depends on the model.
+        compile: whether the passes of attacks are compiled.
     """
 
     device: torch.device
     precision: Precision
     batch_size: BatchSize
+    compile: Mode = "off"
 
 
 def check_settings(config: DeviceOptions) -> Settings:
@@ -57,8 +60,10 @@ def check_settings(config: DeviceOptions) -> Settings:
     Raises:
         SpecError: there is no such device.
     """
-    precision = config.precision if isinstance(config, SaveConfig) else "fp32"
-    return Settings(resolve_device(config.device), precision, config.batch_size)
+    device = resolve_device(config.device)
+    if isinstance(config, SaveConfig):
+        return Settings(device, config.precision, config.batch_size, config.compile)
+    return Settings(device, "fp32", config.batch_size)
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,7 @@ def open_run(
     criterion: PluginSpec[Criterion] | None = None,
     shared: bool = False,
     kind: str | None = None,
+    work: Work | None = None,
 ) -> Iterator[Run]:
     """A run of one model on one dataset. Inside, the model is frozen in eval mode on its device, and fp32 is exact.
 
@@ -122,6 +128,7 @@ def open_run(
         criterion: what counts as adversarial; by default misclassification.
         shared: several processes measure into the same run directory.
         kind: the kind of device that the results were measured on; by default that of ``settings``.
+        work: what the attacks are expected to compute, by which ``compile="auto"`` is decided.
 
     Yields:
         The run; its ``warnings`` are those about the model.
@@ -157,6 +164,9 @@ def open_run(
             warnings=[*about_model(network, stuck, data), *fit.warnings],
             shared=shared,
             kind=kind or "",
+            compilation=Compilation(
+                settings.compile, settings.precision, device, journal.root, work, progress or Silent()
+            ),
         )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from freqrobust.core.errors import FreqRobustError, JournalError, PluginError
+from freqrobust.core.errors import FreqRobustError, ImageFileError, JournalError, PluginError
 from freqrobust.core.files import alone, identity
 from freqrobust.core.progress import Progress, fail, finish, skip
 from freqrobust.core.source_hash import code_hash
@@ -24,6 +24,7 @@ from freqrobust.data.dataset import ImageData
 from freqrobust.harness.batches import Batches
 from freqrobust.harness.blocks import Block, blocks
 from freqrobust.harness.cell import concluded, keeps_signs, measure, measure_clean
+from freqrobust.harness.compilation import Compilation
 from freqrobust.harness.defend import defend_copy
 from freqrobust.harness.journal import Journal
 from freqrobust.harness.outcome import Outcome
@@ -81,6 +82,7 @@ class Run:
     warnings: list[Warned] = field(default_factory=list)  # about the model
     shared: bool = False  # several processes measure it: a task that failed is not tried again by another one
     kind: str = ""  # of the device that its results were measured on, where that is another one
+    compilation: Compilation = field(default_factory=Compilation)
 
     def __post_init__(self) -> None:
         self.kind = self.kind or self.device.type
@@ -100,6 +102,8 @@ class Run:
         needs_training = any(defense.needs_train_data for defense in chain.defenses)
         attack = plugin_spec.plugin if plugin_spec is not None else None
         fixed_batch = isinstance(attack, Attack) and not attack.batch_invariant
+        checks = attack is None and purpose not in ("adaptive", "certificate")
+        differentiates = checks or getattr(attack, "kind", "") == "adversarial"
         return identity(
             {
                 "version": [__version__, self.engine, torch.__version__],
@@ -116,11 +120,16 @@ class Run:
                 "block": [block.start, block.stop] if block is not None else None,
                 "seed": self.seed,
                 "precision": self.precision,
+                "compiled": differentiates and self.compiled(),
                 "device": self.kind,
                 "batch_size": self.batch_size if fixed_batch else None,
                 "votes": VOTES if chain.stochastic else 1,
             }
         )
+
+    def compiled(self) -> bool:
+        """Whether attacks differentiate compiled copies of the models, as far as they can be compiled."""
+        return self.compilation.decided(self.network, self.model_print, self.data, self.batch_size)
 
     def keep(self, journal: Journal, key: str, piece: dict[str, Any]) -> None:
         """Put a piece on disk; a full disk takes nothing from what was measured."""
@@ -159,6 +168,14 @@ class DefenseRun:
         self.chain = chain
         self._target_model: TargetModel | None = None
         self.batches = Batches(run.data, run.device, run.batch_size, run.adaptive, run.progress)
+        self._expanded: dict[int, Batches] = {}
+
+    def expanded(self, expansion: int) -> Batches:
+        """The samples in batches for what passes so many images for each; when out of memory, smaller for all blocks."""
+        if expansion not in self._expanded:
+            run, size = self.run, max(1, self.batches.batch_size // expansion)
+            self._expanded[expansion] = Batches(run.data, run.device, size, run.adaptive, run.progress)
+        return self._expanded[expansion]
 
     def measure(self) -> Measured:
         run = self.run
@@ -166,6 +183,8 @@ class DefenseRun:
         try:
             with running_user_code(self.chain.name):
                 clean = self.cell(None)
+        except ImageFileError:
+            raise
         except FreqRobustError as error:  # whatever a defense does, the other cells are kept
             nothing = Outcome(np.zeros(n, dtype=bool), np.zeros(n, dtype=np.int32))
             reason = one_line(error)
@@ -196,6 +215,8 @@ class DefenseRun:
         try:
             with running_user_code(plugin_spec.name):
                 return self.cell(plugin_spec, clean, lower, lower_eps)
+        except ImageFileError:
+            raise
         except FreqRobustError as error:  # whatever a plugin does, the other cells are kept
             reason = one_line(error)
             fail(self.run.progress, f"{cell_label(self.chain, plugin_spec)}: failed: {reason}")
@@ -328,6 +349,8 @@ class DefenseRun:
             seed=run.seed,
             criterion=run.criterion.plugin,
         )
+        run.compiled()
+        run.compilation.apply(self._target_model, self.chain, run.data, run.batch_size)
         if not self.chain.parts:  # tried when the run was opened
             return self._target_model
         with running_user_code(f"{self.chain.spec}: the defended model fails"):

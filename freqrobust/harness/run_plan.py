@@ -65,6 +65,31 @@ def sweeps(attacks: Sequence[PluginSpec[Attack]], chain: DefenseChain) -> list[l
     return [sorted(group, key=lambda i: eps_of(attacks[i])) for group in groups.values()]
 
 
+def differentiated(
+    chains: Sequence[DefenseChain], attacks: Sequence[PluginSpec[Attack]], n: int, oblivious: bool, depth: str | None
+) -> float:
+    """Images forward and backward that are expected, of the models that are neither random nor have surrogates.
+
+    Args:
+        chains: the defenses.
+        attacks: the attacks.
+        n: the number of samples.
+        oblivious: whether the examples of the undefended model are shown to the defended ones.
+        depth: of the checks; None without.
+    """
+    able = [chain for chain in chains if can_be_compiled(chain)]
+    found = [piece for chain in able for piece in pieces([chain], attacks, n, depth=depth)]
+    count = sum(piece.backwards * min(1.0, piece.work / piece.most) for piece in found if piece.most)
+    if oblivious and any(chain.parts for chain in chains):
+        count += sum(n * passes(a.plugin, maximize=True).backwards for a in attacks if a.plugin.kind == "adversarial")
+    return count
+
+
+def can_be_compiled(chain: DefenseChain) -> bool:
+    """Whether a defended model may be compiled: it is not random, and has gradients of its own."""
+    return not chain.stochastic and chain.gradients == "exact"
+
+
 def pieces(
     chains: Sequence[DefenseChain],
     attacks: Sequence[PluginSpec[Attack]],

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from freqrobust.harness.compiled_model import SLACK, Compiled, compile_model, reduced
 from freqrobust.models.batch_norm_folding import fold_batch_norm
 from freqrobust.models.logits import check_logits
 from freqrobust.numerics import noise
 from freqrobust.plugins.criterion import Criterion, Misclassification
 from freqrobust.results.records import Precision
-
-#: How far the logits that attacks see may be from those of the predictions, as a share of the largest logit.
-SLACK: dict[Precision, float] = {"fp32": 1e-5, "bf16": 0.03}
 
 
 class GradientModel(nn.Module):
@@ -34,11 +32,10 @@ class GradientModel(nn.Module):
 
     passed: Callable[[int, bool], None] | None = None
 
-    def __init__(self, model: nn.Module, device: torch.device, precision: Precision) -> None:
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
         super().__init__()
         self.model = model
         self.device = device
-        self.precision = precision
         self.reset()
 
     def train(self, mode: bool = True) -> GradientModel:
@@ -70,22 +67,21 @@ class GradientModel(nn.Module):
         if differentiated:
             x = x.view_as(x)
             x.register_hook(self._gradient)
-        reduced = torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
-        with reduced:
-            logits: torch.Tensor = self.model(x).float()
-            for _ in range(1, self.draws):
-                logits = logits + self.model(x).float()
+        logits: torch.Tensor = self.model(x).float()
+        for _ in range(1, self.draws):
+            logits = logits + self.model(x).float()
         if self.draws > 1:
             logits = logits / self.draws
         self._non_finite += (~torch.isfinite(logits.detach()).all(dim=1)).sum()
         return logits
 
-    def _gradient(self, gradient: torch.Tensor) -> None:
+    def _gradient(self, gradient: torch.Tensor) -> torch.Tensor:
         self.backwards += self.draws * len(gradient)
         if self.look:  # once a batch: looking at every gradient would cost several percent of an attack
             self.look = False
             self.first_gradients += len(gradient)
             self._zero += (gradient.flatten(1).abs().amax(dim=1) == 0).sum()
+        return gradient.contiguous()
 
 
 @dataclass(frozen=True)
@@ -148,10 +144,20 @@ class TargetModel:
         self.stochastic = votes > 1
         self.forwards = 0
         self.non_finite = 0
+        self.precision = precision
         self.slack = SLACK[precision]
-        self.view = GradientModel(
-            fold_batch_norm(attackable, probe) if attacked and not self.stochastic else attackable, device, precision
-        )
+        folded = fold_batch_norm(attackable, probe) if attacked and not self.stochastic else attackable
+        self.view = GradientModel(reduced(folded, probe, device) if precision == "bf16" else folded, device)
+
+    def compile(self, probe: torch.Tensor, *, faster: bool = False) -> Compiled:
+        """Compile the copy that attacks differentiate; see :func:`compile_model`.
+
+        Raises:
+            NotCompiledError: that is not possible; it stays in eager mode.
+        """
+        compiled = compile_model(self.view.model, probe, self.view.device, self.precision, faster=faster)
+        self.view.model = compiled.model
+        return compiled
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """One prediction of the full model, ``(N, K)``, fp32.

@@ -97,6 +97,11 @@ EXPLANATIONS: dict[str, Explanation] = {
         "over draws, and predictions are majority votes.",
         ATHALYE,
     ),
+    "not-compiled": _warning(
+        "A model was not compiled.",
+        "Attacks differentiated it in eager mode, which is slower; accuracies do not depend on it. The message says why.",
+        "No action is needed. --compile off leaves out the attempt.",
+    ),
     "not-diagnosed": _warning(
         "The full checks had nothing to examine.",
         "Checks examine attacks with a budget, that is a norm and eps above 0, and none was measured.",

@@ -44,6 +44,18 @@ class ModelRecord(_Part):
     parameters: int
     normalize: NormalizeRecord
     published: PublishedRecord | None = Field(None, description="accuracies that the model's source reports")
+    compilation: CompilationRecord | None = Field(
+        None, description="whether attacks differentiated a compiled copy; null where no attack was measured"
+    )
+
+
+class CompilationRecord(_Part):
+    """Whether attacks differentiated a compiled copy of the model."""
+
+    mode: Literal["auto", "on", "off"] = Field(..., description="the option compile")
+    compiled: bool
+    reason: str = Field(..., description="why")
+    seconds: float = Field(0.0, description="that compiling took; not in the seconds of the cells")
 
 
 class PreprocessingRecord(_Part):
