@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -28,6 +29,11 @@ class Shuffled:
     stop: int | None = None
     reports: bool = True
     done: list[str] = field(default_factory=list)
+    kind: str | None = None
+    environment: dict[str, Any] | None = None
+
+    def opened(self, run_dir, shared):
+        return nullcontext()
 
     def measure(self, name, tasks, journal, failures) -> bool:
         order = random.Random(self.seed).sample(list(tasks), len(tasks)) if self.seed else tasks
