@@ -35,6 +35,8 @@ ACTIONS, STDOUT = ("list", "size", "prune"), "-"
 KEPT = {
     "models": ("trained model", r"(?:demo|madry)-[0-9a-f]{32}\.pt"),
     "experiments": ("experiment", r"[0-9a-f]{32}\.pt"),
+    "trials": ("trial of normalisations", r"[0-9a-f]{32}\.json"),
+    "sources": ("hashes of source files", r"[0-9a-f]{32}\.json"),
     "manifests": ("folder of images", r"[0-9a-f]{32}\.json"),
 }
 #: The folders of decoded images in the directory that ``--data-cache`` names, and the files in each.

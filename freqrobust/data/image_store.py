@@ -192,6 +192,9 @@ class ImageStore:
     def __str__(self) -> str:
         return str(self._images.cache)
 
+    def __deepcopy__(self, memo: object) -> ImageStore:
+        return self  # nothing changes it, and its threads cannot be copied
+
     def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"there is no {name!r}; {_ADVICE}")
 

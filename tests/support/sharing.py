@@ -13,8 +13,8 @@ from freqrobust.harness import blocks
 from freqrobust.harness.evaluate import Evaluation
 from freqrobust.harness.sharing import Sharing
 
-#: What differs from one measurement of the same to the next.
-_TIMES = {"seconds", "created", "config"}
+#: What differs from one measurement of the same to the next, and how it was decided whether to compile.
+_TIMES = {"seconds", "created", "config", "compilation"}
 CHEAP = {"device": "cpu", "batch_size": 10, "diagnose": None, "oblivious": False}
 
 
@@ -34,14 +34,10 @@ def shared_report(
 def content(report: Report | None) -> Any:
     """A report without timings."""
     assert report is not None
-    value = json.loads(report.model_dump_json())
-    for model in value["models"]:
-        if model.get("compilation"):
-            model["compilation"].pop("reason")  # shards do not time anything, as each would decide for itself
-    return _without_times(value)
+    return without_times(json.loads(report.model_dump_json()))
 
 
-def _without_times(value: Any) -> Any:
+def without_times(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_times(one) for key, one in value.items() if key not in _TIMES}
-    return [_without_times(one) for one in value] if isinstance(value, list) else value
+        return {key: without_times(one) for key, one in value.items() if key not in _TIMES}
+    return [without_times(one) for one in value] if isinstance(value, list) else value
