@@ -209,8 +209,9 @@ def check_tasks(
     """
     found = []
     for one, cells in zip(runs, measured, strict=True):
+        examined = [plugin_spec.spec for plugin_spec, outcome in cells.cells if isinstance(outcome, Outcome)]
         for check in checks_of(depth) if cells.error is None else ():
-            about = f"check {check.name} {[plugin_spec.spec for plugin_spec, _ in cells.cells]}"
+            about = f"check {check.name} {examined}"
             key = run.key(one.chain, None, None, about)
             label = f"{checks_label(one.chain)}, {check.name}"
             found.append(Task(label, 1.0, (key,), partial(_check, one, cells, source, depth, check, key)))
