@@ -34,7 +34,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Samples of a measured block of the second part, and of the run that it is extrapolated to.
-MEASURED, SAMPLES = 128, 10_000
+MEASURED, SAMPLES = 64, 10_000
 #: Names the folder for times to the processes of the first part.
 TIMES = "FREQROBUST_BENCHMARK_TIMES"
 
