@@ -256,8 +256,9 @@ class Evaluation:
         if config.diagnose is not None:
             measured = [one.measure() for one in runs]
             _transfer(run, runs, measured, source, config.oblivious)
-            tasks = check_tasks(run, runs, measured, source, config.diagnose)
-            sharing.measure(f"checks {number}", tasks, run.checked, run.failures)
+            for first in (True, False):
+                tasks = check_tasks(run, runs, measured, source, config.diagnose, first)
+                sharing.measure(f"checks {number} {'first' if first else 'others'}", tasks, run.checked, run.failures)
         return sharing.reports
 
 
