@@ -296,7 +296,7 @@ class _Counter(TorchDispatchMode):
     """Counts the operations that run inside."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -307,4 +307,4 @@ class _Counter(TorchDispatchMode):
 def _operations(model: nn.Module, images: torch.Tensor) -> int:
     with _Counter() as counter:
         logits_and_gradient(model, images)
-    return counter.count
+    return int(counter.count)
