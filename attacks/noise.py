@@ -68,17 +68,19 @@ class Noise(Attack):
     ) -> torch.Tensor:
         import torch
 
+        from freqrobust.attacks.active_set import ActiveSet
+
         result = images.clone()
-        active = torch.arange(len(images), device=images.device)
-        for number in range(self.draws):
-            changed = self.draw(images[active], context.subset(active), number)
-            result[active] = changed
-            if number + 1 < self.draws:  # the harness predicts the last one
-                with torch.no_grad():
-                    adversarial = context.is_adversarial(model(changed), labels[active])
-                active = active[~adversarial]
-                if len(active) == 0:
-                    break
+        active = ActiveSet(len(images), images.device)
+        for number in range(self.draws - 1):
+            changed = self.draw(images[active.rows], context.subset(active.rows), number)
+            with torch.no_grad():
+                adversarial = context.is_adversarial(model(changed), labels[active.rows])
+            active.record(result, adversarial, changed)
+            if active.leave(adversarial) is not None and len(active.rows) == 0:
+                return result
+        # the harness predicts the last one
+        active.finish(result, self.draw(images[active.rows], context.subset(active.rows), self.draws - 1))
         return result
 
     def _highest_loss(

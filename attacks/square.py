@@ -48,13 +48,14 @@ class Square(Attack):
         import torch
 
         from freqrobust.attacks._squares import candidates, share
+        from freqrobust.attacks.active_set import ActiveSet
         from freqrobust.attacks.gradient.ascent import better
 
         result = images.clone()
         if self.eps == 0 or len(images) == 0:
             return result
         space = candidates(images, self.norm, self.eps)
-        active = torch.arange(len(images), device=images.device)
+        active = ActiveSet(len(images), images.device)
         best = margin = numbers = None
         for query in range(self.queries):
             if query % BLOCK == 0:
@@ -70,13 +71,13 @@ class Square(Attack):
             if context.goal == "maximize":
                 continue
             success = context.is_adversarial(logits, labels)
-            if success.any():
-                result[active[success]] = tried[success]
-                keep = ~success
-                active, best, margin, numbers = active[keep], best[keep], margin[keep], numbers[keep]
-                if len(active) == 0:
+            active.record(result, success, tried)
+            keep = active.leave(success)
+            if keep is not None:
+                best, margin, numbers = best[keep], margin[keep], numbers[keep]
+                if len(keep) == 0:
                     return result
                 space, labels, context = space.keep(keep), labels[keep], context.subset(keep)
         assert best is not None
-        result[active] = best
+        active.finish(result, best)
         return result

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from freqrobust.attacks.active_set import ActiveSet
 from freqrobust.attacks.gradient.regions import Space
 from freqrobust.attacks.gradient.step_sizes import FixedSteps, Stepper
 from freqrobust.numerics.losses import Loss, LossFunction, loss_function, margin
@@ -133,7 +134,7 @@ def ascend_until_adversarial(
     point, x = start, stepper.region.image(start)
     result = x.clone()
     adversarial = torch.zeros(len(start), dtype=torch.bool, device=start.device)
-    active = torch.arange(len(start), device=start.device)
+    active = ActiveSet(len(start), start.device)
     patience = Patience(ascent.steps) if ascent.early_stopping else None
     for _ in range(ascent.steps):
         logits, values, gradient = loss_and_gradient(model, x, labels, targets, ascent.loss, ascent.eot)
@@ -142,21 +143,20 @@ def ascend_until_adversarial(
         if patience is not None:
             margins = context.criterion.margin(logits, labels) if targets is None else margin(logits, labels, targets)
             done = success | patience.hopeless(margins)
-        if done.any():
-            result[active[done]] = x[done]
-            adversarial[active[success]] = True
-            keep = ~done
-            active, point, gradient = active[keep], point[keep], gradient[keep]
-            values, labels = values[keep], labels[keep]
+        active.record(result, done, x)
+        adversarial[active.rows] |= active.running(success)
+        keep = active.leave(done)
+        if keep is not None:
+            point, gradient, values, labels = point[keep], gradient[keep], values[keep], labels[keep]
             stepper.keep(keep)
             if patience is not None:
                 patience.keep(keep)
             targets = targets[keep] if targets is not None else None
-            if len(active) == 0:
+            if len(keep) == 0:
                 return result, adversarial
         point = stepper.step(point, values, gradient)
         x = stepper.region.image(point)
-    result[active] = x
+    active.finish(result, x)
     return result, adversarial
 
 

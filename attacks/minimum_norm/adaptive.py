@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from freqrobust.attacks.active_set import ActiveSet
 from freqrobust.attacks.gradient.ascent import loss_and_gradient
 from freqrobust.attacks.minimum_norm.linearized import margins, nearest_boundary, runners_up
 from freqrobust.attacks.minimum_norm.nearest import Nearest
@@ -51,15 +52,15 @@ class Adaptive:
     ) -> torch.Tensor:
         """The nearest adversarial examples; the image itself where there are none."""
         nearest = Nearest(images, self.norm)
-        active = torch.arange(len(images), device=images.device)
+        active = ActiveSet(len(images), images.device)
         x, y, origin = images, labels, images
         reach = norms(torch.maximum(images, 1 - images), self.norm)  # no image is farther
         eps = torch.full_like(reach, float("inf"))
         gamma = torch.full_like(reach, self.gamma)
-        inside = torch.zeros_like(active, dtype=torch.bool)  # the last image was adversarial
+        inside = torch.zeros_like(active.rows, dtype=torch.bool)  # the last image was adversarial
         direction = torch.zeros_like(images)
         for step in range(self.steps - 1):
-            before = nearest.distance[active].isfinite()
+            before = nearest.distance[active.rows].isfinite()
             if step == 0 and isinstance(context.criterion, Misclassification):
                 logits, ahead, gradient = self._first(model, x, y, context)
             else:
@@ -69,7 +70,7 @@ class Adaptive:
                 ahead = reach_of(gradient, x, self.norm, margin.abs())
             adversarial = context.is_adversarial(logits, y)
             distance = nearest.update(active, x, adversarial)
-            best = nearest.distance[active]
+            best = nearest.distance[active.rows]
 
             change = torch.where(adversarial != inside, CROSSED, NOT_CROSSED)
             gamma = torch.where(before, (gamma * change).clamp_max(self.gamma), gamma)
@@ -78,17 +79,16 @@ class Adaptive:
             grown = eps * (1 + gamma)
             wider = torch.where(best.isfinite() | (eps.isfinite() & (grown > boundary)), grown, boundary)
             eps = torch.where(adversarial, torch.minimum(eps * (1 - gamma), best), wider)
-            eps = torch.minimum(eps, reach[active])
+            eps = torch.minimum(eps, reach[active.rows])
 
             direction = self.momentum * direction + steepest(gradient, "l2")
 
-            keep = (best > 0) & (
-                gamma > LAST_GAMMA[self.norm]
-            )  # an image that is adversarial as it is has nothing nearer
-            if not keep.all():
-                active, x, y, origin = active[keep], x[keep], y[keep], origin[keep]
-                eps, gamma, inside, direction = eps[keep], gamma[keep], inside[keep], direction[keep]
-                if len(active) == 0:
+            # an image that is adversarial as it is has nothing nearer
+            keep = active.leave(~((best > 0) & (gamma > LAST_GAMMA[self.norm])))
+            if keep is not None:
+                x, y, origin, direction = x[keep], y[keep], origin[keep], direction[keep]
+                eps, gamma, inside = eps[keep], gamma[keep], inside[keep]
+                if len(keep) == 0:
                     return nearest.images
             if step == 0 and self.norm == "l1":
                 x = farthest_l1(direction, origin, eps[:, None])

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import nn
 
+from freqrobust.attacks.active_set import ActiveSet
 from freqrobust.attacks.gradient.ascent import loss_and_gradient, loss_for
 from freqrobust.attacks.minimum_norm.nearest import Nearest
 from freqrobust.numerics.norms import length, per_sample, steepest
@@ -37,24 +38,24 @@ def search(
         gamma: relative change of the norm in a step.
     """
     nearest, loss = Nearest(images, "l2"), loss_for(context.criterion)
-    active = torch.arange(len(images), device=images.device)
+    active, origin = ActiveSet(len(images), images.device), images
     point, x = torch.zeros_like(images), images
     radius = torch.full_like(nearest.distance, initial)
     for step in range(steps - 1):
-        logits, _, gradient = loss_and_gradient(model, x, labels[active], None, loss)
-        adversarial = context.is_adversarial(logits, labels[active])
+        logits, _, gradient = loss_and_gradient(model, x, labels, None, loss)
+        adversarial = context.is_adversarial(logits, labels)
         nearest.update(active, x, adversarial)
         if step > 0:
             radius = radius * torch.where(adversarial, 1 - gamma, 1 + gamma)
         size = LAST_STEP + (1 - LAST_STEP) * (1 + math.cos(math.pi * step / steps)) / 2  # cosine annealing
         point = point + size * steepest(gradient, "l2")
         point = point * per_sample((radius / length(point).clamp_min(1e-12)).to(point.dtype), point)
-        x = (images[active] + point).clamp(0, 1)
-        point = x - images[active]
+        x = (origin + point).clamp(0, 1)
+        point = x - origin
 
-        keep = nearest.distance[active] > 0
-        if not keep.all():
-            active, point, x, radius = active[keep], point[keep], x[keep], radius[keep]
-            if len(active) == 0:
+        keep = active.leave(~(nearest.distance[active.rows] > 0))
+        if keep is not None:
+            point, x, radius, origin, labels = point[keep], x[keep], radius[keep], origin[keep], labels[keep]
+            if len(keep) == 0:
                 return nearest.images
-    return nearest.finish(model, active, x, labels[active], context)
+    return nearest.finish(model, active, x, labels, context)

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from freqrobust.attacks.active_set import ActiveSet
 from freqrobust.attacks.gradient.regions import free_gradient
 from freqrobust.attacks.minimum_norm.nearest import Nearest
 from freqrobust.numerics.norms import dual_norms, per_sample, reach_of, steepest
@@ -41,28 +42,31 @@ def search(
         overshoot: the share by which the sum of all steps is lengthened.
     """
     nearest = Nearest(images, norm)
-    active = torch.arange(len(images), device=images.device)
+    # a step has a backward pass for each candidate, and few steps are enough: a sample that is carried along costs more
+    # than to wait for the device
+    active, origin = ActiveSet(len(images), images.device, every=1), images
     total, x = torch.zeros_like(images), images
     others: torch.Tensor | None = None
     for _ in range(steps):
         with torch.enable_grad():
             x = x.detach().requires_grad_(True)
             logits = model(x).float()
-            adversarial = context.is_adversarial(logits.detach(), labels[active])
+            adversarial = context.is_adversarial(logits.detach(), labels)
             nearest.update(active, x.detach(), adversarial)
             if others is None and isinstance(context.criterion, Misclassification):
-                others = runners_up(logits.detach(), labels[active], candidates)
-            size, gradient = nearest_boundary(margins(logits, labels[active], others, context), x, norm)
+                others = runners_up(logits.detach(), labels, candidates)
+            size, gradient = nearest_boundary(margins(logits, labels, others, context), x, norm)
 
-        keep = ~adversarial
-        active, total, size, gradient = active[keep], total[keep], size[keep], gradient[keep]
-        others = others[keep] if others is not None else None
-        if len(active) == 0:
-            return nearest.images
+        keep = active.leave(adversarial)
+        if keep is not None:
+            total, size, gradient, origin, labels = total[keep], size[keep], gradient[keep], origin[keep], labels[keep]
+            others = others[keep] if others is not None else None
+            if len(keep) == 0:
+                return nearest.images
         total = total + per_sample(size, total) * steepest(gradient, norm)
-        x = (images[active] + (1 + overshoot) * total).clamp(0, 1)
-        total = (x - images[active]) / (1 + overshoot)
-    return nearest.finish(model, active, x, labels[active], context)
+        x = (origin + (1 + overshoot) * total).clamp(0, 1)
+        total = (x - origin) / (1 + overshoot)
+    return nearest.finish(model, active, x, labels, context)
 
 
 def runners_up(logits: torch.Tensor, labels: torch.Tensor, count: int) -> torch.Tensor:

@@ -136,7 +136,7 @@ ENTRIES = {
     ),
     "cache": Entry(
         LOOK_UP,
-        "List the trained models that are kept, show their size, or delete old ones.\n\n"
+        "List the trained models and decoded images that are kept, show their size, or delete old ones.\n\n"
         "The directory is $FREQROBUST_CACHE, or freqrobust in the user's cache folder.",
         ("storage", "cache"),
     ),

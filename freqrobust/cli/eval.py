@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from freqrobust.cli.shared_run import Part
     from freqrobust.core.command_config import EvalCommand
     from freqrobust.gate.thresholds import Gate
-    from freqrobust.plugins.base import Attack
-    from freqrobust.plugins.certificate import Certificate
-    from freqrobust.plugins.specs import DefenseChain, PluginSpec
+    from freqrobust.harness.request import LoadedRequest
+    from freqrobust.plugins.specs import DefenseChain
     from freqrobust.results.report import Report
 
 
@@ -47,9 +46,16 @@ def execute(
     """
     from freqrobust.cli.lines import closing_lines, first_line
     from freqrobust.cli.shared_run import part_of
+    from freqrobust.core.launch import is_first
 
     part = part or part_of(config)
     first_line("evaluating", config.model or ["the demo"], config.data, config.quiet or not part.says)
+    code = part.begin(gate)
+    if code is not None:
+        return code
+    from freqrobust.cli.startup import load_engine
+
+    load_engine()
     from freqrobust.cli.dry_run import cell_count, show_plan
     from freqrobust.cli.failures import exit_code, print_exit_code, print_failures
     from freqrobust.core.config import EvalConfig, SaveConfig
@@ -60,33 +66,21 @@ def execute(
     from freqrobust.gate.thresholds import Gate, parse_threshold
     from freqrobust.harness.devices import resolve_device
     from freqrobust.harness.evaluate import Evaluation
-    from freqrobust.harness.inputs import open_inputs, open_train_data, say_data, with_demo
+    from freqrobust.harness.inputs import say_data
     from freqrobust.harness.provenance import data_record
+    from freqrobust.harness.request import Request
     from freqrobust.harness.run_plan import pieces
     from freqrobust.harness.save_adversarial import adversarial, save_adversarial
-    from freqrobust.plugins.selection import (
-        check_certificates,
-        parse_attacks,
-        parse_certificates,
-        parse_criterion,
-        parse_defenses,
-        source_spec,
-        with_undefended,
-    )
-    from freqrobust.plugins.suites import resolve
+    from freqrobust.plugins.selection import source_spec
     from freqrobust.results.rendering import STDOUT, check_outputs, parse_outputs, write_outputs
     from freqrobust.results.reporter import reports
 
     if gate is None and config.fail_under:
         gate = Gate(map(parse_threshold, config.fail_under), confident=config.confident)
     _check_models(config)
-    device = resolve_device(config.device)
-    chains = parse_defenses(config.defenses or [], parameters)
-    saved = _defense_to_save(config, chains)
-    attacks = parse_attacks(config.attacks) if config.attacks is not None else None
-    certificates = parse_certificates(config.certify)
-    if certificates:
-        check_certificates(certificates, with_undefended(chains, config.undefended), parse_criterion(config.criterion))
+    device = part.device(resolve_device(config.device))
+    named = Request.of(config, parameters)
+    saved = _defense_to_save(config, named.defenses)
     outputs = parse_outputs(config.reports, "--report")
     targets = {"--json": config.json_file, "--save-model": config.save_model, "--save-config": config.save_config}
     for flag, target in targets.items():
@@ -101,50 +95,38 @@ def execute(
 
     cache: Any = user_path(config.cache_dir, "--cache-dir") if config.cache_dir is not None else cache_root()
     cache = None if config.dry_run else cache
-    screen = Screen(config.quiet, config.verbose, not config.no_progress)
-    inputs = with_demo(config, screen)
-    models: list[Any]
-    models, data = open_inputs(inputs.model, inputs.data, inputs, device, cache_dir=cache, progress=screen)
-    assert data is not None
-    train_data = open_train_data(inputs, data)
+    screen = Screen(config.quiet or not is_first(), config.verbose, not config.no_progress)
+    request = named.load(device, cache, screen)
+    models, data, attacks, chains = request.models, request.data, request.attacks, request.chains
     say_data(data, screen)
-    if attacks is None:
-        attacks = parse_attacks(resolve("standard" if config.suite is None else config.suite, data.shape))
     if config.save_adversarial is not None:
         adversarial(attacks)
     if gate is not None:
-        gate.prepare(planned(with_undefended(chains, config.undefended), attacks, config.oblivious), data_record(data))
-    everything = with_undefended(chains, config.undefended)
-    planned_pieces = list(
-        pieces(
-            everything,
-            attacks,
-            len(data),
-            oblivious=config.oblivious,
-            depth=config.diagnose,
-            certificates=certificates,
-        )
+        gate.prepare(planned(chains, attacks, config.oblivious), data_record(data))
+    cells = pieces(
+        chains,
+        attacks,
+        len(data),
+        oblivious=config.oblivious,
+        depth=config.diagnose,
+        certificates=request.certificates,
     )
-    run_dir = run_dir or default_run_dir(inputs, models, data, chains, attacks, certificates, gate)
-    loaded: dict[str, Any] = {"train_data": train_data, "device": device, "cache_dir": cache, "defenses": chains}
-    measured: dict[str, Any] = {"attacks": attacks or ["clean"], "suite": None, "run_dir": run_dir}
-    measured["certify"] = certificates or None
+    run_dir = run_dir or default_run_dir(request, gate)
     if config.dry_run:
-        settings = config.settings(EvalConfig, **measured, **loaded)
+        settings = request.settings(run_dir=run_dir)
         show_plan(Evaluation(models, data, EvalConfig.of(None, settings), screen), run_dir, config.json_file, screen)
         return 0
     names = ", ".join(dict.fromkeys(one.name for one in attacks)) or "none"
-    screen.say(f"attacks: {names} ({len(models) * cell_count(planned_pieces)} cells)")
+    screen.say(f"attacks: {names} ({len(models) * cell_count(list(cells))} cells)")
     check_writable(run_dir / "report.json")
-    resolved = {"defenses": [source_spec(chain) for chain in chains]} if parameters else {}
-    if config.save_config is not None:
+    resolved = {"defenses": [source_spec(chain) for chain in request.defenses]} if parameters else {}
+    if config.save_config is not None and is_first():
         write_options(config, config.save_config, **resolved)
         screen.say(f"options saved: {config.save_config}")
     if check is not None:
         check(models, data)
-    if config.cache_dir is None:
-        loaded["cache_dir"] = cache = part.cache(cache, run_dir)
-    settings, recorded = config.settings(EvalConfig, **measured, **loaded), inputs.record(**resolved)
+    cache = part.cache(cache, run_dir) if config.cache_dir is None else cache
+    settings, recorded = request.settings(run_dir=run_dir, cache_dir=cache), request.options.record(**resolved)
     try:
         with screen:
             report = part.measure(gate, models, data, settings, recorded, screen)
@@ -162,12 +144,12 @@ def execute(
     if config.json_file is not None:
         report.to_json(config.json_file)
     if saved is not None and config.save_model is not None:
-        _save(config, models[0], saved, train_data, device, cache, screen)
+        _save(config, models[0], saved, request.training, device, cache, screen)
     unsaved: list[str] = []
     if config.save_adversarial is not None:
         try:
             with screen:
-                settings = config.settings(SaveConfig, attacks=attacks, **loaded)
+                settings = request.settings(SaveConfig, cache_dir=cache)
                 unsaved = save_adversarial(models[0], data, config.save_adversarial, progress=screen, **settings).failed
         except KeyboardInterrupt:
             print_error(
@@ -189,7 +171,7 @@ def execute(
         print_failures(report, unsaved)
     else:
         print_exit_code(report, unsaved)
-    return exit_code(report, unsaved)
+    return part.judged(exit_code(report, unsaved))
 
 
 def _check_models(config: EvalCommand) -> None:
@@ -243,25 +225,18 @@ def _save(
     screen.say(f"model saved: {config.save_model}")
 
 
-def default_run_dir(
-    config: EvalCommand,
-    models: Sequence[Any],
-    data: Any,
-    chains: list[DefenseChain],
-    attacks: list[PluginSpec[Attack]],
-    certificates: list[PluginSpec[Certificate]],
-    gate: Gate | None,
-) -> Path:
+def default_run_dir(request: LoadedRequest, gate: Gate | None) -> Path:
     """A directory under ``runs/`` named by content, so that the same command uses it again."""
     from freqrobust.core.files import identity
     from freqrobust.harness.inputs import named_by
 
-    prints = [named_by(model) for model in models]
+    config = request.options
+    prints = [named_by(model) for model in request.models]
     content = {
         "model": prints[0] if len(prints) == 1 else prints,
-        "data": data.sha256,
-        "defenses": [chain.spec for chain in chains],
-        "attacks": [plugin_spec.spec for plugin_spec in attacks],
+        "data": request.data.sha256,
+        "defenses": [chain.spec for chain in request.defenses],
+        "attacks": [plugin_spec.spec for plugin_spec in request.attacks],
         "undefended": config.undefended,
         "train_data": config.train_data,
         "seed": config.seed,
@@ -269,8 +244,8 @@ def default_run_dir(
     }
     if config.compile != "auto":
         content["compile"] = config.compile
-    if certificates:
-        content["certify"] = [plugin_spec.spec for plugin_spec in certificates]
+    if request.certificates:
+        content["certify"] = [plugin_spec.spec for plugin_spec in request.certificates]
     if gate is not None and gate.early:
         content["stopped_early"] = [gate.confident, [threshold.text for threshold in gate.thresholds]]
     first = Path(config.model[0] if config.model else "demo").stem

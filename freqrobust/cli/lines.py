@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from freqrobust.cli.entries import ENTRIES
+from freqrobust.core.launch import is_first
 from freqrobust.core.text import brief, print_line
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def first_line(what: str, models: Sequence[object], data: object, quiet: bool) -> None:
-    """What a command does, with which models and data.
+    """What a command does, with which models and data; of processes that ``torchrun`` started the first one says it.
 
     Args:
         what: a participle, such as ``evaluating``.
@@ -25,7 +26,7 @@ def first_line(what: str, models: Sequence[object], data: object, quiet: bool) -
         data: as given; None where there is none.
         quiet: say nothing.
     """
-    if not quiet:
+    if not quiet and is_first():
         subject = [brief(str(model)) for model in models] if len(models) < 2 else [f"{len(models)} models"]
         parts = [what, *subject, *(["on", brief(str(data))] if data is not None else [])]
         print_line(" ".join(parts), sys.stderr)

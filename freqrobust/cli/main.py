@@ -187,7 +187,10 @@ def made(arguments: list[str]) -> tuple[Callable[..., int], list[str]]:
     fields = plugin_fields(kind, parts_of(specs) if kind == "defense" else specs)
 
     def run(*given: Any) -> int:
-        code: int = import_module(f"freqrobust.cli.{name}").execute(*given)
+        from freqrobust.cli.startup import remembering_sources
+
+        with remembering_sources(given[0]):
+            code: int = import_module(f"freqrobust.cli.{name}").execute(*given)
         return code
 
     return command(COMMANDS[name], run, fields, ENTRIES[name].interrupted), spell_out_flags(arguments, fields)

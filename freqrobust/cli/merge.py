@@ -20,11 +20,12 @@ def execute(config: MergeCommand) -> int:
         FreqRobustError: bad input, shards that measured something else, or tasks that are missing.
     """
     from freqrobust.cli.lines import first_line
+    from freqrobust.cli.shared_run import MergePart, refuse_several
 
+    refuse_several("merge")
     first_line("merging the shards in", [config.directory], None, config.quiet)
     from freqrobust.cli import eval
     from freqrobust.cli.rerun import check_loadable, recorded_options
-    from freqrobust.cli.shared_run import MergePart
     from freqrobust.core.command_config import EvalCommand
     from freqrobust.core.config_file import relocated_options
     from freqrobust.core.errors import SharingError

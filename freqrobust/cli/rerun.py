@@ -65,11 +65,13 @@ def _content(path: Path) -> Mapping[str, Any]:
 
 def _evaluate(config: RerunCommand, path: Path, old: Report) -> int:
     from freqrobust.cli import eval
+    from freqrobust.cli.shared_run import refuse_several
     from freqrobust.core.command_config import EvalCommand
     from freqrobust.results.report import Report
     from freqrobust.results.reruns import environment_differences, report_differences
     from freqrobust.results.stored_runs import EVALUATION
 
+    refuse_several("rerun")
     if any(warning.code == "sequential" for warning in old.warnings):
         raise SpecError(f"{path} was measured by 'freqrobust check --sequential', which stopped early; run that again")
     options = recorded_options(EvalCommand, old.config, config, path)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from freqrobust.core.command_config import EvalCommand, shard_of
+from freqrobust.core.errors import SpecError
+from freqrobust.core.launch import Launch, launch
 
 if TYPE_CHECKING:
+    import torch
+
     from freqrobust.core.progress import Screen
     from freqrobust.gate.thresholds import Gate
     from freqrobust.harness.sharing import Shard, Sharing
+    from freqrobust.harness.task_queue import Store
     from freqrobust.results.report import Report
 
 
@@ -24,8 +29,22 @@ class Part:
         shares: whether other processes measure into the same run directory.
     """
 
-    says: ClassVar[bool] = True
+    says: bool = field(default=True, init=False)
     shares: ClassVar[bool] = False
+
+    def begin(self, gate: Gate | None) -> int | None:
+        """Refuse what does not go together; an exit code where there is nothing to do.
+
+        Raises:
+            SpecError: the gate stops early, for which one process has to see all samples.
+        """
+        if self.shares and gate is not None and gate.early:
+            raise SpecError("--sequential looks at the samples one after the other, so that one process has to do it")
+        return None
+
+    def device(self, device: torch.device) -> torch.device:
+        """The device of this process, where ``device`` was asked for."""
+        return device
 
     def cache(self, given: Path, run_dir: Path) -> Path:
         """Where trained defenses are kept, unless the user said it.
@@ -78,6 +97,10 @@ class Part:
         """Say what there is to say where there is no report; the exit code."""
         return 0
 
+    def judged(self, code: int) -> int:
+        """The exit code of the process, where that of the evaluation is ``code``."""
+        return code
+
 
 @dataclass
 class ShardPart(Part):
@@ -115,11 +138,67 @@ class ShardPart(Part):
         return 0
 
 
+@dataclass
+class WorkerPart(Part):
+    """One of the processes that ``torchrun`` started.
+
+    Attributes:
+        launch: these processes.
+    """
+
+    launch: Launch
+    store: Store | None = None
+    shares: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        self.says = self.launch.rank == 0
+
+    def begin(self, gate: Gate | None) -> int | None:
+        """Connect to the others; the exit code where a former attempt has judged the report."""
+        super().begin(gate)
+        from freqrobust.harness.task_queue import connect, verdict
+
+        self.store = connect(self.launch)
+        code = verdict(self.store)
+        if code is None or self.launch.attempt == 0:
+            return None
+        return code if self.says else 0
+
+    def device(self, device: torch.device) -> torch.device:
+        """Of several GPUs of a machine, each process takes its own, unless one is named."""
+        import torch
+
+        if str(device) != "cuda":
+            return device
+        own = torch.device("cuda", self.launch.local_rank % torch.cuda.device_count())
+        torch.cuda.set_device(own)
+        return own
+
+    def sharing(self, screen: Screen) -> Sharing:
+        from freqrobust.harness.task_queue import Queue, of_attempt
+
+        assert self.store is not None
+        store = of_attempt(self.store, self.launch.attempt)
+        return Queue(store, self.launch.rank, self.launch.size, screen, hosts=not self.launch.has_store)
+
+    def judged(self, code: int) -> int:
+        """The same; a gate that failed does so in further attempts too, which then have nothing to do."""
+        from freqrobust.cli.failures import GATE_FAILED
+        from freqrobust.harness.task_queue import set_verdict
+
+        if code == GATE_FAILED and self.store is not None:
+            set_verdict(self.store, code)
+        return code
+
+
+@dataclass
 class MergePart(Part):
     """Makes the report of what shards have measured."""
 
-    says: ClassVar[bool] = False
     shares: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        self.says = False  # the command has said it
 
     def sharing(self, screen: Screen) -> Sharing:
         from freqrobust.harness.sharing import Merge
@@ -128,5 +207,29 @@ class MergePart(Part):
 
 
 def part_of(config: EvalCommand) -> Part:
-    """What this process does, by its options."""
-    return ShardPart(*shard_of(config.shard)) if config.shard is not None else Part()
+    """What this process does, by its options and by whether ``torchrun`` started it.
+
+    Raises:
+        SpecError: a shard is divided further.
+    """
+    together = launch()
+    if config.shard is None:
+        return Part() if together is None else WorkerPart(together)
+    if together is not None:
+        raise SpecError(
+            "--shard is for processes that know nothing of each other, but torchrun started this one: omit it"
+        )
+    return ShardPart(*shard_of(config.shard))
+
+
+def refuse_several(command: str) -> None:
+    """Refuse a command that one process has to do.
+
+    Args:
+        command: its name.
+
+    Raises:
+        SpecError: ``torchrun`` started several.
+    """
+    if launch() is not None:
+        raise SpecError(f"freqrobust {command} is done by one process, but torchrun started several")

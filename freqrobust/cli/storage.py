@@ -35,7 +35,12 @@ ACTIONS, STDOUT = ("list", "size", "prune"), "-"
 KEPT = {
     "models": ("trained model", r"(?:demo|madry)-[0-9a-f]{32}\.pt"),
     "experiments": ("experiment", r"[0-9a-f]{32}\.pt"),
+    "trials": ("trial of normalisations", r"[0-9a-f]{32}\.json"),
+    "sources": ("hashes of source files", r"[0-9a-f]{32}\.json"),
+    "manifests": ("folder of images", r"[0-9a-f]{32}\.json"),
 }
+#: The folders of decoded images in the directory that ``--data-cache`` names, and the files in each.
+DECODED, PIXELS = re.compile(r"[0-9a-f]{32}"), (r"pixels\.bin", r"entries\.bin", r"about\.json")
 #: Folders of the cache into which other libraries download; they are shown, and never deleted.
 DOWNLOADS = {"data": "downloaded dataset", "robustbench": "downloaded weights"}
 NOT_ALL, NOTHING_TO_DO = 3, 0
@@ -91,6 +96,10 @@ def runs(
 
 def cache(
     action: Action = "list",
+    folder: Annotated[
+        str | None,
+        typer.Option("--dir", help="Another directory: one that was given as --data-cache.", metavar="DIR"),
+    ] = None,
     older_than: OlderThan = None,
     larger_than: LargerThan = None,
     dry_run: DryRun = False,
@@ -100,7 +109,9 @@ def cache(
 ) -> int:
     """What the cache directory contains; the exit code."""
     _check(action, older_than, larger_than, dry_run, yes, json)
-    root = cache_root()
+    root = cache_root() if folder is None else user_path(folder, "--dir")
+    if folder is not None and not root.is_dir():
+        raise SpecError(f"--dir: there is no directory {one_line(folder)}")
     return _act(action, stored_in_cache(root), root, "file", older_than, larger_than, dry_run, yes, json)
 
 
@@ -111,6 +122,11 @@ def stored_in_cache(root: Path) -> list[Stored]:
         if is_plain_folder(root / name):
             paths = [p for p in entries_of(root / name) if is_plain_file(p) and re.fullmatch(pattern, p.name)]
             found += [Stored(path, what, (path,)) for path in paths]
+    for path in entries_of(root):
+        if is_plain_folder(path) and DECODED.fullmatch(path.name):
+            known, others = split_files(path, PIXELS)
+            if known:
+                found.append(Stored(path, "decoded images", known, _about(path), others))
     found.sort(key=lambda entry: entry.modified)
     for name, what in DOWNLOADS.items():
         for path in entries_of(root / name) if is_plain_folder(root / name) else []:
@@ -120,6 +136,15 @@ def stored_in_cache(root: Path) -> list[Stored]:
             if files:
                 found.append(Stored(path, what, files))
     return found
+
+
+def _about(folder: Path) -> dict[str, str]:
+    """What is known of a folder of decoded images."""
+    try:
+        about = json_module.loads((folder / "about.json").read_text(encoding="utf-8"))
+        return {"data": one_line(str(about["spec"])), "images": one_line("x".join(map(str, about["shape"])))}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _check(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -33,8 +32,7 @@ def execute(config: TrainCommand, check: Callable[[TrainingJob], None] | None = 
     """
     from freqrobust.cli.lines import first_line
 
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        first_line("training", [config.arch] if config.arch != "auto" else ["a network"], config.data, config.quiet)
+    first_line("training", [config.arch] if config.arch != "auto" else ["a network"], config.data, config.quiet)
     from freqrobust.core.config_file import write_options
     from freqrobust.core.files import check_writable
     from freqrobust.core.progress import Screen

@@ -33,6 +33,10 @@ class DataError(FreqRobustError):
     """A dataset cannot be loaded, or does not fit the model."""
 
 
+class ImageFileError(DataError):
+    """A file of a dataset cannot be decoded, or has changed: the run stops, since it is no matter of one attack or defense."""
+
+
 class JournalError(FreqRobustError):
     """A run directory cannot be used."""
 
@@ -52,7 +56,7 @@ class ContradictionError(FreqRobustError):
 
 
 class PeerError(FreqRobustError):
-    """Another process of the same training has failed; it is the one that says why."""
+    """Another process of the same run has failed; it is the one that says why."""
 
 
 class TrainingError(FreqRobustError):

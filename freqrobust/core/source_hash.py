@@ -10,15 +10,23 @@ import ast
 import hashlib
 import importlib.util
 import inspect
+import json
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
+from freqrobust.core.errors import FreqRobustError
+from freqrobust.core.files import write_atomically
 from freqrobust.core.user_code import FILE_MODULE
 
 _PACKAGE = "freqrobust"
 _ROOT = Path(__file__).resolve().parents[1]
+#: The import statements of a file, and a digest of its code.
+_Parsed = tuple[list[tuple[int, str, tuple[str, ...]]], bytes]
+#: By the hash of the content.
+_known: dict[str, _Parsed] = {}
 #: Packages that are not followed: their versions are recorded instead.
 _LIBRARIES = {"torch", "torchvision", "numpy", "pydantic", "builtins", "abc", "typing"}
 
@@ -88,6 +96,8 @@ def _collect(name: str, found: dict[str, Path | None], importer: tuple[str, Path
     """Add a module and, from there on, what it imports."""
     if name in found or name.split(".")[0] in _LIBRARIES or name == _PACKAGE:
         return
+    if importer is not None and importer[0].startswith(f"{_PACKAGE}.") and not name.startswith(f"{_PACKAGE}."):
+        return  # what lies in freqrobust is imported as a part of it
     file = _file_of(name)
     if importer is not None and (file is None or not _near(name, file, *importer)):
         return
@@ -101,11 +111,8 @@ def _collect(name: str, found: dict[str, Path | None], importer: tuple[str, Path
 
 def _file_of(name: str) -> Path | None:
     """The source file of a module, imported or not."""
-    if name.startswith(f"{_PACKAGE}."):  # without importing anything
-        path = _ROOT.joinpath(*name.split(".")[1:])
-        return next(
-            (file.resolve() for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None
-        )
+    if name.startswith(f"{_PACKAGE}."):
+        return _own_file(name)
     module = sys.modules.get(name)
     try:
         origin = getattr(module, "__file__", None) if module is not None else _origin(name)
@@ -149,8 +156,42 @@ def _imported(file: Path, package: str) -> list[str]:
 
 
 @lru_cache(maxsize=1024)
-def _parsed(content: bytes) -> tuple[list[tuple[int, str, tuple[str, ...]]], bytes]:
+def _parsed(content: bytes) -> _Parsed:
     """The import statements of a file, and a digest of its code."""
+    name = hashlib.sha256(content).hexdigest()
+    if name not in _known:
+        _known[name] = _parse(content)
+    return _known[name]
+
+
+@contextmanager
+def remembering(folder: Path, only_read: bool = False) -> Iterator[None]:
+    """Inside, files that were parsed by an earlier process with this folder are not parsed again.
+
+    What is known of a file is found by the hash of its content.
+
+    Args:
+        folder: where that is kept.
+        only_read: write nothing.
+    """
+    code = Path(__file__).read_bytes()
+    path = folder / f"{hashlib.sha256(code + sys.version.encode()).hexdigest()[:32]}.json"
+    try:
+        for name, (imports, digest) in json.loads(path.read_text(encoding="utf-8")).items():
+            _known[name] = [(level, module, tuple(names)) for level, module, names in imports], bytes.fromhex(digest)
+    except (OSError, ValueError, TypeError, AttributeError):  # not there, or not what was written
+        pass
+    before = len(_known)
+    try:
+        yield
+    finally:
+        if len(_known) > before and not only_read:
+            found = {name: [imports, digest.hex()] for name, (imports, digest) in _known.items()}
+            with suppress(FreqRobustError):  # a full disk: they are parsed again
+                write_atomically(path, json.dumps(found))
+
+
+def _parse(content: bytes) -> _Parsed:
     try:
         tree = ast.parse(content)
     except (SyntaxError, ValueError):

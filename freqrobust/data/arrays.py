@@ -114,7 +114,21 @@ def in_bytes(size: float) -> str:
 
 
 def free_memory() -> int | None:
-    """Bytes that can be used without swapping; None where the system does not report them."""
+    """Bytes that this process can use without swapping; None where the system does not report them."""
+    found = [size for size in (_free_of_machine(), _free_of_group()) if size is not None]
+    return min(found, default=None)
+
+
+def _free_of_group() -> int | None:
+    """What the limit of a container or of a batch job leaves (cgroup v2); None without such a limit."""
+    try:
+        limit, used = (int(Path("/sys/fs/cgroup", f"memory.{name}").read_text()) for name in ("max", "current"))
+    except (OSError, ValueError):  # no such file, or "max"
+        return None
+    return max(0, limit - used)
+
+
+def _free_of_machine() -> int | None:
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             for line in file:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from freqrobust.core.errors import DataError, FreqRobustError
+from freqrobust.core.errors import DataError, FreqRobustError, ImageFileError
 from freqrobust.core.files import identity
 from freqrobust.core.text import one_line
 from freqrobust.data import pixel_cache
@@ -109,7 +109,7 @@ class _Preparation:
 
         Raises:
             UnreadableImageError: the file cannot be decoded.
-            DataError: it has changed, or cannot be resized and cropped.
+            ImageFileError: it has changed, or cannot be resized and cropped.
         """
         from torchvision.transforms.functional import pil_to_tensor
 
@@ -122,7 +122,7 @@ class _Preparation:
         except FreqRobustError:
             raise
         except Exception as error:  # the function of a library can raise any exception
-            raise DataError(f"{file.path} cannot be resized and cropped: {one_line(error)}") from error
+            raise ImageFileError(f"{file.path} cannot be resized and cropped: {one_line(error)}") from error
         return np.ascontiguousarray(pixels.numpy())
 
 

@@ -11,7 +11,7 @@ from typing import Any, NoReturn, cast
 import numpy as np
 import torch
 
-from freqrobust.core.errors import DataError
+from freqrobust.core.errors import ImageFileError
 from freqrobust.data.arrays import check_memory
 from freqrobust.data.decoders import decoders
 from freqrobust.data.manifest import ImageFile
@@ -61,7 +61,7 @@ class ImageFiles:
         """The pixels of these rows, uint8 ``(len(rows), C, H, W)``.
 
         Raises:
-            DataError: a file cannot be decoded, or has changed.
+            ImageFileError: a file cannot be decoded, or has changed.
         """
         if self._in_memory(rows):
             return cast("MemoryCache", self.cache).pixels[rows]
@@ -86,11 +86,11 @@ class ImageFiles:
         """The pixels of one row, from the file.
 
         Raises:
-            DataError: the file cannot be decoded, has changed, or gives another shape.
+            ImageFileError: the file cannot be decoded, has changed, or gives another shape.
         """
         pixels = self._pixels(self.files[row])
         if pixels.shape != self.shape or pixels.dtype != np.uint8:
-            raise DataError(
+            raise ImageFileError(
                 f"{self.files[row].path}: the preprocessing gives {pixels.dtype} {pixels.shape}, but uint8 {self.shape} "
                 f"for other images"
             )
@@ -126,7 +126,9 @@ class ImageStore:
     ) -> None:
         self._images = images
         self._rows = rows
-        self._behind = rows if behind is None else behind  # what is used after these rows: by default they are used again
+        self._behind = (
+            rows if behind is None else behind
+        )  # what is used after these rows: by default they are used again
         self.preprocessing = preprocessing
         self.shape = torch.Size((len(rows), *images.shape))
 
@@ -137,7 +139,7 @@ class ImageStore:
         """The pixels at these positions: an integer, a slice, or a tensor of int64 or bool.
 
         Raises:
-            DataError: a file cannot be decoded, or has changed.
+            ImageFileError: a file cannot be decoded, or has changed.
         """
         if isinstance(index, tuple):
             raise TypeError(f"only the first axis can be indexed; {_ADVICE}")
@@ -189,6 +191,9 @@ class ImageStore:
 
     def __str__(self) -> str:
         return str(self._images.cache)
+
+    def __deepcopy__(self, memo: object) -> ImageStore:
+        return self  # nothing changes it, and its threads cannot be copied
 
     def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"there is no {name!r}; {_ADVICE}")

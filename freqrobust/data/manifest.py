@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from freqrobust.core.errors import DataError, FreqRobustError
+from freqrobust.core.errors import DataError, FreqRobustError, ImageFileError
 from freqrobust.core.files import cache_root, identity, reason, write_atomically
 from freqrobust.core.text import excerpt, one_line
 from freqrobust.data.decoders import decoders
@@ -34,7 +34,7 @@ _RECENT_NS = 2_000_000_000
 _ADVICE = "delete it, or leave out such files with --skip-unreadable (in Python skip_unreadable=True)"
 
 
-class UnreadableImageError(DataError):
+class UnreadableImageError(ImageFileError):
     """A file is no image that can be decoded.
 
     Attributes:
@@ -72,14 +72,14 @@ class ImageFile:
         """The bytes of the file.
 
         Raises:
-            DataError: it has changed since the run began.
+            ImageFileError: it has changed since the run began.
         """
         try:
             content = self.path.read_bytes()
         except OSError as error:
-            raise DataError(f"{self.path} could be read when the run began, but now: {reason(error)}") from error
+            raise ImageFileError(f"{self.path} could be read when the run began, but now: {reason(error)}") from error
         if hashlib.sha256(content).hexdigest() != self.sha256:
-            raise DataError(f"{self.path} has changed since the run began; start the run again")
+            raise ImageFileError(f"{self.path} has changed since the run began; start the run again")
         return content
 
 

@@ -136,7 +136,9 @@ class Bench:
             named = isinstance(given, str | Path)
             sizes = requested(None, self.resize, self.crop)
             self._data[split] = (
-                load_data(str(given), data_dir=self.data_dir, split=split, resize=self.resize, crop=self.crop).in_memory()
+                load_data(
+                    str(given), data_dir=self.data_dir, split=split, resize=self.resize, crop=self.crop
+                ).in_memory()
                 if named
                 else as_data(given, f"{split} data", config=sizes)
             )

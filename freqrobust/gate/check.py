@@ -17,16 +17,8 @@ from freqrobust.gate.project import NAME, UPDATE_COMMAND, Project, ProjectError,
 from freqrobust.gate.sequential import SequentialGate
 from freqrobust.gate.thresholds import Gate
 from freqrobust.harness.devices import resolve_device
-from freqrobust.harness.inputs import open_inputs, open_train_data, with_demo
 from freqrobust.harness.provenance import data_record
-from freqrobust.plugins.selection import (
-    check_certificates,
-    parse_attacks,
-    parse_certificates,
-    parse_chains,
-    parse_criterion,
-)
-from freqrobust.plugins.suites import resolve
+from freqrobust.harness.request import Request
 from freqrobust.results.analysis_record import ReportError
 from freqrobust.results.gate_record import GateRecord
 from freqrobust.results.report import Report
@@ -113,29 +105,11 @@ def _project_file(project: Any) -> Path:
 
 def _measured(config: EvalConfig, gate: Gate, progress: Progress) -> Report:
     """The report that the gate judges."""
-    inputs = with_demo(config, progress)
-    device = resolve_device(inputs.device)
-    cache = user_path(inputs.cache_dir, "cache_dir") if inputs.cache_dir is not None else cache_root()
-    models, data = open_inputs(inputs.model, inputs.data, inputs, device, cache_dir=cache, progress=progress)
-    assert data is not None  # with_demo has refused a model without data
-    training = open_train_data(inputs, data)
-    chains = parse_chains(inputs.defenses, inputs.undefended, training is not None)
-    certificates = parse_certificates(inputs.certify)
-    check_certificates(certificates, chains, parse_criterion(inputs.criterion))
-    attacks = inputs.attacks
-    if attacks is None:
-        attacks = resolve("standard" if inputs.suite is None else inputs.suite, data.shape)
-    attacks = parse_attacks(attacks)
-    gate.prepare(planned(chains, attacks, inputs.oblivious), data_record(data))
-    measured: dict[str, Any] = {
-        "attacks": attacks or ["clean"],
-        "suite": None,
-        "certify": certificates or None,
-        "defenses": chains,
-    }
-    loaded = {"train_data": training, "device": device, "cache_dir": cache}
-    report = gate.measure(models, data, **inputs.settings(EvalConfig, **measured, **loaded), progress=progress)
-    report.config = inputs.record()
+    cache = user_path(config.cache_dir, "cache_dir") if config.cache_dir is not None else cache_root()
+    request = Request.of(config).load(resolve_device(config.device), cache, progress)
+    gate.prepare(planned(request.chains, request.attacks, config.oblivious), data_record(request.data))
+    report = gate.measure(request.models, request.data, **request.settings(), progress=progress)
+    report.config = request.options.record()
     return report
 
 

@@ -17,7 +17,6 @@ from freqrobust.core.progress import fail, finish, skip
 from freqrobust.core.source_hash import code_hash
 from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code
-from freqrobust.harness.batches import Batches
 from freqrobust.harness.blocks import Block
 from freqrobust.harness.outcome import Outcome
 from freqrobust.harness.run import DefenseRun, Measured
@@ -117,7 +116,7 @@ def certify(run: DefenseRun, measured: Measured, chosen: Sequence[PluginSpec[Cer
         chosen: the certificates.
     """
     found: list[_Found] = []
-    known: dict[str, tuple[str, CertifiedSamples]] = {}  # by identity: a sweep over eps may be one measurement
+    known: dict[str, tuple[str, CertifiedSamples | FreqRobustError]] = {}  # a sweep may be one measurement
     for plugin_spec in chosen:
         label = certificate_label(run.chain, plugin_spec)
         try:
@@ -141,15 +140,29 @@ def _certified(
     run: DefenseRun,
     clean: Outcome,
     plugin_spec: PluginSpec[Certificate],
-    known: dict[str, tuple[str, CertifiedSamples]],
+    known: dict[str, tuple[str, CertifiedSamples | FreqRobustError]],
     label: str,
 ) -> CertifiedSamples:
-    """From the same sweep, from the journal, or measured and put there."""
-    key, progress = certificate_key(run, plugin_spec), run.run.progress
+    """From the same sweep, whose measurement may have failed, or from :func:`_all_blocks`."""
+    key = certificate_key(run, plugin_spec)
     if key in known:
         first, shared = known[key]
+        if isinstance(shared, FreqRobustError):
+            raise shared
         samples = CertifiedSamples(shared.certified, shared.radii, shared.abstained, shared=first)
         return _at_eps(plugin_spec, samples)
+    try:
+        samples = _all_blocks(run, clean, plugin_spec, label)
+    except FreqRobustError as error:
+        known[key] = plugin_spec.spec, error
+        raise
+    known[key] = plugin_spec.spec, samples
+    return _at_eps(plugin_spec, samples)
+
+
+def _all_blocks(run: DefenseRun, clean: Outcome, plugin_spec: PluginSpec[Certificate], label: str) -> CertifiedSamples:
+    """From the journal, or measured and put there."""
+    progress = run.run.progress
     every = run.run.blocks(plugin_spec)
     keys = [certificate_key(run, plugin_spec, block) for block in every]
     pieces = [run.run.journal.load(one) for one in keys]
@@ -166,10 +179,8 @@ def _certified(
             skip(progress, len(block))
     samples = CertifiedSamples.joined(parts, plugin_spec)
     note = "" if None in pieces else " (from the journal)"
-    known[key] = plugin_spec.spec, samples
-    samples = _at_eps(plugin_spec, samples)
-    summary = f"{label}: certified {samples.certified.mean():.1%} in {samples.seconds:.1f} s{note}"
-    progress.end(summary)
+    certified = _at_eps(plugin_spec, samples).certified.mean()
+    progress.end(f"{label}: certified {certified:.1%} in {samples.seconds:.1f} s{note}")
     return samples
 
 
@@ -232,13 +243,7 @@ def _measured(run: DefenseRun, clean: Outcome, plugin_spec: PluginSpec[Certifica
     """
     n, plugin = len(block), plugin_spec.plugin
     target_model = run.target_model()
-    batches = Batches(
-        run.batches.data.part(block.start, block.stop),
-        run.batches.device,
-        max(1, run.batches.batch_size // plugin.expansion),
-        run.batches.adaptive,
-        run.run.progress,
-    )
+    batches = run.expanded(plugin.expansion).part(block)
     parts: dict[int, tuple[np.ndarray, np.ndarray | None, np.ndarray | None, int]] = {}
 
     def work(chunk: torch.Tensor) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from freqrobust.core.config import EvalConfig
-from freqrobust.core.errors import FreqRobustError
+from freqrobust.core.errors import FreqRobustError, ImageFileError
 from freqrobust.core.files import user_path
 from freqrobust.core.options import takes
 from freqrobust.core.progress import Progress, as_progress, finish, plan
@@ -30,7 +30,8 @@ from freqrobust.harness.report_builder import assemble
 from freqrobust.harness.run import DefenseRun, Measured, Run
 from freqrobust.harness.run_plan import can_be_compiled, checks_label, differentiated, pieces
 from freqrobust.harness.shared_plan import SharedPlan, environment, shared_identity
-from freqrobust.harness.sharing import Queue, Sharing, sole_process
+from freqrobust.harness.sharing import Sharing, sole_process
+from freqrobust.harness.task_queue import Queue
 from freqrobust.harness.tasks import cell_tasks, check_tasks
 from freqrobust.harness.transfer import transfer
 from freqrobust.plugins import corruption_names, suites
@@ -316,6 +317,8 @@ def _examine(run: DefenseRun, measured: Measured, depth: Depth | None, source: D
     try:
         with running_user_code(run.chain.name):
             return examine(run, measured.clean, measured.cells, measured.oblivious, depth, origin)
+    except ImageFileError:
+        raise
     except FreqRobustError as error:  # the cells are kept
         run.run.progress.say(f"{run.chain.spec}: the diagnosis failed: {one_line(error)}")
         return Examined(depth, failed=one_line(error))

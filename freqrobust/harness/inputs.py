@@ -89,7 +89,7 @@ def open_inputs(
         if isinstance(part, nn.Module):
             networks.append(part)
             continue
-        network = with_normalization(part, images, device)
+        network = with_normalization(part, images, device, cache_dir)
         progress.say(f"model: {network.arch} ({network.spec})")
         progress.say(f"normalisation: {network.normalization}, source: {network.normalization.source}")
         for warning in filter(None, (network.note, network.normalization.warning)):

@@ -41,8 +41,8 @@ class Journal:
         return self.root / self.folder / f"{key}.json"
 
     def has(self, key: str) -> bool:
-        """Whether there is a piece of that identity; :meth:`load` tells whether it can be trusted."""
-        return self.root is not None and self._path(key).exists()
+        """Whether there is a piece of that identity that can be trusted."""
+        return self._payload(key) is not None
 
     def remove(self, key: str) -> None:
         """Forget a piece, if there is one."""
@@ -52,18 +52,27 @@ class Journal:
 
     def load(self, key: str) -> dict[str, Any] | None:
         """The piece of that identity, or None when there is none that can be trusted."""
+        payload = self._payload(key)
+        if payload is None:
+            return None
+        found: dict[str, Any] = json.loads(payload)
+        return found
+
+    def _payload(self, key: str) -> str | None:
+        """The text of a piece, whose checksum is right; one that is damaged is remembered."""
         if self.root is None or not self._path(key).exists():
             return None
         try:
-            text = self._path(key).read_text(encoding="utf-8")
-            checksum, _, payload = text.partition("\n")
+            checksum, _, payload = self._path(key).read_text(encoding="utf-8").partition("\n")
             if hashlib.sha256(payload.encode()).hexdigest() != checksum:
                 raise ValueError("checksum")
-            found: dict[str, Any] = json.loads(payload)
-            return found
-        except (OSError, ValueError):
-            self.damaged.append(str(self._path(key)))
+        except FileNotFoundError:  # another process has removed it just now
             return None
+        except (OSError, ValueError):
+            if str(self._path(key)) not in self.damaged:
+                self.damaged.append(str(self._path(key)))
+            return None
+        return payload
 
     def store(self, key: str, piece: Mapping[str, Any]) -> None:
         """Put a finished piece on disk, atomically."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from freqrobust.core.errors import FreqRobustError, JournalError, PluginError
+from freqrobust.core.errors import FreqRobustError, ImageFileError, JournalError, PluginError
 from freqrobust.core.files import alone, identity
 from freqrobust.core.progress import Progress, fail, finish, skip
 from freqrobust.core.source_hash import code_hash
@@ -168,6 +168,14 @@ class DefenseRun:
         self.chain = chain
         self._target_model: TargetModel | None = None
         self.batches = Batches(run.data, run.device, run.batch_size, run.adaptive, run.progress)
+        self._expanded: dict[int, Batches] = {}
+
+    def expanded(self, expansion: int) -> Batches:
+        """The samples in batches for what passes so many images for each; when out of memory, smaller for all blocks."""
+        if expansion not in self._expanded:
+            run, size = self.run, max(1, self.batches.batch_size // expansion)
+            self._expanded[expansion] = Batches(run.data, run.device, size, run.adaptive, run.progress)
+        return self._expanded[expansion]
 
     def measure(self) -> Measured:
         run = self.run
@@ -175,6 +183,8 @@ class DefenseRun:
         try:
             with running_user_code(self.chain.name):
                 clean = self.cell(None)
+        except ImageFileError:
+            raise
         except FreqRobustError as error:  # whatever a defense does, the other cells are kept
             nothing = Outcome(np.zeros(n, dtype=bool), np.zeros(n, dtype=np.int32))
             reason = one_line(error)
@@ -205,6 +215,8 @@ class DefenseRun:
         try:
             with running_user_code(plugin_spec.name):
                 return self.cell(plugin_spec, clean, lower, lower_eps)
+        except ImageFileError:
+            raise
         except FreqRobustError as error:  # whatever a plugin does, the other cells are kept
             reason = one_line(error)
             fail(self.run.progress, f"{cell_label(self.chain, plugin_spec)}: failed: {reason}")

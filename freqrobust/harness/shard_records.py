@@ -6,7 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +14,10 @@ from typing import Any, Literal
 from freqrobust.core.errors import JournalError, SharingError
 from freqrobust.core.files import alone, exclusive, write_atomically
 from freqrobust.harness.provenance import now
-from freqrobust.harness.shared_plan import SHARDS, SharedPlan
+from freqrobust.harness.shared_plan import PLAN, SHARDS, SharedPlan
 
+#: The file that processes of ``torchrun`` lock.
+WORKERS = "workers.lock"
 State = Literal["running", "finished", "interrupted"]
 
 
@@ -89,14 +91,13 @@ def _lock(run_dir: Path, shard: int, shards: int) -> Path:
 
 
 @contextmanager
-def only_one(run_dir: Path, shard: int, shards: int) -> Iterator[None]:
-    """Inside the block no other process may be the same shard.
+def _only_one(run_dir: Path, lock: Path, who: str) -> Iterator[None]:
+    """Inside the block no other process may be here for the same lock.
 
     Raises:
-        SharingError: another process is that shard.
+        SharingError: another process is.
         JournalError: the directory cannot be used.
     """
-    lock = _lock(run_dir, shard, shards)
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         lock.touch()
@@ -104,17 +105,64 @@ def only_one(run_dir: Path, shard: int, shards: int) -> Iterator[None]:
         raise JournalError(f"cannot use the run directory {run_dir}: {error.strerror}") from error
     with exclusive(lock) as free:
         if not free:
-            raise SharingError(f"another process is shard {shard}/{shards} in {run_dir}; it has to end first")
+            raise SharingError(f"{who} in {run_dir}; it has to end first")
         yield
+
+
+def only_one(run_dir: Path, shard: int, shards: int) -> AbstractContextManager[None]:
+    """Inside the block no other process may be the same shard.
+
+    Raises:
+        SharingError: another process is that shard.
+        JournalError: the directory cannot be used.
+    """
+    return _only_one(run_dir, _lock(run_dir, shard, shards), f"another process is shard {shard}/{shards}")
+
+
+def only_workers(run_dir: Path, first: bool) -> AbstractContextManager[None]:
+    """Inside the block no other run of ``torchrun`` may use the directory.
+
+    Args:
+        run_dir: the directory.
+        first: this is the first process of this run, which locks it for all.
+
+    Raises:
+        SharingError: another run uses it.
+        JournalError: the directory cannot be used.
+    """
+    return _only_one(run_dir, run_dir / SHARDS / WORKERS, "another run of torchrun is") if first else nullcontext()
+
+
+def has_workers(run_dir: Path) -> bool:
+    """Whether processes of ``torchrun`` use the directory, where the file system has locks."""
+    return _is_locked(run_dir / SHARDS / WORKERS)
 
 
 def is_running(run_dir: Path, shard: int, shards: int) -> bool:
     """Whether a process is that shard, where the file system has locks."""
-    lock = _lock(run_dir, shard, shards)
+    return _is_locked(_lock(run_dir, shard, shards))
+
+
+def _is_locked(lock: Path) -> bool:
     if not lock.exists():
         return False
     with exclusive(lock) as free:
         return not free
+
+
+def check_fits(run_dir: Path, plan: SharedPlan, what: str) -> None:
+    """Refuse to measure into a directory of shards that measure something else, or at the moment.
+
+    Raises:
+        SharingError: what differs, or which shard is running.
+    """
+    known = SharedPlan.read(run_dir)
+    if known is None:
+        return
+    plan.check(known, what, run_dir / PLAN)
+    running = next((n for n in range(1, (known.shards or 0) + 1) if is_running(run_dir, n, known.shards or 0)), None)
+    if running is not None:
+        raise SharingError(f"shard {running} of {known.shards} is running in {run_dir}; it has to end first")
 
 
 def claim(run_dir: Path, plan: SharedPlan, what: str) -> None:
@@ -129,4 +177,4 @@ def claim(run_dir: Path, plan: SharedPlan, what: str) -> None:
         if known is None:
             plan.write(run_dir)
         else:
-            plan.check(known, what, run_dir)
+            plan.check(known, what, run_dir / PLAN)

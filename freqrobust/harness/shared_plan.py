@@ -116,7 +116,7 @@ class SharedPlan:
                 return plan
         except (KeyError, TypeError):
             pass
-        raise SharingError(f"{path} is not the plan of shards; delete it if the shards are to begin anew")
+        raise SharingError(f"{path} is not the plan of shards; delete it, and start all shards again")
 
     @classmethod
     def read(cls, run_dir: Path) -> SharedPlan | None:

@@ -11,11 +11,11 @@ from typing import Any, Protocol
 
 from freqrobust.core.errors import SharingError
 from freqrobust.core.files import alone, exclusive, in_use
-from freqrobust.core.progress import Progress, Silent, fail, finish, plan
+from freqrobust.core.progress import Progress, Silent, plan
 from freqrobust.harness.journal import Journal
-from freqrobust.harness.shard_records import ShardRecord, claim, is_running, only_one
+from freqrobust.harness.shard_records import ShardRecord, check_fits, claim, has_workers, is_running, only_one
 from freqrobust.harness.shared_plan import PLAN, SharedPlan, joined_environment
-from freqrobust.harness.tasks import Task, is_done, perform
+from freqrobust.harness.tasks import Task, is_done, performed
 
 #: Seconds between two looks at whether the other processes are done.
 LOOK = 0.2
@@ -23,13 +23,6 @@ LOOK = 0.2
 TRIES = 5
 #: Shards that a message names.
 NAMED = 3
-
-
-class Counters(Protocol):
-    """Numbers that all processes see, such as a ``torch.distributed.TCPStore``."""
-
-    def add(self, key: str, amount: int, /) -> int:
-        """Add to a number, which is 0 at first; the sum."""
 
 
 class Sharing(Protocol):
@@ -86,9 +79,8 @@ def sole_process(run_dir: Path | None, shared: Callable[[], SharedPlan]) -> Iter
     for attempt in range(TRIES):
         with exclusive(run_dir) as free:
             if free:
-                known = SharedPlan.read(run_dir)
-                if known is not None:
-                    shared().check(known, "this evaluation", run_dir / PLAN)
+                if (run_dir / PLAN).exists():
+                    check_fits(run_dir, shared(), "this evaluation")
                 yield
                 return
         if attempt < TRIES - 1:
@@ -97,45 +89,6 @@ def sole_process(run_dir: Path | None, shared: Callable[[], SharedPlan]) -> Iter
         f"another process measures into {run_dir}; wait until it ends, choose another --run-dir, or share the work: "
         "torchrun --nproc-per-node N -m freqrobust eval ..., or freqrobust eval --shard K/N --run-dir DIR ..."
     )
-
-
-@dataclass
-class Queue:
-    """Processes that take tasks from a queue, until none is left: those that ``torchrun`` started.
-
-    The queue is a counter in a key-value store: no process waits for another one to take a task.
-
-    Args:
-        store: common to all processes.
-        rank: number of this process; the first one makes the report.
-        progress: is told about the tasks.
-    """
-
-    store: Counters
-    rank: int
-    progress: Progress = field(default_factory=Silent)
-
-    kind: str | None = field(default=None, init=False)
-    environment: dict[str, Any] | None = field(default=None, init=False)
-
-    def __post_init__(self) -> None:
-        self.reports = self.rank == 0
-
-    @contextmanager
-    def opened(self, run_dir: Path | None, shared: SharedPlan) -> Iterator[None]:
-        """See :meth:`Sharing.opened`."""
-        with in_use(run_dir):
-            yield
-
-    def measure(self, name: str, tasks: Sequence[Task], journal: Journal, failures: Journal) -> bool:
-        """See :meth:`Sharing.measure`; returns once all processes are done."""
-        done = f"{name} done"
-        while (index := self.store.add(f"{name} next", 1) - 1) < len(tasks):
-            perform(tasks[index], journal, failures)
-            self.store.add(done, 1)
-        while self.store.add(done, 0) < len(tasks):
-            time.sleep(LOOK)
-        return True
 
 
 @dataclass
@@ -169,6 +122,8 @@ class Shard:
         with only_one(run_dir, self.number, self.count), in_use(run_dir) as shares:
             if not shares:
                 raise SharingError(f"another process evaluates everything into {run_dir}; it has to end first")
+            if has_workers(run_dir):
+                raise SharingError(f"processes of torchrun measure into {run_dir}; they have to end first")
             claim(run_dir, shared, f"shard {self.number}/{self.count}")
             self.record = ShardRecord(self.number, self.count, shared.to_json())
             with self.record.kept(run_dir):
@@ -202,18 +157,6 @@ def shares(tasks: Sequence[Task], count: int) -> list[tuple[Task, int]]:
         work[least] += task.work
         found.append((task, least + 1))
     return found
-
-
-def performed(task: Task, journal: Journal, failures: Journal, progress: Progress) -> str | None:
-    """Perform a task, and tell ``progress``; why it failed, or None."""
-    progress.begin(task.label, 0)
-    reason = perform(task, journal, failures)
-    if reason is None:
-        progress.end(task.label)
-    else:
-        fail(progress, f"{task.label}: failed: {reason}")
-    finish(progress, task.label)
-    return reason
 
 
 @dataclass

@@ -7,11 +7,13 @@ the report is made from the journal: it does not depend on which process measure
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from freqrobust.core.errors import FreqRobustError
+from freqrobust.core.errors import FreqRobustError, JournalError
+from freqrobust.core.progress import Progress, fail, finish
 from freqrobust.core.schedule import Piece
 from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code
@@ -21,21 +23,19 @@ from freqrobust.harness.diagnosis.examine import Depth, checks_of, examine
 from freqrobust.harness.diagnosis.findings import RunnableCheck
 from freqrobust.harness.journal import Journal
 from freqrobust.harness.outcome import Outcome
-from freqrobust.harness.passes import passes
 from freqrobust.harness.run import DefenseRun, Measured, Run, first_eps
 from freqrobust.harness.run_plan import (
-    VOTES,
     cell_label,
     certificate_label,
     checks_label,
     eps_of,
+    pieces,
     sweeps,
     transfer_label,
 )
 from freqrobust.harness.transfer import transfer_block
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.certificate import Certificate
-from freqrobust.plugins.selection import refusal
 from freqrobust.plugins.specs import PluginSpec
 
 
@@ -47,13 +47,13 @@ class Task:
         label: what it is.
         work: how much is expected to be done, in forward passes of one sample.
         keys: the identities of what it puts into the journal.
-        run: measures it, and puts it there.
+        run: measures it, and puts it there; returns why some of it failed, by identity.
     """
 
     label: str
     work: float
     keys: tuple[str, ...]
-    run: Callable[[], object]
+    run: Callable[[], Mapping[str, str]]
 
     def piece(self) -> Piece:
         """It, as progress sees it; blocks of one cell are expected to take the same time for the same work."""
@@ -76,22 +76,33 @@ def cell_tasks(
         certificates: the certificates.
         oblivious: whether the examples of the undefended model are shown to the defended ones.
     """
-    found = [task for one in runs for task in (*_clean(one), *_sweeps(one), *_certified(one, certificates))]
+    n = len(run.data)
+    planned = pieces([one.chain for one in runs], run.attacks, n, oblivious=oblivious, certificates=certificates)
+    work = {piece.label: piece.work / n for piece in planned}
+    found = [
+        task for one in runs for task in (*_clean(one, work), *_sweeps(one, work), *_certified(one, certificates, work))
+    ]
     defended = [one for one in runs if one.chain.parts]
     for plugin_spec in run.attacks if oblivious and defended else ():
         if plugin_spec.plugin.kind == "adversarial":
-            found += _transferred(run, plugin_spec, source, defended)
+            found += _transferred(run, plugin_spec, source, defended, work)
     return sorted(found, key=lambda task: -task.work)
 
 
-def _clean(one: DefenseRun) -> Iterator[Task]:
+def _clean(one: DefenseRun, work: Mapping[str, float]) -> Iterator[Task]:
     for block in one.run.blocks(None):
-        label = f"{cell_label(one.chain, None)}, {block}"
-        work = len(block) * (VOTES if one.chain.stochastic else 1.0)
-        yield Task(label, work, (one.key_of(None, None, block),), partial(one.block, None, block, None, None, None))
+        label = cell_label(one.chain, None)
+        key = one.key_of(None, None, block)
+        yield Task(f"{label}, {block}", len(block) * work[label], (key,), partial(_measure_clean, one, block))
 
 
-def _sweeps(one: DefenseRun) -> Iterator[Task]:
+def _measure_clean(one: DefenseRun, block: Block) -> Mapping[str, str]:
+    with running_user_code(one.chain.name):
+        one.clean_on(block)
+    return {}
+
+
+def _sweeps(one: DefenseRun, work: Mapping[str, float]) -> Iterator[Task]:
     run = one.run
     for group in sweeps(run.attacks, one.chain):
         chosen = [run.attacks[index] for index in group]
@@ -102,73 +113,86 @@ def _sweeps(one: DefenseRun) -> Iterator[Task]:
                 lower_eps = [*lower_eps, eps_of(plugin_spec)] if lower_eps is not None else None
             more = f" and {len(chosen) - 1} more eps" if len(chosen) > 1 else ""
             label = f"{cell_label(one.chain, chosen[0])}{more}, {block}"
-            work = sum(len(block) * passes(spec.plugin, one.chain.stochastic).work for spec in chosen)
-            yield Task(label, work, tuple(keys), partial(_measure_sweep, one, group, block))
+            yield Task(
+                label,
+                len(block) * sum(work[cell_label(one.chain, plugin_spec)] for plugin_spec in chosen),
+                tuple(keys),
+                partial(_measure_sweep, one, group, block),
+            )
 
 
-def _measure_sweep(one: DefenseRun, group: Sequence[int], block: Block) -> None:
+def _measure_sweep(one: DefenseRun, group: Sequence[int], block: Block) -> Mapping[str, str]:
     """All eps of an attack on one block; the failure of one keeps the others."""
-    run, lower, failed = one.run, None, list[FreqRobustError]()
-    lower_eps = first_eps(group)
-    clean = one.clean_on(block)
+    run, lower, lower_eps = one.run, None, first_eps(group)
+    with running_user_code(one.chain.name):
+        clean = one.clean_on(block)
+    failed = {}
     for index in group:
         plugin_spec = run.attacks[index]
+        key = one.key_of(plugin_spec, lower_eps, block)
         try:
             with running_user_code(plugin_spec.name):
-                known = run.stored(one.key_of(plugin_spec, lower_eps, block))
-                outcome: Outcome = known or one.block(plugin_spec, block, clean, lower, lower_eps)
+                outcome: Outcome = run.stored(key) or one.block(plugin_spec, block, clean, lower, lower_eps)
         except FreqRobustError as error:
-            failed.append(error)
+            failed[key] = one_line(error)
             continue
         if lower_eps is not None:
             lower, lower_eps = outcome, [*lower_eps, eps_of(plugin_spec)]
-    if failed:
-        raise failed[0]
+    return failed
 
 
-def _certified(one: DefenseRun, certificates: Sequence[PluginSpec[Certificate]]) -> Iterator[Task]:
+def _certified(
+    one: DefenseRun, certificates: Sequence[PluginSpec[Certificate]], work: Mapping[str, float]
+) -> Iterator[Task]:
     seen: set[str] = set()
     for plugin_spec in certificates:
-        try:
-            applies, count = refusal(plugin_spec, one.chain) is None, plugin_spec.plugin.passes()
-        except FreqRobustError:  # its record says what is wrong
-            continue
-        for block in one.run.blocks(plugin_spec) if applies else ():
+        label = certificate_label(one.chain, plugin_spec)
+        for block in one.run.blocks(plugin_spec) if label in work else ():  # it applies
             key = certificate_key(one, plugin_spec, block)
             if key not in seen:  # a sweep over eps may be one measurement
                 seen.add(key)
-                label = f"{certificate_label(one.chain, plugin_spec)}, {block}"
-                yield Task(label, len(block) * float(max(1, count)), (key,), partial(_certify, one, plugin_spec, block))
+                certify = partial(_certify, one, plugin_spec, block)
+                yield Task(f"{label}, {block}", len(block) * work[label], (key,), certify)
 
 
-def _certify(one: DefenseRun, plugin_spec: PluginSpec[Certificate], block: Block) -> None:
-    certify_block(one, one.clean_on(block), plugin_spec, block)
+def _certify(one: DefenseRun, plugin_spec: PluginSpec[Certificate], block: Block) -> Mapping[str, str]:
+    with running_user_code(one.chain.name):
+        clean = one.clean_on(block)
+    certify_block(one, clean, plugin_spec, block)
+    return {}
 
 
 def _transferred(
-    run: Run, plugin_spec: PluginSpec[Attack], source: DefenseRun, defended: Sequence[DefenseRun]
+    run: Run,
+    plugin_spec: PluginSpec[Attack],
+    source: DefenseRun,
+    defended: Sequence[DefenseRun],
+    work: Mapping[str, float],
 ) -> Iterator[Task]:
+    label = transfer_label(plugin_spec)
     for block in run.blocks(plugin_spec):
         keys = tuple(one.key_of(plugin_spec, None, block, "oblivious") for one in defended)
-        work = len(block) * (passes(plugin_spec.plugin, maximize=True).work + len(defended))
-        label = f"{transfer_label(plugin_spec)}, {block}"
-        yield Task(label, work, keys, partial(_transfer, run, plugin_spec, source, defended, block))
+        show = partial(_transfer, run, plugin_spec, source, defended, block)
+        yield Task(f"{label}, {block}", len(block) * work[label], keys, show)
 
 
 def _transfer(
     run: Run, plugin_spec: PluginSpec[Attack], source: DefenseRun, defended: Sequence[DefenseRun], block: Block
-) -> None:
-    able, failed = list[tuple[DefenseRun, Outcome]](), list[FreqRobustError]()
+) -> Mapping[str, str]:
+    able, failed = list[tuple[DefenseRun, Outcome]](), dict[str, str]()
     for one in defended:
         try:
             with running_user_code(one.chain.name):
                 one.target_model()
                 able.append((one, one.clean_on(block)))
         except FreqRobustError as error:  # the other defenses' cells are kept
-            failed.append(error)
-    transfer_block(run, plugin_spec, source, able, block)
-    if failed:
-        raise failed[0]
+            failed[one.key_of(plugin_spec, None, block, "oblivious")] = one_line(error)
+    try:
+        transfer_block(run, plugin_spec, source, able, block)
+    except FreqRobustError as error:
+        reason = one_line(error)
+        failed |= {one.key_of(plugin_spec, None, block, "oblivious"): reason for one, _ in able}
+    return failed
 
 
 def check_tasks(
@@ -193,11 +217,14 @@ def check_tasks(
     return found
 
 
-def _check(one: DefenseRun, cells: Measured, source: DefenseRun, depth: Depth, check: RunnableCheck, key: str) -> None:
+def _check(
+    one: DefenseRun, cells: Measured, source: DefenseRun, depth: Depth, check: RunnableCheck, key: str
+) -> Mapping[str, str]:
     origin = source if one.chain.parts else None
     with running_user_code(one.chain.name):
         examine(one, cells.clean, cells.cells, cells.oblivious, depth, origin, check)
     one.run.keep(one.run.checked, key, {})
+    return {}
 
 
 def is_done(task: Task, journal: Journal, failures: Journal) -> bool:
@@ -215,13 +242,25 @@ def perform(task: Task, journal: Journal, failures: Journal) -> str | None:
     if all(journal.has(key) for key in task.keys):
         return None
     try:
-        task.run()
+        failed = task.run()
     except FreqRobustError as error:
-        reason = one_line(error)
-        for key in task.keys:
-            if not journal.has(key):
-                failures.store(key, {"error": reason, "task": task.label})
-        return reason
+        failed = {key: one_line(error) for key in task.keys if not journal.has(key)}
     for key in task.keys:
-        failures.remove(key)
-    return None
+        if key not in failed:
+            failures.remove(key)
+    for key, reason in failed.items():
+        with suppress(JournalError):  # a full disk: the process that makes the report tries again
+            failures.store(key, {"error": reason, "task": task.label})
+    return next(iter(failed.values()), None)
+
+
+def performed(task: Task, journal: Journal, failures: Journal, progress: Progress) -> str | None:
+    """Perform a task, and tell ``progress``; why it failed, or None."""
+    progress.begin(task.label, 0)
+    reason = perform(task, journal, failures)
+    if reason is None:
+        progress.end(task.label)
+    else:
+        fail(progress, f"{task.label}: failed: {reason}")
+    finish(progress, task.label)
+    return reason

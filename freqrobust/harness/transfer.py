@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from freqrobust.core.errors import FreqRobustError
+from freqrobust.core.errors import FreqRobustError, ImageFileError
 from freqrobust.core.progress import fail, finish, skip
 from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code
@@ -31,10 +31,14 @@ def transfer(
                 with running_user_code(one.chain.name):
                     one.target_model()
             able.append((one, measured))
+        except ImageFileError:
+            raise
         except FreqRobustError as error:  # the other defenses' cells are kept
             measured.oblivious.append((plugin_spec, one_line(error)))
     try:
         parts = _transferred(run, plugin_spec, source, [(one, measured.clean) for one, measured in able])
+    except ImageFileError:
+        raise
     except FreqRobustError as error:  # the other cells are kept
         reason = one_line(error)
         fail(run.progress, f"{label}: failed: {reason}")

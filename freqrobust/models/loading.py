@@ -17,6 +17,7 @@ from freqrobust.data.dataset import ImageData
 from freqrobust.data.input_config import InputConfig
 from freqrobust.models import normalization
 from freqrobust.models.classifier import Classifier, frozen, set_eval
+from freqrobust.models.known_trials import known_or_made
 from freqrobust.models.normalization import NormalizationChoice
 from freqrobust.models.source_table import LoadedModel, ModelRequest, model_sources
 from freqrobust.models.timm_config import input_of
@@ -52,7 +53,7 @@ def load_model(
         SpecError: the spec or an option is invalid.
     """
     network = load_network(spec, arch=arch, normalize=normalize, trust=trust, cache_dir=cache_dir, progress=progress)
-    return with_normalization(network, data, device)
+    return with_normalization(network, data, device, cache_dir)
 
 
 @dataclass(frozen=True)
@@ -91,19 +92,18 @@ def load_network(
 
 
 def with_normalization(
-    unfinished: LoadedNetwork, data: ImageData | None, device: torch.device | str = "cpu"
+    unfinished: LoadedNetwork,
+    data: ImageData | None,
+    device: torch.device | str = "cpu",
+    cache_dir: Path | None = None,
 ) -> Classifier:
     """The second half of :func:`load_model`: the normalisation is found, and becomes the first layer."""
-    loaded = unfinished.loaded
+    loaded, known = unfinished.loaded, unfinished.given or unfinished.loaded.known
     network = loaded.network.to(device)
-    images = labels = None
-    if data is not None:
-        samples = data.limit(min(normalization.TRIAL_SAMPLES, len(data)))
-        images, labels, _ = samples.batch(torch.arange(len(samples)), torch.device(device))
-        if data.class_subset:  # the predictions of the trial are of all classes
-            labels = torch.tensor(data.class_subset, device=labels.device)[labels]
+    where = torch.device(device)
     with full_precision(), frozen(network), running_user_code(lambda error: misfit(network, data, error)):
-        choice = normalization.choose(network, unfinished.given or loaded.known, images, labels)
+        correct = _tried(network, data, known, where, cache_dir) if data is not None else {}
+        choice = normalization.choose(known, correct)
     if data is not None:
         normalization.check_channels(choice, data.shape[0])
     classifier = Classifier(network, choice, unfinished.spec, loaded.arch, loaded.sha256).to(device)
@@ -112,6 +112,25 @@ def with_normalization(
     classifier.input, classifier.labels = unfinished.input, loaded.labels
     set_eval(classifier)
     return classifier
+
+
+def _tried(
+    network: nn.Module,
+    data: ImageData,
+    known: NormalizationChoice | None,
+    device: torch.device,
+    cache_dir: Path | None,
+) -> dict[str, torch.Tensor]:
+    """Which of the first samples are classified correctly with each normalisation."""
+    samples = data.limit(min(normalization.TRIAL_SAMPLES, len(data)))
+
+    def make() -> dict[str, torch.Tensor]:
+        images, labels, _ = samples.batch(torch.arange(len(samples)), device)
+        if data.class_subset:  # the predictions of the trial are of all classes
+            labels = torch.tensor(data.class_subset, device=labels.device)[labels]
+        return normalization.trial(network, images, labels, known)
+
+    return known_or_made(cache_dir, network, samples, known, device, make)
 
 
 def _loaded(request: ModelRequest) -> LoadedModel:

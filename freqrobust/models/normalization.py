@@ -167,15 +167,16 @@ def clearly_better(a: torch.Tensor, b: torch.Tensor, comparisons: int = 1) -> bo
     return mcnemar(int((a & ~b).sum()), int((b & ~a).sum())) < CLEARLY / comparisons
 
 
-def choose(
-    network: nn.Module, known: NormalizationChoice | None, images: torch.Tensor | None, labels: torch.Tensor | None
-) -> NormalizationChoice:
+def choose(known: NormalizationChoice | None, correct: dict[str, torch.Tensor]) -> NormalizationChoice:
     """The normalisation of a network: ``known`` if given, compared with the presets, else the best preset.
+
+    Args:
+        known: what the user, the checkpoint or the architecture says.
+        correct: the result of a :func:`trial`; empty without one.
 
     Raises:
         ModelError: none is known, and no preset is clearly the best.
     """
-    correct = trial(network, images, labels, known) if images is not None and labels is not None else {}
     scores = {name: float(hits.float().mean()) for name, hits in correct.items()}
     ranked = sorted(correct, key=lambda name: -scores[name])
     if known is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny, ValidationError
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+#: A list of numbers, a line each; no string of JSON text contains a line break.
+_NUMBERS = re.compile(r"\[\n([-+.,\deE\s]+)\]")
+
+
 class ReportError(FreqRobustError):
     """A report file cannot be read, or contradicts itself."""
 
@@ -25,9 +30,14 @@ class ReportError(FreqRobustError):
 class Document(_Part):
     """A record that is a JSON file of its own, of a schema version."""
 
+    def _content(self) -> dict[str, Any]:
+        """The content of the JSON file."""
+        return self.model_dump(mode="json")
+
     def dumps(self) -> str:
-        """The record as JSON text."""
-        return json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
+        """The record as JSON text: indented, with each list of numbers on one line."""
+        text = json.dumps(self._content(), indent=1, allow_nan=False)
+        return _NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write the record; a failure leaves no incomplete file."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import operator
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -38,7 +39,8 @@ class CertificateRecord(_Counted):
     radii: str | None = Field(
         None,
         description="base64 of little-endian float32 in sample order: the largest certified budget, 0 where nothing is "
-        "certified; null where the certificate decides for one budget only",
+        "certified; null where the certificate decides for one budget only, and in a JSON file where they are those of "
+        "the record that `shared_with` names",
     )
     abstained: Annotated[int | None, Value("samples on which it abstained", operator.add)] = Field(
         None, description="samples that a statistical certificate could not decide; null where it always decides"
@@ -99,6 +101,38 @@ class CertificateRecord(_Counted):
 
 #: Everything of a report that is a number of samples out of all.
 Counted: TypeAlias = Cell | WorstCase | CertificateRecord
+
+
+def with_shared_radii(records: list[Any]) -> list[Any]:
+    """Records of a JSON file in which each one has its radii, also where the file has them once for a sweep over eps."""
+    known = {_owner(one, one["certificate_spec"]): one.get("radii") for one in records if _measured(one)}
+    return [
+        {**one, "radii": known.get(_owner(one, one["shared_with"]))}
+        if isinstance(one, dict) and one.get("shared_with") and one.get("radii") is None
+        else one
+        for one in records
+    ]
+
+
+def without_shared_radii(records: list[Any]) -> list[Any]:
+    """The inverse of :func:`with_shared_radii`, for radii that are those of the record that ``shared_with`` names."""
+    known = {_owner(one, one["certificate_spec"]): one.get("radii") for one in records if _measured(one)}
+    return [
+        {**one, "radii": None}
+        if one["shared_with"] is not None and known.get(_owner(one, one["shared_with"])) == one["radii"]
+        else one
+        for one in records
+    ]
+
+
+def _measured(record: Any) -> bool:
+    """Whether a record, of JSON, is the one that others of its sweep share the measurement of."""
+    return isinstance(record, dict) and "certificate_spec" in record and not record.get("shared_with")
+
+
+def _owner(record: dict[str, Any], spec: str) -> str:
+    about = [record.get("model", 0), record.get("defense_spec"), record.get("defense_params"), spec]
+    return json.dumps(about, sort_keys=True, default=str)
 
 
 def encode_radii(radii: NDArray[np.float32]) -> str:

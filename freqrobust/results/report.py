@@ -6,13 +6,13 @@ import json
 import os
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from freqrobust.core.errors import SpecError
 from freqrobust.results.analysis_record import AnalysisRecord, Document
 from freqrobust.results.cell_reference import pick
 from freqrobust.results.cells import Cell, WorstCase
-from freqrobust.results.certificates import CertificateRecord
+from freqrobust.results.certificates import CertificateRecord, with_shared_radii, without_shared_radii
 from freqrobust.results.corruptions import CorruptionSummary
 from freqrobust.results.diagnosis import Diagnosis
 from freqrobust.results.examples import ExampleSet
@@ -52,6 +52,18 @@ class Report(Presented, Document):
     examples: list[ExampleSet] = Field([], description="images of a few samples, for each model")
     gate: GateRecord | None = None
     warnings: list[Warned] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_shared_radii(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("certificates"), list):
+            return values
+        return {**values, "certificates": with_shared_radii(values["certificates"])}
+
+    def _content(self) -> dict[str, Any]:
+        """The content of the JSON file: radii that a sweep over eps shares are in it once."""
+        values = super()._content()
+        return {**values, "certificates": without_shared_radii(values["certificates"])}
 
     def cell(self, reference: str, *, model: int = 0) -> Cell | WorstCase:
         """The one cell, or worst case, that a reference names.

@@ -25,6 +25,7 @@ EVALUATION = (
     f"(?:cells|checks|failures)/{_KEY}\\.json",
     r"plan\.json",
     r"shards/\d+-of-\d+\.(?:json|lock)",
+    r"shards/workers\.lock",
     r"(?:shards/)?\.lock",
     f"models/[a-z-]+-{_KEY}\\.pt",
     _TEMPORARY,

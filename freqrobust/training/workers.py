@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import torch.distributed as dist
 from torch import nn
 
 from freqrobust.core.errors import PeerError
+from freqrobust.core.launch import launch
 
 #: How long a process waits for the others. Probes are measured by one process while the others wait, so it is long;
 #: a process that ends is noticed by torchrun at once.
@@ -110,12 +110,12 @@ def joined(device: torch.device) -> Iterator[tuple[Workers, torch.device]]:
     Args:
         device: the device that was asked for; of several CUDA devices, each process on a machine takes its own.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size < 2:
+    together = launch()
+    if together is None:
         yield Workers(), device
         return
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        device = torch.device("cuda", together.local_rank)
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:

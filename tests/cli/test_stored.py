@@ -9,7 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
+from freqrobust import load_data
 from freqrobust.core.files import exclusive, in_use, write_atomically
 from freqrobust.core.stored_files import parse_duration, parse_size
 from freqrobust.harness.journal import Journal
@@ -235,3 +238,24 @@ def test_sizes_and_durations() -> None:
         3072,
     ]
     assert [parse_duration(text, "") for text in ("10s", "2m", "1h", "1.5d", "2W")] == [10, 120, 3600, 129600, 1209600]
+
+
+def test_decoded_images_are_listed_and_removed(command: Command, workspace: Path) -> None:
+    for index in range(3):
+        path = workspace / "images" / f"class{index % 2}" / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (index, 0, 0)).save(path)
+    data = load_data("folder:images", data_cache=workspace / "decoded")
+    data.batch(torch.arange(3), torch.device("cpu"))
+    (workspace / "decoded" / "mine.txt").write_text("x")
+    found = rows(command, "cache", "--dir", "decoded")
+    assert sorted(str(row["what"]) for row in found.values()) == ["decoded images", "folder of images"]
+    (images,) = (row for row in found.values() if row["what"] == "decoded images")
+    assert (images["data"], images["images"]) == ("folder:images", "3x3x8x8")
+    assert int(str(images["bytes"])) > 3 * 3 * 8 * 8
+    result = command("cache", "prune", "--dir", "decoded", "--yes")
+    assert (result.code, "a process is using it" in result.err) == (3, True)
+    del data
+    assert command("cache", "prune", "--dir", "decoded", "--yes").code == 0
+    assert [path.name for path in (workspace / "decoded").iterdir() if path.name != "manifests"] == ["mine.txt"]
+    assert "there is no directory none" in command("cache", "--dir", "none").err

@@ -10,19 +10,18 @@ import torch
 from support.plugins import digits, make, network, replayed, trained, training_digits  # noqa: F401
 from support.simulated_device import install
 
-#: A batch of a network with several threads may be summed in another order.
-THREADS = 1
+DEVICE = install()
 
 
 @pytest.fixture(scope="session")
 def device() -> torch.device:
     """The simulated accelerator."""
-    return install()
+    return DEVICE
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(1)  # several would add up sums in another order
     yield
     torch.set_num_threads(before)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from freqrobust import attack
+from freqrobust.attacks import active_set
 from freqrobust.plugins.corruption_names import COMMON, EXTRA
 from freqrobust.plugins.registry import attacks
 
@@ -24,7 +25,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"eight_bit": True, "steps": 5},
     ],
     "apgd": [{"norm": "l1", "eps": 2.0, "steps": 12}, {"norm": "l2", "eps": 0.5, "steps": 12}, {"loss": "dlr"}],
-    "aa": [{"eps": 0.05, "queries": 40}],
+    "aa": [{"eps": 0.1, "queries": 20}],
     "fgsm": [{"norm": "l1", "eps": 2.0}],
     "fmn": [{"norm": "l2"}, {"norm": "l1"}],
     "deepfool": [{"norm": "linf"}],
@@ -45,7 +46,9 @@ GOALS = [
 
 
 @pytest.mark.parametrize(("name", "given", "goal"), GOALS)
-def test_the_same_images(device, network, digits, make, name, given, goal) -> None:
+def test_the_same_images(monkeypatch, device, network, digits, make, name, given, goal) -> None:
+    # in batches of other sizes, sums may be rounded differently: the samples that are done leave in the same steps
+    monkeypatch.setattr(active_set, "steps_between", lambda device: active_set.EVERY)
     few, plugin = digits.first(SAMPLES), make(attacks, name, **given)
     here, there = (
         attack(network, few.images, few.labels, plugin, goal=goal, device=where, batch_size=SAMPLES)

@@ -109,6 +109,8 @@ def test_a_network_is_differentiated_trained_and_copied(device) -> None:
             F.cross_entropy(model(images.to(where)), labels.to(where)).backward()
             optimizer.step()
     copied = copy.deepcopy(there)
+    assert copied.eval().double()(images.to(device).double()).cpu().dtype == torch.float64
+    copied.float()
     assert all(isinstance(value, nn.Parameter) for value in copied.parameters())
     for one, other in zip(here.state_dict().values(), copied.to("cpu").state_dict().values(), strict=True):
         assert torch.equal(one, other)

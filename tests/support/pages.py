@@ -19,6 +19,7 @@ RUN_BY = {
     "docs/ci.md": "test_ci_docs.py",
     "docs/python.md": "test_docs_python.py",
     "docs/reading-frequency-results.md": "test_reading_doc.py",
+    "docs/scaling.md": "test_scaling_doc.py",
     "docs/reports.md": "test_docs_reports.py",
     "docs/reproductions.md": "test_docs_reproductions.py",
     "docs/trackers.md": "test_docs_trackers.py",

@@ -70,9 +70,21 @@ class Simulated(torch.Tensor):
     def __repr__(self, *, tensor_contents: Any = None) -> str:
         return f"Simulated({self.inner!r})"
 
-    def tolist(self) -> Any:  # torch has it for tensors of its own classes only
+    def tolist(self) -> Any:  # torch has it for its own classes only
         COUNTED["tolist"] += 1
         return self.inner.tolist()
+
+    @property
+    def data(self) -> torch.Tensor:  # Module.double and the like put another one here
+        return self.detach()
+
+    @data.setter
+    def data(self, value: torch.Tensor) -> None:
+        torch.Tensor.data.__set__(self, value)
+        self.inner = value.inner if isinstance(value, Simulated) else value
+
+    def untyped_storage(self) -> torch.UntypedStorage:  # torch has it for its own classes only, again
+        return self.inner.untyped_storage()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return Simulated, (self.inner.detach(),)
@@ -194,7 +206,7 @@ def _copy_from(source: torch.Tensor, goal: torch.Tensor, non_blocking: bool = Fa
 
 @cache
 def install() -> torch.device:
-    """Register the device with torch, once; returns it."""
+    """Register the device with torch, once, before the first backward pass of the process; returns it."""
     from torch.utils.backend_registration import _setup_privateuseone_for_python_backend as setup
 
     setup("sim")

@@ -162,11 +162,11 @@ def test_classes_are_a_part_of_the_hash(some) -> None:
 def test_normalisations_are_compared_on_all_classes(some, monkeypatch) -> None:
     seen = []
 
-    def choose(network, known, images, labels):
+    def trial(network, images, labels, also):
         seen.append(labels)
         raise DataError("enough")
 
-    monkeypatch.setattr("freqrobust.models.normalization.choose", choose)
+    monkeypatch.setattr("freqrobust.models.normalization.trial", trial)
     with pytest.raises(DataError, match="enough"):
         load_model(f"{Path(__file__).parents[1]}/support/networks.py:Tiny", data=some)
     assert torch.equal(seen[0], 3 + 5 * some.labels)

@@ -1,0 +1,155 @@
+"""A folder of JPEG files evaluated while it is decoded: seconds beside pixels that are in memory, and peak memory.
+
+    python benchmarks/streaming.py [--images 1500] [--few 300] [--repeats 3] [--attack fgsm:eps=1/255]
+                                   [--write docs/benchmarks.md]
+
+The files have 256 x 256 pixels, the model is ResNet-18 with random weights at 224 pixels. Every run is a process of its
+own. The sides take turns: pixels in memory (an .npz file), and the folder with each --data-cache. Seconds are those of
+the whole evaluation, with the opening of the data; of a directory, there is the run that fills it, and the next one.
+Peak memory is that of the process, as the system counts it, at --images and at --few images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timing
+from PIL import Image
+
+SIDE, CROP, CLASSES = 256, 224, 10
+IN_MEMORY, FILL, FILLED = "pixels in memory", "directory, first run", "directory, next run"
+CACHES = {"off": "off", "memory": "memory", FILL: "cache", FILLED: "cache"}
+START, END = "<!-- streaming: begin -->", "<!-- streaming: end -->"
+
+
+def write_folder(folder: Path, count: int) -> None:
+    """``folder/CLASS/IMAGE.jpg``: smooth random images with noise, as large as photographs of this size."""
+    generator = np.random.default_rng(0)
+    for index in range(count):
+        coarse = Image.fromarray(generator.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+        smooth = np.asarray(coarse.resize((SIDE, SIDE), Image.Resampling.BICUBIC)).astype(int)
+        noisy = (smooth + generator.integers(-12, 13, smooth.shape)).clip(0, 255).astype(np.uint8)
+        path = folder / f"class{index % CLASSES}" / f"{index:05}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noisy).save(path, quality=90)
+
+
+def write_model(path: Path) -> None:
+    """ResNet-18 with random weights."""
+    import torch
+    import torchvision
+
+    torch.manual_seed(0)
+    torch.save(torchvision.models.resnet18(num_classes=CLASSES).state_dict(), path)
+
+
+def write_pixels(folder: Path, path: Path) -> None:
+    """The pixels of the folder as an .npz file."""
+    from freqrobust import load_data
+
+    data = load_data(f"folder:{folder}", resize=SIDE, crop=CROP, data_cache="off").in_memory()
+    np.savez(path, images=data.images, labels=data.labels.numpy())
+
+
+def run(given: argparse.Namespace) -> dict[str, float]:
+    """One evaluation in this process: its seconds and the peak memory in MiB."""
+    from freqrobust import evaluate, load_model
+
+    model = load_model(given.home / "net.pth", arch="torchvision:resnet18", normalize="imagenet")
+    options: dict[str, Any] = {"attacks": [given.attack], "diagnose": None, "device": "cpu", "batch_size": given.batch}
+    start = time.perf_counter()
+    if given.side == IN_MEMORY:
+        evaluate(model, str(given.home / f"{given.count}.npz"), **options)
+    else:
+        cache = CACHES[given.side]
+        options |= {"resize": SIDE, "crop": CROP, "data_cache": given.home / cache if cache == "cache" else cache}
+        evaluate(model, f"folder:{given.home / str(given.count)}", **options)
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def measured(side: str, count: int, given: argparse.Namespace, home: Path) -> dict[str, float]:
+    """One evaluation in a process of its own."""
+    command = [sys.executable, __file__, "--side", side, "--count", str(count), "--home", str(home)]
+    command += ["--attack", given.attack, "--batch", str(given.batch)]
+    environment = {**os.environ, "FREQROBUST_CACHE": str(home / "freqrobust")}
+    found: dict[str, float] = json.loads(
+        subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout.splitlines()[-1]
+    )
+    print(f"{side}, {count} images: {found['seconds']:.1f} s, {found['mib']:.0f} MiB", file=sys.stderr, flush=True)
+    return found
+
+
+def table(
+    large: dict[str, list[dict[str, float]]], small: dict[str, dict[str, float]], given: argparse.Namespace
+) -> str:
+    """The rows of every side."""
+    baseline = [one["seconds"] for one in large[IN_MEMORY]]
+    lines = [
+        f"| `--data-cache` | seconds, {given.images} images | ratio to pixels in memory (asked: at most 1.15) "
+        f"| peak memory at {given.few} and {given.images} images | ratio (asked: at most 1.1) |",
+        "|---|---|---|---|---|",
+    ]
+    for side, rounds in large.items():
+        seconds = [one["seconds"] for one in rounds]
+        peak, few = max(one["mib"] for one in rounds), small[side]["mib"]
+        ratio = f"{timing.ratio(seconds, baseline):.2f}" if side != IN_MEMORY else ""
+        lines.append(
+            f"| {side} | {statistics.median(seconds):.0f} | {ratio} | {few:.0f}, {peak:.0f} MiB | {peak / few:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--images", type=int, default=1500)
+    parser.add_argument("--few", type=int, default=300, help="images of the smaller folder")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--attack", default="fgsm:eps=1/255")
+    parser.add_argument("--batch", type=int, default=32, help="images per batch")
+    parser.add_argument("--write", type=Path, help="file whose marked part becomes the table")
+    parser.add_argument("--json", type=Path, help="write what was measured")
+    for hidden, kind in (("--side", str), ("--count", int), ("--home", Path)):
+        parser.add_argument(hidden, type=kind, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.side:
+        print(json.dumps(run(given)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        write_model(home / "net.pth")
+        for count in (given.few, given.images):
+            write_folder(home / str(count), count)
+            write_pixels(home / str(count), home / f"{count}.npz")
+        (home / "cache").mkdir()
+        sides = (IN_MEMORY, *CACHES)
+        small = {side: measured(side, given.few, given, home) for side in sides}
+        large: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+        for _ in range(given.repeats):
+            for kept in home.glob("cache/*/*"):
+                kept.unlink()
+            for side in sides:
+                large[side].append(measured(side, given.images, given, home))
+    text = table(large, small, given)
+    print(text)
+    if given.json:
+        given.json.write_text(json.dumps({**timing.surroundings(), "few": small, "many": large}, indent=1))
+    if given.write is not None:
+        before, _, rest = given.write.read_text(encoding="utf-8").partition(START)
+        _, _, after = rest.partition(END)
+        given.write.write_text(f"{before}{START}\n{text}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

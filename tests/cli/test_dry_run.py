@@ -1,0 +1,88 @@
+"""``--dry-run``: what it says of a run, and what the run was."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ARGUMENTS = ["--attack", "pgd:eps=[0.1,0.2],steps=5", "--attack", "lfc:radius=3", "--defense", "smooth:rho=0.1"]
+
+
+@pytest.fixture
+def planned(base: list[str], command: Any, tmp_path: Path) -> Any:
+    """What a dry run with more arguments says, as JSON, and on the screen."""
+
+    def call(*more: str) -> tuple[dict[str, Any], str]:
+        target = tmp_path / "plan.json"
+        shown = command(
+            *base, *ARGUMENTS, "--run-dir", str(tmp_path / "run"), "--dry-run", "--json", str(target), *more
+        )
+        assert shown.code == 0, shown.err
+        return json.loads(target.read_text(encoding="utf-8")), shown.err
+
+    return call
+
+
+def rows(plan: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {row["kind"]: row for row in plan["rows"]}
+
+
+def test_it_says_what_the_run_will_be(planned: Any, base: list[str], command: Any, tmp_path: Path) -> None:
+    plan, shown = planned()
+    assert not (tmp_path / "run").exists()
+    assert "dry run: nothing was measured, and only " in shown
+    table = [
+        line for line in shown.splitlines() if line.startswith(("  ", "clean ", "pgd ", "lfc ", "checks ", "all "))
+    ]
+    assert len(table) == 6
+    assert {len(line) for line in table} == {80}
+    done = command(*base, *ARGUMENTS, "--run-dir", str(tmp_path / "run"))
+    assert done.code == 0, done.err
+    report = json.loads((tmp_path / "run" / "report.json").read_text(encoding="utf-8"))
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for cell in report["cells"]:
+        kinds.setdefault(cell["attack"], []).append(cell)
+    for kind, cells in kinds.items():
+        row = rows(plan)[kind]
+        assert (row["cells"], row["stored"]) == (len(cells), 0)
+        passes = sum(cell["forwards"] + 2 * cell["backwards"] for cell in cells)
+        assert 0.5 * passes <= row["most"]
+        assert row["passes"] / 3 <= passes <= 3 * row["passes"]
+    assert plan["total"]["cells"] == len(report["cells"])
+    assert 0 < plan["total"]["seconds"] <= plan["total"]["most_seconds"]
+    size = sum(file.stat().st_size for file in (tmp_path / "run").rglob("*") if file.is_file())
+    assert 0.6 < plan["disk"] / size < 1.6
+    assert plan["memory"] > 2**26
+
+    finished, shown = planned()
+    assert finished["total"]["stored"] == finished["total"]["cells"] == len(report["cells"])
+    assert sum(row["passes"] for row in finished["rows"] if row["cells"]) == 0
+    assert f"of which {len(report['cells'])} of {len(report['cells'])} cells are there" in " ".join(shown.split())
+
+
+def test_cells_of_another_seed_are_not_stored(planned: Any, base: list[str], command: Any, tmp_path: Path) -> None:
+    command(*base, "--attack", "lfc:radius=3", "--run-dir", str(tmp_path / "run"))
+    assert rows(planned()[0])["lfc"]["stored"] == 1  # of the undefended model
+    assert planned("--seed", "1")[0]["total"]["stored"] == 0
+
+
+def test_oblivious_cells_certificates_and_several_models(planned: Any, base: list[str]) -> None:
+    alone, _ = planned("--no-oblivious")
+    assert rows(alone)["pgd"]["cells"] == 4
+    certified, _ = planned("--certify", "crown:eps=0.01", "--defense", "smooth:rho=0.2")
+    assert {kind: row["cells"] for kind, row in rows(certified).items()} == {
+        "clean": 3,
+        "pgd": 10,
+        "lfc": 3,
+        "crown": 3,
+        "checks quick": 0,
+    }
+
+
+def test_defenses_that_train_are_not_timed(planned: Any, tmp_path: Path) -> None:
+    plan, shown = planned("--defense", "madry:epochs=1", "--train-data", "digits", "--first", "20")
+    assert plan["untimed"] == ["madry:epochs=1"]
+    assert "not timed: madry:epochs=1; the training is not included" in " ".join(shown.split())
