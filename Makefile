@@ -14,6 +14,7 @@ test: $(VENV)/.installed-dev $(DOCS)/.installed
 	$(BIN)/lint-imports
 	$(BIN)/mypy -p freqrobust
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m 'slow or not slow'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'slow or not slow' tests/simulated
 
 # The pages of the documentation, in build/site. Needs neither torch nor freqrobust to be installed.
 docs: $(DOCS)/.installed

@@ -7,7 +7,7 @@ import torch
 from freqrobust.numerics.norms import per_sample
 
 #: Steps from one look to the next on an accelerator. Fewer stall it more often, more carry samples that are done for longer:
-#: with 3, PGD, APGD and FMN make 1 to 5 % more passes than with 1, with 10 it is 10 to 40 % (docs/benchmarks.md).
+#: with 3, PGD, APGD and FMN make 1 to 5 % more passes than with 1 (docs/benchmarks.md), with 10 up to 40 %.
 EVERY = 3
 
 

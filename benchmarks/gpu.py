@@ -1,11 +1,15 @@
-"""Throughput of PGD on a CUDA device, against bare forward and backward passes of the same model.
+"""Throughput on a CUDA device, against bare forward and backward passes of the same model.
 
-    python benchmarks/gpu.py [--batch-sizes 128,512,2048] [--json FILE]
-    python benchmarks/gpu.py --device cpu --quick
+    python benchmarks/gpu.py [--batch-sizes 128,512,2048] [--images 4096] [--json FILE]
+    python benchmarks/gpu.py --device cpu --small        # tries the script
 
-The model is the CIFAR ResNet-18 with random weights. The bare loop makes the same number of forward and
+First PGD on the CIFAR ResNet-18 with random weights. The bare loop makes the same number of forward and
 backward passes on the same images and changes nothing: what it does in a second is the ceiling. A ratio is
 our image-steps per second over the ceiling's, median over the rounds; ours makes one forward pass more.
+
+Then the evaluation of a folder of JPEG files of 256 pixels, with a ResNet-50 at 224 pixels, random weights and
+PGD with 10 steps: from the call of evaluate() to the report, decoding included. The ceiling is the time that the passes
+in its report would take on one batch that is already on the device.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -23,9 +28,11 @@ import torch
 import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
+from streaming import CLASSES, CROP, SIDE, write_folder
 from timing import alternate, packages, ratio, surroundings
 from torch import nn
 
+from freqrobust import evaluate
 from freqrobust.core.memory import is_out_of_memory
 from freqrobust.harness.devices import describe
 from freqrobust.harness.target_model import TargetModel
@@ -82,6 +89,45 @@ def measure(network: nn.Module, batch: int, steps: int, repeats: int, device: to
     }
 
 
+def measure_folder(images: int, steps: int, repeats: int, batch: int | str, device: torch.device) -> dict[str, Any]:
+    """Seconds of the evaluation of a folder with a ResNet-50, and of the same passes without anything else."""
+    from torchvision.models import resnet50
+
+    torch.manual_seed(0)
+    network = resnet50(num_classes=CLASSES).to(device).eval().requires_grad_(False)
+    attack = f"pgd:eps=1/255,steps={steps}"
+    with tempfile.TemporaryDirectory() as home:
+        write_folder(Path(home), images)
+        options: dict[str, Any] = {"attacks": [attack], "diagnose": None, "device": device, "batch_size": batch}
+        options |= {"resize": SIDE, "crop": CROP, "data_cache": "off"}
+        work = {"evaluate": lambda: evaluate(network, f"folder:{home}", **options)}
+        timed = alternate(work, repeats)["evaluate"]  # the first call, which is not timed, chooses convolutions
+    cells = timed.result.cells
+    if failed := [cell.error for cell in cells if cell.error]:
+        raise RuntimeError(failed[0])
+    forwards, backwards = sum(cell.forwards for cell in cells), sum(cell.backwards for cell in cells)
+    size = max(cell.batch_size for cell in cells)
+    x, labels = torch.rand(size, 3, CROP, CROP, device=device), torch.zeros(size, dtype=torch.int64, device=device)
+
+    def forward() -> None:
+        with torch.no_grad():
+            network(x)
+
+    passes = {"forward": forward, "both": partial(bare, network, x, labels, 1)}
+    rates = alternate({name: partial(synchronized, one, device) for name, one in passes.items()}, max(3, repeats))
+    only, both = (rates[name].median / size for name in ("forward", "both"))
+    ceiling = (forwards - backwards) * only + backwards * both
+    return {
+        "images": images,
+        "batch": size,
+        "forwards": forwards,
+        "backwards": backwards,
+        "seconds": timed.seconds,
+        "ceiling": ceiling,
+        "ratio": ceiling / timed.median,
+    }
+
+
 def table(found: list[dict[str, Any]], title: str) -> Table:
     shown = Table(title=title)
     for name in ("batch", "ours", "bare", "bare, folded", "ours / bare", "ours / bare, folded"):
@@ -95,16 +141,19 @@ def table(found: list[dict[str, Any]], title: str) -> Table:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--device", default="cuda", help="cuda, cuda:1; cpu only makes sense with --quick")
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:1; cpu only makes sense with --small")
     parser.add_argument("--batch-sizes", default="128,256,512,1024,2048")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="two tiny batches, two steps, one round")
+    parser.add_argument("--images", type=int, default=4096, help="JPEG files of the folder; 0 leaves it out")
+    parser.add_argument("--small", action="store_true", help="tiny batches, two steps, one round, four files")
     parser.add_argument("--json", type=Path, default=ROOT / "runs/gpu.json", help="raw times")
     given = parser.parse_args()
     given.sizes = [int(size) for size in given.batch_sizes.split(",")]
-    if given.quick:
+    given.folder_steps, given.folder_batch = 10, "auto"
+    if given.small:
         given.sizes, given.steps, given.repeats = [4, 8], 2, 1
+        given.images, given.folder_steps, given.folder_batch = min(given.images, 4), 2, 2
     return given
 
 
@@ -112,7 +161,7 @@ def main() -> int:
     given = arguments()
     device = torch.device(given.device)
     if device.type == "cuda" and not torch.cuda.is_available():
-        print("no CUDA device here: nothing measured (--device cpu --quick tries the script)")
+        print("no CUDA device here: nothing measured (--device cpu --small tries the script)")
         return 0
     torch.manual_seed(0)
     network = cifar_resnet18().to(device).eval().requires_grad_(False)
@@ -129,12 +178,20 @@ def main() -> int:
             break
     title = f"PGD-{given.steps}, CIFAR ResNet-18, {describe(device)}: image-steps per second"
     console.print(table(found, title))
+    folder = None
+    if given.images:
+        folder = measure_folder(given.images, given.folder_steps, min(given.repeats, 3), given.folder_batch, device)
+        console.print(
+            f"folder of {given.images} files, ResNet-50, PGD-{given.folder_steps}: {folder['ratio']:.2f} of the bare "
+            f"throughput ({folder['forwards']} forward and {folder['backwards']} backward passes)"
+        )
     content = {
         "surroundings": surroundings() | {"device": describe(device)},
         "versions": packages("freqrobust", "torch") | {"cuda": torch.version.cuda},
         "tf32": {"matmul": torch.backends.cuda.matmul.allow_tf32, "cudnn": torch.backends.cudnn.allow_tf32},
         "options": {"steps": given.steps, "repeats": given.repeats},
         "rows": found,
+        "folder": folder,
         "seconds": time.perf_counter() - start,
     }
     given.json.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """freqrobust beside its peers: same model, same images, same threads, in turns, in one run.
 
-    python benchmarks/peers.py [--repeats 3] [--images 250] [--only maximize,foolbox]
+    python benchmarks/peers.py [--repeats 3] [--images 250] [--only maximize,foolbox] [--device cuda]
 
 Every row has a target. A ratio is the median over the rounds of one side's time over the other's in the
 same round. Exit code 1 if a target was missed.
@@ -24,6 +24,8 @@ from rich.table import Table
 from rows import Batches, Row, filter_rows, passes, resnet_rows, small_rows, start_rows, sweep_rows
 from timing import Timed, packages, surroundings
 
+from freqrobust.harness.devices import describe, resolve_device
+
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ["torchattacks", "maximize", "foolbox", "loop", "small", "sweep", "lfc", "help", "passes"]
 
@@ -35,6 +37,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--shared", type=Path, default=shared, help="folder with data/ and checkpoints/")
     parser.add_argument("--images", type=int, default=250, help="first test images of CIFAR-10, at most 500")
     parser.add_argument("--peer-batch", type=int, default=125, help="batch size of torchattacks and Foolbox")
+    parser.add_argument(
+        "--device", default="cpu", help="cpu, cuda or cuda:1, for all sides; the targets are for the CPU"
+    )
     parser.add_argument("--threads", type=int, help="threads of torch, for all sides (default: torch's choice)")
     parser.add_argument("--json", type=Path, default=ROOT / "runs/peers.json", help="raw times")
     parser.add_argument("--only", default=",".join(NAMES), help=f"rows: {','.join(NAMES)}")
@@ -98,7 +103,9 @@ def main() -> int:
     if given.threads:
         torch.set_num_threads(given.threads)
     before = surroundings()
-    batches = Batches(given.shared, given.repeats, given.images, given.peer_batch, console.print)
+    batches = Batches(
+        given.shared, given.repeats, given.images, given.peer_batch, console.print, resolve_device(given.device)
+    )
     batch = batches.batch_size
     versions = packages("freqrobust", "torch", "torchattacks", "foolbox", "numpy")
     console.print(f"{before['cpu']}, {before['threads']} threads, load {before['load_average']}; {versions}")
@@ -126,6 +133,7 @@ def main() -> int:
         "load_average_after": surroundings()["load_average"],
         "versions": versions,
         "options": {
+            "device": describe(batches.device),
             "repeats": given.repeats,
             "images": given.images,
             "peer_batch": given.peer_batch,

@@ -80,14 +80,15 @@ class Batches:
     images: int
     peer_batch: int
     say: Callable[[str], None]
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @cached_property
     def data(self) -> ImageData:
         return load_data(str(self.shared / "data/cifar10/test_500.npz"))
 
     def task(self, model: torch.nn.Module) -> sides.Task:
-        images, labels, _ = self.data.batch(torch.arange(min(self.images, len(self.data))), sides.CPU)
-        return sides.Task(model, images, labels)
+        images, labels, _ = self.data.batch(torch.arange(min(self.images, len(self.data))), self.device)
+        return sides.Task(model.to(self.device), images, labels)
 
     @cached_property
     def resnet(self) -> sides.Task:
@@ -100,7 +101,7 @@ class Batches:
     @cached_property
     def batch_size(self) -> int:
         """What ``batch_size="auto"`` stands for, used by the hand-written loops too."""
-        return auto_batch_size(self.resnet.model, self.data.shape, sides.CPU)
+        return auto_batch_size(self.resnet.model, self.data.shape, self.device)
 
     def run(self, group: dict[str, Callable[[], Any]], rounds: int = 1, quiet: bool = False) -> dict[str, Timed]:
         return alternate(group, self.repeats * rounds, (lambda _: None) if quiet else self.say)
@@ -168,12 +169,20 @@ def sweep_rows(batches: Batches) -> list[Row]:
 
 def filter_rows(batches: Batches) -> list[Row]:
     """Our low-pass against the bare transforms."""
-    images, _, _ = batches.data.batch(torch.arange(min(FILTERED, len(batches.data))), sides.CPU)
+    images, _, _ = batches.data.batch(torch.arange(min(FILTERED, len(batches.data))), batches.device)
     bare = sides.bare_low_pass(images, 12)
-    times = batches.run({"low_pass": lambda: low_pass(images, 12), "bare FFTs": bare}, FILTER_ROUNDS, quiet=True)
+    group = {"low_pass": lambda: waited(low_pass(images, 12)), "bare FFTs": lambda: waited(bare())}
+    times = batches.run(group, FILTER_ROUNDS, quiet=True)
     farthest = float((times["low_pass"].result - times["bare FFTs"].result).abs().max())
     what = f"LFC at radius 12 of {len(images)} images"
     return [Row("lfc", what, "low_pass", "bare FFTs", False, 1.3, times, f"largest difference {farthest:.1g}")]
+
+
+def waited(found: torch.Tensor) -> torch.Tensor:
+    """A result, when the device has it."""
+    if found.device.type == "cuda":
+        torch.cuda.synchronize(found.device)
+    return found
 
 
 def start_rows(batches: Batches) -> list[Row]:

@@ -18,8 +18,6 @@ from freqrobust.plugins.context import AttackContext
 from freqrobust.plugins.selection import parse_attacks
 from freqrobust.results.cells import Cell
 
-CPU = torch.device("cpu")
-
 
 @dataclass
 class Found:
@@ -39,6 +37,11 @@ class Task:
     labels: torch.Tensor
     eps: float = 2 / 255
     steps: int = 20
+
+    @property
+    def device(self) -> torch.device:
+        """Where model and images are."""
+        return self.images.device
 
     @property
     def step_size(self) -> float:
@@ -78,7 +81,7 @@ class Counted(nn.Module):
 
 def ours(task: Task) -> Found:
     """One ``evaluate`` call: clean pass, attack, verifying pass, report."""
-    return _found(evaluate(task.model, (task.images, task.labels), attacks=[task.spec]))
+    return _found(evaluate(task.model, (task.images, task.labels), attacks=[task.spec], device=task.device))
 
 
 def _found(report: Report) -> Found:
@@ -106,8 +109,8 @@ def ours_maximize(task: Task, size: int) -> Found:
     assert isinstance(attack, Attack)
     right = []
     with frozen(task.model):
-        target_model = TargetModel(task.model, task.model, task.images[:4], device=CPU)
-        ids = torch.arange(len(task.images)).split(size)
+        target_model = TargetModel(task.model, task.model, task.images[:4], device=task.device)
+        ids = torch.arange(len(task.images), device=task.device).split(size)
         for some, (images, labels) in zip(ids, task.chunks(size), strict=True):
             clean = target_model.predict(images, some).classes
             with target_model.attacked(some, task.spec) as view:
@@ -140,7 +143,7 @@ def foolbox(task: Task, size: int) -> Found:
     from foolbox.attacks import LinfPGD
     from foolbox.models.pytorch import PyTorchModel
 
-    model = PyTorchModel(task.model, bounds=(0, 1), device="cpu")
+    model = PyTorchModel(task.model, bounds=(0, 1), device=task.device)
     attack = LinfPGD(rel_stepsize=2.5 / task.steps, steps=task.steps, random_start=True)
     right = []
     for images, labels in task.chunks(size):
@@ -174,7 +177,7 @@ def loop(task: Task, size: int, attacked: nn.Module | None = None) -> Found:
         unit = noise.uniform(some, image.shape[1:], seed=0, stream="pgd start 0")  # the start that ours takes
         low, high = (image - task.eps).clamp_(min=0), (image + task.eps).clamp_(max=1)
         x = torch.clamp(image + (2 * unit - 1) * task.eps, low, high)
-        examples, active, y = x.clone(), torch.arange(len(x)), label
+        examples, active, y = x.clone(), torch.arange(len(x), device=x.device), label
         for _ in range(task.steps):
             x.requires_grad_(True)
             logits = climbed(x)
@@ -200,7 +203,8 @@ def loop(task: Task, size: int, attacked: nn.Module | None = None) -> Found:
 def sweep_together(task: Task, eps: list[float]) -> list[Found]:
     """Several eps from one ``evaluate`` call; the clean pass counts with the first."""
     values = ",".join(f"{value:g}/255" for value in eps)
-    report = evaluate(task.model, (task.images, task.labels), attacks=[f"pgd:eps=[{values}],steps={task.steps}"])
+    attack = f"pgd:eps=[{values}],steps={task.steps}"
+    report = evaluate(task.model, (task.images, task.labels), attacks=[attack], device=task.device)
     found = [Found(_accuracy(c), c.forwards, c.backwards) for c in report.cells if c.attack != "clean"]
     found[0].forwards += sum(c.forwards for c in report.cells if c.attack == "clean")
     return found
@@ -214,7 +218,7 @@ def sweep_apart(task: Task, eps: list[float]) -> list[Found]:
 def bare_low_pass(images: torch.Tensor, radius: float) -> Callable[[], torch.Tensor]:
     """A low-pass with everything but the transforms and the product made beforehand."""
     height, width = images.shape[-2:]
-    rows = torch.fft.fftfreq(height, 1 / height)[:, None]
-    columns = torch.fft.rfftfreq(width, 1 / width)[None, :]
+    rows = torch.fft.fftfreq(height, 1 / height, device=images.device)[:, None]
+    columns = torch.fft.rfftfreq(width, 1 / width, device=images.device)[None, :]
     mask = (torch.sqrt(rows**2 + columns**2) < radius).to(images.dtype)
     return lambda: torch.fft.irfft2(torch.fft.rfft2(images) * mask, s=(height, width))

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from freqrobust.core.errors import FreqRobustError, JournalError
+from freqrobust.core.errors import FreqRobustError, ImageFileError, JournalError
 from freqrobust.core.files import identity
 from freqrobust.core.progress import Progress, fail, finish
 from freqrobust.core.schedule import Piece
@@ -136,6 +136,8 @@ def _measure_sweep(one: DefenseRun, group: Sequence[int], block: Block) -> Mappi
         try:
             with running_user_code(plugin_spec.name):
                 outcome: Outcome = run.stored(key) or one.block(plugin_spec, block, clean, lower, lower_eps)
+        except ImageFileError:  # the data of all cells
+            raise
         except FreqRobustError as error:
             failed[key] = one_line(error)
             continue
@@ -188,10 +190,14 @@ def _transfer(
             with running_user_code(one.chain.name):
                 one.target_model()
                 able.append((one, one.clean_on(block)))
+        except ImageFileError:  # the data of all cells
+            raise
         except FreqRobustError as error:  # the other defenses' cells are kept
             failed[one.key_of(plugin_spec, None, block, "oblivious")] = one_line(error)
     try:
         transfer_block(run, plugin_spec, source, able, block)
+    except ImageFileError:  # the data of all cells
+        raise
     except FreqRobustError as error:
         reason = one_line(error)
         failed |= {one.key_of(plugin_spec, None, block, "oblivious"): reason for one, _ in able}
@@ -253,6 +259,8 @@ def perform(task: Task, journal: Journal, failures: Journal) -> str | None:
         return None
     try:
         failed = task.run()
+    except ImageFileError:  # the data of all cells
+        raise
     except FreqRobustError as error:
         failed = {key: one_line(error) for key in task.keys if not journal.has(key)}
     for key in task.keys:

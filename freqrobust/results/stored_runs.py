@@ -22,11 +22,11 @@ _KEY = r"[0-9a-f]{32}"
 #: The files of each kind of run, as paths in its directory.
 EVALUATION = (
     "report\\.json",
-    f"(?:cells|checks|failures)/{_KEY}\\.json",
+    f"(?:cells|checks|compilation|failures)/{_KEY}\\.json",
     r"plan\.json",
     r"shards/\d+-of-\d+\.(?:json|lock)",
     r"shards/workers\.lock",
-    r"(?:shards/)?\.lock",
+    r"(?:compilation/|shards/)?\.lock",
     f"models/[a-z-]+-{_KEY}\\.pt",
     _TEMPORARY,
 )

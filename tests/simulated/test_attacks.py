@@ -42,6 +42,7 @@ GOALS = [
     pytest.param(name, given, goal, id="-".join([name, *map(str, given.values()), goal]))
     for name, given in CASES
     for goal in (("decide", "maximize") if attacks.get(name).kind == "adversarial" else ("maximize",))
+    if (name, bool(given), goal) != ("aa", True, "maximize")  # which takes as long as all others together
 ]
 
 
@@ -49,7 +50,7 @@ GOALS = [
 def test_the_same_images(monkeypatch, device, network, digits, make, name, given, goal) -> None:
     # in batches of other sizes, sums may be rounded differently: the samples that are done leave in the same steps
     monkeypatch.setattr(active_set, "steps_between", lambda device: active_set.EVERY)
-    few, plugin = digits.first(SAMPLES), make(attacks, name, **given)
+    few, plugin = digits.first(4 if (name, bool(given)) == ("aa", True) else SAMPLES), make(attacks, name, **given)
     here, there = (
         attack(network, few.images, few.labels, plugin, goal=goal, device=where, batch_size=SAMPLES)
         for where in (torch.device("cpu"), device)

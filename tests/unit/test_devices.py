@@ -153,3 +153,80 @@ def test_noise_and_counts_on_a_gpu(data) -> None:
     assert reports[1].environment.device.startswith("cuda")
     for a, b in zip(reports[0].cells, reports[1].cells, strict=True):
         assert abs(a.correct - b.correct) <= 1
+
+
+#: The tests of these run on the CPU as well, which says that the tests themselves are right.
+DEVICES = [pytest.param("cpu", id="cpu"), pytest.param("cuda", id="cuda", marks=pytest.mark.gpu)]
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> str:
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    return request.param
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "apgd:eps=0.05,steps=10",
+        "square:eps=0.2,queries=30",
+        "fmn:steps=30",
+        "ddn:steps=20",
+        "deepfool",
+        "noise:eps=0.3",
+    ],
+)
+def test_counts_are_those_of_the_cpu(data, device, spec) -> None:
+    here, there = (evaluate(Net(), data, attacks=[spec], device=where) for where in ("cpu", device))
+    assert {cell.status for cell in there.cells} == {"ok"}
+    for a, b in zip(here.cells, there.cells, strict=True):
+        assert abs(a.correct - b.correct) <= (0 if device == "cpu" else 2)
+
+
+def test_memory_that_really_runs_out(data, device) -> None:
+    """An allocation that no device can make, above nine images."""
+
+    class Greedy(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if len(x) > 9:
+                torch.empty(2**58, dtype=torch.uint8, device=x.device)
+            return super().forward(x)
+
+    attacks = ["pgd:eps=0.05,steps=3"]
+    report = evaluate(Greedy(), data, attacks=attacks, device=device)
+    assert {cell.status for cell in report.cells} == {"ok"}
+    assert {cell.batch_size for cell in report.cells} == {8}
+    same = evaluate(Net(), data, attacks=attacks, device=device, batch_size=8)
+    assert [cell.outcomes for cell in report.cells] == [cell.outcomes for cell in same.cells]
+
+
+def test_reduced_precision_on_the_device(data, device) -> None:
+    exact, reduced = (
+        evaluate(Net(), data, attacks=["pgd:eps=0.05,steps=5"], device=device, precision=precision)
+        for precision in ("fp32", "bf16")
+    )
+    assert reduced.cells[0].outcomes == exact.cells[0].outcomes
+    assert abs(reduced.cells[1].correct - exact.cells[1].correct) <= 9
+    assert reduced.cells[1].perturbation.linf_max <= 0.05 + 1e-6
+
+
+@pytest.mark.gpu
+def test_steps_do_not_wait_for_the_device(monkeypatch) -> None:
+    """torch raises at every synchronisation, in the mode that it has for that."""
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    from freqrobust.attacks import active_set
+    from freqrobust.plugins.context import AttackContext
+    from freqrobust.plugins.selection import parse_attacks
+
+    monkeypatch.setattr(active_set, "steps_between", lambda device: 1000)
+    model, attack = Net().cuda().eval().requires_grad_(False), parse_attacks(["pgd:eps=0.05,steps=5"])[0].plugin
+    images, ids = torch.rand(8, 1, 8, 8, device="cuda"), torch.arange(8, device="cuda")
+    labels = model(images).argmax(dim=1)
+    attack.perturb(model, images, labels, AttackContext(ids))  # what is set up once may wait
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        attack.perturb(model, images, labels, AttackContext(ids))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
