@@ -339,7 +339,7 @@ def main() -> None:
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", help="the folder of real data")
-    parser.add_argument("--small", action="store_true", help="fewer images: under three minutes on two free cores")
+    parser.add_argument("--small", action="store_true", help="fewer images, the suite quick, one round")
     parser.add_argument("--rounds", type=int, default=None, help="rounds of the first part (default: 3, or 1)")
     parser.add_argument("--only", choices=("real", "simulated"), help="one of the two parts")
     parser.add_argument("--suite", default=None, help="of the second part (default: standard, or quick)")
