@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -42,13 +41,16 @@ def _each(flag: str, values: list[str]) -> list[str]:
 
 
 def evaluate(arguments: list[str]) -> tuple[float, float, float]:
-    """Wall-clock and CPU seconds of a command, and the largest memory of all commands so far, in MiB."""
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    command = [sys.executable, *arguments]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    spent = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
-    return time.perf_counter() - start, spent, used.ru_maxrss / 1024
+    """Wall-clock seconds and CPU seconds of a command, and its largest memory in MiB."""
+    start = time.perf_counter()
+    with subprocess.Popen(
+        [sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(arguments)} ended with {process.returncode}")
+    return time.perf_counter() - start, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 
 def compared(arguments: list[str], folder: Path) -> str:

@@ -9,8 +9,9 @@
 2. The tasks of a smaller run are timed one by one (processor time, one thread), and extrapolated to 10,000 images: the
    time of a block is the sum of times that are drawn from the measured ones of the same attack and defense. With these
    times the queue of ``torchrun`` and the fixed shares are simulated. Both take the tasks in the order of their expected
-   work, which is not that of their times; processes start, prepare the models that they need, and wait for all cells
-   before the checks begin. The efficiency is the time of all tasks, divided by processes times makespan.
+   work, which is not that of their times; processes prepare the models that they need, wait for all cells before the
+   checks begin, and read them. The efficiency is the time of all tasks, divided by processes times makespan; also with
+   the time in which every process starts and loads model and data.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-#: Samples of a measured block of the second part, and of the run that it is extrapolated to.
-MEASURED, SAMPLES = 128, 10_000
+#: Samples of a measured block of the second part, of a block of the run that it is extrapolated to, and of that run.
+MEASURED, BLOCK, SAMPLES = 64, 256, 10_000
 #: Names the folder for times to the processes of the first part.
 TIMES = "FREQROBUST_BENCHMARK_TIMES"
 
@@ -133,19 +134,21 @@ class Measured:
     Attributes:
         cells: the seconds of blocks, by the kind of task; all blocks are of :data:`MEASURED` samples.
         work: the expected work for one sample, by the kind of task.
-        checks: the seconds and the expected work of the checks, with their kind.
+        checks: the stage, the kind, the expected work and the seconds of the checks.
         models: the defense that a kind of task is about.
         prepare: seconds to make each of the models.
         start: seconds until a process begins to measure.
-        report: seconds to make the report.
+        report: seconds to read all blocks and make the report; before the checks every process reads them as well.
+        blocks: the blocks of each cell in it.
     """
 
     cells: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     work: dict[str, float] = field(default_factory=dict)
-    checks: list[tuple[str, float, float]] = field(default_factory=list)
+    checks: list[tuple[str, str, float, float]] = field(default_factory=list)
     prepare: dict[str, float] = field(default_factory=dict)
     start: float = 0.0
     report: float = 0.0
+    blocks: int = 1
 
 
 def model_of(label: str) -> str:
@@ -179,7 +182,7 @@ class OneByOne:
                 raise SystemExit(f"{task.label} failed: {reason}")
             kind, _, about = task.label.rpartition(", ")
             if name.startswith("checks"):
-                self.measured.checks.append((task.label, task.work, seconds))
+                self.measured.checks.append((name, task.label, task.work, seconds))
             elif about.startswith("samples"):
                 first, last = (int(word) for word in about.split()[1::2])
                 if last - first + 1 == MEASURED:
@@ -201,7 +204,7 @@ def timed_tasks(shared: Path, images: int, suite: str, defenses: list[str], diag
     from freqrobust.harness.run import DefenseRun
 
     blocks.SAMPLES["cpu"] = MEASURED
-    measured = Measured()
+    measured = Measured(blocks=-(-images // MEASURED))
     make = DefenseRun.target_model
 
     def timed(self: DefenseRun) -> Any:
@@ -235,31 +238,30 @@ def timed_tasks(shared: Path, images: int, suite: str, defenses: list[str], diag
 
 
 def extrapolated(measured: Measured, draws: random.Random) -> list[list[Job]]:
-    """The tasks of the cells of the large run, and those of its checks; longest expected work first."""
-
-    size = {"cpu": 256}["cpu"]
+    """The tasks of the cells of the large run, and the stages of its checks; longest expected work first."""
     cells = []
     for kind, seconds in measured.cells.items():
-        for start in range(0, SAMPLES, size):
-            parts = min(size, SAMPLES - start) / MEASURED
-            drawn = sum(draws.choice(seconds) for _ in range(max(1, round(parts))))
-            cells.append(
-                Job(model_of(kind), measured.work[kind] * parts * MEASURED, drawn * parts / max(1, round(parts)))
-            )
-    checks = [Job(model_of(kind), work, seconds) for kind, work, seconds in measured.checks]
-    return [sorted(stage, key=lambda job: -job.work) for stage in (cells, checks)]
+        for start in range(0, SAMPLES, BLOCK):
+            samples = min(BLOCK, SAMPLES - start)
+            drawn = [draws.choice(seconds) for _ in range(-(-samples // MEASURED))]
+            spent = sum(drawn) * samples / (len(drawn) * MEASURED)
+            cells.append(Job(model_of(kind), measured.work[kind] * samples, spent))
+    checks: dict[str, list[Job]] = {}
+    for stage, kind, work, taken in measured.checks:
+        checks.setdefault(stage, []).append(Job(model_of(kind), work, taken))
+    return [sorted(stage, key=lambda job: -job.work) for stage in (cells, *checks.values())]
 
 
 def makespan(stages: list[list[Job]], measured: Measured, workers: int, shares: bool) -> float:
-    """Seconds from the start of the processes to the report.
+    """Seconds from when the processes have loaded model and data to the report.
 
     Args:
         stages: the tasks; each stage begins when the one before it is done.
-        measured: start-up, preparation and report.
+        measured: preparation and report.
         workers: the number of processes.
         shares: fixed shares by expected work, instead of a queue.
     """
-    ready = [measured.start] * workers
+    ready, read = [0.0] * workers, measured.report * -(-SAMPLES // BLOCK) / measured.blocks
     known: list[set[str]] = [set() for _ in range(workers)]
 
     def perform(number: int, job: Job) -> None:
@@ -284,13 +286,14 @@ def makespan(stages: list[list[Job]], measured: Measured, workers: int, shares: 
                 _, index = heapq.heappop(free)
                 perform(index, job)
                 heapq.heappush(free, (ready[index], index))
-        ready = [max(ready)] * workers
-    return ready[0] + measured.report
+        before_checks = number == 0 and len(stages) > 1
+        ready = [max(ready) + (read if before_checks else 0.0)] * workers
+    return ready[0] + read
 
 
 def simulated(measured: Measured, runs: int = 20) -> None:
     """The second part: print what was measured, and the efficiencies."""
-    total = sum(map(sum, measured.cells.values())) + sum(seconds for *_, seconds in measured.checks)
+    total = sum(map(sum, measured.cells.values())) + sum(one[-1] for one in measured.checks)
     print(
         f"\nTimed tasks: {sum(map(len, measured.cells.values()))} of cells, {len(measured.checks)} of checks, {total:.0f} s"
     )
@@ -304,13 +307,12 @@ def simulated(measured: Measured, runs: int = 20) -> None:
             f"| {kind} | {len(seconds)} | {mean:.2f} ({min(seconds):.2f} to {max(seconds):.2f}) | {work:.0f} "
             f"| {1e6 * mean / (work * MEASURED):.0f} |"
         )
-    for kind, work, spent in measured.checks:
+    for _, kind, work, spent in measured.checks:
         print(f"| {kind} | | {spent:.2f} | {work:.0f} in all | {1e6 * spent / work:.0f} |")
     print(f"\nExtrapolated to {SAMPLES:,} images, median of {runs} draws:\n")
-    print(
-        "| processes | tasks | time of all tasks | longest task | queue: makespan | efficiency | shards: makespan | efficiency |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
+    queue, shards = (f"{way}: makespan | efficiency | with start-up" for way in ("queue", "shards"))
+    print(f"| processes | tasks | time of all tasks | longest task | {queue} | {shards} |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for workers in (2, 8, 64):
         rows = []
         for seed in range(runs):
@@ -320,13 +322,14 @@ def simulated(measured: Measured, runs: int = 20) -> None:
             row = [float(len(jobs)), spent, max(job.seconds for job in jobs)]
             for shares in (False, True):
                 seconds = makespan(stages, measured, workers, shares)
-                row += [seconds, spent / (workers * seconds)]
+                started = seconds + measured.start
+                row += [seconds, spent / (workers * seconds), spent / (workers * started)]
             rows.append(row)
-        tasks, spent, longest, queue, efficiency, fixed, of_shares = map(statistics.median, zip(*rows, strict=True))
-        print(
-            f"| {workers} | {tasks:.0f} | {spent:.0f} s | {longest:.1f} s | {queue:.0f} s | {efficiency:.2f} "
-            f"| {fixed:.0f} s | {of_shares:.2f} |"
-        )
+        tasks, spent, longest, *ways = map(statistics.median, zip(*rows, strict=True))
+        shown = [f"{workers}", f"{tasks:.0f}", f"{spent:.0f} s", f"{longest:.1f} s"]
+        for seconds, efficiency, started in (ways[:3], ways[3:]):
+            shown += [f"{seconds:.0f} s", f"{efficiency:.2f}", f"{started:.2f}"]
+        print(f"| {' | '.join(shown)} |")
 
 
 def main() -> None:

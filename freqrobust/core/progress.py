@@ -71,6 +71,12 @@ def finish(progress: Progress, label: str) -> None:
         progress.finish(label)  # type: ignore[attr-defined]
 
 
+def together(progress: Progress, processes: int) -> None:
+    """Tell ``progress`` that so many processes do the pieces of the plan, where it takes that."""
+    if callable(getattr(progress, "together", None)):
+        progress.together(processes)  # type: ignore[attr-defined]
+
+
 def within(progress: Progress, amount: float) -> None:
     """Tell ``progress`` how much of the running batch is about done, in units of ``advance``, where it takes that."""
     if callable(getattr(progress, "within", None)):
@@ -216,6 +222,10 @@ class Screen:
         self.bar.columns = self.overall
         self.task = self.bar.add_task("starting", total=1.0, status=self.schedule.status())
 
+    def together(self, processes: int) -> None:
+        if self.schedule is not None:
+            self.schedule.processes = processes
+
     def finish(self, label: str) -> None:
         if self.schedule is not None:
             self.schedule.finish(label)
@@ -271,6 +281,7 @@ class Progress(Protocol):
       it, the most important first.
     - ``plan(pieces)`` is called before the first of several pieces that make up a run, with a
       :class:`freqrobust.core.schedule.Piece` for each of them; a later call replaces the plan.
+    - ``together(processes)`` is called after ``plan`` where so many processes do its pieces.
     - ``finish(label)`` is called when a piece of the plan is done, also when nothing had to be done for it.
     - ``within(amount)`` is called while a batch is being attacked, a few times a second, with how much of it is about done,
       in the units of ``advance``, which counts the whole batch at its end. It is less than the batch.

@@ -47,6 +47,7 @@ class Schedule:
 
     pieces: Sequence[Piece]
     clock: Callable[[], float] = time.monotonic
+    processes: int = 1  # that do the pieces together
     label: str = ""
     pending: list[Piece] = field(init=False)
     rates: dict[str, _Rate] = field(default_factory=dict)
@@ -115,8 +116,8 @@ class Schedule:
             if self.running is None or not self.running.work:
                 return None
             per_work = (self.clock() - self.began + current) / self.running.work
-            return current + per_work * sum(piece.work for piece in others)
-        return (current or 0.0) + sum(self._expected(piece) for piece in others)
+            return current + per_work * sum(piece.work for piece in others) / self.processes
+        return (current or 0.0) + sum(self._expected(piece) for piece in others) / self.processes
 
     def _current(self) -> float | None:
         """Seconds that the running piece still takes; None where nothing is known."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from freqrobust.core.errors import FreqRobustError, PluginError
+from freqrobust.core.errors import FreqRobustError, ImageFileError, PluginError
 from freqrobust.core.files import identity
 from freqrobust.core.progress import fail, finish, skip
 from freqrobust.core.source_hash import code_hash
@@ -127,6 +127,8 @@ def certify(run: DefenseRun, measured: Measured, chosen: Sequence[PluginSpec[Cer
                 run.run.progress.say(f"{label}: not applicable: {reason}")
                 continue
             found.append((plugin_spec, _certified(run, measured.clean, plugin_spec, known, label)))
+        except ImageFileError:  # the data of all cells
+            raise
         except FreqRobustError as error:
             reason = one_line(error)
             fail(run.run.progress, f"{label}: failed: {reason}")
@@ -153,6 +155,8 @@ def _certified(
         return _at_eps(plugin_spec, samples)
     try:
         samples = _all_blocks(run, clean, plugin_spec, label)
+    except ImageFileError:  # the data of all cells
+        raise
     except FreqRobustError as error:
         known[key] = plugin_spec.spec, error
         raise

@@ -39,6 +39,8 @@ from freqrobust.plugins.specs import DefenseChain, PluginSpec
 
 #: Share of its passes that an attack is expected to make on a sample that it succeeds on: with gradients, and without.
 EARLY, EARLY_QUERIES = 0.1, 0.25
+#: The calls of a batch end with its last sample, which stays longer than most: exponent of the share of the passes.
+_LAST = 0.5
 #: Files that the quick and the full checks of a defense write, each of them about as large as a cell without signs.
 _CHECKS = {"quick": 2, "full": 12}
 #: Pictures of a sample in the report.
@@ -156,7 +158,7 @@ def _add(cost: Cost, evaluation: Evaluation, network: nn.Module, run_dir: Path) 
         )
         for chain, piece in _with_chains(evaluation.chains, planned):
             row = rows.setdefault(piece.kinds[-1], Row(piece.kinds[-1]))
-            _count(row, piece, speeds[chain.spec], stored.get(piece.label, 0.0))
+            _count(row, piece, speeds[chain.spec], stored.get(piece.label, 0.0), min(run.batch_size, len(run.data)))
         cost.rows = list(rows.values())
         cost.disk += _disk(run, evaluation, stored)
         cost.batch_size = max(cost.batch_size, run.batch_size)
@@ -181,7 +183,7 @@ def _speeds(run: Run, runs: Sequence[DefenseRun], cost: Cost) -> dict[str, Speed
         found[""] = measure_speed(DefenseRun(run, DefenseChain()), threats)
     first = next(iter(found.values()))
     if not cost.timed:
-        cost.forward, cost.step = first.forward, first.step
+        cost.forward, cost.step = first.forward.mean(first.images), first.step.mean(first.images)
     cost.timed += sum(speed.batches for speed in found.values())
     cost.timed_images = max(cost.timed_images, *(speed.images for speed in found.values()))
     return {one.chain.spec: found.get(one.chain.spec, first) for one in runs} | {"": first}
@@ -209,16 +211,20 @@ def _with_chains(chains: Sequence[DefenseChain], planned: Iterable[Piece]) -> It
         yield next((c for c in longest if label == c.spec or label.startswith(f"{c.spec} / ")), chains[0]), piece
 
 
-def _count(row: Row, piece: Piece, speed: Speed, stored: float) -> None:
+def _count(row: Row, piece: Piece, speed: Speed, stored: float, batch_size: int) -> None:
     """Add a piece, of which a share is stored."""
     rest = 1.0 - stored
     row.cells += piece.cells
     row.stored += piece.cells if stored == 1.0 else 0
     row.passes += rest * piece.work
     row.most += rest * max(piece.work, piece.most)
-    seconds = speed.forward * max(piece.most - 3 * piece.backwards, 0.0) + speed.step * piece.backwards
-    row.most_seconds += rest * max(seconds, 0.0)
-    row.seconds += rest * seconds * (piece.work / piece.most if piece.most else 1.0)
+    images = calls = 0.0
+    for duration, count in ((speed.forward, piece.most - 3 * piece.backwards), (speed.step, piece.backwards)):
+        images += duration.image * max(count, 0.0)
+        calls += duration.call * max(count, 0.0) / batch_size
+    share = min(piece.work / piece.most, 1.0) if piece.most else 1.0
+    row.most_seconds += rest * (images + calls)
+    row.seconds += rest * (images * share + calls * share**_LAST)
 
 
 def _stored(run: Run, runs: Sequence[DefenseRun], evaluation: Evaluation, journal: Journal) -> dict[str, float]:

@@ -147,10 +147,12 @@ class Evaluation:
         Raises:
             FreqRobustError: the model does not fit the data, or the processes do not fit together.
         """
+        # a model that does not fit is refused before anything is written, and before the first is measured
+        fits = [try_out(network, self.data) for network in self.networks]
         run_dir = _first_path(self.config.run_dir)
         opened = sole_process(run_dir, self.plan) if sharing is None else sharing.opened(run_dir, self.plan())
         with opened:
-            return self._measured(sharing)
+            return self._measured(sharing, fits)
 
     def plan(self) -> SharedPlan:
         """What is measured, as other processes have to measure it too.
@@ -175,11 +177,9 @@ class Evaluation:
         options = self.recorded or recorded(config, self.given, self.given_data)
         return SharedPlan(identity, options, str(Path.cwd()), environment(self.settings))
 
-    def _measured(self, sharing: Sharing | None) -> Report | None:
+    def _measured(self, sharing: Sharing | None, fits: Sequence[Fit]) -> Report | None:
         """The report of all models; None from a process that only measures."""
         config, several = self.config, len(self.networks) > 1
-        # several: a model that does not fit is refused before the first is measured
-        fits = [try_out(network, self.data) if several else None for network in self.networks]
         planned = pieces(
             self.chains,
             self.attacks,
@@ -206,7 +206,7 @@ class Evaluation:
             report.environment = EnvironmentRecord.model_validate(sharing.environment)
         return report
 
-    def _report(self, network: nn.Module, fit: Fit | None, number: int, sharing: Sharing | None) -> Report | None:
+    def _report(self, network: nn.Module, fit: Fit, number: int, sharing: Sharing | None) -> Report | None:
         """The report of one model."""
         config = self.config
         with open_run(
@@ -256,8 +256,9 @@ class Evaluation:
         if config.diagnose is not None:
             measured = [one.measure() for one in runs]
             _transfer(run, runs, measured, source, config.oblivious)
-            tasks = check_tasks(run, runs, measured, source, config.diagnose)
-            sharing.measure(f"checks {number}", tasks, run.checked, run.failures)
+            for first in (True, False):
+                tasks = check_tasks(run, runs, measured, source, config.diagnose, first)
+                sharing.measure(f"checks {number} {'first' if first else 'others'}", tasks, run.checked, run.failures)
         return sharing.reports
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from freqrobust.core.config import SaveConfig
-from freqrobust.core.errors import FreqRobustError, SpecError
+from freqrobust.core.errors import FreqRobustError, ImageFileError, SpecError
 from freqrobust.core.files import check_writable, user_path
 from freqrobust.core.options import takes
 from freqrobust.core.progress import Progress, as_progress
@@ -91,6 +91,8 @@ def save_adversarial(
                 try:
                     with running_user_code(plugin_spec.name):
                         saving.paths.append(_examples(made, plugin_spec).write(folder))
+                except ImageFileError:  # the data of all cells
+                    raise
                 except FreqRobustError as error:  # whatever a plugin does, the other sets are saved
                     saving.failed.append(f"{chain.spec} / {plugin_spec.spec}: {one_line(error)}")
                     progress.end(f"not saved: {saving.failed[-1]}")

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 
@@ -23,13 +24,37 @@ STEPS, PROBING = 4, 4.0
 _FIRST = 8
 
 
+class Duration(NamedTuple):
+    """How long something takes for a batch: a part for each call, and one for each image.
+
+    Attributes:
+        call: seconds for each call, however few images there are.
+        image: seconds for each image.
+    """
+
+    call: float
+    image: float
+
+    @classmethod
+    def fitted(cls, few: int, short: float, many: int, long: float) -> Duration:
+        """From the seconds that two numbers of images take."""
+        if many <= few or long <= short:
+            return cls(0.0, long / many)
+        image = min((long - short) / (many - few), long / many)
+        return cls(long - many * image, image)
+
+    def mean(self, images: int) -> float:
+        """Seconds of one image in a batch of so many."""
+        return self.image + self.call / images
+
+
 @dataclass
 class Speed:
     """What was measured of one defended model.
 
     Attributes:
-        forward: seconds of a forward pass of one image, as predictions are made.
-        step: seconds of a step of an attack on one image: forward, backward, and the change of the image.
+        forward: seconds of a forward pass, as predictions are made.
+        step: seconds of a step of an attack: forward, backward, and the change of the image.
         images: images in a timed batch.
         batches: how many batches were timed.
         clean: share of the images in it that are classified correctly.
@@ -37,8 +62,8 @@ class Speed:
         peak: bytes that the process, or its CUDA device, had taken at most; None where that is not known.
     """
 
-    forward: float
-    step: float
+    forward: Duration
+    step: Duration
     images: int
     batches: int
     clean: float
@@ -73,21 +98,24 @@ def measure_speed(one: DefenseRun, threats: Sequence[Threat], probing: float = P
     """
     run, model = one.run, one.target_model()
     device, most = run.device, min(len(run.data), run.batch_size)
-    first, before = _timed(model, *run.data.batch(torch.arange(min(_FIRST, most)), device)), _peak(device)
-    each = sum(first) / min(_FIRST, most)
-    count = max(1, min(most, int(SECONDS / max(each, 1e-9))))
+    few = min(_FIRST, most)
+    small = run.data.batch(torch.arange(few), device)
+    _timed(model, *small)  # prepares what the following ones use
+    first, before = _timed(model, *small), _peak(device)
+    count = max(1, min(most, int(SECONDS * few / max(sum(first), 1e-9))))
     images, labels, ids = run.data.batch(torch.arange(count), device)
     forwards, steps = list[float](), list[float]()
     until = time.perf_counter() + SECONDS
     while len(steps) < BATCHES and (not steps or time.perf_counter() < until):
-        forward, step = _timed(model, images, labels, ids)
-        forwards.append(forward)
-        steps.append(step)
+        for found, seconds in zip((forwards, steps), _timed(model, images, labels, ids), strict=True):
+            found.append(seconds)
     used = slice(1 if len(steps) > 1 else 0, None)  # the first one also takes memory from the system
     correct = model.predict(images, ids).is_correct(labels)
-    speed = Speed(
-        _mean(forwards[used]) / count, _mean(steps[used]) / count, count, len(steps), float(correct.float().mean())
+    forward, step = (
+        Duration.fitted(few, short, count, _mean(long[used]))
+        for short, long in zip(first, (forwards, steps), strict=True)
     )
+    speed = Speed(forward, step, count, len(steps), float(correct.float().mean()))
     until = time.perf_counter() + probing
     for threat in _in_order(threats):
         if time.perf_counter() > until:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from freqrobust.core.errors import PeerError, SharingError
 from freqrobust.core.files import in_use, write_atomically
 from freqrobust.core.launch import Launch
-from freqrobust.core.progress import Progress, Silent, finish, plan
+from freqrobust.core.progress import Progress, Silent, finish, plan, together
 from freqrobust.harness.journal import Journal
 from freqrobust.harness.shard_records import check_fits, only_workers
 from freqrobust.harness.shared_plan import SharedPlan
@@ -198,6 +198,7 @@ class Queue:
         """See :meth:`Sharing.measure`; returns once all tasks are done."""
         part = _Tasks(self.store, name, tasks)
         plan(self.progress, [task.piece() for task in tasks])
+        together(self.progress, self.size)
         while (index := self.store.add(f"{name} next", 1) - 1) < len(tasks):
             self.store.set(part.claim(index), self.name)
             self._perform(part, index, journal, failures)

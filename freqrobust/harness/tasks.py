@@ -12,15 +12,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from freqrobust.core.errors import FreqRobustError, JournalError
+from freqrobust.core.errors import FreqRobustError, ImageFileError, JournalError
+from freqrobust.core.files import identity
 from freqrobust.core.progress import Progress, fail, finish
 from freqrobust.core.schedule import Piece
 from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code
 from freqrobust.harness.blocks import Block
+from freqrobust.harness.cell import EOT
 from freqrobust.harness.certify import certificate_key, certify_block
-from freqrobust.harness.diagnosis.examine import Depth, checks_of, examine
-from freqrobust.harness.diagnosis.findings import RunnableCheck
+from freqrobust.harness.diagnosis.examine import SAMPLES, SAMPLES_STOCHASTIC, Depth, examine, units_of
+from freqrobust.harness.diagnosis.full_check import FullCheck
 from freqrobust.harness.journal import Journal
 from freqrobust.harness.outcome import Outcome
 from freqrobust.harness.run import DefenseRun, Measured, Run, first_eps
@@ -37,6 +39,7 @@ from freqrobust.harness.transfer import transfer_block
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.certificate import Certificate
 from freqrobust.plugins.specs import PluginSpec
+from freqrobust.results.outcomes import pack
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,8 @@ def _measure_sweep(one: DefenseRun, group: Sequence[int], block: Block) -> Mappi
         try:
             with running_user_code(plugin_spec.name):
                 outcome: Outcome = run.stored(key) or one.block(plugin_spec, block, clean, lower, lower_eps)
+        except ImageFileError:  # the data of all cells
+            raise
         except FreqRobustError as error:
             failed[key] = one_line(error)
             continue
@@ -185,10 +190,14 @@ def _transfer(
             with running_user_code(one.chain.name):
                 one.target_model()
                 able.append((one, one.clean_on(block)))
+        except ImageFileError:  # the data of all cells
+            raise
         except FreqRobustError as error:  # the other defenses' cells are kept
             failed[one.key_of(plugin_spec, None, block, "oblivious")] = one_line(error)
     try:
         transfer_block(run, plugin_spec, source, able, block)
+    except ImageFileError:  # the data of all cells
+        raise
     except FreqRobustError as error:
         reason = one_line(error)
         failed |= {one.key_of(plugin_spec, None, block, "oblivious"): reason for one, _ in able}
@@ -196,9 +205,9 @@ def _transfer(
 
 
 def check_tasks(
-    run: Run, runs: Sequence[DefenseRun], measured: Sequence[Measured], source: DefenseRun, depth: Depth
+    run: Run, runs: Sequence[DefenseRun], measured: Sequence[Measured], source: DefenseRun, depth: Depth, first: bool
 ) -> list[Task]:
-    """The tasks that check the robust accuracies, once all cells are in the journal.
+    """The tasks that check the robust accuracies, once all cells are in the journal; the longest first.
 
     Args:
         run: the run of one model.
@@ -206,23 +215,30 @@ def check_tasks(
         measured: their cells.
         source: the undefended model.
         depth: of the checks.
+        first: the checks that measure what the others use, or those others, once the first ones are done.
     """
     found = []
     for one, cells in zip(runs, measured, strict=True):
-        for check in checks_of(depth) if cells.error is None else ():
-            about = f"check {check.name} {[plugin_spec.spec for plugin_spec, _ in cells.cells]}"
-            key = run.key(one.chain, None, None, about)
-            label = f"{checks_label(one.chain)}, {check.name}"
-            found.append(Task(label, 1.0, (key,), partial(_check, one, cells, source, depth, check, key)))
-    return found
+        outcomes = [outcome for _, outcome in (*cells.cells, *cells.oblivious)]
+        about = [outcome if isinstance(outcome, str) else pack(outcome.right) for outcome in outcomes]
+        samples = min(len(run.data), SAMPLES_STOCHASTIC if one.chain.stochastic else SAMPLES)
+        draws = EOT if one.chain.stochastic else 1
+        for checks in units_of(depth, first) if cells.error is None else ():
+            names = [check.name for check in checks]
+            key = run.key(one.chain, None, None, f"checks {identity([names, about])}")
+            work = samples * draws * max(check.passes(one.chain.stochastic) for check in checks)
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            make = partial(_check, one, cells, source, depth, checks, key)
+            found.append(Task(f"{checks_label(one.chain)}, {names[0]}{more}", work, (key,), make))
+    return sorted(found, key=lambda task: -task.work)
 
 
 def _check(
-    one: DefenseRun, cells: Measured, source: DefenseRun, depth: Depth, check: RunnableCheck, key: str
+    one: DefenseRun, cells: Measured, source: DefenseRun, depth: Depth, checks: Sequence[FullCheck], key: str
 ) -> Mapping[str, str]:
     origin = source if one.chain.parts else None
     with running_user_code(one.chain.name):
-        examine(one, cells.clean, cells.cells, cells.oblivious, depth, origin, check)
+        examine(one, cells.clean, cells.cells, cells.oblivious, depth, origin, checks)
     one.run.keep(one.run.checked, key, {})
     return {}
 
@@ -243,6 +259,8 @@ def perform(task: Task, journal: Journal, failures: Journal) -> str | None:
         return None
     try:
         failed = task.run()
+    except ImageFileError:  # the data of all cells
+        raise
     except FreqRobustError as error:
         failed = {key: one_line(error) for key in task.keys if not journal.has(key)}
     for key in task.keys:

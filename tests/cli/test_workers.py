@@ -54,9 +54,10 @@ def store() -> Any:
 def tasks(journal: Journal, count: int, seconds: float = 0.0) -> list[Task]:
     """Tasks that put one piece each into a journal."""
 
-    def run(index: int) -> None:
+    def run(index: int) -> dict[str, str]:
         time.sleep(seconds)
         journal.store(f"{index:032}", {"by": threading.get_ident()})
+        return {}
 
     return [Task(f"task {i}", 1.0, (f"{i:032}",), lambda i=i: run(i)) for i in range(count)]  # type: ignore[misc]
 

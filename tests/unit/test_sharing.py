@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import torch
@@ -296,3 +297,28 @@ def test_the_longest_tasks_come_first_and_draws_and_votes_count(data) -> None:
     assert work[f"{noisy} / clean"] == 11 * work["undefended / clean"] == 11 * BLOCK
     assert work[f"{noisy} / pgd:eps=0.1,steps=50"] == (11 + 10 * 150) * BLOCK
     assert work[f"{noisy} / smoothing:eps=0.05,n=4000,n0=10"] == 4010 * BLOCK
+
+
+@pytest.mark.slow
+def test_checks_of_different_processes_measure_nothing_twice(data, tmp_path) -> None:
+    """What each task of a stage adds is taken away again, as if all began at the same time."""
+    added: dict[str, list[set[Path]]] = {}
+
+    class Apart(Shuffled):
+        def measure(self, name, tasks, journal, failures) -> bool:
+            folder = tmp_path / "checks"
+            for task in tasks:
+                before = set(folder.iterdir())
+                perform(task, journal, failures)
+                new = set(folder.iterdir()) - before
+                added.setdefault(name, []).append(new)
+                for path in new if name == "checks 0 others" else ():
+                    path.unlink()
+            return True
+
+    options = {"attacks": ["pgd:eps=0.005,steps=2"], "diagnose": "full"}
+    found = report((untrained(0), data, options), Apart(), run_dir=tmp_path)
+    assert found.diagnostics[0].depth == "full"
+    others = added["checks 0 others"]
+    assert len(others) > 7
+    assert len(set.union(*others)) == sum(map(len, others))

@@ -10,8 +10,9 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from freqrobust.core.errors import SpecError
 from freqrobust.harness.diagnosis.findings import ATHALYE, CARLINI, CROCE, PINTOR, TRAMER, Finding, NotApplicable
 from freqrobust.harness.diagnosis.full_check import FullCheck
 from freqrobust.harness.diagnosis.indicators import (
@@ -22,8 +23,10 @@ from freqrobust.harness.diagnosis.indicators import (
 )
 from freqrobust.harness.diagnosis.traces import DRAWS, trace
 from freqrobust.harness.outcome import robust_under
+from freqrobust.harness.passes import passes
 from freqrobust.numerics.threat import Threat
 from freqrobust.plugins.criterion import Misclassification
+from freqrobust.plugins.registry import attacks
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,6 +40,8 @@ def reference(examination: Examination) -> Outcome:
     return examination.attack("pgd", steps=20)[1]
 
 
+#: Passes of PGD with 20 steps for a sample.
+REFERENCE = 61.0
 #: Steps of the strong attack of the quick checks, and the share of the examined samples that it may misclassify.
 STRONG_STEPS, STRONG_SHARE = 20, 0.03
 #: Standard deviation of the noise of averaged gradients, as a share of the change of a pixel if all change by the same.
@@ -71,6 +76,13 @@ class AnotherAttack(FullCheck):
         additional, beyond = examination.misclassified(outcome, robust), examination.misclassified(outcome)
         return Finding(additional, examination.additional(self.about, additional), beyond, spec, self.transferred)
 
+    def passes(self, stochastic: bool) -> float:
+        params = {**self.params, **(self.params_stochastic if stochastic else {})}
+        try:
+            return passes(attacks.get(self.attack).build(self.attack, {"eps": 0.1, **params}), stochastic).work
+        except SpecError:  # the check says what is wrong
+            return 0.0
+
     def _samples(self, examination: Examination) -> tuple[np.ndarray, np.ndarray | None]:
         """The robust samples, and those that the attack is run on."""
         if self.robust_to == "report":
@@ -88,6 +100,9 @@ class StrongAttack(FullCheck):
     It is a part of the quick checks: it takes at most ``STRONG_STEPS`` gradients for each of these samples. Runs towards
     single classes would take a multiple of them.
     """
+
+    def passes(self, stochastic: bool) -> float:
+        return 3.0 * STRONG_STEPS
 
     def run(self, examination: Examination) -> Finding:
         if examination.stochastic:
@@ -112,6 +127,9 @@ class AveragedGradients(FullCheck):
     Where a loss is discontinuous, its gradient says nothing of the direction in which the loss increases, but its mean
     over a neighbourhood does.
     """
+
+    def passes(self, stochastic: bool) -> float:
+        return (1 + DRAWS) * REFERENCE
 
     def run(self, examination: Examination) -> Finding:
         if examination.stochastic:
@@ -146,6 +164,11 @@ def grey(norm: str, pixels: int) -> float:
 class IncreasingEps(FullCheck):
     """A sample that is misclassified at one budget must be misclassified at every larger one."""
 
+    unit: ClassVar[str] = "budgets"
+
+    def passes(self, stochastic: bool) -> float:
+        return 3 * REFERENCE
+
     def run(self, examination: Examination) -> Finding:
         outcomes = at_budgets(examination)
         robust_again = max(
@@ -160,6 +183,8 @@ class IncreasingEps(FullCheck):
 @dataclass(frozen=True)
 class LargeEps(FullCheck):
     """No sample may be robust where all images can become the same, and so get the same prediction."""
+
+    unit: ClassVar[str] = "budgets"
 
     def run(self, examination: Examination) -> Finding:
         eps, outcome = list(at_budgets(examination).items())[-1]
@@ -179,11 +204,17 @@ class Combined(FullCheck):
         return Finding(beyond, examination.additional("compared with the report", beyond), beyond)
 
 
-QUICK_CHECKS: tuple[FullCheck, ...] = (StrongAttack("strong attack", CROCE),)
+QUICK_CHECKS: tuple[FullCheck, ...] = (StrongAttack("strong attack", CROCE, first=True),)
 
 FULL_CHECKS: tuple[FullCheck, ...] = (
     AnotherAttack(
-        "plain PGD", CARLINI, "pgd", "20 steps, not initialised from a sweep", {"steps": 20}, robust_to="report"
+        "plain PGD",
+        CARLINI,
+        "pgd",
+        "20 steps, not initialised from a sweep",
+        {"steps": 20},
+        robust_to="report",
+        first=True,
     ),
     AnotherAttack("single step", ATHALYE, "fgsm", "one step, compared with 20 steps", robust_to="PGD-20"),
     AnotherAttack(

@@ -10,7 +10,8 @@ import numpy as np
 
 from freqrobust.harness.diagnosis.checks import FULL_CHECKS, QUICK_CHECKS
 from freqrobust.harness.diagnosis.examination import Examination, _Budgeted
-from freqrobust.harness.diagnosis.findings import CARLINI, RunnableCheck
+from freqrobust.harness.diagnosis.findings import CARLINI
+from freqrobust.harness.diagnosis.full_check import FullCheck
 from freqrobust.harness.outcome import NORMS, Outcome, robust_under
 from freqrobust.numerics import noise
 from freqrobust.numerics.threat import Threat
@@ -51,9 +52,25 @@ class Examined:
     failed: str | None = None
 
 
-def checks_of(depth: Depth) -> tuple[RunnableCheck, ...]:
+def checks_of(depth: Depth) -> tuple[FullCheck, ...]:
     """The checks that run attacks, in their order."""
     return (*QUICK_CHECKS, *(FULL_CHECKS if depth == "full" else ()))
+
+
+def units_of(depth: Depth, first: bool) -> list[list[FullCheck]]:
+    """Checks that different processes can make at the same time, those that use the same attacks together.
+
+    Args:
+        depth: of the checks.
+        first: those whose attacks the others use, or the others.
+    """
+    units: dict[str, list[FullCheck]] = {}
+    for check in checks_of(depth):
+        if check.first == first and check.passes(False):  # the others only count what these have found
+            units.setdefault(check.unit or check.name, []).append(check)
+        elif check.first == first and check.unit in units:
+            units[check.unit].append(check)
+    return list(units.values())
 
 
 def examine(
@@ -63,7 +80,7 @@ def examine(
     oblivious: Measurements,
     depth: Depth,
     source: DefenseRun | None,
-    only: RunnableCheck | None = None,
+    only: Sequence[FullCheck] | None = None,
 ) -> Examined | None:
     """Check the robust accuracies of one defense.
 
@@ -75,7 +92,7 @@ def examine(
         depth: ``quick`` takes three forward passes and one backward pass per sample, more of a stochastic defense, whose
             predictions are votes, and runs one strong attack on the robust samples; ``full`` runs other attacks.
         source: the undefended model, to transfer examples from; None when it is the one that is examined.
-        only: of the checks that run attacks, this one; by default all.
+        only: of the checks that run attacks, these; by default all.
 
     Returns:
         None when no attack with a budget was measured.
@@ -100,7 +117,7 @@ def examine(
         names = " and ".join(norm.capitalize() for norm in others)
         reason = f"{threat.norm.capitalize()} was examined; {names} was measured but not examined"
         work.inform("other norms", reason, CARLINI)
-    work.attacks_of(checks_of(depth) if only is None else [only])
+    work.attacks_of(checks_of(depth) if only is None else only)
     robust = robust_under(clean, [*outcomes, *work.found], threat)
     return Examined(depth, threat, int(sample.sum()), int((robust & sample).sum()), work.checks, work.found)
 

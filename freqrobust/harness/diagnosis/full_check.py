@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from freqrobust.harness.diagnosis.findings import Finding
 
@@ -20,11 +20,16 @@ class FullCheck(ABC):
         name: as reports show it, different for each check.
         source: the paper that recommends it.
         misclassification_only: it says nothing about other criteria.
+        first: other checks use what it measures, so it comes before them where several processes share the checks.
     """
+
+    #: Checks of the same unit use the same attacks, so one process makes all of them.
+    unit: ClassVar[str] = ""
 
     name: str
     source: str
     misclassification_only: bool = field(default=False, kw_only=True)
+    first: bool = field(default=False, kw_only=True)
 
     @abstractmethod
     def run(self, examination: Examination) -> Finding:
@@ -36,3 +41,11 @@ class FullCheck(ABC):
         Raises:
             NotApplicable: the check cannot be run.
         """
+
+    def passes(self, stochastic: bool) -> float:
+        """A guess of the passes for a sample, beside those of the checks that come first; a backward pass counts as two.
+
+        Args:
+            stochastic: the defense is random; its draws are not counted here.
+        """
+        return 0.0

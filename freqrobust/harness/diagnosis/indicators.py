@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Passes per sample that the attack of the report may have taken to be run again; else PGD with 20 steps is watched.
 PASSES = 250
+#: A guess of the passes of the attack that is watched.
+TRACED = 100.0
 #: Steps that an attack has to make for its last tenth to mean anything.
 FEWEST_STEPS = 5
 #: Share of the robust samples whose loss may still be rising at the end.
@@ -58,6 +60,11 @@ def watched(examination: Examination) -> PluginSpec[Attack]:
 @dataclass(frozen=True)
 class Indicator(FullCheck):
     """A check of how the strongest attack of the report went; all of them watch the same run of it."""
+
+    unit: ClassVar[str] = "trace"
+
+    def passes(self, stochastic: bool) -> float:
+        return TRACED
 
     def run(self, examination: Examination) -> Finding:
         if examination.stochastic:

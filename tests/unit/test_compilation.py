@@ -1,0 +1,258 @@
+"""Compiled passes: how batches are split, when a model stays in eager mode, and what is decided once for a run."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from freqrobust import evaluate
+from freqrobust.data.loading import as_data
+from freqrobust.harness import compilation, compiled_model
+from freqrobust.harness.compilation import Compilation, Work
+from freqrobust.harness.compiled_model import CompiledModel, NotCompiledError, Passes, logits_and_gradient, reduced
+from freqrobust.harness.target_model import TargetModel
+from freqrobust.plugins.selection import parse_chains
+
+CPU = torch.device("cpu")
+ATTACKS = ["pgd:eps=0.05,steps=3"]
+
+
+class Net(nn.Module):
+    """A small network with a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.linear = nn.Conv2d(1, 4, 3), nn.Linear(4 * 36, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(torch.relu(self.conv(x)).flatten(1))
+
+
+class Viewing(Net):
+    """One that cannot be laid out channels-last."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(torch.relu(self.conv(x)).view(len(x), -1))
+
+
+@pytest.fixture
+def data() -> tuple[torch.Tensor, torch.Tensor]:
+    images = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return images, Net()(images).argmax(dim=1)
+
+
+class Compiler:
+    """Stands in for ``torch.compile``; counts the batches that its code gets."""
+
+    def __init__(self, change: Callable[[torch.Tensor], torch.Tensor] = lambda logits: logits) -> None:
+        self.models, self.sizes, self.change = 0, list[int](), change
+
+    def __call__(self, passes: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+        self.models += 1
+
+        def code(x: torch.Tensor) -> torch.Tensor:
+            self.sizes.append(len(x))
+            return self.change(passes(x))
+
+        return code
+
+
+@pytest.fixture
+def compiler(monkeypatch: pytest.MonkeyPatch) -> Compiler:
+    found = Compiler()
+    monkeypatch.setattr(compiled_model, "compile_function", found)
+    monkeypatch.setattr(compilation, "compiler_problem", lambda device: None)
+    return found
+
+
+@pytest.mark.parametrize(("n", "calls", "left"), [(1, 0, 1), (8, 1, 0), (15, 2, 0), (17, 2, 1), (30, 3, 6), (31, 4, 0)])
+def test_batches_are_split_into_calls_of_one_size(n: int, calls: int, left: int) -> None:
+    net, compiler, eager = Net().requires_grad_(False), Compiler(), list[int]()
+    code = compiler(net)
+    net.register_forward_pre_hook(lambda _, inputs: eager.append(len(inputs[0])))
+    model = CompiledModel(net, code, 8)
+    images = torch.rand(n, 1, 8, 8)
+    logits, gradient = logits_and_gradient(model, images)
+    assert compiler.sizes == [8] * calls
+    assert sum(eager) == 8 * calls + left
+    expected = logits_and_gradient(Net().requires_grad_(False), images)
+    assert torch.allclose(logits, expected[0], atol=1e-6)
+    assert torch.allclose(gradient, expected[1], atol=1e-6)
+
+
+def test_passes_without_gradients_are_eager() -> None:
+    compiler = Compiler()
+    model = CompiledModel(Net(), compiler(Net()), 8)
+    with torch.no_grad():
+        model(torch.rand(8, 1, 8, 8))
+    model(torch.rand(8, 1, 8, 8))
+    assert compiler.sizes == []
+
+
+@pytest.mark.parametrize(("net", "channels_last"), [(Net, True), (Viewing, False)])
+def test_bf16_is_laid_out_channels_last_where_the_model_allows_it(net: type[Net], channels_last: bool) -> None:
+    model = net().eval().requires_grad_(False)
+    images = torch.rand(6, 1, 8, 8)
+    passes = reduced(model, images, CPU)
+    assert passes.channels_last is channels_last
+    assert model.conv.weight.is_contiguous()
+    logits, gradient = logits_and_gradient(passes, images)
+    exact = logits_and_gradient(model, images)
+    assert logits.dtype == gradient.dtype == torch.float32
+    assert 0 < float((logits - exact[0]).abs().max()) < 0.03 * float(exact[0].abs().max())
+
+
+def test_gradients_that_attacks_get_are_contiguous_and_fp32(data) -> None:
+    images, _ = data
+    target = TargetModel(
+        Net().requires_grad_(False), Net().requires_grad_(False), images[:4], device=CPU, precision="bf16"
+    )
+    _, gradient = logits_and_gradient(target.view, images)
+    assert gradient.is_contiguous()
+    assert gradient.dtype == torch.float32
+
+
+def test_compiled_and_eager_runs_have_the_same_numbers_and_other_cells(compiler, data, tmp_path: Path) -> None:
+    eager = evaluate(Net(), data, attacks=ATTACKS, diagnose=None, compile="off", run_dir=tmp_path)
+    cells = set((tmp_path / "cells").iterdir())
+    report = evaluate(Net(), data, attacks=ATTACKS, diagnose=None, compile="on", run_dir=tmp_path)
+    assert report.models[0].compilation.compiled
+    assert report.models[0].compilation.seconds >= 0
+    assert set(compiler.sizes) == {64}  # two trials of the images repeated, and batches that are filled up: none
+    assert [cell.outcomes for cell in report.cells] == [cell.outcomes for cell in eager.cells]
+    assert not report.warnings
+    added = set((tmp_path / "cells").iterdir()) - cells
+    assert len(added) == 1  # the attack; the clean pass is the same
+    compiler.models = 0
+    again = evaluate(Net(), data, attacks=ATTACKS, diagnose=None, compile="on", run_dir=tmp_path)
+    assert compiler.models == 0
+    assert again.models[0].compilation == report.models[0].compilation
+
+
+WRONG = {
+    "logits differ": (lambda logits: logits * 1.1, "its logits differ"),
+    "NaN": (lambda logits: logits * float("nan"), "its logits differ"),
+    "gradients differ": (lambda logits: logits.detach() + 0.5 * (logits - logits.detach()), "its gradients differ"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_compiled_code_that_is_wrong_is_not_used(monkeypatch, compiler, data, case: str) -> None:
+    compiler.change, message = WRONG[case]
+    expected = evaluate(Net(), data, attacks=ATTACKS, diagnose=None, compile="off")
+    report = evaluate(Net(), data, attacks=ATTACKS, diagnose=None, compile="on")
+    (warning,) = [one for one in report.warnings if one.code == "not-compiled"]
+    assert message in warning.message
+    assert [cell.outcomes for cell in report.cells] == [cell.outcomes for cell in expected.cells]
+    assert compiler.sizes == [len(data[0])] or len(compiler.sizes) == 1  # only the trial
+
+
+def test_an_error_of_the_compiler_is_a_reason(monkeypatch, compiler, data, tmp_path: Path) -> None:
+    def fail(passes: nn.Module) -> None:
+        raise RuntimeError("unknown operation")
+
+    monkeypatch.setattr(compiled_model, "compile_function", fail)
+    report = evaluate(Net(), data, attacks=ATTACKS, diagnose=None, compile="on", run_dir=tmp_path)
+    (warning,) = report.warnings
+    assert warning.message == "undefended is not compiled: compiling fails: RuntimeError: unknown operation"
+    assert report.cells[1].status == "ok"
+    monkeypatch.setattr(compiled_model, "compile_function", compiler)  # a resumed run does what was done before
+    again = evaluate(Net(), data, attacks=[*ATTACKS, "fgsm:eps=0.1"], diagnose=None, compile="on", run_dir=tmp_path)
+    assert compiler.models == 0
+    assert [one.message for one in again.warnings] == [warning.message]
+
+
+def traced(net: nn.Module) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
+        return torch.jit.trace(net, torch.rand(2, 1, 8, 8))
+
+
+REFUSED: dict[str, tuple[list[str], Callable[[nn.Module], nn.Module], str]] = {
+    "random": (["gaussian-noise"], lambda net: net, "it is random"),
+    "BPDA": (["bit-depth"], lambda net: net, "surrogate"),
+    "TorchScript": ([], traced, "TorchScript"),
+    "exported": ([], lambda net: torch.export.export(net, (torch.rand(2, 1, 8, 8),)).module(), "exported"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_some_models_stay_in_eager_mode(compiler, data, case: str) -> None:
+    defenses, change, message = REFUSED[case]
+    (chain,) = parse_chains(defenses or None, not defenses, False)
+    model = change(Net().eval())
+    target = TargetModel(model, model, data[0][:2], device=CPU, votes=3 if chain.stochastic else 1)
+    assert message in compilation.refusal(chain, target)
+    plain = TargetModel(Net(), Net(), data[0][:4], device=CPU)
+    assert compilation.refusal(parse_chains(None, True, False)[0], plain) is None
+
+
+def test_without_a_compiler_nothing_is_compiled(monkeypatch, data) -> None:
+    monkeypatch.setattr(compilation.shutil, "which", lambda name: None)
+    monkeypatch.delenv("CXX", raising=False)
+    assert "no C++ compiler" in compilation.compiler_problem(CPU)
+    report = evaluate(Net(), data, attacks=ATTACKS, diagnose=None, compile="on")
+    (warning,) = report.warnings
+    assert warning.code == "not-compiled"
+    assert "g++" in warning.message
+    assert not report.models[0].compilation.compiled
+    assert not evaluate(Net(), data, attacks=ATTACKS, diagnose=None).warnings
+
+
+def decide(monkeypatch, data, seconds: float, run_dir: Path | None, work: Work | None) -> Compilation:
+    """A decision where a pass of 32 images takes so long."""
+    monkeypatch.setattr(compilation, "seconds_of", lambda model, images: seconds)
+    monkeypatch.setattr(compilation, "_forward_seconds", lambda *args: seconds / 32)
+    made = Compilation("auto", run_dir=run_dir, work=work)
+    made.decided(Net().requires_grad_(False), "net", as_data(data, "images"), 32)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("passes", "models", "compiled"), [(0.0, 1, False), (1e2, 1, False), (1e5, 1, True), (1e5, 1000, False)]
+)
+def test_auto_compiles_where_it_saves_more_than_it_takes(monkeypatch, compiler, data, passes, models, compiled) -> None:
+    made = decide(monkeypatch, data, 0.1, None, Work(passes, models))
+    assert made.decided_before() is compiled
+
+
+@pytest.mark.parametrize("work", [None, Work(1e9, timed=False)])
+def test_auto_compiles_nothing_where_the_work_is_unknown_or_others_could_decide_otherwise(
+    monkeypatch, compiler, data, work
+) -> None:
+    assert not decide(monkeypatch, data, 0.1, None, work).decided_before()
+
+
+def test_the_first_decision_in_a_run_directory_stays(monkeypatch, compiler, data, tmp_path: Path) -> None:
+    assert decide(monkeypatch, data, 0.1, tmp_path, Work(1e5)).decided_before()
+    assert decide(monkeypatch, data, 1e-9, tmp_path, Work(1e2)).decided_before()
+    (path,) = (tmp_path / "compilation").glob("*.json")
+    assert json.loads(path.read_text().partition("\n")[2]) == {"compiled": True, "reason": "it saves time"}
+
+
+def test_reading_writes_nothing(compiler, data, tmp_path: Path) -> None:
+    made = Compilation("auto", run_dir=tmp_path, work=Work(1e9), reading=True)
+    assert not made.decided(Net(), "net", as_data(data, "images"), 32)
+    assert not list(tmp_path.iterdir())
+
+
+def test_slower_code_is_refused_where_that_was_asked(monkeypatch) -> None:
+    images, net = torch.rand(8, 1, 8, 8), Net().requires_grad_(False)
+    monkeypatch.setattr(compiled_model, "compile_function", Compiler())
+    monkeypatch.setattr(compiled_model, "seconds_of", lambda model, images: 1.0 + isinstance(model, CompiledModel))
+    assert compiled_model.compile_model(net, images, CPU, "fp32").model.size == 8
+    with pytest.raises(NotCompiledError, match="slower"):
+        compiled_model.compile_model(net, images, CPU, "fp32", faster=True)
+
+
+def test_fp32_passes_are_those_of_the_model() -> None:
+    images, net = torch.rand(3, 1, 8, 8), Net().requires_grad_(False)
+    assert torch.equal(Passes(net, CPU, "fp32", channels_last=False)(images), net(images))

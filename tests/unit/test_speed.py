@@ -1,0 +1,52 @@
+"""Timed batches of a defended model, and what is concluded from them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from freqrobust.core.config import DeviceOptions
+from freqrobust.data.dataset import ImageData
+from freqrobust.harness.opening import check_settings, open_run
+from freqrobust.harness.run import DefenseRun
+from freqrobust.harness.speed import Duration, Speed, measure_speed
+from freqrobust.numerics.threat import Threat
+from freqrobust.plugins.specs import DefenseChain
+
+
+def test_two_numbers_of_images_give_the_time_of_a_call() -> None:
+    found = Duration.fitted(8, 0.5 + 8 * 0.01, 128, 0.5 + 128 * 0.01)
+    assert found == pytest.approx((0.5, 0.01))
+    assert found.mean(128) == pytest.approx(0.5 / 128 + 0.01)
+    assert Duration.fitted(8, 2.0, 128, 1.0) == (0.0, 1 / 128)  # disturbed
+    assert Duration.fitted(8, 0.1, 128, 16.0) == (0.0, 0.125)  # large batches are slower
+    assert Duration.fitted(4, 1.0, 4, 1.0) == (0.0, 0.25)
+
+
+def test_shares_between_measured_budgets_are_interpolated() -> None:
+    nothing = Duration(0.0, 0.0)
+    speed = Speed(nothing, nothing, 8, 3, 0.9, {Threat("linf", 0.1): 0.5, Threat("linf", 0.3): 0.1})
+    shares = [speed.kept(Threat("linf", eps)) for eps in (0.0, 0.05, 0.1, 0.2, 0.3, 1.0)]
+    assert shares == pytest.approx([0.9, 0.7, 0.5, 0.3, 0.1, 0.1])
+    assert speed.kept(Threat("l2", 1.0)) == 0.45
+
+
+def test_the_share_of_robust_samples_of_a_linear_model() -> None:
+    """Of ``logits = (x, 1 - x)`` with one pixel the margin is known: a sample is robust if eps is less than x - 1/2."""
+    linear = nn.Linear(1, 2)
+    with torch.no_grad():
+        linear.weight.copy_(torch.tensor([[1.0], [-1.0]]))
+        linear.bias.copy_(torch.tensor([0.0, 1.0]))
+    model = nn.Sequential(nn.Flatten(), linear)
+    images = torch.linspace(0.505, 0.995, 50).view(50, 1, 1, 1)
+    data = ImageData(images, torch.zeros(50, dtype=torch.int64), 2)
+    settings = check_settings(DeviceOptions(device="cpu", batch_size=50))
+    threats = [Threat("linf", eps) for eps in (0.1, 0.2, 0.4)] + [Threat("l2", 0.3), Threat("l1", 0.1)]
+    with open_run(model, data, settings) as run:
+        speed = measure_speed(DefenseRun(run, DefenseChain()), threats)
+    assert (speed.clean, speed.images) == (1.0, 50)
+    found = {threat: speed.robust[threat] for threat in threats[:4]}
+    assert list(found.values()) == pytest.approx([0.8, 0.6, 0.2, 0.4])
+    assert threats[4] not in speed.robust
+    assert speed.step.mean(50) > 0
