@@ -50,6 +50,13 @@ def test_attacks(both, network, digits, make, name) -> None:
     assert cells(there) == cells(here)
 
 
+@pytest.mark.parametrize("name", ["FGSM", "PGD", "DeepFool", "Square"])
+def test_attacks_of_torchattacks(both, network, digits, name) -> None:
+    pytest.importorskip("torchattacks")
+    here, there = both(network, digits.first(SAMPLES), attacks=[f"torchattacks:{name}"])
+    assert cells(there) == cells(here)
+
+
 @pytest.mark.parametrize("name", defenses.names())
 def test_defenses(both, network, digits, training_digits, make, tmp_path, name) -> None:
     plugin = make(defenses, name)
