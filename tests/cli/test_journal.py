@@ -266,9 +266,13 @@ def test_a_damaged_cell_is_noticed_and_measured_again(
 
 def test_no_half_written_files_stay(base: list[str], command: Command) -> None:
     command(*base, *WHAT, "--run-dir", "run", "--json", "out.json", "--no-oblivious")
-    names = [path.name for path in Path().rglob("*") if path.is_file()]
+    files = [path for path in Path().rglob("*") if path.is_file()]
+    decided = [path.name for path in files if path.parent.name == "compilation"]
+    names = [path.name for path in files if path.parent.name != "compilation"]
     checks = [check for one in reported("run")["diagnostics"] for check in one["checks"]]
     strong = [check for check in checks if check["name"] == "strong attack" and check["status"] != "not applicable"]
     # the report twice, the quick checks of two defenses, and the strong attacks of those with robust samples
     assert len(names) == len(CELLS) + 2 + 2 + len(strong)
     assert not [name for name in names if name.startswith(".")]
+    assert len(decided) == 2  # whether passes are compiled, and the lock of those that decide
+    assert ".lock" in decided
