@@ -56,9 +56,9 @@ class Row:
         cells: how many there are; 0 for checks.
         stored: how many of them are in the run directory.
         passes: forward passes of one image that are expected for the others; a backward pass counts as two.
-        most: as ``passes``, if no sample leaves an attack early.
+        most: as ``passes``, if attacks stop on no sample early.
         seconds: expected.
-        most_seconds: as ``seconds``, if no sample leaves an attack early.
+        most_seconds: as ``seconds``, if attacks stop on no sample early.
     """
 
     kind: str

@@ -60,7 +60,7 @@ def test_it_says_what_the_run_will_be(planned: Any, base: list[str], command: An
     finished, shown = planned()
     assert finished["total"]["stored"] == finished["total"]["cells"] == len(report["cells"])
     assert sum(row["passes"] for row in finished["rows"] if row["cells"]) == 0
-    assert f"of which {len(report['cells'])} of {len(report['cells'])} cells are there" in " ".join(shown.split())
+    assert f"where {len(report['cells'])} of {len(report['cells'])} cells are finished" in " ".join(shown.split())
 
 
 def test_cells_of_another_seed_are_not_stored(planned: Any, base: list[str], command: Any, tmp_path: Path) -> None:
