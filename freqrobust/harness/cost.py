@@ -324,7 +324,7 @@ def _sign_bytes(run: Run) -> int:
 
 
 def _bytes_in_memory(run: Run, evaluation: Evaluation, chain: DefenseChain) -> int:
-    """Bytes of the outcomes of one defense, which are kept until the report is made."""
-    signs = {i for group in sweeps(run.attacks, chain) if len(group) > 1 for i in group}
-    kept = [i for i in signs if keeps_signs(run.attacks[i].plugin, run.data)]
-    return len(run.data) * (len(kept) * _sign_bytes(run) + 18 * len(run.attacks) * (2 if chain.parts else 1))
+    """Bytes of the outcomes of one defense, which are kept until the report is made, and of the signs of two eps."""
+    swept = [group[0] for group in sweeps(run.attacks, chain) if len(group) > 1]
+    signs = 2 * _sign_bytes(run) if any(keeps_signs(run.attacks[i].plugin, run.data) for i in swept) else 0
+    return len(run.data) * (signs + 18 * len(run.attacks) * (2 if chain.parts else 1))

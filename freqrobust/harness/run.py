@@ -201,8 +201,12 @@ class DefenseRun:
                 plugin_spec = run.attacks[index]
                 found[index] = outcome = self.attacked(plugin_spec, clean, lower, lower_eps)
                 if lower_eps is not None and isinstance(outcome, Outcome):
+                    if lower is not None:
+                        lower.signs = None  # the next eps was all that they were for
                     lower = outcome
                     lower_eps.append(eps_of(plugin_spec))
+            if lower is not None:
+                lower.signs = None
         return Measured(self.chain, clean, [(s, found[i]) for i, s in enumerate(run.attacks)])
 
     def forget(self) -> None:
