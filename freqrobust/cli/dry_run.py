@@ -92,8 +92,8 @@ def cost_lines(cost: Cost, run_dir: Path) -> list[str]:
     """Passes, time, memory and disk, in a line or two each."""
     total = cost.total
     lines = [
-        "passes: forward passes of one image, a backward pass counts as two; an attack leaves a sample once it is misclassified",
-        f"time: about {clock_text(total.seconds)}, and {clock_text(total.most_seconds)} if no sample leaves an attack early",
+        "passes: forward passes of one image, a backward pass counts as two; an attack stops on a sample once it is misclassified",
+        f"time: about {clock_text(total.seconds)}, and {clock_text(total.most_seconds)} if attacks stop on no sample early",
         f"timed: {cost.timed} batches of up to {cost.timed_images} images, with {1000 * cost.forward:.3g} ms for a forward pass of "
         f"one image and {1000 * cost.step:.3g} ms for a step of an attack",
     ]
@@ -101,8 +101,10 @@ def cost_lines(cost: Cost, run_dir: Path) -> list[str]:
         lines.append(f"not timed: {', '.join(cost.untimed)}; the training is not included")
     if cost.memory is not None:
         lines.append(f"memory: about {size_text(cost.memory)}, with batches of {cost.batch_size}")
-    there = f", of which {total.stored} of {total.cells} cells are there" if total.stored else ""
-    return [*lines, f"disk: about {size_text(cost.disk)} in {run_dir}{there}"]
+    more, there = "", ""
+    if total.stored:
+        more, there = " more", f", where {total.stored} of {total.cells} cells are finished"
+    return [*lines, f"disk: about {size_text(cost.disk)}{more} in {run_dir}{there}"]
 
 
 def short(count: float) -> str:

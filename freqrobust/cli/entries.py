@@ -34,7 +34,8 @@ ENTRIES = {
         "Measure the accuracy of a model, undefended and with defenses, under attacks and frequency filters.\n\n"
         "Without --model, a small CNN is trained on handwritten digits as a demonstration.\n\n"
         "With --defense NAME --help, the help also shows the parameters of that defense.\n\n"
-        "With several processes: torchrun --nproc-per-node 2 -m freqrobust eval ..., or --shard for each of them.",
+        "With several processes: torchrun --nproc-per-node 2 -m freqrobust eval ..., or --shard K/N in each of them and then "
+        "'freqrobust merge'.",
         interrupted="interrupted before the first cell; run the same command again",
     ),
     "analyze": Entry(
@@ -60,7 +61,7 @@ ENTRIES = {
     "merge": Entry(
         MEASURE,
         "Make the report of an evaluation that was measured in shards: freqrobust eval --shard K/N --run-dir DIR.\n\n"
-        "Nothing is measured again. The exit codes are those of eval.",
+        "No cell is measured; checks of the robust accuracies that are missing are made. The exit codes are those of eval.",
         interrupted="interrupted; run the same command again",
     ),
     "init": Entry(

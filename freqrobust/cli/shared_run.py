@@ -217,7 +217,7 @@ def part_of(config: EvalCommand) -> Part:
         return Part() if together is None else WorkerPart(together)
     if together is not None:
         raise SpecError(
-            "--shard is for processes that know nothing of each other, but torchrun started this one: omit it"
+            "--shard is for processes that are started independently, but torchrun started this one: omit it"
         )
     return ShardPart(*shard_of(config.shard))
 

@@ -116,7 +116,7 @@ class DataOptions(SizeOptions):
     )  # fmt: skip
     data_cache: FilePath = option(
         "auto", "Where decoded images in files are kept: memory, off (decode them whenever they are used), a directory "
-        "(decode them once for several runs), or auto: memory if they take at most a quarter of what is free, or else off.",
+        "(decode them once for several runs), or auto: memory if they take at most a quarter of the free memory, else off.",
         DATA, "DIR|memory|off",
     )  # fmt: skip
     skip_unreadable: bool = option(
@@ -193,8 +193,8 @@ class SaveConfig(DeviceOptions, SampleOptions, DefenseOptions, DataOptions, Mode
         "NAME",
     )  # fmt: skip
     compile: Literal["auto", "on", "off"] = option(
-        "auto", "Compile the copy of a model that attacks differentiate: on, off, or auto, where the expected work is worth "
-        "the time that compiling takes.", RUN, "MODE",
+        "auto", "Compile the copy of a model that attacks differentiate: on, off, or auto, if that is expected to save more "
+        "time than it takes.", RUN, "MODE",
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ class Piece(NamedTuple):
         work: how much is expected to be done, in forward passes of one sample; a backward pass counts as two.
         kinds: what it has in common with other pieces, the most specific first: pieces of one kind are expected to take
             the same time for the same work.
-        most: as ``work``, if no sample leaves early.
+        most: as ``work``, if attacks stop on no sample early.
         cells: how many cells of the report it is; none for checks.
         backwards: backward passes of one sample that are a part of ``most``.
     """

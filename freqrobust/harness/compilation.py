@@ -223,7 +223,7 @@ class Compilation:
             return True, "it was asked for", ""
         assert self.work is not None  # see decided()
         if not self.work.timed:
-            return False, "each process would decide for itself; --compile on compiles in all of them", ""
+            return False, "each shard would decide for itself; --compile on compiles in all of them", ""
         few = "too little work"
         try:
             with running_user_code("the model fails"):

@@ -32,7 +32,7 @@ from freqrobust.harness.run_plan import (
     sweeps,
     transfer_label,
 )
-from freqrobust.harness.speed import Speed, measure_speed
+from freqrobust.harness.speed import Speed, largest_batch, measure_speed
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.selection import refusal
 from freqrobust.plugins.specs import DefenseChain, PluginSpec
@@ -56,9 +56,9 @@ class Row:
         cells: how many there are; 0 for checks.
         stored: how many of them are in the run directory.
         passes: forward passes of one image that are expected for the others; a backward pass counts as two.
-        most: as ``passes``, if no sample leaves an attack early.
+        most: as ``passes``, if attacks stop on no sample early.
         seconds: expected.
-        most_seconds: as ``seconds``, if no sample leaves an attack early.
+        most_seconds: as ``seconds``, if attacks stop on no sample early.
     """
 
     kind: str
@@ -158,10 +158,10 @@ def _add(cost: Cost, evaluation: Evaluation, network: nn.Module, run_dir: Path) 
         )
         for chain, piece in _with_chains(evaluation.chains, planned):
             row = rows.setdefault(piece.kinds[-1], Row(piece.kinds[-1]))
-            _count(row, piece, speeds[chain.spec], stored.get(piece.label, 0.0), min(run.batch_size, len(run.data)))
+            _count(row, piece, speeds[chain.spec], stored.get(piece.label, 0.0), largest_batch(run))
         cost.rows = list(rows.values())
         cost.disk += _disk(run, evaluation, stored)
-        cost.batch_size = max(cost.batch_size, run.batch_size)
+        cost.batch_size = max(cost.batch_size, largest_batch(run))
         kept = sum(_bytes_in_memory(run, evaluation, chain) for chain in evaluation.chains)
         peaks = [speed.peak for speed in speeds.values() if speed.peak is not None]
         if peaks:

@@ -1,7 +1,7 @@
-"""The run directory: each finished cell is on disk before the next begins.
+"""The run directory: each finished block of a cell is on disk before the next begins.
 
-A cell is one JSON file named by its identity, the hash of everything its numbers depend on. A file holds
-its own checksum; one that is truncated or edited is noticed and measured again.
+A block is one JSON file named by its identity, the hash of everything its numbers depend on. A file contains its own
+checksum; one that is truncated or edited is noticed and measured again.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def _only_one(run_dir: Path, lock: Path, who: str) -> Iterator[None]:
         raise JournalError(f"cannot use the run directory {run_dir}: {error.strerror}") from error
     with exclusive(lock) as free:
         if not free:
-            raise SharingError(f"{who} in {run_dir}; it has to end first")
+            raise SharingError(f"{who} {run_dir}; it has to end first")
         yield
 
 
@@ -116,7 +116,7 @@ def only_one(run_dir: Path, shard: int, shards: int) -> AbstractContextManager[N
         SharingError: another process is that shard.
         JournalError: the directory cannot be used.
     """
-    return _only_one(run_dir, _lock(run_dir, shard, shards), f"another process is shard {shard}/{shards}")
+    return _only_one(run_dir, _lock(run_dir, shard, shards), f"another process is shard {shard}/{shards} in")
 
 
 def only_workers(run_dir: Path, first: bool) -> AbstractContextManager[None]:
@@ -130,7 +130,11 @@ def only_workers(run_dir: Path, first: bool) -> AbstractContextManager[None]:
         SharingError: another run uses it.
         JournalError: the directory cannot be used.
     """
-    return _only_one(run_dir, run_dir / SHARDS / WORKERS, "another run of torchrun is") if first else nullcontext()
+    return (
+        _only_one(run_dir, run_dir / SHARDS / WORKERS, "another run of torchrun measures into")
+        if first
+        else nullcontext()
+    )
 
 
 def has_workers(run_dir: Path) -> bool:

@@ -93,7 +93,7 @@ def sole_process(run_dir: Path | None, shared: Callable[[], SharedPlan]) -> Iter
 
 @dataclass
 class Shard:
-    """One of several processes that know nothing of each other, and do fixed shares of the tasks.
+    """One of several processes that are started independently, and do fixed shares of the tasks.
 
     Args:
         number: of this one, from 1.

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from freqrobust.harness.run import DefenseRun
+from freqrobust.harness.run import DefenseRun, Run
 from freqrobust.harness.target_model import TargetModel
 from freqrobust.numerics.norms import project, steepest
 from freqrobust.numerics.threat import Norm, Threat
@@ -22,6 +22,11 @@ BATCHES, SECONDS = 3, 2.0
 STEPS, PROBING = 4, 4.0
 #: Images of the first batch, from which follows how many images can be afforded.
 _FIRST = 8
+
+
+def largest_batch(run: Run) -> int:
+    """Images in the largest batch of a run: batches are parts of blocks."""
+    return min(run.batch_size, max(map(len, run.blocks(None))))
 
 
 class Duration(NamedTuple):
@@ -97,7 +102,7 @@ def measure_speed(one: DefenseRun, threats: Sequence[Threat], probing: float = P
         FreqRobustError: the model fails.
     """
     run, model = one.run, one.target_model()
-    device, most = run.device, min(len(run.data), run.batch_size)
+    device, most = run.device, largest_batch(run)
     few = min(_FIRST, most)
     small = run.data.batch(torch.arange(few), device)
     _timed(model, *small)  # prepares what the following ones use

@@ -99,7 +99,7 @@ EXPLANATIONS: dict[str, Explanation] = {
     ),
     "not-compiled": _warning(
         "A model was not compiled.",
-        "Attacks differentiated it in eager mode, which is slower; accuracies do not depend on it. The message says why.",
+        "Attacks differentiated it in eager mode, which is slower; the results differ only by rounding. The message says why.",
         "No action is needed. --compile off leaves out the attempt.",
     ),
     "not-diagnosed": _warning(

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from support.sharing import in_blocks_of
+
 ARGUMENTS = ["--attack", "pgd:eps=[0.1,0.2],steps=5", "--attack", "lfc:radius=3", "--defense", "smooth:rho=0.1"]
 
 
@@ -60,7 +62,7 @@ def test_it_says_what_the_run_will_be(planned: Any, base: list[str], command: An
     finished, shown = planned()
     assert finished["total"]["stored"] == finished["total"]["cells"] == len(report["cells"])
     assert sum(row["passes"] for row in finished["rows"] if row["cells"]) == 0
-    assert f"of which {len(report['cells'])} of {len(report['cells'])} cells are there" in " ".join(shown.split())
+    assert f"where {len(report['cells'])} of {len(report['cells'])} cells are finished" in " ".join(shown.split())
 
 
 def test_cells_of_another_seed_are_not_stored(planned: Any, base: list[str], command: Any, tmp_path: Path) -> None:
@@ -86,3 +88,10 @@ def test_defenses_that_train_are_not_timed(planned: Any, tmp_path: Path) -> None
     plan, shown = planned("--defense", "madry:epochs=1", "--train-data", "digits", "--first", "20")
     assert plan["untimed"] == ["madry:epochs=1"]
     assert "not timed: madry:epochs=1; the training is not included" in " ".join(shown.split())
+
+
+def test_batches_are_not_larger_than_blocks(planned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_blocks_of(monkeypatch, 10)
+    plan, shown = planned("--batch-size", "16")
+    assert (plan["batch_size"], plan["timed_images"]) == (10, 10)
+    assert "with batches of 10" in " ".join(shown.split())

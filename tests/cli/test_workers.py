@@ -149,7 +149,7 @@ def test_the_environment_of_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["eval", "--shard", "1/2", "--run-dir", "r"], "--shard is for processes that know nothing of each other"),
+        (["eval", "--shard", "1/2", "--run-dir", "r"], "--shard is for processes that are started independently"),
         (["merge", "r"], "freqrobust merge is done by one process, but torchrun started several"),
     ],
 )
