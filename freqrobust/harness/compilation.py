@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from freqrobust.core.errors import FreqRobustError, JournalError
-from freqrobust.core.files import alone, identity
+from freqrobust.core.files import identity
 from freqrobust.core.progress import Progress, Silent
 from freqrobust.core.schedule import clock_text
 from freqrobust.core.text import one_line
@@ -196,8 +196,7 @@ class Compilation:
     def _once(self, content: dict[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What is kept under that identity; if there is nothing, it is made, and kept. One process at a time."""
         assert self.journal is not None
-        root = self.journal.root
-        with alone(root / FOLDER if root is not None else None):
+        with self.journal.alone():
             known = self._known(content)
             if known is None:
                 known = make()
