@@ -149,6 +149,12 @@ def test_shards_of_other_code_are_refused(
     result = command(*base, *QUICK, "--shard", "2/2", "--run-dir", folder)
     assert result.code == 2
     assert "code of freqrobust 0123456789ab instead of" in result.error
+    plan = json.loads((folder / "plan.json").read_text())
+    plan["identity"]["attacks"] = [text[:-9] + "00000000)" for text in plan["identity"]["attacks"]]
+    (folder / "plan.json").write_text(json.dumps(plan))
+    error = command(*base, *QUICK, "--shard", "2/2", "--run-dir", folder).error
+    assert "attacks" not in error  # their code differs because that of freqrobust does
+    assert "need the same options, data and version" in error
 
 
 def test_shards_on_separate_disks(base: list[str], command: Command, shards: Callable[..., Path]) -> None:
