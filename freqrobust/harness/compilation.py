@@ -67,6 +67,7 @@ class Compilation:
         work: the expected work; None where it is not known, so that ``auto`` compiles nothing.
         progress: is told what was decided.
         reading: only find out what was decided before; nothing is timed, compiled or written.
+        kind: the kind of device that decided; by default that of ``device``.
     """
 
     mode: Mode = "off"
@@ -76,6 +77,7 @@ class Compilation:
     work: Work | None = None
     progress: Progress = field(default_factory=Silent)
     reading: bool = False
+    kind: str = ""
 
     def __post_init__(self) -> None:
         self.journal: Journal | None = None
@@ -108,7 +110,7 @@ class Compilation:
             "model": model_print,
             "mode": self.mode,
             "precision": self.precision,
-            "device": self.device.type,
+            "device": self.kind or self.device.type,
             "torch": torch.__version__,
         }
         self.journal = _there(self.run_dir) if self.reading else Journal(self.run_dir, FOLDER)
