@@ -144,6 +144,20 @@ class SharedPlan:
         return cls.from_json(content, path)
 
 
+def plan_of_shards(run_dir: Path | None) -> SharedPlan:
+    """The plan in a run directory of shards.
+
+    Raises:
+        SharingError: there is none, or it cannot be read.
+    """
+    known = SharedPlan.read(run_dir) if run_dir is not None else None
+    if known is None or known.shards is None:
+        raise SharingError(
+            f"{run_dir} has no {PLAN}: no shard was started there (freqrobust eval --shard K/N --run-dir DIR ...)"
+        )
+    return known
+
+
 def shared_identity(
     *,
     networks: Sequence[nn.Module],

@@ -13,7 +13,7 @@ from freqrobust.core.files import exclusive, in_use
 from freqrobust.core.progress import Progress, Silent, plan
 from freqrobust.harness.journal import Journal
 from freqrobust.harness.shard_records import ShardRecord, check_fits, claim, has_workers, is_running, only_one
-from freqrobust.harness.shared_plan import PLAN, SharedPlan, joined_environment
+from freqrobust.harness.shared_plan import PLAN, SharedPlan, joined_environment, plan_of_shards
 from freqrobust.harness.tasks import Task, is_done, performed
 
 #: Shards that a message names.
@@ -175,11 +175,9 @@ class Merge:
         Raises:
             SharingError: also where tasks are missing, and at the end.
         """
-        known = SharedPlan.read(run_dir) if run_dir is not None else None
-        if run_dir is None or known is None or known.shards is None:
-            raise SharingError(
-                f"{run_dir} has no {PLAN}: no shard was started there (freqrobust eval --shard K/N --run-dir DIR ...)"
-            )
+        known = plan_of_shards(run_dir)
+        assert run_dir is not None
+        assert known.shards is not None
         self.run_dir, self.count = run_dir, known.shards
         self.kind, self.other_device = known.kind, known.kind != shared.kind
         shared.on(known.kind).check(known, "the merge", run_dir / PLAN)
