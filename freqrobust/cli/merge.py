@@ -28,16 +28,11 @@ def execute(config: MergeCommand) -> int:
     from freqrobust.cli.rerun import check_loadable, recorded_options
     from freqrobust.core.command_config import EvalCommand
     from freqrobust.core.config_file import relocated_options
-    from freqrobust.core.errors import SharingError
     from freqrobust.core.files import user_path
-    from freqrobust.harness.shared_plan import PLAN, SharedPlan
+    from freqrobust.harness.shared_plan import PLAN, plan_of_shards
 
     run_dir = user_path(config.directory, "the run directory")
-    known = SharedPlan.read(run_dir)
-    if known is None:
-        raise SharingError(
-            f"{run_dir} has no {PLAN}: no shard was started there (freqrobust eval --shard K/N --run-dir DIR ...)"
-        )
+    known = plan_of_shards(run_dir)
     recorded = known.config
     if os.path.isdir(known.folder):  # paths are relative to where the shards were started
         recorded = relocated_options(EvalCommand, recorded, Path(known.folder), Path())

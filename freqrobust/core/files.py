@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,8 @@ from freqrobust.core.text import one_line
 #: Bytes of a file name and of a whole path that common file systems can hold.
 _NAME_BYTES, _PATH_BYTES = 255, 4095
 _SHOWN = 60
+#: Seconds that a process waits for a lock that another one may have for a moment only, and between two tries.
+PATIENCE, _AGAIN = 1.0, 0.1
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
@@ -176,10 +179,14 @@ def check_writable(path: str | os.PathLike[str], what: str = "cannot write") -> 
 
 
 @contextmanager
-def exclusive(folder: Path) -> Iterator[bool]:
+def exclusive(folder: Path, patient: bool = False) -> Iterator[bool]:
     """Whether the folder, or the file, is free; inside the block it is then taken, for all processes that ask.
 
     It becomes free when the process ends, however it ends. Where the system or the file system has no locks, it is free.
+
+    Args:
+        folder: the folder, or the file.
+        patient: look again for a second, as a process that only looks takes it for a moment.
     """
     try:
         handle = os.open(folder, os.O_RDONLY)
@@ -187,7 +194,7 @@ def exclusive(folder: Path) -> Iterator[bool]:
         yield True
         return
     try:
-        yield _locked(handle)
+        yield _locked(handle, patient=patient)
     finally:
         os.close(handle)
 
@@ -216,8 +223,12 @@ def alone(folder: Path | None) -> Iterator[None]:
 
 
 @contextmanager
-def in_use(folder: Path | None) -> Iterator[bool]:
+def in_use(folder: Path | None, patient: bool = False) -> Iterator[bool]:
     """Inside the block, the folder is not free for :func:`exclusive`; several processes may use it at the same time.
+
+    Args:
+        folder: the folder, or the file; with None nothing is done.
+        patient: see :func:`exclusive`.
 
     Yields:
         Whether no other process is inside of :func:`exclusive`.
@@ -227,19 +238,24 @@ def in_use(folder: Path | None) -> Iterator[bool]:
     except OSError:
         handle = None
     try:
-        yield handle is None or _locked(handle, shared=True)
+        yield handle is None or _locked(handle, shared=True, patient=patient)
     finally:
         if handle is not None:
             os.close(handle)
 
 
-def _locked(handle: int, shared: bool = False) -> bool:
+def _locked(handle: int, shared: bool = False, patient: bool = False) -> bool:
     import fcntl
 
-    try:
-        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # some network file systems
-        pass
-    return True
+    deadline = time.monotonic() + (PATIENCE if patient else 0.0)
+    while True:
+        try:
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_AGAIN)
+            continue
+        except OSError:  # some network file systems
+            pass
+        return True

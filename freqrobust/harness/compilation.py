@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from freqrobust.core.errors import FreqRobustError, JournalError
-from freqrobust.core.files import alone, identity
+from freqrobust.core.files import identity
 from freqrobust.core.progress import Progress, Silent
 from freqrobust.core.schedule import clock_text
 from freqrobust.core.text import one_line
@@ -67,6 +67,7 @@ class Compilation:
         work: the expected work; None where it is not known, so that ``auto`` compiles nothing.
         progress: is told what was decided.
         reading: only find out what was decided before; nothing is timed, compiled or written.
+        kind: the kind of device that decided; by default that of ``device``.
     """
 
     mode: Mode = "off"
@@ -76,6 +77,7 @@ class Compilation:
     work: Work | None = None
     progress: Progress = field(default_factory=Silent)
     reading: bool = False
+    kind: str = ""
 
     def __post_init__(self) -> None:
         self.journal: Journal | None = None
@@ -108,7 +110,7 @@ class Compilation:
             "model": model_print,
             "mode": self.mode,
             "precision": self.precision,
-            "device": self.device.type,
+            "device": self.kind or self.device.type,
             "torch": torch.__version__,
         }
         self.journal = _there(self.run_dir) if self.reading else Journal(self.run_dir, FOLDER)
@@ -196,8 +198,7 @@ class Compilation:
     def _once(self, content: dict[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What is kept under that identity; if there is nothing, it is made, and kept. One process at a time."""
         assert self.journal is not None
-        root = self.journal.root
-        with alone(root / FOLDER if root is not None else None):
+        with self.journal.alone():
             known = self._known(content)
             if known is None:
                 known = make()

@@ -10,12 +10,12 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 from freqrobust.core.errors import JournalError
-from freqrobust.core.files import reason, user_path, write_atomically
+from freqrobust.core.files import alone, reason, user_path, write_atomically
 
 
 class Journal:
@@ -39,6 +39,13 @@ class Journal:
     def _path(self, key: str) -> Path:
         assert self.root is not None
         return self.root / self.folder / f"{key}.json"
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Inside the block, no other process is inside of one for the same pieces; until then, wait.
+
+        The lock is not that of the run directory, which is held while a defense is trained.
+        """
+        return alone(self.root / self.folder if self.root is not None else None)
 
     def has(self, key: str) -> bool:
         """Whether there is a piece of that identity that can be trusted."""

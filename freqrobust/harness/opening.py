@@ -165,7 +165,7 @@ def open_run(
             shared=shared,
             kind=kind or "",
             compilation=Compilation(
-                settings.compile, settings.precision, device, journal.root, work, progress or Silent()
+                settings.compile, settings.precision, device, journal.root, work, progress or Silent(), kind=kind or ""
             ),
         )
 

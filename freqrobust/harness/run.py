@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from freqrobust.core.errors import FreqRobustError, ImageFileError, JournalError, PluginError
+from freqrobust.core.errors import FreqRobustError, ImageFileError, JournalError, PluginError, SharingError
 from freqrobust.core.files import alone, identity
 from freqrobust.core.progress import Progress, fail, finish, skip
 from freqrobust.core.source_hash import code_hash
@@ -283,6 +283,10 @@ class DefenseRun:
             lower_eps: the smaller eps of the sweep; None outside of a sweep.
         """
         run = self.run
+        if run.kind != run.device.type:
+            raise SharingError(
+                f"it is not measured yet, and only a merge on a device of the kind {run.kind} can measure it"
+            )
         target_model, batches = self.target_model(), self.batches.part(block)
         if plugin_spec is None:
             outcome = measure_clean(target_model, batches)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from freqrobust.core.errors import JournalError, SharingError
-from freqrobust.core.files import alone, exclusive, write_atomically
+from freqrobust.core.files import alone, exclusive, in_use, write_atomically
 from freqrobust.harness.provenance import now
 from freqrobust.harness.shared_plan import PLAN, SHARDS, SharedPlan
 
@@ -103,7 +103,7 @@ def _only_one(run_dir: Path, lock: Path, who: str) -> Iterator[None]:
         lock.touch()
     except OSError as error:
         raise JournalError(f"cannot use the run directory {run_dir}: {error.strerror}") from error
-    with exclusive(lock) as free:
+    with exclusive(lock, patient=True) as free:
         if not free:
             raise SharingError(f"{who} {run_dir}; it has to end first")
         yield
@@ -150,7 +150,7 @@ def is_running(run_dir: Path, shard: int, shards: int) -> bool:
 def _is_locked(lock: Path) -> bool:
     if not lock.exists():
         return False
-    with exclusive(lock) as free:
+    with in_use(lock) as free:  # processes that look at the same time do not see each other
         return not free
 
 

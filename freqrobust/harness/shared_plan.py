@@ -31,6 +31,8 @@ from freqrobust.plugins.specs import DefenseChain, PluginSpec
 PLAN, SHARDS = "plan.json", "shards"
 #: What messages call the kind of device.
 DEVICE = "kind of device"
+#: What messages call the hash of the code that measures, and how the hash of a plugin begins.
+CODE, _PART = "code of freqrobust", " (parameters and code "
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,11 @@ class SharedPlan:
     def differences(self, other: SharedPlan) -> list[str]:
         """``seed 1 instead of 0``: in what this plan differs from another one."""
         found = []
+        same_code = self.identity.get(CODE) == other.identity.get(CODE)
         for name in dict.fromkeys([*self.identity, *other.identity]):
             now, before = self.identity.get(name), other.identity.get(name)
+            if not same_code:  # that of the plugins imports it, and differs as well
+                now, before = _without_hashes(now), _without_hashes(before)
             if now != before:
                 found.append(f"{name} {_pair(now, before)}")
         if self.shards is not None and other.shards is not None and self.shards != other.shards:
@@ -92,7 +97,10 @@ class SharedPlan:
         """
         different = self.differences(other)
         if different:
-            raise SharingError(f"{what} does not fit {path}: {'; '.join(different)}")
+            raise SharingError(
+                f"{what} does not fit {path}: {'; '.join(different)}; all processes that share a run directory need the same "
+                "options, data and version"
+            )
 
     def write(self, run_dir: Path) -> None:
         """Write it to a run directory, atomically.
@@ -136,6 +144,20 @@ class SharedPlan:
         return cls.from_json(content, path)
 
 
+def plan_of_shards(run_dir: Path | None) -> SharedPlan:
+    """The plan in a run directory of shards.
+
+    Raises:
+        SharingError: there is none, or it cannot be read.
+    """
+    known = SharedPlan.read(run_dir) if run_dir is not None else None
+    if known is None or known.shards is None:
+        raise SharingError(
+            f"{run_dir} has no {PLAN}: no shard was started there (freqrobust eval --shard K/N --run-dir DIR ...)"
+        )
+    return known
+
+
 def shared_identity(
     *,
     networks: Sequence[nn.Module],
@@ -173,7 +195,7 @@ def shared_identity(
     learns = any(defense.needs_train_data for chain in chains for defense in chain.defenses)
     return {
         "freqrobust": __version__,
-        "code of freqrobust": engine_hash(),
+        CODE: engine_hash(),
         "torch": torch.__version__,
         "models": [fingerprint(network) for network in networks],
         "data": f"{data.sha256} ({len(data)} samples)",
@@ -193,7 +215,14 @@ def shared_identity(
 def _part(plugin_spec: PluginSpec[Any]) -> str:
     """A plugin, with a hash of all of its parameters and its code."""
     content = identity([plugin_spec.name, plugin_spec.params, plugin_spec.code])
-    return f"{plugin_spec.spec} (parameters and code {content[:8]})"
+    return f"{plugin_spec.spec}{_PART}{content[:8]})"
+
+
+def _without_hashes(value: Any) -> Any:
+    """An entry of the identity without the hashes of plugins."""
+    if isinstance(value, list):
+        return [_without_hashes(one) for one in value]
+    return re.sub(rf"{re.escape(_PART)}\w+\)", "", value) if isinstance(value, str) else value
 
 
 def environment(settings: Settings) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -10,17 +9,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from freqrobust.core.errors import SharingError
-from freqrobust.core.files import alone, exclusive, in_use
+from freqrobust.core.files import exclusive, in_use
 from freqrobust.core.progress import Progress, Silent, plan
 from freqrobust.harness.journal import Journal
 from freqrobust.harness.shard_records import ShardRecord, check_fits, claim, has_workers, is_running, only_one
-from freqrobust.harness.shared_plan import PLAN, SharedPlan, joined_environment
+from freqrobust.harness.shared_plan import PLAN, SharedPlan, joined_environment, plan_of_shards
 from freqrobust.harness.tasks import Task, is_done, performed
 
-#: Seconds between two looks at whether the other processes are done.
-LOOK = 0.2
-#: How often a process looks whether a run directory is free: a list of runs takes it for a moment.
-TRIES = 5
 #: Shards that a message names.
 NAMED = 3
 
@@ -76,19 +71,15 @@ def sole_process(run_dir: Path | None, shared: Callable[[], SharedPlan]) -> Iter
         return
     with suppress(OSError):  # the journal says what is wrong
         run_dir.mkdir(parents=True, exist_ok=True)
-    for attempt in range(TRIES):
-        with exclusive(run_dir) as free:
-            if free:
-                if (run_dir / PLAN).exists():
-                    check_fits(run_dir, shared(), "this evaluation")
-                yield
-                return
-        if attempt < TRIES - 1:
-            time.sleep(LOOK)
-    raise SharingError(
-        f"another process measures into {run_dir}; wait until it ends, choose another --run-dir, or share the work: "
-        "torchrun --nproc-per-node N -m freqrobust eval ..., or freqrobust eval --shard K/N --run-dir DIR ..."
-    )
+    with exclusive(run_dir, patient=True) as free:
+        if not free:
+            raise SharingError(
+                f"another process measures into {run_dir}; wait until it ends, choose another --run-dir, or share the "
+                "work: torchrun --nproc-per-node N -m freqrobust eval ..., or freqrobust eval --shard K/N --run-dir DIR ..."
+            )
+        if (run_dir / PLAN).exists():
+            check_fits(run_dir, shared(), "this evaluation")
+        yield
 
 
 @dataclass
@@ -119,7 +110,7 @@ class Shard:
         if run_dir is None:
             raise SharingError("shards need a run directory that they have in common, but there is none")
         shared = shared.of_shards(self.count)
-        with only_one(run_dir, self.number, self.count), in_use(run_dir) as shares:
+        with only_one(run_dir, self.number, self.count), in_use(run_dir, patient=True) as shares:
             if not shares:
                 raise SharingError(f"another process evaluates everything into {run_dir}; it has to end first")
             if has_workers(run_dir):
@@ -132,7 +123,7 @@ class Shard:
     def measure(self, name: str, tasks: Sequence[Task], journal: Journal, failures: Journal) -> bool:
         """See :meth:`Sharing.measure`. Checks, which need all cells, are made by the process that ends last."""
         if name.startswith("checks"):
-            with alone(journal.root):
+            with journal.alone():
                 self._perform(tasks, journal, failures)
             return True
         own = [task for task, number in shares(tasks, self.count) if number == self.number]
@@ -184,11 +175,9 @@ class Merge:
         Raises:
             SharingError: also where tasks are missing, and at the end.
         """
-        known = SharedPlan.read(run_dir) if run_dir is not None else None
-        if run_dir is None or known is None or known.shards is None:
-            raise SharingError(
-                f"{run_dir} has no {PLAN}: no shard was started there (freqrobust eval --shard K/N --run-dir DIR ...)"
-            )
+        known = plan_of_shards(run_dir)
+        assert run_dir is not None
+        assert known.shards is not None
         self.run_dir, self.count = run_dir, known.shards
         self.kind, self.other_device = known.kind, known.kind != shared.kind
         shared.on(known.kind).check(known, "the merge", run_dir / PLAN)
@@ -213,7 +202,7 @@ class Merge:
                     f"{len(missing)} checks are missing, and have to be made on the kind of device of the shards, "
                     f"{self.kind}: run the merge, or one of the shards again, on such a machine"
                 )
-            with alone(journal.root):
+            with journal.alone():
                 for task in missing:
                     performed(task, journal, failures, self.progress)
             return True

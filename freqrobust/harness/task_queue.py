@@ -34,6 +34,8 @@ VISIBLE = 60.0
 PATIENCE = timedelta(hours=24)
 
 
+#: How the file begins by which processes see that they have a directory in common; 32 digits follow.
+TOKEN = ".freqrobust-"
 #: The key of the exit code that further attempts would not change.
 VERDICT = "verdict"
 
@@ -135,7 +137,7 @@ class Queue:
             raise SharingError("several processes need a run directory that they have in common, but there is none")
         stop = threading.Event()
         beats = threading.Thread(target=self._give_signs, args=(stop,), daemon=True)
-        with named_errors(), only_workers(run_dir, self.reports), in_use(run_dir) as free:
+        with named_errors(), only_workers(run_dir, self.reports), in_use(run_dir, patient=True) as free:
             if not free:
                 raise SharingError(f"another process evaluates everything into {run_dir}; it has to end first")
             token = self._announce(run_dir, shared) if self.reports else self._meet(run_dir, shared)
@@ -151,7 +153,9 @@ class Queue:
     def _announce(self, run_dir: Path, shared: SharedPlan) -> Path:
         """What the first process says to the others, in the store and in a file."""
         check_fits(run_dir, shared, "this evaluation")
-        token = run_dir / f".freqrobust-{uuid.uuid4().hex}"
+        for old in run_dir.glob(f"{TOKEN}{'?' * 32}"):  # of processes that were killed
+            old.unlink(missing_ok=True)
+        token = run_dir / f"{TOKEN}{uuid.uuid4().hex}"
         write_atomically(token, "")
         self.store.set("plan", json.dumps({**shared.to_json(), "folder": token.name}))
         return token

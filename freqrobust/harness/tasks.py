@@ -246,7 +246,7 @@ def _check(
 def is_done(task: Task, journal: Journal, failures: Journal) -> bool:
     """Whether all that a task measures is in the journal, or it failed."""
     missing = [key for key in task.keys if not journal.has(key)]
-    return not missing or any(failures.has(key) for key in task.keys)
+    return not missing or any(failures.has(key) for key in missing)
 
 
 def perform(task: Task, journal: Journal, failures: Journal) -> str | None:

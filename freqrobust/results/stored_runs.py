@@ -26,7 +26,7 @@ EVALUATION = (
     r"plan\.json",
     r"shards/\d+-of-\d+\.(?:json|lock)",
     r"shards/workers\.lock",
-    r"(?:compilation/|shards/)?\.lock",
+    r"(?:checks/|compilation/|shards/)?\.lock",
     f"models/[a-z-]+-{_KEY}\\.pt",
     _TEMPORARY,
 )

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from freqrobust.core import files
 from freqrobust.core.config import EvalConfig
 from freqrobust.core.errors import SharingError
 from freqrobust.core.files import exclusive
@@ -148,6 +149,12 @@ def test_shards_of_other_code_are_refused(
     result = command(*base, *QUICK, "--shard", "2/2", "--run-dir", folder)
     assert result.code == 2
     assert "code of freqrobust 0123456789ab instead of" in result.error
+    plan = json.loads((folder / "plan.json").read_text())
+    plan["identity"]["attacks"] = [text[:-9] + "00000000)" for text in plan["identity"]["attacks"]]
+    (folder / "plan.json").write_text(json.dumps(plan))
+    error = command(*base, *QUICK, "--shard", "2/2", "--run-dir", folder).error
+    assert "attacks" not in error  # their code differs because that of freqrobust does
+    assert "need the same options, data and version" in error
 
 
 def test_shards_on_separate_disks(base: list[str], command: Command, shards: Callable[..., Path]) -> None:
@@ -166,9 +173,10 @@ def test_shards_on_separate_disks(base: list[str], command: Command, shards: Cal
 
 
 def test_a_directory_is_used_by_one_kind_of_run_at_a_time(
-    base: list[str], command: Command, shards: Callable[..., Path]
+    base: list[str], command: Command, shards: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = shards(1)
+    monkeypatch.setattr(files, "PATIENCE", 0.0)
     with exclusive(folder):  # another process that evaluates everything
         shard = command(*base, *QUICK, "--shard", "2/2", "--run-dir", folder)
         whole = command(*base, *QUICK, "--run-dir", folder)

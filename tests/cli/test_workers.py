@@ -114,6 +114,7 @@ def test_a_process_that_does_not_see_the_files_of_the_first(
 ) -> None:
     monkeypatch.setattr(task_queue, "VISIBLE", 0.5)
     (tmp_path / "a").mkdir()
+    (tmp_path / "a" / f".freqrobust-{'0' * 32}").touch()  # of a process that was killed
     (tmp_path / "b").mkdir()
     with Queue(store, 0, 2).opened(tmp_path / "a", PLAN):
         for queue, folder, plan, message in (

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import random
+import threading
+import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +15,13 @@ import torch
 from torch import nn
 
 from freqrobust.core.errors import JournalError, SharingError
+from freqrobust.core.files import exclusive, in_use
 from freqrobust.data.loading import as_data
 from freqrobust.harness.journal import Journal
+from freqrobust.harness.shard_records import has_workers
+from freqrobust.harness.shared_plan import SharedPlan
 from freqrobust.harness.sharing import Merge, Shard, shares
-from freqrobust.harness.tasks import Task, perform
+from freqrobust.harness.tasks import Task, is_done, perform
 from support.failing_plugins import Breaks, BreaksOnSome, BreaksWhenMade, HalfCertified, TogetherMoved
 from support.networks import untrained
 from support.sharing import content, in_blocks_of, shared_report
@@ -258,6 +264,64 @@ def test_out_of_memory_inside_a_block_halves_the_batches_of_all_blocks_and_chang
     assert [cell.outcomes for cell in small.cells] == [cell.outcomes for cell in large.cells]
     assert [cell.batch_size for cell in small.cells] == [3, 3, 3]
     assert [cell.batch_size for cell in large.cells] == [6, 6, 6]
+
+
+def test_checks_that_train_a_defense_do_not_wait_for_themselves(data, tmp_path, monkeypatch) -> None:
+    """The trained models and the journal are in the same directory, and both are locked."""
+    flock = fcntl.flock
+
+    def at_once(handle, operation):
+        try:
+            flock(handle, operation | fcntl.LOCK_NB)
+        except BlockingIOError:
+            assert operation & fcntl.LOCK_NB, "it waits for itself"
+            raise
+
+    monkeypatch.setattr(fcntl, "flock", at_once)
+    options = {"attacks": ["fgsm:eps=0.01"], "defenses": ["madry:epochs=1,steps=1"], "train_data": data}
+    case = (untrained(0), data, {**options, "diagnose": "quick"})
+    assert report(case, Shard(1, 1), run_dir=tmp_path) is None
+    expected = content(report(case, Merge(), run_dir=tmp_path))
+    for again in (Shard(1, 1), Merge()):
+        for path in (tmp_path / "checks").glob("*.json"):
+            path.unlink()
+        report(case, again, run_dir=tmp_path)
+    assert content(report(case, Merge(), run_dir=tmp_path)) == expected
+
+
+def test_a_failure_that_was_repaired_leaves_a_task_open(tmp_path) -> None:
+    """The process was killed after it had measured again what failed before, and before it measured the rest."""
+    journal, failures = Journal(tmp_path), Journal(tmp_path, "failures")
+    task = Task("two eps", 1.0, ("small", "large"), dict)
+    failures.store("small", {"error": "not now"})
+    assert is_done(task, journal, failures)
+    journal.store("small", {})
+    assert not is_done(task, journal, failures)
+    journal.store("large", {})
+    assert is_done(task, journal, failures)
+
+
+def test_a_look_at_a_lock_keeps_no_process_out(tmp_path) -> None:
+    """A list of runs, and a shard that looks for others, take a lock for a moment."""
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "workers.lock").touch()
+    with in_use(tmp_path / "shards" / "workers.lock"):  # another shard looks
+        assert not has_workers(tmp_path)
+    entered = threading.Event()
+
+    def look(path: Path) -> None:
+        with exclusive(path):
+            entered.set()
+            time.sleep(0.2)
+
+    for path, opened in ((tmp_path, Shard(1, 2).opened), (tmp_path / "shards" / "1-of-2.lock", Shard(1, 2).opened)):
+        entered.clear()
+        other = threading.Thread(target=look, args=(path,))
+        other.start()
+        entered.wait(5)
+        with opened(tmp_path, SharedPlan({"seed": 0})):
+            pass
+        other.join()
 
 
 @pytest.mark.parametrize(
