@@ -170,6 +170,12 @@ class ImageStore:
         rows = self._rows[index].tolist()
         self._images.prefetch(rows + self._behind[: max(0, count - len(rows))].tolist())
 
+    @property
+    def growth(self) -> int:
+        """Bytes by which the memory grows until every image of the files was used."""
+        cache = self._images.cache
+        return cache.missing if isinstance(cache, MemoryCache) else 0
+
     def all(self) -> torch.Tensor:
         """All pixels as a tensor, which a cache in memory does not keep a second time.
 

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+
+from freqrobust.data.pixel_cache import MemoryCache
 
 ARGUMENTS = ["--attack", "pgd:eps=[0.1,0.2],steps=5", "--attack", "lfc:radius=3", "--defense", "smooth:rho=0.1"]
 
@@ -86,3 +89,25 @@ def test_defenses_that_train_are_not_timed(planned: Any, tmp_path: Path) -> None
     plan, shown = planned("--defense", "madry:epochs=1", "--train-data", "digits", "--first", "20")
     assert plan["untimed"] == ["madry:epochs=1"]
     assert "not timed: madry:epochs=1; the training is not included" in " ".join(shown.split())
+
+
+def test_images_that_will_be_kept_in_memory_are_counted(
+    command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index in range(2):
+        path = tmp_path / "images" / str(index) / "a.png"
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (8, 8), (90 * index, 0, 0)).save(path)
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(192, 2))\n"
+    )
+    monkeypatch.setattr(MemoryCache, "missing", 10**12)
+    memory = {}
+    for cache in ("memory", "off"):
+        shown = command(
+            "eval", "--model", f"{tmp_path / 'net.py'}:build", "--normalize", "none", "--dry-run", "--json", str(tmp_path / "plan.json"),
+            "--data", f"folder:{tmp_path / 'images'}", "--data-cache", cache, "--attack", "lfc:radius=3",
+        )  # fmt: skip
+        assert shown.code == 0, shown.err
+        memory[cache] = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))["memory"]
+    assert memory["off"] < 10**12 <= memory["memory"]

@@ -324,10 +324,13 @@ def test_images_are_decoded_once_into_a_directory(folder, tmp_path, decodings) -
 def test_memory_is_filled_on_first_use(folder, decodings) -> None:
     data = opened(folder, data_cache="memory")
     assert len(decodings) == 1
+    assert data.images.growth == COUNT * 3 * 16 * 16
     for _ in range(3):
         data.batch(torch.arange(COUNT), CPU)
         data.take(torch.tensor([5])).batch(torch.tensor([0]), CPU)
     assert len(decodings) == 1 + COUNT
+    assert data.images.growth == 0
+    assert opened(folder, data_cache="off").images.growth == 0
 
 
 def test_other_preprocessing_has_another_place(folder, tmp_path) -> None:
@@ -366,6 +369,24 @@ def test_a_full_disk_is_said_in_one_line(folder, tmp_path, stored, monkeypatch) 
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 100))  # type: ignore[attr-defined]
     with pytest.raises(DataError, match=r"the decoded images take 9\.2 kB, but 100 bytes are free; give another"):
         opened(folder, data_cache=tmp_path / "full")
+
+
+def test_a_cache_that_cannot_be_opened_leaves_no_open_file(tmp_path, monkeypatch) -> None:
+    handles: list[int] = []
+    real = os.ftruncate
+
+    def full(handle: int, size: int) -> None:
+        handles.append(handle)
+        if len(handles) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(handle, size)
+
+    monkeypatch.setattr(os, "ftruncate", full)
+    with pytest.raises(DataError, match="No space left"):
+        FileCache(tmp_path / "cache" / "key", (4, 3, 5, 5), {})
+    for handle in handles:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(handle)
 
 
 def test_what_is_kept_without_being_asked(folder, monkeypatch) -> None:
