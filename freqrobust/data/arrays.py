@@ -98,11 +98,13 @@ def check_memory(size: int, what: str) -> None:
     """Refuse data that does not fit into memory.
 
     Raises:
-        DataError: it does not fit.
+        DataError: it takes more than half of what is free.
     """
     free = free_memory()
     if free is not None and size > _SHARE * free:
-        raise DataError(f"{what} take {in_bytes(size)}, but only {in_bytes(free)} of memory are free")
+        raise DataError(
+            f"{what} take {in_bytes(size)}; expected at most {in_bytes(_SHARE * free)}, half of the free memory"
+        )
 
 
 def in_bytes(size: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any, NoReturn, cast
 
 import numpy as np
@@ -71,7 +71,7 @@ class ImageFiles:
             self._forget()
         found = np.empty((len(rows), *self.shape), dtype=np.uint8)
         for position, row in enumerate(rows):
-            found[position] = waiting[row].result()
+            found[position] = self._result(row, waiting[row])
         return found
 
     def load(self, row: int) -> np.ndarray:
@@ -103,6 +103,12 @@ class ImageFiles:
         if row not in self._waiting:
             self._waiting[row] = decoders().submit(self.load, row)
         return self._waiting[row]
+
+    def _result(self, row: int, begun: Future[np.ndarray]) -> np.ndarray:
+        try:
+            return begun.result()
+        except CancelledError:  # another thread reads the same data, and gave up what it does not want itself
+            return self.load(row)
 
     def _forget(self) -> None:
         wanted = self._ahead | self._used
@@ -163,6 +169,12 @@ class ImageStore:
         """
         rows = self._rows[index].tolist()
         self._images.prefetch(rows + self._behind[: max(0, count - len(rows))].tolist())
+
+    @property
+    def growth(self) -> int:
+        """Bytes by which the memory grows until every image of the files was used."""
+        cache = self._images.cache
+        return cache.missing if isinstance(cache, MemoryCache) else 0
 
     def all(self) -> torch.Tensor:
         """All pixels as a tensor, which a cache in memory does not keep a second time.

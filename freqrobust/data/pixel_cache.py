@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import shutil
 import struct
 import weakref
 import zlib
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
@@ -87,6 +89,11 @@ class MemoryCache:
         self.pixels[row] = pixels
         self.there[row] = True
 
+    @property
+    def missing(self) -> int:
+        """Bytes that the images take which are not there yet."""
+        return int((~self.there).sum()) * math.prod(self.pixels.shape[1:])
+
     def __str__(self) -> str:
         return f"decoded once and kept in memory ({in_bytes(self.pixels.nbytes)})"
 
@@ -115,17 +122,17 @@ class FileCache:
         self.size = int(np.prod(shape[1:]))
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = in_use(folder)
-            self._lock.__enter__()
-            self._check_space()
-            write_atomically(folder / "about.json", json.dumps(about, indent=1) + "\n")
-            self._pixels = self._open("pixels.bin", shape[0] * self.size)
-            self._entries = self._open("entries.bin", shape[0] * _ENTRY.size)
+            with ExitStack() as held:
+                held.enter_context(in_use(folder))
+                self._check_space()
+                write_atomically(folder / "about.json", json.dumps(about, indent=1) + "\n")
+                self._pixels = self._open("pixels.bin", shape[0] * self.size, held)
+                self._entries = self._open("entries.bin", shape[0] * _ENTRY.size, held)
+                weakref.finalize(self, held.pop_all().close)
         except OSError as error:
             raise DataError(f"--data-cache {folder.parent}: {reason(error)}; {_ADVICE}") from error
         except FreqRobustError as error:
             raise DataError(f"--data-cache {folder.parent}: {error}; {_ADVICE}") from error
-        weakref.finalize(self, _close, self._lock, self._pixels, self._entries)
 
     def _check_space(self) -> None:
         written = sum(entry.stat().st_blocks * 512 for entry in self.folder.iterdir())
@@ -135,8 +142,9 @@ class FileCache:
                 f"the decoded images take {in_bytes(self.shape[0] * self.size)}, but {in_bytes(free)} are free"
             )
 
-    def _open(self, name: str, size: int) -> int:
+    def _open(self, name: str, size: int, held: ExitStack) -> int:
         handle = os.open(self.folder / name, os.O_RDWR | os.O_CREAT, 0o666)
+        held.callback(os.close, handle)
         if os.fstat(handle).st_size != size:
             os.ftruncate(handle, size)
         return handle
@@ -161,12 +169,6 @@ class FileCache:
 
     def __str__(self) -> str:
         return f"decoded once and kept in {self.folder} ({in_bytes(self.shape[0] * self.size)})"
-
-
-def _close(lock: object, *handles: int) -> None:
-    for handle in handles:
-        os.close(handle)
-    lock.__exit__(None, None, None)  # type: ignore[attr-defined]
 
 
 def open_cache(given: str, shape: tuple[int, int, int, int], key: str, about: dict[str, object]) -> PixelCache:

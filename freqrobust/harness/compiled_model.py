@@ -148,6 +148,7 @@ def compile_model(
         with _quiet(), running_user_code("compiling fails"):
             code = compile_function(passes)
             found = logits_and_gradient(code, probe)
+            _differentiate_twice(code, probe)
     except FreqRobustError as error:
         cause = error.__cause__
         raise NotCompiledError(shortened(f"compiling fails: {describe_error(cause or error)}")) from error
@@ -170,9 +171,12 @@ def compile_model(
 def compile_function(passes: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
     """What PyTorch compiles; the code is made in the first call."""
     from torch._dynamo import config
+    from torch._functorch import config as gradients
 
     # every model of a process counts for the limit, as they share the code of their layers
     config.recompile_limit = max(config.recompile_limit, 256)
+    # attacks that take the gradients of several classes pass backward more than once
+    gradients.donated_buffer = False
     compiled: Callable[[torch.Tensor], torch.Tensor] = torch.compile(passes, dynamic=False)
     return compiled
 
@@ -187,6 +191,15 @@ def logits_and_gradient(
         best = logits.max(dim=1).values.sum()
         gradient = torch.autograd.grad(best, images)[0] if best.requires_grad else torch.zeros_like(images)
     return logits.detach(), gradient
+
+
+def _differentiate_twice(model: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> None:
+    """Pass backward twice through one forward pass; PyTorch raises where the compiled code cannot do that."""
+    images = images.detach().requires_grad_(True)
+    with torch.enable_grad():
+        total = model(images).sum()
+        for again in (True, False) if total.requires_grad else ():
+            torch.autograd.grad(total, images, retain_graph=again)
 
 
 def seconds_of(model: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> float:

@@ -130,7 +130,8 @@ def measure_speed(one: DefenseRun, threats: Sequence[Threat], probing: float = P
         speed.robust[threat] = _robust(model, images, labels, ids, correct, threat)
     after = _peak(device)
     if before is not None and after is not None:
-        speed.peak = after + (after - before) * (most - count) // count
+        # the small batch was before: of two sizes, what one image takes is their difference
+        speed.peak = after + (after - before) * (most - count) // (count - few if count > few else count)
     return speed
 
 

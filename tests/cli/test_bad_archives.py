@@ -118,7 +118,7 @@ def test_arrays_that_do_not_fit_into_memory(
 ) -> None:
     monkeypatch.setattr(arrays, "free_memory", lambda: 5000)
     message = rejected("eval", "--model", trained, "--data", digits)
-    assert "the arrays take 4.3 kB, but only 5.0 kB of memory are free" in message
+    assert "the arrays take 4.3 kB; expected at most 2.5 kB, half of the free memory" in message
 
 
 def test_thefree_memory_of_this_machine_is_known() -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from freqrobust.data.pixel_cache import MemoryCache
 from support.sharing import in_blocks_of
 
 ARGUMENTS = ["--attack", "pgd:eps=[0.1,0.2],steps=5", "--attack", "lfc:radius=3", "--defense", "smooth:rho=0.1"]
@@ -95,3 +97,25 @@ def test_batches_are_not_larger_than_blocks(planned: Any, monkeypatch: pytest.Mo
     plan, shown = planned("--batch-size", "16")
     assert (plan["batch_size"], plan["timed_images"]) == (10, 10)
     assert "with batches of 10" in " ".join(shown.split())
+
+
+def test_images_that_will_be_kept_in_memory_are_counted(
+    command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index in range(2):
+        path = tmp_path / "images" / str(index) / "a.png"
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (8, 8), (90 * index, 0, 0)).save(path)
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(192, 2))\n"
+    )
+    monkeypatch.setattr(MemoryCache, "missing", 10**12)
+    memory = {}
+    for cache in ("memory", "off"):
+        shown = command(
+            "eval", "--model", f"{tmp_path / 'net.py'}:build", "--normalize", "none", "--dry-run", "--json", str(tmp_path / "plan.json"),
+            "--data", f"folder:{tmp_path / 'images'}", "--data-cache", cache, "--attack", "lfc:radius=3",
+        )  # fmt: skip
+        assert shown.code == 0, shown.err
+        memory[cache] = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))["memory"]
+    assert memory["off"] < 10**12 <= memory["memory"]

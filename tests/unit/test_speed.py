@@ -8,6 +8,7 @@ from torch import nn
 
 from freqrobust.core.config import DeviceOptions
 from freqrobust.data.dataset import ImageData
+from freqrobust.harness import speed as speed_module
 from freqrobust.harness.opening import check_settings, open_run
 from freqrobust.harness.run import DefenseRun
 from freqrobust.harness.speed import Duration, Speed, measure_speed
@@ -50,3 +51,16 @@ def test_the_share_of_robust_samples_of_a_linear_model() -> None:
     assert list(found.values()) == pytest.approx([0.8, 0.6, 0.2, 0.4])
     assert threats[4] not in speed.robust
     assert speed.step.mean(50) > 0
+
+
+def test_the_memory_of_a_whole_batch_follows_from_two_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 8 images 1,000 bytes and with 28 images 1,200: 10 bytes for an image."""
+    peaks = iter([1000, 1200])
+    monkeypatch.setattr(speed_module, "_peak", lambda device: next(peaks))
+    monkeypatch.setattr(speed_module, "_timed", lambda *batch: (1.0, 1.0))
+    monkeypatch.setattr(speed_module, "SECONDS", 7.0)
+    data = ImageData(torch.rand(50, 1, 1, 1), torch.zeros(50, dtype=torch.int64), 2)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
+    with open_run(model, data, check_settings(DeviceOptions(device="cpu", batch_size=50))) as run:
+        found = measure_speed(DefenseRun(run, DefenseChain()), [])
+    assert (found.images, found.peak) == (28, 1200 + 22 * 10)

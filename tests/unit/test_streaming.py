@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -323,10 +324,13 @@ def test_images_are_decoded_once_into_a_directory(folder, tmp_path, decodings) -
 def test_memory_is_filled_on_first_use(folder, decodings) -> None:
     data = opened(folder, data_cache="memory")
     assert len(decodings) == 1
+    assert data.images.growth == COUNT * 3 * 16 * 16
     for _ in range(3):
         data.batch(torch.arange(COUNT), CPU)
         data.take(torch.tensor([5])).batch(torch.tensor([0]), CPU)
     assert len(decodings) == 1 + COUNT
+    assert data.images.growth == 0
+    assert opened(folder, data_cache="off").images.growth == 0
 
 
 def test_other_preprocessing_has_another_place(folder, tmp_path) -> None:
@@ -367,6 +371,24 @@ def test_a_full_disk_is_said_in_one_line(folder, tmp_path, stored, monkeypatch) 
         opened(folder, data_cache=tmp_path / "full")
 
 
+def test_a_cache_that_cannot_be_opened_leaves_no_open_file(tmp_path, monkeypatch) -> None:
+    handles: list[int] = []
+    real = os.ftruncate
+
+    def full(handle: int, size: int) -> None:
+        handles.append(handle)
+        if len(handles) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(handle, size)
+
+    monkeypatch.setattr(os, "ftruncate", full)
+    with pytest.raises(DataError, match="No space left"):
+        FileCache(tmp_path / "cache" / "key", (4, 3, 5, 5), {})
+    for handle in handles:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(handle)
+
+
 def test_what_is_kept_without_being_asked(folder, monkeypatch) -> None:
     size = COUNT * 3 * 16 * 16
     monkeypatch.setattr(pixel_cache, "free_memory", lambda: 4 * size)
@@ -374,7 +396,9 @@ def test_what_is_kept_without_being_asked(folder, monkeypatch) -> None:
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert str(opened(folder).images) == "decoded when they are used"
     monkeypatch.setattr(arrays, "free_memory", lambda: size)
-    with pytest.raises(DataError, match=r"--data-cache memory: the decoded images take 9\.2 kB, but only 9\.2 kB"):
+    with pytest.raises(
+        DataError, match=r"--data-cache memory: the decoded images take 9\.2 kB; expected at most 4\.6 kB"
+    ):
         opened(folder, data_cache="memory")
 
 
@@ -485,6 +509,23 @@ def test_what_was_announced_and_is_not_wanted_any_more_is_given_up() -> None:
     steps.gate.set()
     assert data.batch(torch.tensor([399]), CPU)[0].item() == pytest.approx(143 / 255)
     assert sum(steps.times) < 100
+
+
+def test_what_another_thread_gives_up_is_read_all_the_same() -> None:
+    """Two threads may evaluate the same data: one of them gives up what only the other one wants."""
+    steps = Steps(400)
+    steps.gate.clear()
+    data, found = steps.data(), []
+    reading = threading.Thread(target=lambda: found.append(data.batch(torch.arange(200), CPU)[0]), daemon=True)
+    reading.start()
+    assert steps.begun[0].wait(20)  # all decoders wait, and most of the rows have not begun
+    other = threading.Thread(target=lambda: data.batch(torch.tensor([398]), CPU), daemon=True)
+    other.start()
+    while 398 not in steps._waiting:
+        time.sleep(0.001)
+    steps.gate.set()
+    reading.join(20)
+    assert torch.equal((found[0].flatten() * 255).round().int(), torch.arange(200, dtype=torch.int32))
 
 
 def test_a_batch_that_is_read_twice_is_decoded_once() -> None:
