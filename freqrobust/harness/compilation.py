@@ -36,6 +36,8 @@ _SECONDS, _SECONDS_PER_OPERATION = 10.0, 0.1
 _SAVED, _WORTH = 0.15, 1.5
 #: Below so many seconds of passes it is never worth its time.
 _LEAST = _SECONDS * _WORTH / _SAVED
+#: The reason where no attack differentiates a model, so that nothing is decided.
+IDLE = "no expected work"
 #: The folder of the run directory with what was decided.
 FOLDER = "compilation"
 
@@ -103,7 +105,7 @@ class Compilation:
             return bool(self.decision["compiled"])
         unknown, idle = self.work is None, self.work is not None and self.work.passes == 0
         if self.mode == "off" or idle or (unknown and self.mode == "auto"):
-            reason = "it was switched off" if self.mode == "off" else "no expected work"
+            reason = "it was switched off" if self.mode == "off" and not idle else IDLE
             self.decision = {"compiled": False, "reason": reason}
             return False
         self.identity = {
@@ -155,7 +157,7 @@ class Compilation:
 
     def record(self, chains: Sequence[DefenseChain]) -> CompilationRecord | None:
         """What the report says of it; None where nothing was decided, as no attack was measured."""
-        if self.decision is None:
+        if self.decision is None or self.decision["reason"] == IDLE:
             return None
         seconds = [self._of(chain).get("seconds", 0.0) for chain in chains]
         return CompilationRecord(
