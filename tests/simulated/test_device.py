@@ -62,7 +62,9 @@ def test_mixed_devices_raise(both, operation) -> None:
         operation(*both)
 
 
-@pytest.mark.parametrize("read", [lambda there: there.numpy(), np.asarray, torch.from_numpy], ids=str)
+@pytest.mark.parametrize(
+    "read", [lambda there: there.numpy(), np.asarray, torch.from_numpy], ids=["numpy", "asarray", "from_numpy"]
+)
 def test_its_values_are_not_read_by_numpy(both, read) -> None:
     with pytest.raises((RuntimeError, TypeError)):
         read(both[1])
