@@ -15,8 +15,9 @@ from torch import nn
 from freqrobust.core.errors import PluginError, SpecError
 from freqrobust.core.text import near_miss
 from freqrobust.data.dataset import ImageData
+from freqrobust.harness.attack_batch import run_attack
 from freqrobust.harness.batches import Batches
-from freqrobust.harness.cell import EOT, concluded, measure, measure_clean, run_attack
+from freqrobust.harness.cell import EOT, concluded, measure, measure_clean
 from freqrobust.harness.outcome import distances
 from freqrobust.harness.preparation import prepared
 from freqrobust.harness.target_model import Prediction, TargetModel

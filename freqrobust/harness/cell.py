@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import nn
 
-from freqrobust.core.errors import PluginError
 from freqrobust.core.progress import skip
 from freqrobust.data.dataset import ImageData
+from freqrobust.harness.attack_batch import recorded, run_attack
 from freqrobust.harness.batches import Batches, Timer
+from freqrobust.harness.compiled_model import SLACK
 from freqrobust.harness.outcome import NORMS, Outcome
 from freqrobust.harness.preparation import prepared
-from freqrobust.harness.rounding import Rounding
+from freqrobust.harness.rounding import Verification
 from freqrobust.harness.target_model import Prediction, TargetModel
 from freqrobust.numerics.norms import norms
-from freqrobust.numerics.threat import TOLERANCE, allowance, norm_name
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.context import AttackContext
 from freqrobust.plugins.specs import PluginSpec
@@ -114,13 +111,10 @@ def add_examples(
     prediction: Prediction,
     labels: torch.Tensor,
     perturbations: torch.Tensor,
-) -> np.ndarray:
+) -> None:
     """Record what an attack reached on the samples at the positions ``where``.
 
     Adversarial samples are not robust; the perturbations of those that are correct on the clean image are measured.
-
-    Returns:
-        Those of the samples whose example is adversarial and whose clean image is correct, ``(N,)``.
     """
     adversarial = prediction.is_adversarial(labels).cpu().numpy()
     outcome.predictions[where] = prediction.classes.cpu().numpy()
@@ -128,8 +122,6 @@ def add_examples(
     success = adversarial & clean.right[where]
     for norm in NORMS:
         outcome.examples[norm][where[success]] = norms(perturbations, norm).cpu().numpy()[success]
-    found: np.ndarray = success
-    return found
 
 
 def measure(
@@ -154,7 +146,7 @@ def measure(
         seed: the seed of the run.
         keep_signs: keep the signs of the perturbations, from which the next larger eps is initialised.
         among: the samples that an adversarial attack may change, ``(n,)``; the others stay as they are.
-        rounding: predict the successful examples again with pixels rounded to 8 bits.
+        rounding: predict examples also with pixels rounded to 8 bits.
 
     Raises:
         PluginError: the attack broke its contract.
@@ -195,7 +187,7 @@ def _adversarial(
 ) -> Outcome:
     timer, attack = Timer(target_model, batches), plugin_spec.plugin
     outcome = unattacked(clean)
-    rounded = Rounding(target_model, outcome, attack.threat()) if rounding else None
+    verification = Verification(target_model, clean, outcome, attack.threat(), rounding)
     inherited = np.zeros(len(batches.data), dtype=bool)
     if lower is not None:
         inherited = clean.right & ~lower.right
@@ -203,8 +195,7 @@ def _adversarial(
         outcome.predictions[inherited] = lower.predictions[inherited]
         for norm in NORMS:
             outcome.examples[norm][inherited] = lower.examples[norm][inherited]
-        if rounded is not None:
-            rounded.inherit(inherited, lower)
+        verification.inherit(inherited, lower)
     # of a stochastic defense every sample is attacked: one that is correct by a narrow majority may change by chance
     attacked = np.full(len(inherited), True) if target_model.stochastic else clean.right & ~inherited
     attacked &= among if among is not None else True
@@ -224,13 +215,21 @@ def _adversarial(
         where = chunk.numpy()
         initial = _unpack_signs(lower.signs[where], images) if lower is not None and lower.signs is not None else None
         with recorded(plugin_spec.spec, messages):
-            changed = run_attack(plugin_spec, attack, target_model, images, labels, context.batch(ids, initial))
-        prediction = target_model.predict(changed, ids)
+            inner = context.batch(ids, initial)
+            changed = run_attack(plugin_spec, attack, target_model, images, labels, inner)
+            examples, prediction = verification.verify(where, changed, images, labels, ids)
+            again = target_model.undecided(prediction, labels) if attack.batch_invariant else ids[:0]
+            if len(again):
+                inner, rows = replace(inner.subset(again), slack=SLACK["fp32"]), where[again.cpu().numpy()]
+                changed[again] = run_attack(
+                    plugin_spec, attack, target_model, images[again], labels[again], inner, fp32=True
+                )
+                second = verification.verify(rows, changed[again], images[again], labels[again], ids[again])
+                examples[again] = second.images
+                prediction = prediction.replaced(again, second.prediction)
         if signs is not None:
             signs[where] = np.packbits(_upwards(changed, images).flatten(1).cpu().numpy(), axis=1)
-        success = add_examples(outcome, clean, where, prediction, labels, changed - images)
-        if rounded is not None:
-            rounded.add(where, success, changed, images, labels, ids)
+        add_examples(outcome, clean, where, prediction, labels, examples - images)
 
     batches.each(positions, work)
     outcome.signs, outcome.warnings = signs, messages
@@ -262,7 +261,7 @@ def measure_transfer(
         targets: the models that predict them, each with its own clean pass.
         seed: the seed of the run.
         among: the samples that may be attacked, ``(n,)``; the others stay as they are.
-        rounding: predict the successful examples again with pixels rounded to 8 bits.
+        rounding: predict examples also with pixels rounded to 8 bits.
         right: the samples that any of the models predicts correctly, ``(n,)``; by default any of ``targets``.
 
     Returns:
@@ -275,8 +274,9 @@ def measure_transfer(
     made, timers = Timer(source, batches), [Timer(target_model, batches) for target_model, _ in targets]
     outcomes = [unattacked(clean) for _, clean in targets]
     threat = attack.threat()
-    rounded = [
-        Rounding(model, outcome, threat) for (model, _), outcome in zip(targets, outcomes, strict=True) if rounding
+    verifications = [
+        Verification(model, clean, outcome, threat, rounding)
+        for (model, clean), outcome in zip(targets, outcomes, strict=True)
     ]
     everyone = torch.arange(len(batches.data))
     context = AttackContext(everyone, seed, "maximize", eot=EOT if source.stochastic else 1)
@@ -288,11 +288,9 @@ def measure_transfer(
         images, labels, ids = batches.data.batch(chunk, batches.device)
         with recorded(plugin_spec.spec, messages):
             changed = run_attack(plugin_spec, attack, source, images, labels, context.batch(ids))
-        for index, ((target_model, clean), outcome) in enumerate(zip(targets, outcomes, strict=True)):
-            prediction = target_model.predict(changed, ids)
-            success = add_examples(outcome, clean, chunk.numpy(), prediction, labels, changed - images)
-            if rounded:
-                rounded[index].add(chunk.numpy(), success, changed, images, labels, ids)
+        for verification in verifications:
+            examples, prediction = verification.verify(chunk.numpy(), changed, images, labels, ids)
+            add_examples(verification.outcome, verification.clean, chunk.numpy(), prediction, labels, examples - images)
 
     right = np.any([clean.right for _, clean in targets], axis=0) if right is None else right
     attacked = right | (not attack.batch_invariant)
@@ -334,61 +332,3 @@ def _unpack_signs(packed: np.ndarray, images: torch.Tensor) -> torch.Tensor:
     """Signs -1 and 1 shaped like ``images``."""
     bits = np.unpackbits(packed, axis=1, count=images[0].numel())
     return torch.from_numpy(bits).to(images.device, images.dtype).view_as(images) * 2 - 1
-
-
-@contextmanager
-def recorded(spec: str, messages: list[tuple[str, str]]) -> Iterator[None]:
-    """Adds the Python warnings of an attack to the warnings of its cell, each once, instead of printing them."""
-    with warnings.catch_warnings(record=True) as caught:
-        yield
-    for entry in caught:
-        warning = ("attack-warning", f"{spec}: {entry.category.__name__}: {' '.join(str(entry.message).split())}")
-        if warning not in messages:
-            messages.append(warning)
-
-
-def run_attack(
-    plugin_spec: PluginSpec[Attack],
-    attack: Attack,
-    target_model: TargetModel,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    context: AttackContext,
-    watch: Callable[[nn.Module], nn.Module] = lambda view: view,
-) -> torch.Tensor:
-    """The attack's images for one batch, checked against what it declares.
-
-    ``watch`` may put a module around the model that the attack is given.
-
-    Raises:
-        PluginError: wrong type, shape or range, not finite, or outside of the budget.
-    """
-    draws = 1 if attack.averages_draws else context.eot
-    with (
-        target_model.attacked(context.ids, plugin_spec.spec, draws) as view,
-        torch.set_grad_enabled(attack.needs_gradient),
-    ):
-        changed = attack.perturb(watch(view), images.clone(), labels.clone(), context)
-    name = plugin_spec.spec
-    if not isinstance(changed, torch.Tensor):
-        raise PluginError(f"{name} should return images, but returned a {type(changed).__name__}")
-    changed = changed.detach()
-    if changed.shape != images.shape or not changed.is_floating_point():
-        raise PluginError(
-            f"{name} should return float images {tuple(images.shape)}, but returned {changed.dtype} {tuple(changed.shape)}"
-        )
-    changed = changed.float()
-    if not bool(torch.isfinite(changed).all()):
-        raise PluginError(f"{name} returned images with NaN or infinite values")
-    if attack.kind == "adversarial":
-        low, high = float(changed.min()), float(changed.max())
-        if low < -TOLERANCE or high > 1 + TOLERANCE:
-            raise PluginError(f"{name} returned images outside of [0, 1]: [{low:g}, {high:g}]")
-        threat = attack.threat()
-        if threat is not None:
-            farthest = float(norms(changed - images, threat.norm).max())
-            if farthest > allowance(threat.eps):
-                raise PluginError(
-                    f"{name} exceeds its perturbation budget: {norm_name(threat.norm)} {farthest:.6g} > {threat.eps_text}"
-                )
-    return changed.contiguous()

@@ -22,7 +22,7 @@ from freqrobust.core.schedule import clock_text
 from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code
 from freqrobust.data.dataset import ImageData
-from freqrobust.harness.compiled_model import SIZE, NotCompiledError, logits_and_gradient, seconds_of
+from freqrobust.harness.compiled_model import TRIAL, NotCompiledError, logits_and_gradient, seconds_of
 from freqrobust.harness.journal import Journal
 from freqrobust.harness.target_model import TargetModel
 from freqrobust.plugins.specs import DefenseChain
@@ -139,7 +139,7 @@ class Compilation:
             reason = refusal(chain, target_model)
             if reason is not None:
                 raise NotCompiledError(reason)
-            probe = probe_images(data, self.device, min(SIZE, batch_size))
+            probe = probe_images(data, self.device, max(2, min(TRIAL, batch_size)))
             seconds = target_model.compile(probe, faster=self.mode == "auto" and known is None).seconds
         except FreqRobustError as error:
             found: dict[str, Any] = {"compiled": False, "reason": one_line(error)}
@@ -222,6 +222,8 @@ class Compilation:
         problem = compiler_problem(self.device)
         if problem is not None:
             return False, problem, ""
+        if batch_size == 1:
+            return False, "passes of one image are made in eager mode", ""
         if self.mode == "on":
             return True, "it was asked for", ""
         assert self.work is not None  # see decided()
@@ -233,7 +235,7 @@ class Compilation:
                 bound = self.work.passes * 3 * _forward_seconds(network, data, self.device)
                 if bound < _LEAST:
                     return False, few, f"about {clock_text(bound)} of passes at most"
-                probe = probe_images(data, self.device, min(SIZE, batch_size))
+                probe = probe_images(data, self.device, max(2, min(TRIAL, batch_size)))
                 model = TargetModel(
                     network, network, probe[:4], device=self.device, precision=self.precision
                 ).view.model

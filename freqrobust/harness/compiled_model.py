@@ -1,4 +1,4 @@
-"""The passes that attacks differentiate: in reduced precision, and compiled for batches of one size."""
+"""The passes that attacks differentiate: in reduced precision, and compiled."""
 
 from __future__ import annotations
 
@@ -24,10 +24,8 @@ SLACK: dict[Precision, float] = {"fp32": 1e-5, "bf16": 0.03}
 TOLERANCE = 1e-3
 #: How much larger than in eager mode the error of a gradient in reduced precision may be.
 _LARGER = 1.5
-#: Images per call of compiled code, at most. Larger batches need more memory than fits into the caches of a CPU.
-SIZE = 64
-#: The share of a batch from which on it is filled up instead of running in eager mode.
-_FILLED = 7 / 8
+#: Images on which code is compiled, compared and timed, at most.
+TRIAL = 64
 #: Timed passes; the fastest counts.
 _TIMES = 3
 
@@ -63,35 +61,20 @@ class Passes(nn.Module):
 
 
 class CompiledModel(nn.Module):
-    """A model whose gradients come from code compiled for ``size`` images.
+    """A model whose gradients come from compiled code, for batches of any size.
 
-    Batches are split. What is left at the end runs in eager mode, unless it nearly fills a call; so do passes without
-    gradients. Whatever sizes the batches have, nothing is compiled again.
+    Nothing is compiled again: where PyTorch would, as for batches that are much smaller than the first one, and of one
+    image, passes run in eager mode. So do passes without gradients.
     """
 
-    def __init__(self, eager: nn.Module, compiled: Callable[[torch.Tensor], torch.Tensor], size: int) -> None:
+    def __init__(self, eager: nn.Module, compiled: Callable[[torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
         self.eager = eager
-        self.size = size
         self._compiled = (compiled,)  # no submodule: it is the eager model once more
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not (x.requires_grad and torch.is_grad_enabled()):
+        if len(x) == 1 or not (x.requires_grad and torch.is_grad_enabled()):
             return self.eager(x)  # type: ignore[no-any-return]
-        if len(x) == self.size:
-            return self._call(x)
-        parts = [self._part(part) for part in x.split(self.size)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-    def _part(self, x: torch.Tensor) -> torch.Tensor:
-        if len(x) == self.size:
-            return self._call(x)
-        if len(x) < _FILLED * self.size:
-            return self.eager(x)  # type: ignore[no-any-return]
-        more = x[-1:].detach().expand(self.size - len(x), *x.shape[1:])
-        return self._call(torch.cat([x, more]))[: len(x)]
-
-    def _call(self, x: torch.Tensor) -> torch.Tensor:
         with torch.compiler.set_stance("eager_on_recompile"):
             return self._compiled[0](x)
 
@@ -130,11 +113,11 @@ class Compiled:
 def compile_model(
     model: nn.Module, probe: torch.Tensor, device: torch.device, precision: Precision, *, faster: bool = False
 ) -> Compiled:
-    """Compile a model for batches of as many images as ``probe`` has.
+    """Compile a model for batches of any size.
 
     Args:
         model: in eval mode, frozen and on the device; images to logits, in fp32 or as :func:`reduced` returns it.
-        probe: images ``(N, C, H, W)``, on which compiled code is compared with eager mode.
+        probe: at least two images ``(N, C, H, W)``, on which compiled code is compared with eager mode.
         device: where it runs.
         precision: of the passes.
         faster: refuse compiled code that is slower than eager mode.
@@ -147,19 +130,20 @@ def compile_model(
     try:
         with _quiet(), running_user_code("compiling fails"):
             code = compile_function(passes)
-            found = logits_and_gradient(code, probe)
+            logits_and_gradient(code, probe)
             _differentiate_twice(code, probe)
     except FreqRobustError as error:
         cause = error.__cause__
         raise NotCompiledError(shortened(f"compiling fails: {describe_error(cause or error)}")) from error
     seconds = time.perf_counter() - start
-    compiled = CompiledModel(passes, code, len(probe))
-    with running_user_code("the model fails"):
-        eager = logits_and_gradient(passes, probe)
-        exact = logits_and_gradient(passes.model, probe) if precision == "bf16" else eager
-    differ = _difference(found, exact, eager, precision)
-    if differ:
-        raise NotCompiledError(differ)
+    compiled = CompiledModel(passes, code)
+    for images in (probe, probe[: len(probe) // 2 + 1]):
+        with running_user_code("the model fails"):
+            found, eager = logits_and_gradient(compiled, images), logits_and_gradient(passes, images)
+            exact = logits_and_gradient(passes.model, images) if precision == "bf16" else eager
+        differ = _difference(found, exact, eager, precision)
+        if differ:
+            raise NotCompiledError(differ)
     if faster:
         times = [(seconds_of(compiled, probe), seconds_of(passes, probe)) for _ in range(_TIMES)]
         ours, theirs = (min(column) for column in zip(*times, strict=True))
@@ -170,15 +154,20 @@ def compile_model(
 
 def compile_function(passes: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
     """What PyTorch compiles; the code is made in the first call."""
-    from torch._dynamo import config
+    from torch._dynamo import config, mark_dynamic
     from torch._functorch import config as gradients
 
     # every model of a process counts for the limit, as they share the code of their layers
     config.recompile_limit = max(config.recompile_limit, 256)
     # attacks that take the gradients of several classes pass backward more than once
     gradients.donated_buffer = False
-    compiled: Callable[[torch.Tensor], torch.Tensor] = torch.compile(passes, dynamic=False)
-    return compiled
+    compiled = torch.compile(passes)
+
+    def call(x: torch.Tensor) -> torch.Tensor:
+        mark_dynamic(x, 0)  # the size of the batch, and nothing else, may change
+        return compiled(x)  # type: ignore[no-any-return]
+
+    return call
 
 
 def logits_and_gradient(

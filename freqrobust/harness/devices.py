@@ -13,7 +13,7 @@ _CPU_BYTES = 512 * 2**20
 _GPU_SHARE = 0.35
 #: For models that cannot be measured.
 DEFAULT_BATCH = 32
-_MOST = {"cpu": 128, "cuda": 2048, "mps": 512}
+_MOST = {"cpu": 256, "cuda": 2048, "mps": 512}
 
 
 def resolve_device(name: str | torch.device) -> torch.device:

@@ -20,8 +20,9 @@ from freqrobust.core.progress import Silent
 from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code
 from freqrobust.data.dataset import ImageData
+from freqrobust.harness.attack_batch import recorded, run_attack
 from freqrobust.harness.batches import Batches
-from freqrobust.harness.cell import EOT, recorded, run_attack
+from freqrobust.harness.cell import EOT
 from freqrobust.harness.outcome import Outcome
 from freqrobust.harness.run import DefenseRun, Measured
 from freqrobust.harness.target_model import Prediction, TargetModel

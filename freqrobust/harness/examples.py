@@ -9,8 +9,9 @@ from torch import nn
 
 from freqrobust.core.progress import Progress
 from freqrobust.data.dataset import ImageData
+from freqrobust.harness.attack_batch import run_attack
 from freqrobust.harness.batches import Batches
-from freqrobust.harness.cell import EOT, run_attack
+from freqrobust.harness.cell import EOT
 from freqrobust.harness.devices import auto_batch_size
 from freqrobust.harness.opening import BatchSize
 from freqrobust.harness.preparation import prepared

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
@@ -104,6 +104,24 @@ class Prediction:
         """Samples that count in the clean accuracy, ``(N,)``; never those with NaN."""
         return (self.classes >= 0) & self.criterion.is_correct(self.scores, labels)
 
+    def __getitem__(self, which: torch.Tensor) -> Prediction:
+        """Of some of the images, a mask or positions."""
+        return Prediction(self.classes[which], self.logits[which], self.scores[which], self.criterion)
+
+    def replaced(self, positions: torch.Tensor, part: Prediction) -> Prediction:
+        """The same, with the prediction of the images at these positions replaced."""
+        columns = ((getattr(self, name), getattr(part, name)) for name in ("classes", "logits", "scores"))
+        classes, logits, scores = (mine.index_copy(0, positions, theirs) for mine, theirs in columns)
+        return Prediction(classes, logits, scores, self.criterion)
+
+    @staticmethod
+    def of_parts(parts: Sequence[tuple[torch.Tensor, Prediction]]) -> Prediction:
+        """The prediction of all images, from those of parts, each with the positions of its images."""
+        order = torch.cat([positions for positions, _ in parts]).argsort()
+        columns = ([getattr(one, name) for _, one in parts] for name in ("classes", "logits", "scores"))
+        classes, logits, scores = (torch.cat(column)[order] for column in columns)
+        return Prediction(classes, logits, scores, parts[0][1].criterion)
+
     def is_adversarial(self, labels: torch.Tensor) -> torch.Tensor:
         """Samples on which an attack has succeeded, ``(N,)``; always those with NaN."""
         return (self.classes < 0) | self.criterion.is_adversarial(self.scores, labels)
@@ -147,6 +165,7 @@ class TargetModel:
         self.precision = precision
         self.slack = SLACK[precision]
         folded = fold_batch_norm(attackable, probe) if attacked and not self.stochastic else attackable
+        self.folded = folded
         self.view = GradientModel(reduced(folded, probe, device) if precision == "bf16" else folded, device)
 
     def compile(self, probe: torch.Tensor, *, faster: bool = False) -> Compiled:
@@ -193,20 +212,38 @@ class TargetModel:
         majority = torch.where(counts.sum(dim=1) > 0, counts.argmax(dim=1), -1)
         return Prediction(majority, votes[0], counts, self.criterion)
 
+    def undecided(self, prediction: Prediction, labels: torch.Tensor) -> torch.Tensor:
+        """Samples whose class an attack in reduced precision cannot know, so that it is made in fp32 as well.
+
+        Returns:
+            The positions of the images that are not adversarial, by a margin of less than ``slack``; none in fp32.
+        """
+        if self.precision == "fp32" or self.stochastic:
+            return labels.new_zeros(0, dtype=torch.int64)
+        margin = self.criterion.margin(prediction.scores, labels)
+        close = margin > -self.slack * prediction.scores.abs().amax(dim=1)
+        return (close & ~prediction.is_adversarial(labels)).nonzero()[:, 0]
+
     def drawing(self, ids: torch.Tensor, stream: str) -> AbstractContextManager[None]:
         """Inside, stochastic modules draw noise of that attack's stream."""
         return noise.sample_scope(ids, seed=self.seed, stream=f"{stream} attack")
 
     @contextmanager
-    def attacked(self, ids: torch.Tensor, stream: str, draws: int = 1) -> Iterator[GradientModel]:
-        """The model for one batch of an attack; stochastic modules draw seeded noise for these samples."""
+    def attacked(self, ids: torch.Tensor, stream: str, draws: int = 1, fp32: bool = False) -> Iterator[GradientModel]:
+        """The model for one batch of an attack; stochastic modules draw seeded noise for these samples.
+
+        With ``fp32`` its passes are neither compiled nor in reduced precision.
+        """
+        usual = self.view.model
         with self.drawing(ids, stream):
             self.view.look = True
             self.view.draws = draws
+            self.view.model = self.folded if fp32 else usual
             try:
                 yield self.view
             finally:
                 self.view.draws = 1
+                self.view.model = usual
 
 
 def _classes(logits: torch.Tensor) -> torch.Tensor:

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from freqrobust import InputDefense, evaluate
+from freqrobust import Attack, InputDefense, evaluate
 from freqrobust.numerics import noise
 from freqrobust.numerics.eight_bit import nearest, nearest_within
 from freqrobust.numerics.norms import norms, project
-from freqrobust.numerics.threat import allowance
+from freqrobust.numerics.threat import Threat, allowance
 from freqrobust.plugins.context import AttackContext
 from freqrobust.plugins.registry import attacks
 
@@ -175,18 +175,54 @@ def test_a_linear_model_in_closed_form(eps, attack) -> None:
         assert report.cells[1].forwards <= (1 + clean_passes + 5) * len(labels)
 
 
-@pytest.mark.parametrize("eps", [0.4, 1.6, 4.0])
+@pytest.mark.parametrize("eps", [0.4, 1.6, 4.0, 4.2])
 def test_how_many_survive_in_closed_form(eps) -> None:
     """FGSM moves every pixel by ``eps``: rounded to the nearest level, by less than ``eps`` or beyond the budget."""
     model, origin, labels, distance = linear()
     report = evaluate(model, (origin, labels), attacks=[f"fgsm:eps={eps}/255"], device="cpu", diagnose=None)
     found = report.cells[1]
-    assert found.perturbation.successes == int((distance < eps / 255).sum())
+    assert found.perturbation.successes == int((distance < eps / 255).sum()) > 0
     survive = 0 if round(eps) > eps else int((distance < round(eps) / 255).sum())
-    assert found.perturbation.survive_rounding == (survive if found.perturbation.successes else None)
-    within = 0 if round(eps) > eps or eps == 4.0 else found.perturbation.successes
-    # the gradient, the prediction, and the prediction of what rounding changed; at 4/255 it changes the last bits alone
-    assert found.forwards - 2 * len(labels) in ({within} if eps != 4.0 else range(found.perturbation.successes + 1))
+    assert found.perturbation.survive_rounding == survive
+    # of the rounded example where it is within the budget and not the clean image, and otherwise, or if it is not
+    # adversarial, of the example
+    predictions = len(labels) if round(eps) > eps or round(eps) == 0 else 2 * len(labels) - survive
+    assert found.forwards == len(labels) + (len(labels) if eps == 4.0 else predictions)
+    largest = max(eps if survive < found.perturbation.successes else 0, round(eps) if survive else 0)
+    assert found.perturbation.linf_max == pytest.approx(largest / 255, rel=1e-4)
+
+
+class Rough(nn.Module):
+    """One class more only for images of 8 bits."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rough = (255 * x - (255 * x).round()).abs().flatten(1).amax(dim=1)
+        return torch.stack([rough, torch.full_like(rough, 1e-3)], dim=1) + 0 * x.flatten(1)[:, :1]
+
+
+class Nudge(Attack):
+    """Moves all pixels by 0.3 levels."""
+
+    needs_gradient: ClassVar[bool] = False
+
+    def threat(self) -> Threat:
+        return Threat("linf", 4 / 255)
+
+    def perturb(
+        self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
+    ) -> torch.Tensor:
+        return images + 0.3 / 255
+
+
+def test_a_sample_whose_rounded_example_alone_is_adversarial_is_not_robust() -> None:
+    """The image of 8 bits is within the budget: it is an example like any other."""
+    origin = torch.full((6, 1, 2, 2), 0.45) + 0.4 / 255
+    report = evaluate(
+        Rough(), (origin, torch.zeros(6, dtype=torch.int64)), attacks=[Nudge()], device="cpu", diagnose=None
+    )
+    clean, cell = report.cells
+    assert (clean.correct, cell.correct) == (6, 0)
+    assert (cell.perturbation.successes, cell.perturbation.survive_rounding) == (6, 6)
 
 
 def by_hand(model: nn.Module, spec: str, origin: torch.Tensor, labels: torch.Tensor) -> list[bool | None]:
@@ -200,12 +236,10 @@ def by_hand(model: nn.Module, spec: str, origin: torch.Tensor, labels: torch.Ten
             result.append(None)
             continue
         found = plugin.perturb(model, x.clone(), y.clone(), AttackContext(torch.tensor([i]), 0)).detach()
-        if int(model(found).argmax()) == int(y):
-            result.append(None)
-            continue
         rounded = torch.from_numpy(np.rint(found.numpy() * 255) / 255).float()
         inside = float(norms(rounded - x, threat.norm)) <= allowance(threat.eps)
-        result.append(inside and int(model(rounded).argmax()) != int(y))
+        survives = inside and int(model(rounded).argmax()) != int(y)
+        result.append(survives if survives or int(model(found).argmax()) != int(y) else None)
     return result
 
 

@@ -14,8 +14,9 @@ from torch import nn
 from freqrobust.core.errors import FreqRobustError
 from freqrobust.core.text import one_line
 from freqrobust.core.user_code import running_user_code
+from freqrobust.harness.attack_batch import run_attack
 from freqrobust.harness.batches import Timer
-from freqrobust.harness.cell import add_examples, run_attack, unattacked
+from freqrobust.harness.cell import add_examples, unattacked
 from freqrobust.harness.diagnosis.findings import NotApplicable
 from freqrobust.harness.outcome import Outcome
 from freqrobust.harness.preparation import prepared

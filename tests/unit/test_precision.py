@@ -1,0 +1,58 @@
+"""Attacks in bf16: which samples they cannot decide, and that these are attacked in fp32 as well."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from freqrobust import Attack, evaluate
+from freqrobust.plugins.context import AttackContext
+
+
+class Line(nn.Module):
+    """Two classes; the margin of class 0 is the first pixel less 0.5, a thousand times.."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2, bias=False)
+        with torch.no_grad():
+            self.linear.weight.copy_(torch.tensor([[1000.0, 0.0], [0.0, 1000.0]]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x.flatten(1))
+
+
+class OnlyInFp32(Attack):
+    """Succeeds on every sample, but only if the logits that it sees are not rounded to bf16."""
+
+    def threat(self) -> None:
+        return None
+
+    def perturb(
+        self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
+    ) -> torch.Tensor:
+        seen.append((context.ids.tolist(), context.slack))
+        if torch.equal(model(images), 1000 * images.flatten(1)):
+            return images.flip(-1)
+        return images
+
+
+seen: list[tuple[list[int], float]] = []
+
+
+def test_samples_that_bf16_cannot_decide_are_attacked_in_fp32_as_well() -> None:
+    """Those that are correct by less than 3 % of the largest logit after the attack."""
+    seen.clear()
+    shares = torch.tensor([0.001, 0.011, 0.029, 0.031, 0.07, 0.5])
+    images = torch.stack([torch.full((6,), 0.801), 0.801 * (1 - shares)], dim=1).view(6, 1, 1, 2)
+    labels = torch.zeros(6, dtype=torch.int64)
+    report = evaluate(Line(), (images, labels), attacks=[OnlyInFp32()], precision="bf16", compile="off", diagnose=None)
+    assert [ids for ids, _ in seen] == [[0, 1, 2, 3, 4, 5], [0, 1, 2]]
+    assert seen[1][1] < seen[0][1] == pytest.approx(0.03)
+    assert report.cells[1].correct == 3
+    assert report.cells[1].forwards == 6 + 6 + 3 + 3 + 3  # twice the attack, the predictions, and those of 8 bits
+    seen.clear()
+    report = evaluate(Line(), (images, labels), attacks=[OnlyInFp32()], compile="off", diagnose=None)
+    assert [ids for ids, _ in seen] == [[0, 1, 2, 3, 4, 5]]
+    assert report.cells[1].correct == 0
