@@ -7,6 +7,7 @@ work, and no result depends on them: what two processes measure is the same, and
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -89,11 +90,11 @@ class OpenTasks:
         these the longest, and of equal ones its own."""
         self._take_notice()
         mine = [index for index, (_, owner) in self.open.items() if owner in self.taking_part]
-        begun = {path.name for path in self._files()}
+        begun = self._begun()
 
         def order(index: int) -> tuple[bool, float, bool]:
             task, owner = self.dealt[index]
-            return self._lock(task).name in begun, -task.work, owner != self.number
+            return task.keys[0] in begun, -task.work, owner != self.number
 
         return sorted(mine, key=order)
 
@@ -118,9 +119,9 @@ class OpenTasks:
     def _lock(self, task: Task) -> Path:
         return self.run_dir / CLAIMS / f"{task.keys[0]}.lock"
 
-    def _files(self) -> list[Path]:
-        """The files of tasks that are being measured, or were when a process was killed."""
+    def _begun(self) -> set[str]:
+        """The first keys of tasks that are being measured, or were when a process was killed."""
         try:
-            return list((self.run_dir / CLAIMS).iterdir())
+            return {name.removesuffix(".lock") for name in os.listdir(self.run_dir / CLAIMS)}
         except OSError:
-            return []
+            return set()
