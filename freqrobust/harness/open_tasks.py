@@ -52,7 +52,7 @@ class OpenTasks:
         self.open = dict(enumerate(dealt))
         self.taking_part: set[int] = set()
         found, failed = journal.listed(), failures.listed()
-        #: positions of own tasks that failed before: they are tried again, once
+        #: positions of own tasks that failed before, or whose files are damaged: they are tried again, once
         self.again = {
             index
             for index, (task, owner) in self.open.items()
@@ -75,14 +75,15 @@ class OpenTasks:
                 if not free:
                     continue
                 del self.open[index]
-                if index in self.again or not is_done(task, self.journal, self.failures):
+                is_open = index in self.again or not is_done(task, self.journal, self.failures)
+                if is_open:
                     yield task, owner
-                    with suppress(OSError):
-                        lock.unlink(missing_ok=True)
-                    return
-                finish(self.progress, task.label)
+                else:
+                    finish(self.progress, task.label)
                 with suppress(OSError):
                     lock.unlink(missing_ok=True)
+                if is_open:
+                    return
         yield None
 
     def _candidates(self) -> list[int]:
@@ -108,11 +109,8 @@ class OpenTasks:
             others = taking_part - {self.number}
             together(self.progress, 1 + sum(is_running(self.run_dir, number, self.count) for number in others))
         found, failed = self.journal.listed(), self.failures.listed()
-        for index, (task, owner) in list(self.open.items()):
-            own = owner == self.number  # its files may be damaged
-            if index in self.again or not is_done(task, found, failed):
-                continue
-            if not own or is_done(task, self.journal, self.failures):
+        for index, (task, _) in list(self.open.items()):
+            if index not in self.again and is_done(task, found, failed):
                 del self.open[index]
                 finish(self.progress, task.label)
 

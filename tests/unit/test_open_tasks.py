@@ -105,6 +105,17 @@ def test_a_shard_measures_what_a_slower_one_has_not_begun(report, measurements, 
     assert content(report(Merge(), run_dir=tmp_path)) == expected
 
 
+def test_a_merge_says_that_a_running_shard_may_have_the_tasks_of_one_that_has_ended(report, tmp_path) -> None:
+    report(Shard(1, 2), run_dir=tmp_path)
+    report(Shard(2, 2), run_dir=tmp_path)
+    for path in (tmp_path / "cells").iterdir():
+        path.unlink()
+    ended = "shard 1 of 2 has ended, and shard 2, which takes over what is left, is still running: 6 of 12 tasks are missing"
+    running = "shard 2 of 2 is still running: 6 of 12 tasks are missing"
+    with only_one(tmp_path, 2, 2), pytest.raises(SharingError, match=f"^{ended}; {running}; merge again when"):
+        report(Merge(), run_dir=tmp_path)
+
+
 def test_the_share_of_a_shard_that_was_not_started_is_left_to_it(report, measurements, tmp_path) -> None:
     """It may run in another directory, on another machine."""
     report(Shard(1, 3), run_dir=tmp_path)
