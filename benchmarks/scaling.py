@@ -1,6 +1,6 @@
 """How an evaluation scales with the number of processes: two of them as measured, 8 and 64 of them as simulated.
 
-    python benchmarks/scaling.py [--shared ../shared] [--small] [--rounds 3]
+    python benchmarks/scaling.py [--shared ../shared] [--small] [--rounds 3] [--times FILE]
 
 1. One process, two processes that ``torchrun`` starts, and two shards measure the same, each with one thread, in turns.
    The measuring part of each is timed, from the first process that has loaded model and data to the last one that is
@@ -8,10 +8,11 @@
    busier one of two), which other programs on the machine hardly change.
 2. The tasks of a smaller run are timed one by one (processor time, one thread), and extrapolated to 10,000 images: the
    time of a block is the sum of times that are drawn from the measured ones of the same attack and defense. With these
-   times the queue of ``torchrun`` and the fixed shares are simulated. Both take the tasks in the order of their expected
-   work, which is not that of their times; processes prepare the models that they need, wait for all cells before the
-   checks begin, and read them. The efficiency is the time of all tasks, divided by processes times makespan; also with
-   the time in which every process starts and loads model and data.
+   times the queue of ``torchrun``, shards in one directory and the fixed shares of shards without one are simulated. All
+   take the tasks in the order of their expected work, which is not that of their times; processes prepare the models that
+   they need, wait for all cells before the checks begin, and read them. The efficiency is the time of all tasks, divided
+   by processes times makespan; also with the time in which every process starts and loads model and data. With
+   ``--times FILE`` the times are kept in a file, and not measured again.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -252,14 +254,19 @@ def extrapolated(measured: Measured, draws: random.Random) -> list[list[Job]]:
     return [sorted(stage, key=lambda job: -job.work) for stage in (cells, *checks.values())]
 
 
-def makespan(stages: list[list[Job]], measured: Measured, workers: int, shares: bool) -> float:
+#: How the tasks are distributed: by a queue; to shards that take over tasks of others; to shards with directories of
+#: their own.
+WAYS = ("queue", "shards", "shards apart")
+
+
+def makespan(stages: list[list[Job]], measured: Measured, workers: int, way: str) -> float:
     """Seconds from when the processes have loaded model and data to the report.
 
     Args:
         stages: the tasks; each stage begins when the one before it is done.
         measured: preparation and report.
         workers: the number of processes.
-        shares: fixed shares by expected work, instead of a queue.
+        way: one of :data:`WAYS`.
     """
     ready, read = [0.0] * workers, measured.report * -(-SAMPLES // BLOCK) / measured.blocks
     known: list[set[str]] = [set() for _ in range(workers)]
@@ -269,26 +276,41 @@ def makespan(stages: list[list[Job]], measured: Measured, workers: int, shares: 
         ready[number] += job.seconds + sum(measured.prepare.get(one, 0.0) for one in needed - known[number])
         known[number] |= needed
 
+    def take_in_turn(dealt: list[tuple[Job, int]]) -> None:
+        """Whoever is free takes the longest job that is left; of equal ones its own."""
+        free = [(seconds, index) for index, seconds in enumerate(ready)]
+        heapq.heapify(free)
+        while dealt:
+            _, index = heapq.heappop(free)
+            equal = takewhile(lambda one: one[0].work == dealt[0][0].work, dealt)
+            place = next((at for at, (_, owner) in enumerate(equal) if owner == index), 0)
+            perform(index, dealt.pop(place)[0])
+            heapq.heappush(free, (ready[index], index))
+
     for number, stage in enumerate(stages):
-        if shares and number:  # the shard that ends last makes the checks
+        if number and way != "queue":  # the shard that ends last makes the checks
             for job in stage:
                 perform(0, job)
-        elif shares:
-            work = [0.0] * workers
-            for job in stage:
-                least = work.index(min(work))
-                work[least] += job.work
-                perform(least, job)
+        elif way == "queue":
+            take_in_turn([(job, -1) for job in stage])
+        elif way == "shards":
+            take_in_turn(shares(stage, workers))
         else:
-            free = [(seconds, index) for index, seconds in enumerate(ready)]
-            heapq.heapify(free)
-            for job in stage:
-                _, index = heapq.heappop(free)
-                perform(index, job)
-                heapq.heappush(free, (ready[index], index))
+            for job, owner in shares(stage, workers):
+                perform(owner, job)
         before_checks = number == 0 and len(stages) > 1
         ready = [max(ready) + (read if before_checks else 0.0)] * workers
     return ready[0] + read
+
+
+def shares(jobs: Sequence[Job], workers: int) -> list[tuple[Job, int]]:
+    """Every job with the shard that has the least work before it."""
+    work, dealt = [0.0] * workers, []
+    for job in jobs:
+        least = work.index(min(work))
+        work[least] += job.work
+        dealt.append((job, least))
+    return dealt
 
 
 def simulated(measured: Measured, runs: int = 20) -> None:
@@ -310,9 +332,9 @@ def simulated(measured: Measured, runs: int = 20) -> None:
     for _, kind, work, spent in measured.checks:
         print(f"| {kind} | | {spent:.2f} | {work:.0f} in all | {1e6 * spent / work:.0f} |")
     print(f"\nExtrapolated to {SAMPLES:,} images, median of {runs} draws:\n")
-    queue, shards = (f"{way}: makespan | efficiency | with start-up" for way in ("queue", "shards"))
-    print(f"| processes | tasks | time of all tasks | longest task | {queue} | {shards} |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    heads = [f"{way}: makespan | efficiency | with start-up" for way in WAYS]
+    print(f"| processes | tasks | time of all tasks | longest task | {' | '.join(heads)} |")
+    print(f"|{'---|' * (4 + 3 * len(WAYS))}")
     for workers in (2, 8, 64):
         rows = []
         for seed in range(runs):
@@ -320,14 +342,14 @@ def simulated(measured: Measured, runs: int = 20) -> None:
             jobs = [job for stage in stages for job in stage]
             spent = sum(job.seconds for job in jobs)
             row = [float(len(jobs)), spent, max(job.seconds for job in jobs)]
-            for shares in (False, True):
-                seconds = makespan(stages, measured, workers, shares)
+            for way in WAYS:
+                seconds = makespan(stages, measured, workers, way)
                 started = seconds + measured.start
                 row += [seconds, spent / (workers * seconds), spent / (workers * started)]
             rows.append(row)
-        tasks, spent, longest, *ways = map(statistics.median, zip(*rows, strict=True))
+        tasks, spent, longest, *found = map(statistics.median, zip(*rows, strict=True))
         shown = [f"{workers}", f"{tasks:.0f}", f"{spent:.0f} s", f"{longest:.1f} s"]
-        for seconds, efficiency, started in (ways[:3], ways[3:]):
+        for seconds, efficiency, started in (found[at : at + 3] for at in range(0, len(found), 3)):
             shown += [f"{seconds:.0f} s", f"{efficiency:.2f}", f"{started:.2f}"]
         print(f"| {' | '.join(shown)} |")
 
@@ -343,6 +365,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=None, help="rounds of the first part (default: 3, or 1)")
     parser.add_argument("--only", choices=("real", "simulated"), help="one of the two parts")
     parser.add_argument("--suite", default=None, help="of the second part (default: standard, or quick)")
+    parser.add_argument("--times", type=Path, default=None, help="the file of the times of the second part")
     parser.add_argument("--diagnose", choices=("none", "quick", "full"), default="quick")
     given = parser.parse_args()
     if given.only != "simulated":
@@ -350,7 +373,13 @@ def main() -> None:
     if given.only != "real":
         images, suite = (256, "quick") if given.small else (512, "standard")
         depth = None if given.diagnose == "none" else given.diagnose
-        simulated(timed_tasks(given.shared, images, given.suite or suite, ["smooth"], depth))
+        if given.times is not None and given.times.exists():
+            measured = Measured(**json.loads(given.times.read_text()))
+        else:
+            measured = timed_tasks(given.shared, images, given.suite or suite, ["smooth"], depth)
+            if given.times is not None:
+                given.times.write_text(json.dumps(asdict(measured), indent=1))
+        simulated(measured)
 
 
 if __name__ == "__main__":

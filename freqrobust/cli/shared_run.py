@@ -131,9 +131,12 @@ class ShardPart(Part):
         record = self.shard.record
         for failure in record.failures if screen.quiet else ():
             print_error(f"{failure['task']}: failed: {failure['error']}")
-        failed = f", of which {len(record.failures)} failed" if record.failures else ""
-        word = "task" if record.tasks == 1 else "tasks"
-        screen.say(f"shard {self.number} of {self.count}: {record.tasks} {word}{failed}, in {record.seconds:.0f} s")
+        others = f", {record.taken_over} of them of other shards" if record.taken_over else ""
+        failed = f", {len(record.failures)} failed" if record.failures else ""
+        word = "task" if record.measured == 1 else "tasks"
+        screen.say(
+            f"shard {self.number} of {self.count}: measured {record.measured} {word}{others}{failed}, in {record.seconds:.0f} s"
+        )
         screen.say(f"next, when all shards have ended: {command_line('merge', run_dir)}")
         return 0
 

@@ -120,7 +120,7 @@ class EvalCommand(PlanOptions, ReportOptions, ConfigFile, EvalConfig):
         None, "Save the adversarial examples of all samples to this directory, one .npz file per cell.", OUTPUT, "DIR"
     )
     shard: str | None = option(
-        None, "Measure only shard K of N, into the --run-dir that all shards have in common. 'freqrobust merge' makes the "
+        None, "Measure shard K of N, into the --run-dir that all shards have in common. 'freqrobust merge' makes the "
         "report.", OUTPUT, "K/N",
     )  # fmt: skip
 

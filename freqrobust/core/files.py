@@ -189,7 +189,7 @@ def exclusive(folder: Path, patient: bool = False) -> Iterator[bool]:
         patient: look again for a second, as a process that only looks takes it for a moment.
     """
     try:
-        handle = os.open(folder, os.O_RDONLY)
+        handle = _opened(folder)
     except OSError:  # Windows, or a folder that may be written but not read
         yield True
         return
@@ -242,6 +242,14 @@ def in_use(folder: Path | None, patient: bool = False) -> Iterator[bool]:
     finally:
         if handle is not None:
             os.close(handle)
+
+
+def _opened(path: Path) -> int:
+    """A file for reading and writing, as NFS locks no other ones for one process alone; a folder can only be read."""
+    try:
+        return os.open(path, os.O_RDWR)
+    except OSError:
+        return os.open(path, os.O_RDONLY)
 
 
 def _locked(handle: int, shared: bool = False, patient: bool = False) -> bool:

@@ -11,11 +11,30 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from freqrobust.core.errors import JournalError
 from freqrobust.core.files import alone, reason, user_path, write_atomically
+
+
+class Pieces(Protocol):
+    """Pieces of work, by identity."""
+
+    def has(self, key: str) -> bool:
+        """Whether there is a piece of that identity."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The pieces that a journal had at one moment, as far as the names of its files tell: one may be damaged."""
+
+    keys: frozenset[str]
+
+    def has(self, key: str) -> bool:
+        """See :meth:`Pieces.has`."""
+        return key in self.keys
 
 
 class Journal:
@@ -46,6 +65,15 @@ class Journal:
         The lock is not that of the run directory, which is held while a defense is trained.
         """
         return alone(self.root / self.folder if self.root is not None else None)
+
+    def listed(self) -> Listed:
+        """All pieces by their names, read at once and without a look into them."""
+        if self.root is None:
+            return Listed(frozenset())
+        with suppress(OSError):
+            names = os.listdir(self.root / self.folder)
+            return Listed(frozenset(name.removesuffix(".json") for name in names if name.endswith(".json")))
+        return Listed(frozenset())
 
     def has(self, key: str) -> bool:
         """Whether there is a piece of that identity that can be trusted."""

@@ -30,7 +30,9 @@ class ShardRecord:
         shards: how many there are.
         plan: what it measured, as it saw it: a shard on another machine may have measured something else.
         state: of its last run; ``running`` also where that was killed.
-        tasks: how many tasks were its share.
+        tasks: how many tasks of cells are its share, whoever measured them.
+        measured: how many tasks its last run measured, with those of other shards and checks.
+        taken_over: how many of these are a part of another shard's share.
         failures: the tasks that failed: each with its label and the reason.
         host: the name of the machine.
         started: when.
@@ -42,6 +44,8 @@ class ShardRecord:
     plan: dict[str, Any]
     state: State = "running"
     tasks: int = 0
+    measured: int = 0
+    taken_over: int = 0
     failures: list[dict[str, str]] = field(default_factory=list)
     host: str = field(default_factory=socket.gethostname)
     started: str = field(default_factory=now)
@@ -145,6 +149,15 @@ def has_workers(run_dir: Path) -> bool:
 def is_running(run_dir: Path, shard: int, shards: int) -> bool:
     """Whether a process is that shard, where the file system has locks."""
     return _is_locked(_lock(run_dir, shard, shards))
+
+
+def started(run_dir: Path, shards: int) -> set[int]:
+    """The shards that were started in the directory, also those that have ended."""
+    try:
+        names = {path.name for path in (run_dir / SHARDS).iterdir()}
+    except OSError:
+        return set()
+    return {number for number in range(1, shards + 1) if _path(run_dir, number, shards).name in names}
 
 
 def _is_locked(lock: Path) -> bool:

@@ -12,6 +12,7 @@ from freqrobust.core.errors import SharingError
 from freqrobust.core.files import exclusive, in_use
 from freqrobust.core.progress import Progress, Silent, plan
 from freqrobust.harness.journal import Journal
+from freqrobust.harness.open_tasks import OpenTasks
 from freqrobust.harness.shard_records import ShardRecord, check_fits, claim, has_workers, is_running, only_one
 from freqrobust.harness.shared_plan import PLAN, SharedPlan, joined_environment, plan_of_shards
 from freqrobust.harness.tasks import Task, is_done, performed
@@ -84,7 +85,9 @@ def sole_process(run_dir: Path | None, shared: Callable[[], SharedPlan]) -> Iter
 
 @dataclass
 class Shard:
-    """One of several processes that are started independently, and do fixed shares of the tasks.
+    """One of several processes that are started independently, with a fixed share of the tasks for each.
+
+    Shards that were started in one directory also take over what the others have not begun, if the file system has locks.
 
     Args:
         number: of this one, from 1.
@@ -99,6 +102,7 @@ class Shard:
     kind: str | None = field(default=None, init=False)
     environment: dict[str, Any] | None = field(default=None, init=False)
     record: ShardRecord = field(init=False)
+    has_locks: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         if not 1 <= self.number <= self.count:
@@ -116,6 +120,7 @@ class Shard:
             if has_workers(run_dir):
                 raise SharingError(f"processes of torchrun measure into {run_dir}; they have to end first")
             claim(run_dir, shared, f"shard {self.number}/{self.count}")
+            self.has_locks = is_running(run_dir, self.number, self.count)  # it is: without locks this is not seen
             self.record = ShardRecord(self.number, self.count, shared.to_json())
             with self.record.kept(run_dir):
                 yield
@@ -126,17 +131,37 @@ class Shard:
             with journal.alone():
                 self._perform(tasks, journal, failures)
             return True
-        own = [task for task, number in shares(tasks, self.count) if number == self.number]
+        dealt = shares(tasks, self.count)
+        own = [task for task, number in dealt if number == self.number]
         self.record.tasks += len(own)
-        self._perform(own, journal, failures)
+        if self.has_locks:
+            left = OpenTasks(dealt, self.number, self.count, journal, failures, self.progress)
+            while self._takes(left, journal, failures):
+                pass
+        else:
+            self._perform(own, journal, failures)
         return all(is_done(task, journal, failures) for task in tasks)
+
+    def _takes(self, left: OpenTasks, journal: Journal, failures: Journal) -> bool:
+        """Measure one of the tasks that are left; whether there was one."""
+        with left.take() as taken:
+            if taken is None:
+                return False
+            task, number = taken
+            self.record.taken_over += number != self.number
+            self._measure(task, journal, failures)
+            return True
 
     def _perform(self, tasks: Sequence[Task], journal: Journal, failures: Journal) -> None:
         plan(self.progress, [task.piece() for task in tasks])
         for task in tasks:
-            reason = performed(task, journal, failures, self.progress)
-            if reason is not None:
-                self.record.failures.append({"task": task.label, "error": reason})
+            self._measure(task, journal, failures)
+
+    def _measure(self, task: Task, journal: Journal, failures: Journal) -> None:
+        self.record.measured += not all(map(journal.has, task.keys))
+        reason = performed(task, journal, failures, self.progress)
+        if reason is not None:
+            self.record.failures.append({"task": task.label, "error": reason})
 
 
 def shares(tasks: Sequence[Task], count: int) -> list[tuple[Task, int]]:
@@ -216,17 +241,22 @@ class Merge:
 
     def _message(self) -> str:
         """Which shards have not finished, in one line."""
-        parts = []
-        for number, missing in sorted(self.missing.items())[:NAMED]:
+        running = [n for n in range(1, self.count + 1) if is_running(self.run_dir, n, self.count)]
+        parts, stopped = [], []
+        for number, missing in sorted(self.missing.items()):
             record = ShardRecord.read(self.run_dir, number, self.count)
-            if is_running(self.run_dir, number, self.count):
+            if number in running:
                 state = "is still running"
+            elif record is not None and running:
+                state = f"has ended, and shard {running[0]}, which takes over what is left, is still running"
             else:
                 state = "was not started" if record is None else "has not finished"
-            word = "task is" if missing == 1 else "tasks are"
-            parts.append(f"shard {number} of {self.count} {state}: {missing} of {self.total} {word} missing")
-        if len(self.missing) > NAMED:
-            parts.append(f"and {len(self.missing) - NAMED} more shards")
-        first = min(self.missing)
-        again = f"freqrobust eval --shard {first}/{self.count} --run-dir {self.run_dir} ..."
+                stopped.append(number)
+            verb = "is" if missing == 1 else "are"
+            parts.append(f"shard {number} of {self.count} {state}: {missing} of {self.total} tasks {verb} missing")
+        if len(parts) > NAMED:
+            parts[NAMED:] = [f"and {len(parts) - NAMED} more shards"]
+        if not stopped:
+            return f"{'; '.join(parts)}; merge again when no shard is running"
+        again = f"freqrobust eval --shard {stopped[0]}/{self.count} --run-dir {self.run_dir} ..."
         return f"{'; '.join(parts)}; run again, with the options of the other shards: {again}"

@@ -23,7 +23,7 @@ from freqrobust.harness.cell import EOT
 from freqrobust.harness.certify import certificate_key, certify_block
 from freqrobust.harness.diagnosis.examine import SAMPLES, SAMPLES_STOCHASTIC, Depth, examine, units_of
 from freqrobust.harness.diagnosis.full_check import FullCheck
-from freqrobust.harness.journal import Journal
+from freqrobust.harness.journal import Journal, Pieces
 from freqrobust.harness.outcome import Outcome
 from freqrobust.harness.run import DefenseRun, Measured, Run, first_eps
 from freqrobust.harness.run_plan import (
@@ -243,7 +243,7 @@ def _check(
     return {}
 
 
-def is_done(task: Task, journal: Journal, failures: Journal) -> bool:
+def is_done(task: Task, journal: Pieces, failures: Pieces) -> bool:
     """Whether all that a task measures is in the journal, or it failed."""
     missing = [key for key in task.keys if not journal.has(key)]
     return not missing or any(failures.has(key) for key in missing)

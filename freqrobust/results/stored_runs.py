@@ -26,6 +26,7 @@ EVALUATION = (
     r"plan\.json",
     r"shards/\d+-of-\d+\.(?:json|lock)",
     r"shards/workers\.lock",
+    f"claims/{_KEY}\\.lock",
     r"(?:checks/|compilation/|shards/)?\.lock",
     f"models/[a-z-]+-{_KEY}\\.pt",
     _TEMPORARY,

@@ -65,6 +65,7 @@ def test_the_merged_report_is_that_of_one_process(
     assert without_times(folder / "report.json") == without_times(Path("alone/report.json"))
     assert without_times(Path("merged.json")) == without_times(folder / "report.json")
     before = {path: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()}
+    (folder / "claims" / f"{'0' * 32}.lock").touch()  # of a process that was killed
     assert command("merge", folder).code == 0
     assert {path: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()} == before
     again = command(*base, *QUICK, "--defense", "smooth", "--run-dir", folder)
@@ -189,6 +190,7 @@ def test_a_directory_is_used_by_one_kind_of_run_at_a_time(
     assert "another process is shard 1/2 in shared" in same.error
     assert "shard 1 of 2 is running in shared" in whole.error
     assert "shard 2 of 2 was not started" in merged.error
+    assert "--shard 2/2" in merged.error
     (folder / "shards" / "workers.lock").touch()
     with exclusive(folder / "shards" / "workers.lock"):
         assert (
@@ -289,27 +291,77 @@ def test_in_python(demo: Any) -> None:
         Shard(3, 2)
 
 
-@pytest.mark.slow
-def test_a_shard_that_was_killed_is_run_again(
+@pytest.fixture
+def slow_shards(
     workspace: Path, command: Command, start: Callable[..., Any], trained: Path, digits: Path
-) -> None:
+) -> Callable[[int], subprocess.Popen[str]]:
+    """Start a shard of two in a process of its own, where each task takes a second; ``alone`` has the report of one."""
     write_code(workspace)  # another process has small blocks as well
     (workspace / "nets.py").write_text(f"{NETWORKS}\n{TRAINED.format(path=str(trained))}")
     options = ["--model", "nets.py:trained", "--data", str(digits), "--attack", "plugins.py:Slow:seconds=1"]
     assert command("eval", *options, "--run-dir", "alone").code == 0
-    process: subprocess.Popen[str] = start("eval", *options, "--shard", "1/2", "--run-dir", "shared")
+    return lambda number: start("eval", *options, "--shard", f"{number}/2", "--run-dir", "shared")
+
+
+def wait_for_pieces(count: int, running: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 60
-    while len(list(Path("shared").glob("cells/*.json"))) < 2:
-        assert process.poll() is None
+    while len(list(Path("shared").glob("cells/*.json"))) < count:
+        assert running.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def of_shard(number: int) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path(f"shared/shards/{number}-of-2.json").read_text())
+    return found
+
+
+@pytest.mark.slow
+def test_what_a_killed_shard_has_left_is_measured_by_the_next(
+    command: Command, slow_shards: Callable[[int], subprocess.Popen[str]]
+) -> None:
+    first = slow_shards(1)
+    wait_for_pieces(2, first)
     assert "shard 1 of 2 is still running" in command("merge", "shared").error
-    process.send_signal(signal.SIGKILL)
-    process.wait(30)
-    assert command("eval", *options, "--shard", "2/2", "--run-dir", "shared").code == 0
+    first.send_signal(signal.SIGKILL)
+    first.wait(30)
     missing = command("merge", "shared")
     assert missing.code == 2
     assert "shard 1 of 2 has not finished" in missing.error
-    assert command("eval", *options, "--shard", "1/2", "--run-dir", "shared").code == 0
+    assert "shard 2 of 2 was not started" in missing.error
+    assert slow_shards(2).wait(60) == 0
+    assert of_shard(1)["state"] == "running"  # as it was killed
+    assert of_shard(2)["taken_over"] > 0
+    assert command("merge", "shared").code == 0
+    assert without_times(Path("shared/report.json")) == without_times(Path("alone/report.json"))
+    listed = json.loads(command("runs", "--dir", ".", "--json", "-").out)
+    assert {Path(row["path"]).name: (row["status"], row["other_files"]) for row in listed}["shared"] == ("finished", [])
+
+
+@pytest.mark.slow
+def test_of_two_shards_that_run_at_the_same_time_one_is_killed(
+    command: Command, slow_shards: Callable[[int], subprocess.Popen[str]]
+) -> None:
+    first, second = slow_shards(1), slow_shards(2)
+    wait_for_pieces(4, first)
+    first.send_signal(signal.SIGKILL)
+    first.wait(30)
+    assert second.wait(60) == 0
+    assert of_shard(2)["measured"] > of_shard(2)["tasks"] / 2
+    assert list(Path("shared/claims").iterdir()) == []
+    assert command("merge", "shared").code == 0
+    assert without_times(Path("shared/report.json")) == without_times(Path("alone/report.json"))
+
+
+@pytest.mark.slow
+def test_a_shard_that_was_killed_is_run_again(
+    command: Command, slow_shards: Callable[[int], subprocess.Popen[str]]
+) -> None:
+    first = slow_shards(1)
+    wait_for_pieces(2, first)
+    first.send_signal(signal.SIGKILL)
+    first.wait(30)
+    assert [slow_shards(1).wait(60), slow_shards(2).wait(60)] == [0, 0]
+    assert [of_shard(number)["taken_over"] for number in (1, 2)] == [0, 0]
     assert command("merge", "shared").code == 0
     assert without_times(Path("shared/report.json")) == without_times(Path("alone/report.json"))
