@@ -271,5 +271,10 @@ def check_labels(labels: torch.Tensor, spec: str, classes: int | None) -> torch.
 
 
 def portion(shape: tuple[int, int, int], most: int) -> int:
-    """Images that are read together in one pass over all of them: ``most``, or fewer if they are larger than 3 x 32 x 32."""
-    return max(1, min(most, most * 3 * 32 * 32 // math.prod(shape)))
+    """Images that are read together in a pass over all of them: ``most``, and few of images larger than 3 x 32 x 32.
+
+    The memory of a pass then does not depend on the size of the images, and blocks of memory stay so small that they are
+    used again.
+    """
+    pixels, small = math.prod(shape), 3 * 32 * 32
+    return most if pixels <= small else max(1, min(most, 128 * small // pixels))
