@@ -2,7 +2,7 @@
 
     python benchmarks/streaming.py [--images 1500] [--few 300] [--repeats 3] [--attack fgsm:eps=1/255]
                                    [--write docs/benchmarks.md]
-    python benchmarks/streaming.py --train [--images 1000] [--few 200]
+    python benchmarks/streaming.py --train [--images 1000] [--few 200] [--caches off memory]
 
 The files have 256 x 256 pixels, the model is ResNet-18 with random weights at 224 pixels. Every run is a process of its
 own. The sides take turns: pixels in memory (an .npz file), and the folder with each --data-cache. Seconds are those of
@@ -139,6 +139,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, help="images of the larger folder")
     parser.add_argument("--few", type=int, help="images of the smaller folder")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--caches", nargs="+", choices=CACHES, default=list(CACHES), help="beside pixels in memory")
     parser.add_argument("--attack", default="fgsm:eps=1/255")
     parser.add_argument("--batch", type=int, default=32, help="images per batch")
     parser.add_argument("--write", type=Path, help="file whose marked part becomes the table")
@@ -159,7 +160,7 @@ def main() -> None:
             write_folder(home / str(count), count, side)
             write_pixels(home / str(count), home / f"{count}.npz", sizes)
         (home / "cache").mkdir()
-        sides = (IN_MEMORY, *CACHES)
+        sides = (IN_MEMORY, *given.caches)
         small = {side: measured(side, given.few, given, home) for side in sides}
         large: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
         for _ in range(given.repeats):
