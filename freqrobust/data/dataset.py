@@ -15,6 +15,9 @@ from freqrobust.data.input_config import InputConfig
 from freqrobust.data.lazy_images import LazyImages
 from freqrobust.numerics import noise
 
+#: Values of an image of CIFAR's size.
+_SMALL = 3 * 32 * 32
+
 
 @dataclass(frozen=True)
 class ImageData:
@@ -271,10 +274,12 @@ def check_labels(labels: torch.Tensor, spec: str, classes: int | None) -> torch.
 
 
 def portion(shape: tuple[int, int, int], most: int) -> int:
-    """Images that are read together in a pass over all of them: ``most``, and few of images larger than 3 x 32 x 32.
+    """Images that are read together in a pass over all of them: ``most``, and fewer of images larger than 3 x 32 x 32."""
+    return max(1, min(most, most * _SMALL // math.prod(shape)))
 
-    The memory of a pass then does not depend on the size of the images, and blocks of memory stay so small that they are
-    used again.
-    """
-    pixels, small = math.prod(shape), 3 * 32 * 32
-    return most if pixels <= small else max(1, min(most, 128 * small // pixels))
+
+def small_batches(data: ImageData, most: int) -> Iterator[torch.Tensor]:
+    """All images in small batches, for sums in float64: blocks of memory stay so small that they are used again."""
+    size = portion(data.shape, most)
+    for images in data.image_batches(size, torch.device("cpu")):
+        yield from images.split(size if math.prod(data.shape) <= _SMALL else max(1, size // 8))

@@ -12,14 +12,13 @@ from freqrobust.core.errors import SpecError
 from freqrobust.core.numbers import fraction, number_text
 from freqrobust.core.text import near_miss
 from freqrobust.data.changed_images import changed
-from freqrobust.data.dataset import ImageData, portion
+from freqrobust.data.dataset import ImageData, small_batches
 from freqrobust.numerics import noise
 from freqrobust.plugins.specs import spec_options
 
 LabelKind = Literal["true", "shuffled", "corrupted"]
 PixelKind = Literal["true", "shuffled", "random", "gaussian"]
 BATCH = 500
-CPU = torch.device("cpu")
 
 
 class LabelSpec(NamedTuple):
@@ -161,7 +160,7 @@ def randomized_pixels(data: ImageData, spec: str, seed: int, like: ImageData | N
 def channel_moments(data: ImageData) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation of every channel over all images and pixels, float64 ``(C,)`` each."""
     total = squares = torch.zeros(data.shape[0], dtype=torch.float64)
-    for images in data.image_batches(portion(data.shape, BATCH), CPU):
+    for images in small_batches(data, BATCH):
         total = total + images.double().sum(dim=(0, 2, 3))
         squares = squares + images.double().square().sum(dim=(0, 2, 3))
     count = len(data) * data.shape[1] * data.shape[2]
