@@ -1,12 +1,15 @@
-"""A folder of JPEG files evaluated while it is decoded: seconds beside pixels that are in memory, and peak memory.
+"""A folder of JPEG files evaluated, or trained on, while it is decoded: seconds beside pixels in memory, and peak memory.
 
     python benchmarks/streaming.py [--images 1500] [--few 300] [--repeats 3] [--attack fgsm:eps=1/255]
                                    [--write docs/benchmarks.md]
+    python benchmarks/streaming.py --train [--images 1000] [--few 200] [--caches off memory]
 
 The files have 256 x 256 pixels, the model is ResNet-18 with random weights at 224 pixels. Every run is a process of its
 own. The sides take turns: pixels in memory (an .npz file), and the folder with each --data-cache. Seconds are those of
 the whole evaluation, with the opening of the data; of a directory, there is the run that fills it, and the next one.
 Peak memory is that of the process, as the system counts it, at --images and at --few images.
+
+With --train, one epoch of a ResNet-8 is trained on files of 128 x 128 pixels; seconds are those of the epoch.
 """
 
 from __future__ import annotations
@@ -27,18 +30,18 @@ import numpy as np
 import timing
 from PIL import Image
 
-SIDE, CROP, CLASSES = 256, 224, 10
+SIDE, CROP, TRAINED, CLASSES = 256, 224, 128, 10
 IN_MEMORY, FILL, FILLED = "pixels in memory", "directory, first run", "directory, next run"
 CACHES = {"off": "off", "memory": "memory", FILL: "cache", FILLED: "cache"}
 START, END = "<!-- streaming: begin -->", "<!-- streaming: end -->"
 
 
-def write_folder(folder: Path, count: int) -> None:
+def write_folder(folder: Path, count: int, side: int) -> None:
     """``folder/CLASS/IMAGE.jpg``: smooth random images with noise, as large as photographs of this size."""
     generator = np.random.default_rng(0)
     for index in range(count):
         coarse = Image.fromarray(generator.integers(0, 256, (16, 16, 3), dtype=np.uint8))
-        smooth = np.asarray(coarse.resize((SIDE, SIDE), Image.Resampling.BICUBIC)).astype(int)
+        smooth = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC)).astype(int)
         noisy = (smooth + generator.integers(-12, 13, smooth.shape)).clip(0, 255).astype(np.uint8)
         path = folder / f"class{index % CLASSES}" / f"{index:05}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,35 +57,52 @@ def write_model(path: Path) -> None:
     torch.save(torchvision.models.resnet18(num_classes=CLASSES).state_dict(), path)
 
 
-def write_pixels(folder: Path, path: Path) -> None:
+def write_pixels(folder: Path, path: Path, sizes: dict[str, int]) -> None:
     """The pixels of the folder as an .npz file."""
     from freqrobust import load_data
 
-    data = load_data(f"folder:{folder}", resize=SIDE, crop=CROP, data_cache="off").in_memory()
+    data = load_data(f"folder:{folder}", data_cache="off", **sizes).in_memory()
     np.savez(path, images=data.images, labels=data.labels.numpy())
 
 
-def run(given: argparse.Namespace) -> dict[str, float]:
-    """One evaluation in this process: its seconds, its processor seconds and the peak memory in MiB."""
-    from freqrobust import evaluate, load_model
-
-    model = load_model(given.home / "net.pth", arch="torchvision:resnet18", normalize="imagenet")
-    options: dict[str, Any] = {"attacks": [given.attack], "diagnose": None, "device": "cpu", "batch_size": given.batch}
-    start, cpu = time.perf_counter(), time.process_time()
+def inputs(given: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """The data of a side, and the options that belong to it."""
     if given.side == IN_MEMORY:
-        evaluate(model, str(given.home / f"{given.count}.npz"), **options)
+        return str(given.home / f"{given.count}.npz"), {}
+    cache = CACHES[given.side]
+    sizes = {} if given.train else {"resize": SIDE, "crop": CROP}
+    return f"folder:{given.home / str(given.count)}", {
+        "data_cache": given.home / cache if cache == "cache" else cache,
+        **sizes,
+    }
+
+
+def run(given: argparse.Namespace) -> dict[str, float]:
+    """One evaluation or epoch in this process: its seconds, its processor seconds and the peak memory in MiB."""
+    from freqrobust import evaluate, load_model, train
+
+    data, options = inputs(given)
+    if given.train:
+        settings: dict[str, Any] = {"arch": "resnet8", "epochs": 1, "batch_size": given.batch, "hold_out": 0}
+        settings |= {"probe": ["clean"], "probe_samples": given.batch, "device": "cpu", **options}
+        start, cpu = time.perf_counter(), time.process_time()
+        with tempfile.TemporaryDirectory() as out:
+            seconds = train(data=data, out=out, **settings).record.epochs[0].seconds
     else:
-        cache = CACHES[given.side]
-        options |= {"resize": SIDE, "crop": CROP, "data_cache": given.home / cache if cache == "cache" else cache}
-        evaluate(model, f"folder:{given.home / str(given.count)}", **options)
-    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+        model = load_model(given.home / "net.pth", arch="torchvision:resnet18", normalize="imagenet")
+        options |= {"attacks": [given.attack], "diagnose": None, "device": "cpu", "batch_size": given.batch}
+        start, cpu = time.perf_counter(), time.process_time()
+        evaluate(model, data, **options)
+        seconds = time.perf_counter() - start
+    cpu = time.process_time() - cpu
     return {"seconds": seconds, "cpu": cpu, "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
 def measured(side: str, count: int, given: argparse.Namespace, home: Path) -> dict[str, float]:
-    """One evaluation in a process of its own."""
+    """One evaluation or epoch in a process of its own."""
     command = [sys.executable, __file__, "--side", side, "--count", str(count), "--home", str(home)]
     command += ["--attack", given.attack, "--batch", str(given.batch)]
+    command += ["--train"] if given.train else []
     environment = {**os.environ, "FREQROBUST_CACHE": str(home / "freqrobust")}
     found: dict[str, float] = json.loads(
         subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout.splitlines()[-1]
@@ -115,9 +135,11 @@ def table(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--images", type=int, default=1500)
-    parser.add_argument("--few", type=int, default=300, help="images of the smaller folder")
+    parser.add_argument("--train", action="store_true", help="train an epoch, in the place of an evaluation")
+    parser.add_argument("--images", type=int, help="images of the larger folder")
+    parser.add_argument("--few", type=int, help="images of the smaller folder")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--caches", nargs="+", choices=CACHES, default=list(CACHES), help="beside pixels in memory")
     parser.add_argument("--attack", default="fgsm:eps=1/255")
     parser.add_argument("--batch", type=int, default=32, help="images per batch")
     parser.add_argument("--write", type=Path, help="file whose marked part becomes the table")
@@ -125,17 +147,20 @@ def main() -> None:
     for hidden, kind in (("--side", str), ("--count", int), ("--home", Path)):
         parser.add_argument(hidden, type=kind, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    given.images = given.images or (1000 if given.train else 1500)
+    given.few = given.few or given.images // 5
     if given.side:
         print(json.dumps(run(given)))
         return
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         write_model(home / "net.pth")
+        side, sizes = (TRAINED, {}) if given.train else (SIDE, {"resize": SIDE, "crop": CROP})
         for count in (given.few, given.images):
-            write_folder(home / str(count), count)
-            write_pixels(home / str(count), home / f"{count}.npz")
+            write_folder(home / str(count), count, side)
+            write_pixels(home / str(count), home / f"{count}.npz", sizes)
         (home / "cache").mkdir()
-        sides = (IN_MEMORY, *CACHES)
+        sides = (IN_MEMORY, *given.caches)
         small = {side: measured(side, given.few, given, home) for side in sides}
         large: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
         for _ in range(given.repeats):

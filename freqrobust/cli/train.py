@@ -94,6 +94,10 @@ def _show_plan(config: TrainCommand) -> None:
 
 def _announce(config: TrainCommand, setup: Setup, screen: Any) -> None:
     """What is going to be trained, in a few lines."""
+    from freqrobust.data.changed_images import ChangedImages
+    from freqrobust.data.lazy_images import LazyImages
+    from freqrobust.harness.inputs import left_out
+
     plan = setup.plan
     if config.data is None:
         screen.say("no --data given: training on the demo's data, handwritten digits of 8 x 8 pixels")
@@ -102,6 +106,12 @@ def _announce(config: TrainCommand, setup: Setup, screen: Any) -> None:
     screen.say(
         f"data: {setup.data.spec}, {len(setup.data)} images {shape}, {setup.data.classes} classes; {held_out} held out"
     )
+    if isinstance(setup.data.images, LazyImages):
+        screen.say(f"images: {setup.data.images}")
+    if isinstance(setup.train.images, ChangedImages):
+        screen.say(f"changed training images: {setup.train.images}")
+    if setup.data.unreadable:
+        screen.say(f"warning: {left_out(setup.data)}")
     parameters = sum(parameter.numel() for parameter in setup.model.network.parameters())
     screen.say(f"model: {setup.model.arch}, {parameters:,} parameters; normalisation: {setup.model.normalization}")
     augment = ", ".join(part.spec for part in plan.augment) or "none"

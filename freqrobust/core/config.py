@@ -96,7 +96,20 @@ class SizeOptions(Options):
     )  # fmt: skip
 
 
-class DataOptions(SizeOptions):
+class ImageFileOptions(Options):
+    """How images in files are kept and checked."""
+
+    data_cache: FilePath = option(
+        "auto", "Where decoded images in files are kept: memory, off (decode them whenever they are used), a directory "
+        "(decode them once for several runs), or auto: memory if they take at most a quarter of the free memory, else off.",
+        DATA, "DIR|memory|off",
+    )  # fmt: skip
+    skip_unreadable: bool = option(
+        False, "Leave out images that cannot be decoded, instead of stopping; the report names the first of them.", DATA
+    )
+
+
+class DataOptions(ImageFileOptions, SizeOptions):
     """The dataset."""
 
     data: Text | None = option(
@@ -114,14 +127,6 @@ class DataOptions(SizeOptions):
         None, "The training data, for defenses that train or adapt a model. It takes the same values as the dataset.",
         DATA, "SPEC",
     )  # fmt: skip
-    data_cache: FilePath = option(
-        "auto", "Where decoded images in files are kept: memory, off (decode them whenever they are used), a directory "
-        "(decode them once for several runs), or auto: memory if they take at most a quarter of the free memory, else off.",
-        DATA, "DIR|memory|off",
-    )  # fmt: skip
-    skip_unreadable: bool = option(
-        False, "Leave out images that cannot be decoded, instead of stopping; the report names the first of them.", DATA
-    )
 
 
 class SampleOptions(Options):

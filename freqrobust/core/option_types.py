@@ -18,11 +18,11 @@ class EvaluateOptions(TypedDict, total=False):
     trust_checkpoint: bool
     resize: str | int | tuple[int, int] | None
     crop: str | int | tuple[int, int] | None
+    data_cache: str | PathLike[str]
+    skip_unreadable: bool
     data_dir: str | PathLike[str] | None
     split: str
     train_data: Any
-    data_cache: str | PathLike[str]
-    skip_unreadable: bool
     defenses: Any
     undefended: bool
     limit: int | None
@@ -52,11 +52,11 @@ class AnalyzeOptions(TypedDict, total=False):
     trust_checkpoint: bool
     resize: str | int | tuple[int, int] | None
     crop: str | int | tuple[int, int] | None
+    data_cache: str | PathLike[str]
+    skip_unreadable: bool
     data_dir: str | PathLike[str] | None
     split: str
     train_data: Any
-    data_cache: str | PathLike[str]
-    skip_unreadable: bool
     defenses: Any
     undefended: bool
     limit: int | None
@@ -75,11 +75,11 @@ class SaveOptions(TypedDict, total=False):
     trust_checkpoint: bool
     resize: str | int | tuple[int, int] | None
     crop: str | int | tuple[int, int] | None
+    data_cache: str | PathLike[str]
+    skip_unreadable: bool
     data_dir: str | PathLike[str] | None
     split: str
     train_data: Any
-    data_cache: str | PathLike[str]
-    skip_unreadable: bool
     defenses: Any
     undefended: bool
     limit: int | None
@@ -101,11 +101,11 @@ class VerifyOptions(TypedDict, total=False):
     trust_checkpoint: bool
     resize: str | int | tuple[int, int] | None
     crop: str | int | tuple[int, int] | None
+    data_cache: str | PathLike[str]
+    skip_unreadable: bool
     data_dir: str | PathLike[str] | None
     split: str
     train_data: Any
-    data_cache: str | PathLike[str]
-    skip_unreadable: bool
     batch_size: int | Literal["auto"]
     device: Any
     cache_dir: str | PathLike[str] | None
@@ -136,6 +136,8 @@ class TrainOptions(TypedDict, total=False):
     probe_samples: int
     resize: str | int | tuple[int, int] | None
     crop: str | int | tuple[int, int] | None
+    data_cache: str | PathLike[str]
+    skip_unreadable: bool
     limit: int | None
     first: int | None
     seed: int

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import model_validator
 
 from freqrobust.core.command_config import ConfigFile, OutputOptions, PlanOptions
-from freqrobust.core.config import SampleOptions, SizeOptions
+from freqrobust.core.config import ImageFileOptions, SampleOptions, SizeOptions
 from freqrobust.core.config_file import FileOptions
 from freqrobust.core.options import DATA, MODEL, OUTPUT, RUN, FilePath, Names, Options, Real, Specs, Text, Whole, option
 
@@ -112,7 +112,7 @@ class Recipe(Options):
     probe_samples: Whole = option(500, "Number of samples on which probes are measured.", RUN, "N", ge=1)
 
 
-class TrainConfig(FileOptions, SampleOptions, SizeOptions, Recipe):
+class TrainConfig(FileOptions, SampleOptions, ImageFileOptions, SizeOptions, Recipe):
     """What :func:`freqrobust.train` and ``freqrobust train`` do."""
 
     data: Any = option(

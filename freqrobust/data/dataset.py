@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,9 +11,12 @@ from typing import Any
 import torch
 
 from freqrobust.core.errors import DataError
-from freqrobust.data.image_store import ImageStore
 from freqrobust.data.input_config import InputConfig
+from freqrobust.data.lazy_images import LazyImages
 from freqrobust.numerics import noise
+
+#: Values of an image of CIFAR's size.
+_SMALL = 3 * 32 * 32
 
 
 @dataclass(frozen=True)
@@ -20,8 +24,8 @@ class ImageData:
     """Images and labels. Images in files are decoded when they are used.
 
     Attributes:
-        images: ``(N, C, H, W)``, uint8 or float32 in [0, 1]: a tensor, or an :class:`ImageStore` of images in files, which
-            has a shape and is indexed as a tensor. :meth:`batch` reads both, and :meth:`in_memory` makes a tensor.
+        images: ``(N, C, H, W)``, uint8 or float32 in [0, 1]: a tensor, or :class:`LazyImages` of images in files, which
+            have a shape and are indexed as a tensor. :meth:`batch` reads both, and :meth:`in_memory` makes a tensor.
         labels: int64 ``(N,)``.
         classes: number of classes.
         spec: the data spec.
@@ -35,7 +39,7 @@ class ImageData:
         unreadable: names of files that were left out, because they cannot be decoded.
     """
 
-    images: torch.Tensor | ImageStore
+    images: torch.Tensor | LazyImages
     labels: torch.Tensor
     classes: int
     spec: str = "tensors"
@@ -75,7 +79,7 @@ class ImageData:
 
     def _hash(self) -> str:
         digest = hashlib.sha256(f"{tuple(self.images.shape)} {self.images.dtype}".encode())
-        if isinstance(self.images, ImageStore):
+        if isinstance(self.images, LazyImages):
             digest.update(self.images.identity.encode())
         for tensor in (self.images, self.labels, self.ids):
             if isinstance(tensor, torch.Tensor):
@@ -106,7 +110,7 @@ class ImageData:
             index: their positions.
             count: of a part of a dataset, so many: where there are fewer, those behind the part are added.
         """
-        if isinstance(self.images, ImageStore):
+        if isinstance(self.images, LazyImages):
             self.images.prefetch(index, count)
 
     def in_memory(self) -> ImageData:
@@ -115,16 +119,16 @@ class ImageData:
         Raises:
             DataError: the images do not fit into memory, or a file cannot be decoded.
         """
-        return replace(self, images=self.images.all()) if isinstance(self.images, ImageStore) else self
+        return replace(self, images=self.images.all()) if isinstance(self.images, LazyImages) else self
 
     def part(self, start: int, stop: int) -> ImageData:
         """The samples at consecutive positions, in the same memory."""
-        images = self.images.part(start, stop) if isinstance(self.images, ImageStore) else self.images[start:stop]
+        images = self.images.part(start, stop) if isinstance(self.images, LazyImages) else self.images[start:stop]
         return replace(self, images=images, labels=self.labels[start:stop], ids=self.ids[start:stop], subset=True)
 
     def take(self, index: torch.Tensor) -> ImageData:
         """The samples at these positions, in this order."""
-        images = self.images.take(index) if isinstance(self.images, ImageStore) else self.images[index]
+        images = self.images.take(index) if isinstance(self.images, LazyImages) else self.images[index]
         return replace(self, images=images, labels=self.labels[index], ids=self.ids[index], subset=True)
 
     def first(self, n: int) -> ImageData:
@@ -176,7 +180,7 @@ def check_positive(name: str, n: int) -> None:
 
 def versions(data: ImageData) -> tuple[object, ...]:
     """A value that changes when a torch operation changes the samples in place; always for tensors of inference mode."""
-    store = isinstance(data.images, ImageStore)
+    store = isinstance(data.images, LazyImages)
     tensors = [part for part in (data.images, data.labels, data.ids) if isinstance(part, torch.Tensor)]
     changes = (object() if tensor.is_inference() else (id(tensor), tensor._version) for tensor in tensors)
     return (id(data.images) if store else None, *changes)
@@ -267,3 +271,15 @@ def check_labels(labels: torch.Tensor, spec: str, classes: int | None) -> torch.
         bound = f" to {classes - 1}" if classes is not None else ""
         raise DataError(f"{spec}: labels should run from 0{bound}, but are in [{int(labels.min())}, {highest}]")
     return labels
+
+
+def portion(shape: tuple[int, int, int], most: int) -> int:
+    """Images that are read together in a pass over all of them: ``most``, and fewer of images larger than 3 x 32 x 32."""
+    return max(1, min(most, most * _SMALL // math.prod(shape)))
+
+
+def small_batches(data: ImageData, most: int) -> Iterator[torch.Tensor]:
+    """All images in small batches, for sums in float64: blocks of memory stay so small that they are used again."""
+    size = portion(data.shape, most)
+    for images in data.image_batches(size, torch.device("cpu")):
+        yield from images.split(size if math.prod(data.shape) <= _SMALL else max(1, size // 8))

@@ -6,7 +6,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
-from typing import Any, NoReturn, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,12 +14,12 @@ import torch
 from freqrobust.core.errors import ImageFileError
 from freqrobust.data.arrays import check_memory
 from freqrobust.data.decoders import decoders
+from freqrobust.data.lazy_images import LazyImages
 from freqrobust.data.manifest import ImageFile
 from freqrobust.data.pixel_cache import MemoryCache, NoCache, PixelCache
 
 #: Images that are decoded together where all of them are wanted.
 _CHUNK = 256
-_ADVICE = "the images are decoded when they are used: take data.batch(index, device), or data.in_memory().images"
 
 
 class ImageFiles:
@@ -116,7 +116,7 @@ class ImageFiles:
             self._waiting.pop(row).cancel()
 
 
-class ImageStore:
+class ImageStore(LazyImages):
     """Rows of :class:`ImageFiles`: images uint8 ``(N, C, H, W)`` that are decoded when they are indexed.
 
     Attributes:
@@ -127,61 +127,27 @@ class ImageStore:
 
     dtype = torch.uint8
 
-    def __init__(
-        self, images: ImageFiles, rows: torch.Tensor, preprocessing: str, behind: torch.Tensor | None = None
-    ) -> None:
+    def __init__(self, images: ImageFiles, rows: torch.Tensor, preprocessing: str) -> None:
+        super().__init__(rows, images.shape)
         self._images = images
-        self._rows = rows
-        self._behind = (
-            rows if behind is None else behind
-        )  # what is used after these rows: by default they are used again
         self.preprocessing = preprocessing
-        self.shape = torch.Size((len(rows), *images.shape))
 
-    def __len__(self) -> int:
-        return len(self._rows)
+    def _read(self, rows: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(self._images.read(rows.tolist()))
 
-    def __getitem__(self, index: Any) -> torch.Tensor:
-        """The pixels at these positions: an integer, a slice, or a tensor of int64 or bool.
+    def _prefetch(self, rows: torch.Tensor) -> None:
+        self._images.prefetch(rows.tolist())
 
-        Raises:
-            ImageFileError: a file cannot be decoded, or has changed.
-        """
-        if isinstance(index, tuple):
-            raise TypeError(f"only the first axis can be indexed; {_ADVICE}")
-        rows = self._rows[index]
-        pixels = torch.from_numpy(self._images.read(rows.reshape(-1).tolist()))
-        return pixels if rows.dim() else pixels[0]
-
-    def take(self, index: torch.Tensor | slice) -> ImageStore:
-        """The store of the images at these positions; nothing is decoded."""
-        return ImageStore(self._images, self._rows[index], self.preprocessing)
-
-    def part(self, start: int, stop: int) -> ImageStore:
-        """The store of the images at consecutive positions, which knows those behind them."""
-        behind = self._rows[stop:] if stop < len(self) else self._rows
-        return ImageStore(self._images, self._rows[start:stop], self.preprocessing, behind)
-
-    def prefetch(self, index: torch.Tensor, count: int = 0) -> None:
-        """Begin to decode the images at these positions; those of the last call that were not read are given up.
-
-        Where they are fewer than ``count``, the first ones that are used afterwards are added.
-        """
-        rows = self._rows[index].tolist()
-        self._images.prefetch(rows + self._behind[: max(0, count - len(rows))].tolist())
+    @property
+    def stays(self) -> bool:
+        return isinstance(self._images.cache, MemoryCache)
 
     @property
     def growth(self) -> int:
-        """Bytes by which the memory grows until every image of the files was used."""
         cache = self._images.cache
         return cache.missing if isinstance(cache, MemoryCache) else 0
 
     def all(self) -> torch.Tensor:
-        """All pixels as a tensor, which a cache in memory does not keep a second time.
-
-        Raises:
-            DataError: they do not fit into memory, or a file cannot be decoded.
-        """
         size = int(np.prod(self.shape))
         check_memory(size, "all images")
         pixels = np.empty(self.shape, dtype=np.uint8)
@@ -203,19 +169,6 @@ class ImageStore:
 
     def __str__(self) -> str:
         return str(self._images.cache)
-
-    def __deepcopy__(self, memo: object) -> ImageStore:
-        return self  # nothing changes it, and its threads cannot be copied
-
-    def __getattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"there is no {name!r}; {_ADVICE}")
-
-    def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise TypeError(_ADVICE)
-
-    @classmethod
-    def __torch_function__(cls, *args: Any, **kwargs: Any) -> NoReturn:
-        raise TypeError(_ADVICE)
 
 
 def _reading(images: ImageFiles) -> Callable[[int], np.ndarray]:

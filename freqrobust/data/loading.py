@@ -19,8 +19,8 @@ from freqrobust.core.user_code import running_user_code
 from freqrobust.data.class_names import published_names
 from freqrobust.data.dataset import ImageData, Subset, as_checked, check, check_labels, check_positive, versions
 from freqrobust.data.decoding import check_length, from_samples
-from freqrobust.data.image_store import ImageStore
 from freqrobust.data.input_config import InputConfig, requested
+from freqrobust.data.lazy_images import LazyImages
 from freqrobust.data.loaders import from_iterable, from_loader
 from freqrobust.data.pixel_cache import AUTO, cache_option
 from freqrobust.data.samples import pair_of
@@ -46,7 +46,7 @@ def as_data(data: Any, spec: str = "tensors", first: int | None = None, config: 
     if isinstance(data, ImageData):
         known = vars(data).get("_checked")
         if known is None or known != versions(data):
-            if isinstance(data.images, ImageStore):
+            if isinstance(data.images, LazyImages):
                 data = replace(data, labels=check_labels(data.labels, data.spec, data.classes))
             else:
                 checked = check(data.images, data.labels, data.spec, data.classes)

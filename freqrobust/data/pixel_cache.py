@@ -77,8 +77,8 @@ class NoCache:
 class MemoryCache:
     """Images are decoded when they are used first, and stay in memory."""
 
-    def __init__(self, shape: tuple[int, int, int, int]) -> None:
-        self.pixels = np.empty(shape, dtype=np.uint8)  # takes memory once it is written
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype | type[np.uint8] = np.uint8) -> None:
+        self.pixels = np.empty(shape, dtype=dtype)  # takes memory once it is written
         self.there = np.zeros(shape[0], dtype=bool)
 
     def read(self, row: int) -> np.ndarray | None:
@@ -92,7 +92,7 @@ class MemoryCache:
     @property
     def missing(self) -> int:
         """Bytes that the images take which are not there yet."""
-        return int((~self.there).sum()) * math.prod(self.pixels.shape[1:])
+        return int((~self.there).sum()) * math.prod(self.pixels.shape[1:]) * self.pixels.itemsize
 
     def __str__(self) -> str:
         return f"decoded once and kept in memory ({in_bytes(self.pixels.nbytes)})"
@@ -191,3 +191,9 @@ def open_cache(given: str, shape: tuple[int, int, int, int], key: str, about: di
         free = free_memory()
         return MemoryCache(shape) if free is not None and size * processes() <= _SHARE * free else NoCache()
     return NoCache() if given == OFF else FileCache(Path(given) / key, shape, about)
+
+
+def further_memory(shape: tuple[int, ...], dtype: np.dtype, growth: int) -> MemoryCache | None:
+    """A cache beside another one in memory that still grows by so many bytes; None where there is no room for both."""
+    size, free = math.prod(shape) * dtype.itemsize, free_memory()
+    return MemoryCache(shape, dtype) if free is not None and (size + growth) * processes() <= _SHARE * free else None

@@ -27,6 +27,7 @@ from freqrobust.experiments.training_curves import draw
 from freqrobust.experiments.training_files import TrainingFiles, files_of
 from freqrobust.experiments.training_setup import Setup, prepare_setup
 from freqrobust.harness.devices import resolve_device
+from freqrobust.harness.inputs import left_out
 from freqrobust.harness.provenance import data_record, environment_record, now
 from freqrobust.models.classifier import Classifier
 from freqrobust.results.figures import can_draw, file_of, styled
@@ -273,6 +274,7 @@ class TrainingJob:
     def _record(self) -> TrainingRecord:
         setup = self.setup
         measured = len(setup.held_out) if setup.held_out is not None else 0
+        unread = [left_out(setup.data)] if setup.data.unreadable else []
         return TrainingRecord(
             freqrobust_version=__version__,
             created=now(),
@@ -290,7 +292,7 @@ class TrainingJob:
             best_probe=setup.best.name,
             best_epoch=best_epoch(self.epochs),
             seconds=round(sum(epoch.seconds + epoch.probe_seconds for epoch in self.epochs), 1),
-            notes=[how_best(setup.best, measured), *overfitting_notes(self.epochs, setup.plan.method.plugin)],
+            notes=[how_best(setup.best, measured), *overfitting_notes(self.epochs, setup.plan.method.plugin), *unread],
         )
 
     def _finish(self) -> None:

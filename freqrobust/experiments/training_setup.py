@@ -187,7 +187,7 @@ def open_training_data(config: TrainConfig) -> ImageData:
     given = config.data if config.data is not None else DEMO_DATA
     limit, first, seed = config.limit, config.first, config.seed
     if isinstance(given, str | os.PathLike):
-        loaded = load_data(
+        data = load_data(
             os.fspath(given),
             data_dir=config.data_dir,
             split="train",
@@ -196,8 +196,10 @@ def open_training_data(config: TrainConfig) -> ImageData:
             seed=seed,
             resize=config.resize,
             crop=config.crop,
+            data_cache=config.data_cache,
+            skip_unreadable=config.skip_unreadable,
         )
-        data = as_data(loaded.in_memory())  # every image is used in every epoch
+        data = as_data(data)
     else:
         data = as_data(given, "the training data", config=requested(None, config.resize, config.crop))
         index = Subset(limit, first, seed).index(data.labels)

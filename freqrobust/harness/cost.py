@@ -14,7 +14,7 @@ from torch import nn
 
 from freqrobust.core.progress import Silent
 from freqrobust.core.schedule import Piece
-from freqrobust.data.image_store import ImageStore
+from freqrobust.data.lazy_images import LazyImages
 from freqrobust.harness.cell import keeps_signs
 from freqrobust.harness.certify import CertifiedSamples, certificate_key
 from freqrobust.harness.evaluate import Evaluation
@@ -164,7 +164,7 @@ def _add(cost: Cost, evaluation: Evaluation, network: nn.Module, run_dir: Path) 
         cost.disk += _disk(run, evaluation, stored)
         cost.batch_size = max(cost.batch_size, largest_batch(run))
         kept = sum(_bytes_in_memory(run, evaluation, chain) for chain in evaluation.chains)
-        kept += run.data.images.growth if isinstance(run.data.images, ImageStore) else 0
+        kept += run.data.images.growth if isinstance(run.data.images, LazyImages) else 0
         peaks = [speed.peak for speed in speeds.values() if speed.peak is not None]
         if peaks:
             cost.memory = max(cost.memory or 0, max(peaks) + (kept if run.device.type != "cuda" else 0))

@@ -15,8 +15,8 @@ from freqrobust.core.image_size import size_text
 from freqrobust.core.options import Options
 from freqrobust.core.progress import Progress, Silent
 from freqrobust.data.dataset import ImageData, Subset
-from freqrobust.data.image_store import ImageStore
 from freqrobust.data.input_config import InputConfig, requested
+from freqrobust.data.lazy_images import LazyImages
 from freqrobust.data.loading import as_data, load_data
 from freqrobust.models.fingerprint import fingerprint
 from freqrobust.models.loading import LoadedNetwork, load_network, with_normalization
@@ -241,7 +241,7 @@ def say_data(data: ImageData, progress: Progress) -> None:
     shape = "x".join(map(str, data.shape))
     restricted = ", to which predictions are restricted" if data.class_subset else ""
     progress.say(f"data: {data.spec}, {len(data)} images {shape}, {data.classes} classes{restricted}")
-    if isinstance(data.images, ImageStore):
+    if isinstance(data.images, LazyImages):
         progress.say(f"images: {data.images}")
     if data.unreadable:
         progress.say(f"warning: {left_out(data)}")

@@ -44,7 +44,9 @@ class AttackedSamples:
             with self._target_model.attacked(ids, self._stream) as view:
                 results.append(work(view, images, labels, which.to(images.device)))
 
-        self._batches.each(torch.arange(len(rows)), batch, quiet=True, samples=self._positions[rows])
+        # in a single batch, as for the partners of a batch of images, what was announced before stays announced
+        ahead = self._positions[rows] if len(rows) > self._batches.batch_size else self._positions[:0]
+        self._batches.each(torch.arange(len(rows)), batch, quiet=True, samples=ahead)
         return torch.cat(results) if results else torch.empty(0)
 
 

@@ -156,6 +156,7 @@ def _verified(
     from freqrobust.numerics.threat import allowance
 
     meta, data, n = saved.meta, saved.data, len(saved.ids)
+    threat, distances = meta.threat, torch.zeros(n)
     for part in chain.defenses:
         if part.needs_train_data and training is None:
             raise SpecError(f"the defense {chain.spec} needs training data: give --train-data, or --defense undefended")
@@ -176,8 +177,11 @@ def _verified(
             rounded = (images * _LEVELS).round() / _LEVELS
             rounded_wrong[chunk] = target_model.predict(rounded, ids).is_adversarial(labels).cpu()
             if clean is not None:
-                original = target_model.predict(clean.batch(chunk, run.device)[0], ids)
-                clean_correct[chunk] = original.is_correct(labels).cpu()
+                clean.prefetch(torch.arange(int(chunk[0]), min(n, int(chunk[-1]) + 1 + len(chunk))))
+                originals, _, _ = clean.batch(chunk, run.device)
+                clean_correct[chunk] = target_model.predict(originals, ids).is_correct(labels).cpu()
+                if threat is not None:
+                    distances[chunk] = norms((images - originals).cpu(), threat.norm)
 
         progress.begin(label, n)
         one.batches.each(torch.arange(n), work)
@@ -188,10 +192,7 @@ def _verified(
         meta.model.normalize.mean,
         meta.model.normalize.std,
     ) and chain.spec == meta.defense
-    threat, largest = meta.threat, None
-    if clean is not None and threat is not None:
-        delta = saved.images - clean.batch(torch.arange(n), torch.device("cpu"))[0]
-        largest = float(norms(delta, threat.norm).max())
+    largest = float(distances.max()) if clean is not None and threat is not None else None
     return Verified(
         file=saved.path.name,
         attack=meta.attack,

@@ -11,7 +11,7 @@ from torch import nn
 
 from freqrobust.core.errors import ModelError, SpecError
 from freqrobust.core.text import near_miss
-from freqrobust.data.dataset import ImageData
+from freqrobust.data.dataset import ImageData, small_batches
 from freqrobust.models.logits import check_logits
 from freqrobust.models.outputs import logits_of
 from freqrobust.numerics.statistics import mcnemar
@@ -123,7 +123,7 @@ def training_normalization(data: ImageData) -> NormalizationChoice:
     """Mean and standard deviation of every channel over the images."""
     total = torch.zeros(data.shape[0], dtype=torch.float64)
     square = torch.zeros_like(total)
-    for images in data.image_batches(1024, torch.device("cpu")):
+    for images in small_batches(data, 1024):
         pixels = images.double().transpose(0, 1).flatten(1)
         total += pixels.sum(dim=1)
         square += pixels.square().sum(dim=1)

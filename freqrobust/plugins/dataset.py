@@ -46,3 +46,6 @@ class ImageDataset(Protocol):
 
     def image_batches(self, size: int, device: torch.device) -> Iterator[torch.Tensor]:
         """All images, in batches of at most ``size``."""
+
+    def prefetch(self, index: torch.Tensor) -> None:
+        """Say which samples are used next: images in files are decoded meanwhile."""

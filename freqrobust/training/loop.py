@@ -148,8 +148,10 @@ class Training:
         sums, memory = _Sums(zero, zero.clone()), dict[str, Any]()
         self._describe(progress, None)
         shown = time.perf_counter() - _LIVE + _FIRST
-        for chunk in batches(order, plan.batch_size):
-            share, counts = workers.share(chunk)
+        chunks = batches(order, plan.batch_size)
+        shares = [workers.share(chunk) for chunk in chunks]
+        for number, (chunk, (share, counts)) in enumerate(zip(chunks, shares, strict=True)):
+            self.data.prefetch(torch.cat([share for share, _ in shares[number : number + 2]]))
             images, labels, ids = self.data.batch(share, self.device)
             context = StepContext(ids, self.seed, self.epoch, self.data.classes, memory=memory)
             batch = Batch(images, labels, ids, labels)

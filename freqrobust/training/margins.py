@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from freqrobust.core.errors import SpecError
-from freqrobust.data.dataset import ImageData
+from freqrobust.data.dataset import ImageData, portion
 from freqrobust.numerics import noise
 from freqrobust.numerics.precision import full_precision
 
@@ -57,7 +57,9 @@ def margin_recorder(data: ImageData, device: torch.device) -> Callable[[nn.Modul
     def record(network: nn.Module) -> dict[str, list[float]]:
         parts: dict[str, list[float]] = {"logits": [], "softmax": []}
         with torch.no_grad(), full_precision():
-            for chunk in torch.arange(len(data)).split(BATCH):
+            chunks = torch.arange(len(data)).split(portion(data.shape, BATCH))
+            for number, chunk in enumerate(chunks):
+                data.prefetch(torch.cat(chunks[number : number + 2]))
                 images, labels, _ = data.batch(chunk, device)
                 logits = network(images).cpu().double()
                 parts["logits"] += margins(logits, labels.cpu()).tolist()

@@ -11,14 +11,14 @@ import torch
 from freqrobust.core.errors import SpecError
 from freqrobust.core.numbers import fraction, number_text
 from freqrobust.core.text import near_miss
-from freqrobust.data.dataset import ImageData
+from freqrobust.data.changed_images import changed
+from freqrobust.data.dataset import ImageData, small_batches
 from freqrobust.numerics import noise
 from freqrobust.plugins.specs import spec_options
 
 LabelKind = Literal["true", "shuffled", "corrupted"]
 PixelKind = Literal["true", "shuffled", "random", "gaussian"]
 BATCH = 500
-CPU = torch.device("cpu")
 
 
 class LabelSpec(NamedTuple):
@@ -124,17 +124,22 @@ def randomized_pixels(data: ImageData, spec: str, seed: int, like: ImageData | N
     if kind == "true":
         return data
     channels, height, width = data.shape
+    about = f"{seed}"
     if kind == "shuffled":
         order = noise.permutation(height * width, seed=seed, stream="pixels shuffled")
-        pixels = cast("torch.Tensor", data.in_memory().images)
-        images = pixels.flatten(2)[:, :, order].unflatten(2, (height, width))
+
+        def change(data: ImageData, index: torch.Tensor) -> torch.Tensor:
+            images = data.images[index]
+            return torch.take_along_dim(images.flatten(2), order[None, None], dim=2).view_as(images)
+
     elif kind == "random":
-        parts = []
-        for chunk in torch.arange(len(data)).split(BATCH):
-            draws = noise.uniform(_keys(data, chunk), (height * width,), seed=seed, stream="pixels random")
+
+        def change(data: ImageData, index: torch.Tensor) -> torch.Tensor:
+            images = data.images[index]
+            draws = noise.uniform(_keys(data, index, images), (height * width,), seed=seed, stream="pixels random")
             order = draws.argsort(dim=1, stable=True)[:, None].expand(-1, channels, -1)
-            parts.append(data.images[chunk].flatten(2).gather(2, order).unflatten(2, (height, width)))
-        images = torch.cat(parts)
+            return images.flatten(2).gather(2, order).view_as(images)
+
     else:
         like = data if like is None else like
         if like.shape[0] != channels:
@@ -142,20 +147,20 @@ def randomized_pixels(data: ImageData, spec: str, seed: int, like: ImageData | N
                 f"pixels gaussian: the images have {channels} channels, but the training images have {like.shape[0]}"
             )
         mean, deviation = (value.float()[:, None, None] for value in channel_moments(like))
-        parts = [
-            (
-                noise.normal(_keys(data, chunk), data.shape, seed=seed, stream="pixels gaussian") * deviation + mean
-            ).clamp(0, 1)
-            for chunk in torch.arange(len(data)).split(BATCH)
-        ]
-        images = torch.cat(parts)
-    return replace(data, images=images.contiguous(), spec=f"{data.spec}+pixels={kind}")
+        about += f" {mean.flatten().tolist()} {deviation.flatten().tolist()}"
+
+        def change(data: ImageData, index: torch.Tensor) -> torch.Tensor:
+            keys = _keys(data, index, data.images[index])
+            values = noise.normal(keys, data.shape, seed=seed, stream="pixels gaussian")
+            return (values * deviation + mean).clamp(0, 1)
+
+    return changed(data, change, f"pixels={kind}", about, torch.float32 if kind == "gaussian" else None)
 
 
 def channel_moments(data: ImageData) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation of every channel over all images and pixels, float64 ``(C,)`` each."""
     total = squares = torch.zeros(data.shape[0], dtype=torch.float64)
-    for images in data.image_batches(BATCH, CPU):
+    for images in small_batches(data, BATCH):
         total = total + images.double().sum(dim=(0, 2, 3))
         squares = squares + images.double().square().sum(dim=(0, 2, 3))
     count = len(data) * data.shape[1] * data.shape[2]
@@ -163,9 +168,8 @@ def channel_moments(data: ImageData) -> tuple[torch.Tensor, torch.Tensor]:
     return mean, (squares / count - mean.square()).clamp_min(0).sqrt()
 
 
-def _keys(data: ImageData, chunk: torch.Tensor) -> torch.Tensor:
+def _keys(data: ImageData, index: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     """The ids of these samples, each combined with a checksum of its image, int64 ``(N,)``."""
-    images, _, ids = data.batch(chunk, CPU)
-    pixels = (images * 255).round().long().flatten(1)
+    pixels = (images.long() if images.dtype == torch.uint8 else (images * 255).round().long()).flatten(1)
     weights = noise.uniform(torch.arange(pixels.shape[1]), (1,), seed=0, stream="checksum")[:, 0]
-    return ids + (pixels * (weights * 2**24).long()).sum(dim=1) * (1 << 20)
+    return data.ids[index] + (pixels * (weights * 2**24).long()).sum(dim=1) * (1 << 20)

@@ -627,3 +627,21 @@ def test_the_peak_memory_does_not_grow_with_the_number_of_images(many, tmp_path,
     growth, pixels = 1024 * (peaks[1] - peaks[0]), (480 - 96) * 3 * 224 * 224
     assert growth <= 0.25 * pixels
     assert peaks[1] <= 1.1 * peaks[0]
+
+
+def test_partners_of_images_do_not_give_up_the_next_batch(folder, monkeypatch) -> None:
+    """A clean pass and an exchange of frequencies: every image is decoded for each, and once more as a partner."""
+    times: dict[str, int] = {}
+    real = ImageFiles.decode
+
+    def decode(files: ImageFiles, row: int) -> np.ndarray:
+        times[files.files[row].name] = times.get(files.files[row].name, 0) + 1
+        return real(files, row)
+
+    monkeypatch.setattr(ImageFiles, "decode", decode)
+    data = opened(folder, data_cache="off")
+    plain = evaluate(Brightness(), data, attacks=["clean"], diagnose=None, device="cpu", batch_size=2)
+    clean = sum(times.values())
+    both = evaluate(Brightness(), data, attacks=["hybrid:radius=2"], diagnose=None, device="cpu", batch_size=2)
+    assert plain.cells[0].correct == both.cells[0].correct
+    assert sum(times.values()) <= 2 * clean + 2 * COUNT

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from freqrobust import load_data
+from freqrobust import ImageData, load_data
 from freqrobust.core.errors import DataError, SpecError
 from freqrobust.core.progress import Silent
 from freqrobust.data.adversarial_sets import read
@@ -188,3 +189,17 @@ def test_command_says_where_a_budget_is_exceeded(command, undefended, tmp_path) 
     first, last = err.splitlines()
     assert "pgd:eps=0.1,steps=5 exceeds its perturbation budget: exceeded: Linf 1 of 0.1" in first
     assert last == "freqrobust: exit code 1: 1 of 1 sets of examples exceeded the perturbation budget"
+
+
+def test_clean_images_are_read_in_batches(undefended, model, digits, monkeypatch) -> None:
+    sizes = []
+    real = ImageData.batch
+
+    def batch(self: ImageData, index: torch.Tensor, device: torch.device) -> Any:
+        sizes.append(len(index))
+        return real(self, index, device)
+
+    monkeypatch.setattr(ImageData, "batch", batch)
+    (one,) = verify(undefended, model, data=digits, device="cpu", batch_size=16)
+    assert max(sizes) == 16
+    assert one.largest == pytest.approx(0.1, abs=1e-6)
