@@ -188,8 +188,9 @@ def made(arguments: list[str]) -> tuple[Callable[..., int], list[str]]:
 
     def run(*given: Any) -> int:
         from freqrobust.cli.startup import remembering_sources
+        from freqrobust.core.files import keeping_nothing
 
-        with remembering_sources(given[0]):
+        with keeping_nothing() if getattr(given[0], "dry_run", False) else nullcontext(), remembering_sources(given[0]):
             code: int = import_module(f"freqrobust.cli.{name}").execute(*given)
         return code
 
