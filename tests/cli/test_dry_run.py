@@ -86,6 +86,14 @@ def test_oblivious_cells_certificates_and_several_models(planned: Any, base: lis
     }
 
 
+def test_no_step_is_timed_where_nothing_is_differentiated(base: list[str], command: Any, tmp_path: Path) -> None:
+    target = tmp_path / "plan.json"
+    shown = command(*base, "--attack", "lfc:radius=3", "--run-dir", str(tmp_path / "run"), "--dry-run", "--json", str(target))  # fmt: skip
+    assert json.loads(target.read_text(encoding="utf-8"))["step"] == 0
+    assert "for a forward pass of one image\n" in shown.err
+    assert "step of an attack" not in shown.err
+
+
 def test_defenses_that_train_are_not_timed(planned: Any, tmp_path: Path) -> None:
     plan, shown = planned("--defense", "madry:epochs=1", "--train-data", "digits", "--first", "20")
     assert plan["untimed"] == ["madry:epochs=1"]
