@@ -24,7 +24,7 @@ from freqrobust.harness.opening import open_run
 from freqrobust.harness.outcome import NORMS, Outcome
 from freqrobust.harness.passes import passes
 from freqrobust.harness.report_builder import assemble
-from freqrobust.harness.run import DefenseRun, Measured, Run, first_eps
+from freqrobust.harness.run import DefenseRun, Measured, Run
 from freqrobust.harness.run_plan import (
     cell_label,
     certificate_label,
@@ -34,6 +34,7 @@ from freqrobust.harness.run_plan import (
     transfer_label,
 )
 from freqrobust.harness.speed import Speed, largest_batch, measure_speed, taken
+from freqrobust.harness.sweep import beginning
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.selection import refusal
 from freqrobust.plugins.specs import DefenseChain, PluginSpec
@@ -251,7 +252,7 @@ def _stored(run: Run, runs: Sequence[DefenseRun], evaluation: Evaluation, journa
     for one in runs:
         found[cell_label(one.chain, None)] = share([one.key_of(None, None, block) for block in run.blocks(None)])
         for group in sweeps(run.attacks, one.chain):
-            lower = first_eps(group)
+            lower = beginning(group).eps
             for index in group:
                 attack = run.attacks[index]
                 keys = [one.key_of(attack, lower, block) for block in run.blocks(attack)]
