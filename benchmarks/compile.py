@@ -15,17 +15,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import sides
+import timing
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -36,7 +35,6 @@ from freqrobust.data.dataset import ImageData
 from freqrobust.data.loading import load_data
 from freqrobust.harness import target_model
 
-ROOT = Path(__file__).resolve().parents[1]
 #: Targets: our compiled bf16 against our eager fp32 and against torchattacks, and auto against the better of on and off.
 OWN, PEER, AUTO = 2.2, 8.0, 1.05
 #: By how much the robust accuracies may differ, in points.
@@ -228,17 +226,12 @@ def tables(speed: list[dict[str, Any]], auto: list[dict[str, Any]], console: Con
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--repeats", type=int, default=3)
-    shared = os.environ.get("FREQROBUST_SHARED", ROOT.parent / "shared")
-    parser.add_argument("--shared", type=Path, default=shared, help="folder with data/ and checkpoints/")
+    parser = timing.parser(__doc__, "compile.json")
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--eps", default="0.5,2,8", help="in units of 1/255")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"], help="of the large evaluation of auto")
-    parser.add_argument("--threads", type=int, help="threads of torch, for all sides (default: torch's choice)")
     parser.add_argument("--no-peer", action="store_true", help="without torchattacks")
     parser.add_argument("--only", default="speed,auto")
-    parser.add_argument("--json", type=Path, default=ROOT / "runs/compile.json", help="raw times")
     given = parser.parse_args()
     given.eps = [float(one) for one in given.eps.split(",")]
     return given
@@ -246,11 +239,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     given = arguments()
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
-    if given.threads:
-        torch.set_num_threads(given.threads)
+    console = timing.screen(given.threads)
     before = surroundings()
     versions = packages("freqrobust", "torch", "torchattacks")
     console.print(f"{before['cpu']}, {before['threads']} threads, load {before['load_average']}; {versions}")

@@ -13,35 +13,26 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-from pathlib import Path
 from typing import Any
 
-import torch
-from rich.console import Console
+import timing
 from rich.table import Table
 from rows import Batches, Row, filter_rows, passes, resnet_rows, small_rows, start_rows, sweep_rows
 from timing import Timed, packages, surroundings
 
 from freqrobust.harness.devices import describe, resolve_device
 
-ROOT = Path(__file__).resolve().parents[1]
 NAMES = ["torchattacks", "maximize", "foolbox", "loop", "small", "sweep", "lfc", "help", "passes"]
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--repeats", type=int, default=3, help="rounds (more for the short rows)")
-    shared = os.environ.get("FREQROBUST_SHARED", ROOT.parent / "shared")
-    parser.add_argument("--shared", type=Path, default=shared, help="folder with data/ and checkpoints/")
+    parser = timing.parser(__doc__, "peers.json")
     parser.add_argument("--images", type=int, default=250, help="first test images of CIFAR-10, at most 500")
     parser.add_argument("--peer-batch", type=int, default=125, help="batch size of torchattacks and Foolbox")
     parser.add_argument(
         "--device", default="cpu", help="cpu, cuda or cuda:1, for all sides; the targets are for the CPU"
     )
-    parser.add_argument("--threads", type=int, help="threads of torch, for all sides (default: torch's choice)")
-    parser.add_argument("--json", type=Path, default=ROOT / "runs/peers.json", help="raw times")
     parser.add_argument("--only", default=",".join(NAMES), help=f"rows: {','.join(NAMES)}")
     given = parser.parse_args()
     given.only = {name.strip() for name in given.only.split(",") if name.strip()}
@@ -97,11 +88,7 @@ def record(row: Row) -> dict[str, Any]:
 
 def main() -> int:
     given = arguments()
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
-    if given.threads:
-        torch.set_num_threads(given.threads)
+    console = timing.screen(given.threads)
     before = surroundings()
     batches = Batches(
         given.shared, given.repeats, given.images, given.peer_batch, console.print, resolve_device(given.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 import os
 import platform
@@ -12,7 +13,40 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def parser(description: str, results: str) -> argparse.ArgumentParser:
+    """The options that benchmarks with several sides have in common.
+
+    Args:
+        description: the docstring of the benchmark, of which the first line is shown.
+        results: the name of the file of the raw times, in ``runs/``.
+    """
+    parser = argparse.ArgumentParser(description=description.partition("\n")[0])
+    parser.add_argument("--repeats", type=int, default=3, help="rounds of all sides in turns")
+    shared = os.environ.get("FREQROBUST_SHARED", ROOT.parent / "shared")
+    parser.add_argument("--shared", type=Path, default=shared, help="folder with data/ and checkpoints/")
+    parser.add_argument("--threads", type=int, help="threads of torch, for all sides (default: torch's choice)")
+    parser.add_argument("--json", type=Path, default=ROOT / "runs" / results, help="raw times")
+    return parser
+
+
+def screen(threads: int | None) -> Console:
+    """Where a benchmark prints its tables; torch gets so many threads, if a number is given."""
+    import torch
+    from rich.console import Console
+
+    if threads:
+        torch.set_num_threads(threads)
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
 
 
 @dataclass

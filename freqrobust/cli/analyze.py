@@ -87,7 +87,8 @@ def execute(
         inputs = config
     cache = user_path(config.cache_dir, "--cache-dir") if config.cache_dir is not None else cache_root()
     needed = inputs.model if chosen.plugin.needs_model else []
-    networks, data = open_inputs(needed, inputs.data, inputs, device, cache_dir=cache, progress=screen)
+    kept_in = None if config.dry_run else cache
+    networks, data = open_inputs(needed, inputs.data, inputs, device, cache_dir=kept_in, progress=screen)
     if config.into is not None:
         check_into(config.into, data)
     loaded: dict[str, Any] = {"train_data": open_train_data(inputs, data), "device": device, "defenses": chains}

@@ -91,11 +91,12 @@ def _cells(texts: Sequence[str]) -> str:
 def cost_lines(cost: Cost, run_dir: Path) -> list[str]:
     """Passes, time, memory and disk, in a line or two each."""
     total = cost.total
+    step = f" and {1000 * cost.step:.3g} ms for a step of an attack" if cost.step else ""
     lines = [
         "passes: forward passes of one image, a backward pass counts as two; an attack stops on a sample once it is misclassified",
         f"time: about {clock_text(total.seconds)}, and {clock_text(total.most_seconds)} if attacks stop on no sample early",
         f"timed: {cost.timed} batches of up to {cost.timed_images} images, with {1000 * cost.forward:.3g} ms for a forward pass of "
-        f"one image and {1000 * cost.step:.3g} ms for a step of an attack",
+        f"one image{step}",
     ]
     if cost.untimed:
         lines.append(f"not timed: {', '.join(cost.untimed)}; the training is not included")

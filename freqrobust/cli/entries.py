@@ -17,12 +17,15 @@ class Entry(NamedTuple):
         function: the module in ``freqrobust.cli`` and the function, whose parameters are the options of the command; None
             for a command of ``freqrobust.core.commands``, whose module has its name and a function ``execute``.
         interrupted: what such a command prints when the user interrupts it.
+        several: whether ``torchrun`` may start several processes of it; of the others each would do all of the work, and
+            write the same files.
     """
 
     panel: str
     help: str
     function: tuple[str, str] | None = None
     interrupted: str = "interrupted"
+    several: bool = False
 
 
 MEASURE, GATE, TRAIN, LOOK_UP = "Measure", "Gate", "Train and reproduce", "Reports and help"
@@ -37,6 +40,7 @@ ENTRIES = {
         "With several processes: torchrun --nproc-per-node 2 -m freqrobust eval ..., or --shard K/N in each of them and then "
         "'freqrobust merge'.",
         interrupted="interrupted before the first cell; run the same command again",
+        several=True,
     ),
     "analyze": Entry(
         MEASURE,
@@ -57,6 +61,7 @@ ENTRIES = {
         "Measure a report again with the options that it contains, and compare the numbers.\n\n"
         "The model and the data must be the same. Exit code 0: identical, 1: some numbers differ.",
         interrupted="interrupted; run the same command again",
+        several=True,  # a training
     ),
     "merge": Entry(
         MEASURE,
@@ -75,6 +80,7 @@ ENTRIES = {
         "The file is searched for in the current directory and in those above it; 'freqrobust init' writes one. Exit code "
         "0: passed, 1: failed.",
         interrupted="interrupted; run the same command again",
+        several=True,
     ),
     "compare": Entry(
         GATE,
@@ -90,6 +96,7 @@ ENTRIES = {
         "The same command resumes an interrupted training, and shows the result of a finished one.\n\n"
         "With several processes: torchrun --nproc-per-node 2 -m freqrobust train ...",
         interrupted="interrupted before the first epoch; run the same command again",
+        several=True,
     ),
     "reproduce": Entry(
         TRAIN,

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import wraps
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -33,6 +34,7 @@ from freqrobust.cli.options import (
     spell_out_flags,
 )
 from freqrobust.core.errors import DataError, FreqRobustError, ModelError, PeerError, SpecError, TrainingError
+from freqrobust.core.launch import refuse_several
 from freqrobust.core.text import DebugOutput, describe_error, print_traceback
 
 #: Seconds that a process waits for the one that says what is wrong: torchrun ends all others when the first has ended.
@@ -171,8 +173,21 @@ def build(arguments: list[str]) -> tuple[Any, list[str]]:
             function = getattr(import_module(f"freqrobust.cli.{module}"), function_name)
         elif arguments[:1] == [name]:
             function, arguments = made(arguments)
+        if arguments[:1] == [name] and not entry.several:
+            function = by_one_process(name, function)
         app.command(name, help=entry.help, rich_help_panel=entry.panel)(function)
     return app, arguments
+
+
+def by_one_process(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function of a command that refuses to be one of several processes."""
+
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        refuse_several(name)
+        return function(*args, **kwargs)
+
+    return run
 
 
 def made(arguments: list[str]) -> tuple[Callable[..., int], list[str]]:
@@ -188,8 +203,9 @@ def made(arguments: list[str]) -> tuple[Callable[..., int], list[str]]:
 
     def run(*given: Any) -> int:
         from freqrobust.cli.startup import remembering_sources
+        from freqrobust.core.files import keeping_nothing
 
-        with remembering_sources(given[0]):
+        with keeping_nothing() if getattr(given[0], "dry_run", False) else nullcontext(), remembering_sources(given[0]):
             code: int = import_module(f"freqrobust.cli.{name}").execute(*given)
         return code
 

@@ -20,9 +20,8 @@ def execute(config: MergeCommand) -> int:
         FreqRobustError: bad input, shards that measured something else, or tasks that are missing.
     """
     from freqrobust.cli.lines import first_line
-    from freqrobust.cli.shared_run import MergePart, refuse_several
+    from freqrobust.cli.shared_run import MergePart
 
-    refuse_several("merge")
     first_line("merging the shards in", [config.directory], None, config.quiet)
     from freqrobust.cli import eval
     from freqrobust.cli.rerun import check_loadable, recorded_options

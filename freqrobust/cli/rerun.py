@@ -65,8 +65,8 @@ def _content(path: Path) -> Mapping[str, Any]:
 
 def _evaluate(config: RerunCommand, path: Path, old: Report) -> int:
     from freqrobust.cli import eval
-    from freqrobust.cli.shared_run import refuse_several
     from freqrobust.core.command_config import EvalCommand
+    from freqrobust.core.launch import refuse_several
     from freqrobust.results.report import Report
     from freqrobust.results.reruns import environment_differences, report_differences
     from freqrobust.results.stored_runs import EVALUATION
@@ -94,9 +94,11 @@ def _analyze(config: RerunCommand, path: Path, old: AnalysisRecord) -> int:
 
     from freqrobust.cli import analyze
     from freqrobust.core.command_config import AnalyzeCommand
+    from freqrobust.core.launch import refuse_several
     from freqrobust.results.analysis_record import AnalysisRecord
     from freqrobust.results.reruns import analysis_differences, environment_differences
 
+    refuse_several("rerun")
     options = recorded_options(AnalyzeCommand, old.config, config, path)
     if "analysis" not in options:
         options["analysis"] = old.spec

@@ -223,16 +223,3 @@ def part_of(config: EvalCommand) -> Part:
             "--shard is for processes that are started independently, but torchrun started this one: omit it"
         )
     return ShardPart(*shard_of(config.shard))
-
-
-def refuse_several(command: str) -> None:
-    """Refuse a command that one process has to do.
-
-    Args:
-        command: its name.
-
-    Raises:
-        SpecError: ``torchrun`` started several.
-    """
-    if launch() is not None:
-        raise SpecError(f"freqrobust {command} is done by one process, but torchrun started several")

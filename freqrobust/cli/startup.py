@@ -32,7 +32,7 @@ def load_engine() -> None:
 def remembering_sources(config: Any) -> Iterator[None]:
     """Inside, source files that an earlier command has parsed for their hash are not parsed again."""
     from freqrobust.core.errors import FreqRobustError
-    from freqrobust.core.files import cache_root, user_path
+    from freqrobust.core.files import cache_root, keeps, user_path
     from freqrobust.core.source_hash import remembering
 
     given = getattr(config, "cache_dir", None)
@@ -41,5 +41,5 @@ def remembering_sources(config: Any) -> Iterator[None]:
     except FreqRobustError:  # the command says so, where it needs the folder
         yield
         return
-    with remembering(folder / "sources", getattr(config, "dry_run", False)):
+    with remembering(folder / "sources", only_read=not keeps()):
         yield

@@ -97,13 +97,9 @@ class PlanOptions(Options):
     )
 
 
-class EvalCommand(PlanOptions, ReportOptions, ConfigFile, EvalConfig):
-    """The options of ``freqrobust eval``."""
+class ThresholdOptions(Options):
+    """What the accuracies of a report have to be."""
 
-    examples: Whole = option(
-        4, "Show the images of up to N samples in HTML reports (default: 4): clean, adversarial, perturbation, LFC and "
-        "HFC.", RUN, "N", ge=0, le=64,
-    )  # fmt: skip
     fail_under: Names = option(
         [],
         "Exit with code 1 if an accuracy is lower than required: pgd>=0.45, smooth/worst>=0.3. Repeat the option for "
@@ -115,6 +111,21 @@ class EvalCommand(PlanOptions, ReportOptions, ConfigFile, EvalConfig):
     confident: bool = option(
         False, "Compare the lower end of the 95 % confidence interval with the required accuracy.", GATE
     )
+
+    @model_validator(mode="after")
+    def _thresholds(self) -> Self:
+        if self.confident and not self.fail_under:
+            raise ValueError("{confident} needs {fail_under}: without it there is nothing to judge")
+        return self
+
+
+class EvalCommand(ThresholdOptions, PlanOptions, ReportOptions, ConfigFile, EvalConfig):
+    """The options of ``freqrobust eval``."""
+
+    examples: Whole = option(
+        4, "Show the images of up to N samples in HTML reports (default: 4): clean, adversarial, perturbation, LFC and "
+        "HFC.", RUN, "N", ge=0, le=64,
+    )  # fmt: skip
     save_model: FilePath | None = option(None, "Save the defended model to this file.", OUTPUT, "FILE")
     save_adversarial: FilePath | None = option(
         None, "Save the adversarial examples of all samples to this directory, one .npz file per cell.", OUTPUT, "DIR"
@@ -123,12 +134,6 @@ class EvalCommand(PlanOptions, ReportOptions, ConfigFile, EvalConfig):
         None, "Measure shard K of N, into the --run-dir that all shards have in common. 'freqrobust merge' makes the "
         "report.", OUTPUT, "K/N",
     )  # fmt: skip
-
-    @model_validator(mode="after")
-    def _thresholds(self) -> Self:
-        if self.confident and not self.fail_under:
-            raise ValueError("{confident} needs {fail_under}: without it there is nothing to judge")
-        return self
 
     @model_validator(mode="after")
     def _one_share(self) -> Self:
@@ -217,7 +222,7 @@ class RerunCommand(StepOptions, DeviceOptions):
     )
 
 
-class MergeCommand(ReportOptions):
+class MergeCommand(ThresholdOptions, ReportOptions):
     """The options of ``freqrobust merge``; the others are in the directory."""
 
     directory: FilePath = option(..., "The --run-dir of the shards.", metavar="DIR", argument=True)
@@ -228,17 +233,6 @@ class MergeCommand(ReportOptions):
     data: Text | None = option(None, "The same dataset at another place.", DATA, "SPEC")
     data_dir: FilePath | None = option(None, "Directory of the torchvision datasets.", DATA, "DIR")
     train_data: Text | None = option(None, "The same training data at another place.", DATA, "SPEC")
-    fail_under: Names = option(
-        [],
-        "Exit with code 1 if an accuracy is lower than required: pgd>=0.45, smooth/worst>=0.3. Repeat the option for "
-        "several cells.",
-        GATE,
-        "CELL>=SHARE",
-        many=True,
-    )
-    confident: bool = option(
-        False, "Compare the lower end of the 95 % confidence interval with the required accuracy.", GATE
-    )
 
 
 class CheckConfig(PlanOptions, ReportOptions):

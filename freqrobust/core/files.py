@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFDIR: "a folder",
 }
+
+_keeps = ContextVar("keeps", default=True)
 
 
 def user_path(
@@ -119,6 +122,21 @@ def cache_root() -> Path:
     if given:
         return user_path(given, "FREQROBUST_CACHE")
     return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "the cache folder") / "freqrobust"
+
+
+@contextmanager
+def keeping_nothing() -> Iterator[None]:
+    """Inside the block nothing is kept for later runs: neither what was found out about files, nor their decoded pixels."""
+    token = _keeps.set(False)
+    try:
+        yield
+    finally:
+        _keeps.reset(token)
+
+
+def keeps() -> bool:
+    """Whether this thread is outside of :func:`keeping_nothing`."""
+    return _keeps.get()
 
 
 def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> None:

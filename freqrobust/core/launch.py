@@ -60,6 +60,21 @@ def is_first() -> bool:
     return together is None or together.rank == 0
 
 
+def refuse_several(command: str) -> None:
+    """Refuse a command that one process has to do.
+
+    Args:
+        command: its name.
+
+    Raises:
+        SpecError: ``torchrun`` started several.
+    """
+    if launch() is not None:
+        raise SpecError(
+            f"freqrobust {command} is done by one process, but torchrun started several; start it without torchrun"
+        )
+
+
 def _number(name: str, default: int) -> int:
     text = os.environ.get(name, str(default))
     if not (text.isascii() and text.isdigit()):

@@ -23,6 +23,7 @@ from freqrobust.core.files import user_path
 from freqrobust.data.arrays import map_array
 from freqrobust.data.dataset import ImageData, Subset, check
 from freqrobust.data.image_folders import check_folder, image_folder
+from freqrobust.data.manifest import Manifest
 from freqrobust.plugins.corruption_names import COMMON, SEVERITIES
 
 
@@ -36,7 +37,7 @@ class PublishedFiles(Protocol):
         """Of the images in these rows, uint8 ``(len(rows), C, H, W)``."""
 
     def fingerprint(self, name: str, severity: int) -> str:
-        """Changes with the content."""
+        """Changes with the content and the names of the files, and with nothing else."""
 
 
 def published(folder: str | os.PathLike[str]) -> PublishedFiles:
@@ -111,9 +112,11 @@ class Folders:
         return torch.stack(images)
 
     def fingerprint(self, name: str, severity: int) -> str:
+        root = self.path(name, severity)
+        names = [Path(os.path.relpath(path, root)).as_posix() for path, _ in _samples(str(root))]
         digest = hashlib.sha256()
-        for entry in sorted(self.path(name, severity).iterdir()):
-            digest.update(f"{entry.name} {entry.stat().st_mtime_ns}\n".encode())
+        for file in Manifest(root, names).files.values():
+            digest.update(f"{file.sha256} {file.name}\n".encode())
         return digest.hexdigest()[:16]
 
 

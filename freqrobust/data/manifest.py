@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from freqrobust.core.errors import DataError, FreqRobustError, ImageFileError
-from freqrobust.core.files import cache_root, identity, reason, write_atomically
+from freqrobust.core.files import cache_root, identity, keeps, reason, write_atomically
 from freqrobust.core.text import excerpt, one_line
 from freqrobust.data.decoders import decoders
 from freqrobust.data.image_modes import as_eight_bit, check_eight_bit
@@ -169,6 +169,8 @@ class Manifest:
 
     def _write(self) -> None:
         """Add what is known to the manifest, with what other processes have added, where the cache can be written."""
+        if not keeps():
+            return
         entries = {name: [times, *_found(self.files[name])] for name, times in self._times.items()}
         with suppress(OSError, FreqRobustError):
             self._remembered.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ import numpy as np
 
 from freqrobust.core.config_file import DATA_CACHE_WORDS
 from freqrobust.core.errors import DataError, FreqRobustError, SpecError
-from freqrobust.core.files import in_use, reason, user_path, write_atomically
+from freqrobust.core.files import in_use, keeps, reason, user_path, write_atomically
 from freqrobust.core.text import near_miss
 from freqrobust.data.arrays import check_memory, free_memory, in_bytes
 from freqrobust.data.decoders import processes
@@ -168,7 +168,21 @@ class FileCache:
             raise DataError(f"--data-cache {self.folder.parent}: {reason(error)}; {_ADVICE}") from error
 
     def __str__(self) -> str:
-        return f"decoded once and kept in {self.folder} ({in_bytes(self.shape[0] * self.size)})"
+        return _kept_in(self.folder, self.shape)
+
+
+class UnopenedFileCache(NoCache):
+    """Stands for a :class:`FileCache` where nothing is to be kept: every image is decoded, as without a cache."""
+
+    def __init__(self, folder: Path, shape: tuple[int, int, int, int]) -> None:
+        self.folder, self.shape = folder, shape
+
+    def __str__(self) -> str:
+        return _kept_in(self.folder, self.shape)
+
+
+def _kept_in(folder: Path, shape: tuple[int, int, int, int]) -> str:
+    return f"decoded once and kept in {folder} ({in_bytes(math.prod(shape))})"
 
 
 def open_cache(given: str, shape: tuple[int, int, int, int], key: str, about: dict[str, object]) -> PixelCache:
@@ -190,7 +204,10 @@ def open_cache(given: str, shape: tuple[int, int, int, int], key: str, about: di
     if given == AUTO:
         free = free_memory()
         return MemoryCache(shape) if free is not None and size * processes() <= _SHARE * free else NoCache()
-    return NoCache() if given == OFF else FileCache(Path(given) / key, shape, about)
+    if given == OFF:
+        return NoCache()
+    folder = Path(given) / key
+    return FileCache(folder, shape, about) if keeps() else UnopenedFileCache(folder, shape)
 
 
 def further_memory(shape: tuple[int, ...], dtype: np.dtype, growth: int) -> MemoryCache | None:

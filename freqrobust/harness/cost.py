@@ -24,7 +24,7 @@ from freqrobust.harness.opening import open_run
 from freqrobust.harness.outcome import NORMS, Outcome
 from freqrobust.harness.passes import passes
 from freqrobust.harness.report_builder import assemble
-from freqrobust.harness.run import DefenseRun, Measured, Run, first_eps
+from freqrobust.harness.run import DefenseRun, Measured, Run
 from freqrobust.harness.run_plan import (
     cell_label,
     certificate_label,
@@ -33,7 +33,8 @@ from freqrobust.harness.run_plan import (
     sweeps,
     transfer_label,
 )
-from freqrobust.harness.speed import Speed, largest_batch, measure_speed
+from freqrobust.harness.speed import Speed, largest_batch, measure_speed, taken
+from freqrobust.harness.sweep import beginning
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.selection import refusal
 from freqrobust.plugins.specs import DefenseChain, PluginSpec
@@ -46,6 +47,8 @@ _LAST = 0.5
 _CHECKS = {"quick": 2, "full": 12}
 #: Pictures of a sample in the report.
 _PICTURES = 5
+#: Bytes that compiling takes: the compiler's modules, and what it knows of a model. Measured with ResNet-20.
+_COMPILER = 128 * 2**20
 
 
 @dataclass
@@ -84,7 +87,8 @@ class Cost:
         timed: batches that were timed.
         timed_images: images in the largest of them.
         forward: seconds of a forward pass of one image through the undefended model, or the first defended one.
-        step: seconds of a forward and a backward pass of one image, and of the change of the image.
+        step: seconds of a forward and a backward pass of one image, and of the change of the image; 0 where nothing
+            differentiates a model.
         untimed: defenses that were not timed, because they are trained first.
     """
 
@@ -144,7 +148,7 @@ def _add(cost: Cost, evaluation: Evaluation, network: nn.Module, run_dir: Path) 
     with opened as run:
         run.compilation = replace(run.compilation, run_dir=run_dir, reading=True)
         runs = [DefenseRun(run, chain) for chain in evaluation.chains]
-        speeds = _speeds(run, runs, cost)
+        speeds = _speeds(run, runs, cost, _differentiates(evaluation))
         there = Journal(run_dir) if (run_dir / "cells").is_dir() else Journal(None)
         stored = _stored(run, runs, evaluation, there)
         rows = {row.kind: row for row in cost.rows}
@@ -165,24 +169,33 @@ def _add(cost: Cost, evaluation: Evaluation, network: nn.Module, run_dir: Path) 
         cost.batch_size = max(cost.batch_size, largest_batch(run))
         kept = sum(_bytes_in_memory(run, evaluation, chain) for chain in evaluation.chains)
         kept += run.data.images.growth if isinstance(run.data.images, LazyImages) else 0
+        kept += _COMPILER if run.compiled() else 0
         peaks = [speed.peak for speed in speeds.values() if speed.peak is not None]
         if peaks:
             cost.memory = max(cost.memory or 0, max(peaks) + (kept if run.device.type != "cuda" else 0))
 
 
-def _speeds(run: Run, runs: Sequence[DefenseRun], cost: Cost) -> dict[str, Speed]:
+def _differentiates(evaluation: Evaluation) -> bool:
+    """Whether anything differentiates a model."""
+    config, n = evaluation.config, len(evaluation.data)
+    planned = pieces(evaluation.chains, evaluation.attacks, n, oblivious=config.oblivious, depth=config.diagnose)
+    return any(piece.backwards for piece in planned)
+
+
+def _speeds(run: Run, runs: Sequence[DefenseRun], cost: Cost, steps: bool) -> dict[str, Speed]:
     """Of every defense; one that is trained first is taken to be as fast as the undefended model."""
     threats = [threat for one in run.attacks if (threat := one.plugin.threat()) is not None]
     found: dict[str, Speed] = {}
+    before = taken(run.device)
     for one in sorted(runs, key=lambda one: len(one.chain.parts)):
         if any(part.plugin.trains for part in one.chain.parts):
             if one.chain.spec not in cost.untimed:
                 cost.untimed.append(one.chain.spec)
             continue
-        found[one.chain.spec] = measure_speed(one, threats, probing=4.0 / len(runs))
+        found[one.chain.spec] = measure_speed(one, threats, probing=4.0 / len(runs), steps=steps, before=before)
         one.forget()
     if not found:
-        found[""] = measure_speed(DefenseRun(run, DefenseChain()), threats)
+        found[""] = measure_speed(DefenseRun(run, DefenseChain()), threats, steps=steps, before=before)
     first = next(iter(found.values()))
     if not cost.timed:
         cost.forward, cost.step = first.forward.mean(first.images), first.step.mean(first.images)
@@ -239,7 +252,7 @@ def _stored(run: Run, runs: Sequence[DefenseRun], evaluation: Evaluation, journa
     for one in runs:
         found[cell_label(one.chain, None)] = share([one.key_of(None, None, block) for block in run.blocks(None)])
         for group in sweeps(run.attacks, one.chain):
-            lower = first_eps(group)
+            lower = beginning(group).eps
             for index in group:
                 attack = run.attacks[index]
                 keys = [one.key_of(attack, lower, block) for block in run.blocks(attack)]

@@ -31,7 +31,6 @@ from freqrobust.harness.run import DefenseRun, Measured, Run
 from freqrobust.harness.run_plan import can_be_compiled, checks_label, differentiated, pieces
 from freqrobust.harness.shared_plan import SharedPlan, environment, shared_identity
 from freqrobust.harness.sharing import Sharing, sole_process
-from freqrobust.harness.task_queue import Queue
 from freqrobust.harness.tasks import cell_tasks, check_tasks
 from freqrobust.harness.transfer import transfer
 from freqrobust.plugins import corruption_names, suites
@@ -226,7 +225,7 @@ class Evaluation:
             work=Work(
                 differentiated(self.chains, self.attacks, len(self.data), config.oblivious, config.diagnose),
                 models=max(1, sum(map(can_be_compiled, self.chains))),
-                timed=sharing is None or isinstance(sharing, Queue),
+                timed=sharing is None or sharing.times,
             ),
         ) as run:
             runs = [DefenseRun(run, chain) for chain in self.chains]

@@ -28,7 +28,8 @@ from freqrobust.harness.compilation import Compilation
 from freqrobust.harness.defend import defend_copy
 from freqrobust.harness.journal import Journal
 from freqrobust.harness.outcome import Outcome
-from freqrobust.harness.run_plan import CLEAN, VOTES, cell_label, eps_of, sweeps
+from freqrobust.harness.run_plan import CLEAN, VOTES, cell_label, sweeps
+from freqrobust.harness.sweep import Smaller, beginning
 from freqrobust.harness.target_model import TargetModel
 from freqrobust.models.class_subset import restricted
 from freqrobust.models.classifier import set_eval
@@ -148,16 +149,21 @@ class Run:
         piece = self.journal.load(key)
         return Outcome.from_piece(piece) if piece is not None else None
 
+    def failure(self, key: str) -> str | None:
+        """Why a piece failed in another one of several processes, which is not repeated; None where it did not."""
+        known = self.failures.load(key) if self.shared else None
+        return str(known["error"]) if known is not None else None
+
     def check_failure(self, keys: Sequence[str]) -> None:
         """Where several processes measure, refuse to repeat what failed in one of them.
 
         Raises:
             PluginError: it failed; with its reason.
         """
-        for key in keys if self.shared else ():
-            known = self.failures.load(key)
-            if known is not None:
-                raise PluginError(known["error"])
+        for key in keys:
+            reason = self.failure(key)
+            if reason is not None:
+                raise PluginError(reason)
 
 
 class DefenseRun:
@@ -195,30 +201,21 @@ class DefenseRun:
         finish(run.progress, cell_label(self.chain, None))
         found: dict[int, Outcome | str] = {}
         for group in sweeps(run.attacks, self.chain):
-            lower: Outcome | None = None
-            lower_eps = first_eps(group)
+            smaller = [beginning(group) for _ in run.blocks(run.attacks[group[0]])]
             for index in group:
-                plugin_spec = run.attacks[index]
-                found[index] = outcome = self.attacked(plugin_spec, clean, lower, lower_eps)
-                if lower_eps is not None and isinstance(outcome, Outcome):
-                    if lower is not None:
-                        lower.signs = None  # the next eps was all that they were for
-                    lower = outcome
-                    lower_eps.append(eps_of(plugin_spec))
-            if lower is not None:
-                lower.signs = None
+                found[index] = self.attacked(run.attacks[index], clean, smaller)
+            for one in smaller:
+                one.forget_signs()
         return Measured(self.chain, clean, [(s, found[i]) for i, s in enumerate(run.attacks)])
 
     def forget(self) -> None:
         """Release the model."""
         self._target_model = None
 
-    def attacked(
-        self, plugin_spec: PluginSpec[Attack], clean: Outcome, lower: Outcome | None, lower_eps: list[float] | None
-    ) -> Outcome | str:
+    def attacked(self, plugin_spec: PluginSpec[Attack], clean: Outcome, smaller: Sequence[Smaller]) -> Outcome | str:
         try:
             with running_user_code(plugin_spec.name):
-                return self.cell(plugin_spec, clean, lower, lower_eps)
+                return self.cell(plugin_spec, clean, smaller)
         except ImageFileError:
             raise
         except FreqRobustError as error:  # whatever a plugin does, the other cells are kept
@@ -232,27 +229,57 @@ class DefenseRun:
         self,
         plugin_spec: PluginSpec[Attack] | None,
         clean: Outcome | None = None,
-        lower: Outcome | None = None,
-        lower_eps: list[float] | None = None,
+        smaller: Sequence[Smaller] | None = None,
     ) -> Outcome:
-        """The blocks of a cell, from the journal, or measured and put there; joined."""
+        """The blocks of a cell, from the journal, or measured and put there; joined.
+
+        A block that fails ends the cell, but inside of a sweep the others are measured all the same: larger eps begin from
+        them, whichever process measures these.
+
+        Args:
+            plugin_spec: the attack or shift; None stands for the clean pass.
+            clean: the clean pass; the clean pass itself does without it.
+            smaller: of each block, the smaller eps of the sweep, to which this one is added.
+        """
         run, label = self.run, cell_label(self.chain, plugin_spec)
         every = run.blocks(plugin_spec)
-        known = [run.stored(self.key_of(plugin_spec, lower_eps, block)) for block in every]
-        if any(outcome is None for outcome in known):
-            self.check_failures(plugin_spec, lower_eps)
+        smaller = [Smaller() for _ in every] if smaller is None else smaller
+        keys = [self.key_of(plugin_spec, below.eps, block) for block, below in zip(every, smaller, strict=True)]
+        known = [run.stored(key) for key in keys]
+        failed = [None if outcome is not None else run.failure(key) for key, outcome in zip(keys, known, strict=True)]
+        reasons = [reason for reason in failed if reason is not None]
+        sweeping = any(below.eps is not None for below in smaller)
+        if reasons and not sweeping:
+            raise PluginError(reasons[0])
+        if any(outcome is None and reason is None for outcome, reason in zip(known, failed, strict=True)):
             self.target_model()  # made before the clock of the cell starts
             run.progress.begin(label, len(run.data))
         found: list[Outcome] = []
-        for block, outcome in zip(every, known, strict=True):
-            if outcome is None:
-                start, stop = block.start, block.stop
-                own, below = (whole.part(start, stop) if whole is not None else None for whole in (clean, lower))
-                outcome = self.block(plugin_spec, block, own, below, lower_eps)
-            elif None in known:
+        first: FreqRobustError | None = None
+        for block, below, outcome, reason in zip(every, smaller, known, failed, strict=True):
+            if (outcome is not None or reason is not None) and None in known:
                 skip(run.progress, len(block))
+            if outcome is None:
+                try:
+                    if reason is not None:
+                        raise PluginError(reason)
+                    own = clean.part(block.start, block.stop) if clean is not None else None
+                    with running_user_code(plugin_spec.name if plugin_spec is not None else self.chain.name):
+                        outcome = self.block(plugin_spec, block, own, below.outcome, below.eps)
+                except ImageFileError:
+                    raise
+                except FreqRobustError as error:
+                    if not sweeping:
+                        raise
+                    first = first or error
+                    continue
+            if plugin_spec is not None:
+                below.add(plugin_spec, outcome)
             found.append(outcome)
+        if first is not None:
+            raise first
         outcome = concluded(Outcome.joined(found), plugin_spec)
+        outcome.signs = None  # those of the blocks are for the next eps
         outcome.numbers.seconds = round(outcome.numbers.seconds, 4)
         old = len(known) - known.count(None)
         note = (
@@ -318,10 +345,6 @@ class DefenseRun:
         run = self.run
         return all(run.journal.has(self.key_of(plugin_spec, None, b, "oblivious")) for b in run.blocks(plugin_spec))
 
-    def check_failures(self, plugin_spec: PluginSpec[Attack] | None, lower_eps: list[float] | None) -> None:
-        """See :meth:`Run.check_failure`."""
-        self.run.check_failure([self.key_of(plugin_spec, lower_eps, block) for block in self.run.blocks(plugin_spec)])
-
     def target_model(self) -> TargetModel:
         """The defended model; made once."""
         if self._target_model is not None:
@@ -364,14 +387,6 @@ class DefenseRun:
         with running_user_code(f"{self.chain.spec}: the defended model fails"):
             self._target_model.predict(probe, ids)
         return self._target_model
-
-
-def first_eps(group: Sequence[int]) -> list[float] | None:
-    """What is known of a sweep before its first eps; None where an attack has one eps only.
-
-    The last eps is measured as all others, so that a cell does not depend on what follows it.
-    """
-    return [] if len(group) > 1 else None
 
 
 def _percent(outcome: Outcome) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from freqrobust.core.errors import SharingError
 from freqrobust.core.files import exclusive, in_use
@@ -28,8 +28,10 @@ class Sharing(Protocol):
         reports: whether it makes the report in the end.
         kind: the kind of device that the results were measured on; None for that of this process.
         environment: where they were measured, as a report says it; None for that of this process.
+        times: whether the processes see what one of them decided by timing, so that they all do the same.
     """
 
+    times: ClassVar[bool]
     reports: bool
     kind: str | None
     environment: dict[str, Any] | None
@@ -95,6 +97,7 @@ class Shard:
         progress: is told about the tasks.
     """
 
+    times: ClassVar[bool] = False
     number: int
     count: int
     progress: Progress = field(default_factory=Silent)
@@ -183,6 +186,7 @@ class Merge:
         progress: is told about these.
     """
 
+    times: ClassVar[bool] = False
     progress: Progress = field(default_factory=Silent)
     reports: bool = field(default=True, init=False)
     kind: str | None = field(default=None, init=False)

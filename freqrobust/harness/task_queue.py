@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from freqrobust.core.errors import PeerError, SharingError
 from freqrobust.core.files import in_use, write_atomically
@@ -117,6 +117,7 @@ class Queue:
         hosts: the store is in the first process, which has to end last.
     """
 
+    times: ClassVar[bool] = True
     store: Store
     rank: int
     size: int

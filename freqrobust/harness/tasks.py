@@ -25,7 +25,7 @@ from freqrobust.harness.diagnosis.examine import SAMPLES, SAMPLES_STOCHASTIC, De
 from freqrobust.harness.diagnosis.full_check import FullCheck
 from freqrobust.harness.journal import Journal, Pieces
 from freqrobust.harness.outcome import Outcome
-from freqrobust.harness.run import DefenseRun, Measured, Run, first_eps
+from freqrobust.harness.run import DefenseRun, Measured, Run
 from freqrobust.harness.run_plan import (
     cell_label,
     certificate_label,
@@ -35,6 +35,7 @@ from freqrobust.harness.run_plan import (
     sweeps,
     transfer_label,
 )
+from freqrobust.harness.sweep import beginning
 from freqrobust.harness.transfer import transfer_block
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.certificate import Certificate
@@ -110,7 +111,7 @@ def _sweeps(one: DefenseRun, work: Mapping[str, float]) -> Iterator[Task]:
     for group in sweeps(run.attacks, one.chain):
         chosen = [run.attacks[index] for index in group]
         for block in run.blocks(chosen[0]):
-            keys, lower_eps = [], first_eps(group)
+            keys, lower_eps = [], beginning(group).eps
             for plugin_spec in chosen:
                 keys.append(one.key_of(plugin_spec, lower_eps, block))
                 lower_eps = [*lower_eps, eps_of(plugin_spec)] if lower_eps is not None else None
@@ -126,23 +127,22 @@ def _sweeps(one: DefenseRun, work: Mapping[str, float]) -> Iterator[Task]:
 
 def _measure_sweep(one: DefenseRun, group: Sequence[int], block: Block) -> Mapping[str, str]:
     """All eps of an attack on one block; the failure of one keeps the others."""
-    run, lower, lower_eps = one.run, None, first_eps(group)
+    run, smaller = one.run, beginning(group)
     with running_user_code(one.chain.name):
         clean = one.clean_on(block)
     failed = {}
     for index in group:
         plugin_spec = run.attacks[index]
-        key = one.key_of(plugin_spec, lower_eps, block)
+        key = one.key_of(plugin_spec, smaller.eps, block)
         try:
             with running_user_code(plugin_spec.name):
-                outcome: Outcome = run.stored(key) or one.block(plugin_spec, block, clean, lower, lower_eps)
+                outcome: Outcome = run.stored(key) or one.block(plugin_spec, block, clean, smaller.outcome, smaller.eps)
         except ImageFileError:  # the data of all cells
             raise
         except FreqRobustError as error:
             failed[key] = one_line(error)
             continue
-        if lower_eps is not None:
-            lower, lower_eps = outcome, [*lower_eps, eps_of(plugin_spec)]
+        smaller.add(plugin_spec, outcome)
     return failed
 
 

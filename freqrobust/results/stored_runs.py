@@ -42,6 +42,7 @@ TRAINING = (
 ANALYSIS = (r"analysis\.json", r"[^/]+\.(?:png|svg)", _TEMPORARY)
 #: The statuses of a run.
 FINISHED, INTERRUPTED, PARTIAL, RUNNING, DAMAGED = "finished", "interrupted", "partial", "running", "damaged"
+NOT_MERGED = "not merged"
 
 
 def stored_runs(folder: Path) -> list[Stored]:
@@ -71,7 +72,7 @@ def _run(folder: Path) -> Stored | None:
 
 def _stored(folder: Path, what: str, patterns: tuple[str, ...], facts: dict[str, str]) -> Stored:
     files, others = split_files(folder, patterns)
-    if facts["status"] == INTERRUPTED:
+    if facts["status"] in (INTERRUPTED, NOT_MERGED):
         with exclusive(folder) as free:
             facts = facts if free else {**facts, "status": RUNNING}
     return Stored(folder, what, files, {key: one_line(value) for key, value in facts.items()}, others)
@@ -85,7 +86,7 @@ def _evaluation(folder: Path) -> Stored | None:
     content = _content(folder / "report.json")
     if not has_cells and "freqrobust_version" not in content:
         return None
-    status, facts = INTERRUPTED, {}
+    status, facts = _shards(folder)
     if is_plain_file(folder / "report.json"):
         report = _read(folder / "report.json", Report.from_json)
         status = DAMAGED if report is None else PARTIAL if report.status == "partial" else FINISHED
@@ -97,6 +98,18 @@ def _evaluation(folder: Path) -> Stored | None:
                 "worst case": _worst(report),
             }
     return _stored(folder, "evaluation", EVALUATION, {"status": status, **facts})
+
+
+def _shards(folder: Path) -> tuple[str, dict[str, str]]:
+    """The status of an evaluation without a report, and how many of its shards have finished, where it has any."""
+    count = _content(folder / "plan.json").get("shards")
+    if not isinstance(count, int):
+        return INTERRUPTED, {}
+    records = [
+        _content(path) for path in entries_of(folder / "shards") if re.fullmatch(rf"\d+-of-{count}\.json", path.name)
+    ]
+    finished = sum(record.get("state") == FINISHED for record in records)
+    return NOT_MERGED if finished == count else INTERRUPTED, {"shards": f"{finished} of {count} finished"}
 
 
 def _worst(report: Report) -> str:

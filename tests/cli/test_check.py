@@ -159,6 +159,7 @@ def test_bad_thresholds_are_said_before_anything_is_measured(
 
 def test_confident_alone_is_refused(base: list[str], rejected: Callable[..., str]) -> None:
     assert "--confident needs --fail-under" in rejected(*base, "--confident")
+    assert "--confident needs --fail-under" in rejected("merge", "runs", "--confident")
 
 
 # compare

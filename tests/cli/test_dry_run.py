@@ -86,6 +86,14 @@ def test_oblivious_cells_certificates_and_several_models(planned: Any, base: lis
     }
 
 
+def test_no_step_is_timed_where_nothing_is_differentiated(base: list[str], command: Any, tmp_path: Path) -> None:
+    target = tmp_path / "plan.json"
+    shown = command(*base, "--attack", "lfc:radius=3", "--run-dir", str(tmp_path / "run"), "--dry-run", "--json", str(target))  # fmt: skip
+    assert json.loads(target.read_text(encoding="utf-8"))["step"] == 0
+    assert "for a forward pass of one image\n" in shown.err
+    assert "step of an attack" not in shown.err
+
+
 def test_defenses_that_train_are_not_timed(planned: Any, tmp_path: Path) -> None:
     plan, shown = planned("--defense", "madry:epochs=1", "--train-data", "digits", "--first", "20")
     assert plan["untimed"] == ["madry:epochs=1"]
@@ -99,9 +107,9 @@ def test_batches_are_not_larger_than_blocks(planned: Any, monkeypatch: pytest.Mo
     assert "with batches of 10" in " ".join(shown.split())
 
 
-def test_images_that_will_be_kept_in_memory_are_counted(
-    command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def on_images(command: Any, tmp_path: Path) -> Any:
+    """A command on a folder of two images, with more arguments."""
     for index in range(2):
         path = tmp_path / "images" / str(index) / "a.png"
         path.parent.mkdir(parents=True)
@@ -109,13 +117,45 @@ def test_images_that_will_be_kept_in_memory_are_counted(
     (tmp_path / "net.py").write_text(
         "from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(192, 2))\n"
     )
+
+    def call(*arguments: str) -> Any:
+        shown = command(
+            *arguments, "--model", f"{tmp_path / 'net.py'}:build", "--normalize", "none", "--data", f"folder:{tmp_path / 'images'}"
+        )  # fmt: skip
+        assert shown.code == 0, shown.err
+        return shown
+
+    return call
+
+
+def test_images_that_will_be_kept_in_memory_are_counted(
+    on_images: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(MemoryCache, "missing", 10**12)
     memory = {}
     for cache in ("memory", "off"):
-        shown = command(
-            "eval", "--model", f"{tmp_path / 'net.py'}:build", "--normalize", "none", "--dry-run", "--json", str(tmp_path / "plan.json"),
-            "--data", f"folder:{tmp_path / 'images'}", "--data-cache", cache, "--attack", "lfc:radius=3",
+        on_images(
+            "eval", "--attack", "lfc:radius=3", "--data-cache", cache, "--dry-run", "--json", str(tmp_path / "plan.json")
         )  # fmt: skip
-        assert shown.code == 0, shown.err
         memory[cache] = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))["memory"]
     assert memory["off"] < 10**12 <= memory["memory"]
+
+
+@pytest.mark.parametrize("start", [("eval", "--attack", "lfc:radius=3"), ("analyze", "spectrum")])
+def test_nothing_is_written(
+    start: tuple[str, ...], on_images: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("freqrobust.data.manifest._RECENT_NS", -(10**18))  # files are remembered at once
+    for folder in ("cache", "decoded"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.setenv("FREQROBUST_CACHE", str(tmp_path / "cache"))
+    before = sorted(tmp_path.rglob("*"))
+    for cache in (str(tmp_path / "decoded"), "memory"):
+        shown = on_images(*start, "--data-cache", cache, "--skip-unreadable", "--dry-run")
+        assert "dry run: nothing was" in shown.err
+        assert sorted(tmp_path.rglob("*")) == before
+    assert f"decoded once and kept in {tmp_path / 'decoded'}" in on_images(
+        *start, "--data-cache", str(tmp_path / "decoded"), "--dry-run"
+    ).err.replace("\n", " ")
+    on_images(*start, "--data-cache", str(tmp_path / "decoded"))
+    assert len(list((tmp_path / "decoded").rglob("*"))) > 3  # what a dry run did not write

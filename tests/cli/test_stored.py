@@ -68,6 +68,24 @@ def test_an_evaluation_is_recognised_and_removed(base: list[str], command: Comma
     assert list((workspace / "runs").iterdir()) == []
 
 
+def test_shards_that_have_finished_are_not_interrupted(base: list[str], command: Command, workspace: Path) -> None:
+    folder = workspace / "runs" / "shared"
+    expected = [("interrupted", "1 of 2 finished"), ("not merged", "2 of 2 finished")]
+    for number, (status, shards) in enumerate(expected, 1):
+        given = ("--attack", "lfc:radius=2", "--shard", f"{number}/2", "--run-dir", str(folder))
+        assert command(*base, *given).code == 0
+        row = rows(command, "runs")["shared"]
+        assert (row["status"], row["shards"], row["other_files"]) == (status, shards, [])
+    with in_use(folder):  # a shard, or the merge
+        assert rows(command, "runs")["shared"]["status"] == "running"
+    record = folder / "shards" / "1-of-2.json"
+    record.write_text(record.read_text().replace('"finished"', '"interrupted"'))  # it was started again
+    assert rows(command, "runs")["shared"]["status"] == "interrupted"
+    assert command("merge", str(folder), "--quiet").code == 0
+    row = rows(command, "runs")["shared"]
+    assert (row["status"], "shards" in row) == ("finished", False)
+
+
 @pytest.mark.slow
 def test_all_kinds_of_runs_are_recognised_and_removed(base: list[str], command: Command, workspace: Path) -> None:
     assert command("train", "--epochs", "1", "--limit", "60", "--augment", "none", "--quiet").code == 0

@@ -151,7 +151,20 @@ def test_the_environment_of_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     ("arguments", "expected"),
     [
         (["eval", "--shard", "1/2", "--run-dir", "r"], "--shard is for processes that are started independently"),
-        (["merge", "r"], "freqrobust merge is done by one process, but torchrun started several"),
+        *(
+            (
+                arguments,
+                f"freqrobust {arguments[0]} is done by one process, but torchrun started several; start it without",
+            )
+            for arguments in (
+                ["merge", "r"],
+                ["analyze", "spectrum", "--out", "spectrum.png"],
+                ["verify", "saved", "--model", "net.pt"],
+                ["reproduce", "linear-regions"],
+                ["report", "runs/a", "--as", "a.html"],
+                ["runs", "prune"],
+            )
+        ),
     ],
 )
 def test_what_several_processes_cannot_do(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +118,21 @@ def test_folders_of_images(folders) -> None:
     assert published(folder).labels("fog", 2).tolist() == [0, 0, 1, 1, 2, 2]
     with pytest.raises(DataError, match="3 class folders, but ImageNet-C has 1000"):
         load_data(f"imagenetc:{folder},name=fog,severity=2")
+
+
+def test_the_identity_of_folders_is_that_of_the_contents(folders, tmp_path) -> None:
+    folder, _ = folders
+    copied = tmp_path / "copied"
+    shutil.copytree(folder, copied, copy_function=shutil.copyfile)  # with other times
+    first = published(folder).fingerprint("fog", 2)
+    assert published(copied).fingerprint("fog", 2) == first != published(copied).fingerprint("fog", 3)
+    image = copied / "weather" / "fog" / "2" / "n01" / "image1.png"
+    image.touch()
+    assert published(copied).fingerprint("fog", 2) == first
+    times = image.parent.stat()
+    Image.new("RGB", (SIDE, SIDE)).save(image)
+    os.utime(image.parent, ns=(times.st_atime_ns, times.st_mtime_ns))  # that of the folder says nothing about its files
+    assert published(copied).fingerprint("fog", 2) != first
 
 
 def test_a_folder_of_all_classes_as_the_data(tmp_path) -> None:

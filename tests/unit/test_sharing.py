@@ -9,6 +9,7 @@ import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -33,6 +34,7 @@ N, BLOCK = 22, 8
 class Shuffled:
     """One process that performs all tasks, in a random order or (with 0) in theirs."""
 
+    times: ClassVar[bool] = True
     seed: int = 0
     reports: bool = True
     kind: str | None = None
@@ -231,6 +233,35 @@ def test_a_task_that_fails_is_tried_again_by_its_shard_but_not_by_the_others(dat
     report(case, other, run_dir=tmp_path)
     assert content(report(case, Merge(), run_dir=tmp_path)) == content(report(case))
     assert tries == [0.1] * 4
+
+
+@pytest.mark.parametrize("where", [(0.02,), (0.05,), (0.02, 0.05)], ids=str)
+def test_an_eps_that_fails_in_one_block_lets_nothing_be_measured_twice(data, tmp_path, monkeypatch, where) -> None:
+    attacks = [Breaks(eps=eps, where=where, among=(9,)) for eps in (0.02, 0.05, 0.1)]
+    case, runs = (untrained(0), data, {"attacks": attacks, "batch_size": BLOCK}), []
+    perturb = Breaks.perturb
+
+    def noted(self, model, images, labels, context):
+        runs.append((self.eps, context.ids.tolist()))
+        return perturb(self, model, images, labels, context)
+
+    monkeypatch.setattr(Breaks, "perturb", noted)
+    expected, once = content(report(case, run_dir=tmp_path / "alone")), sorted(runs)
+    assert len({str(run) for run in runs}) == len(runs) == 3 * 3
+    assert [cell["status"] for cell in expected["cells"]].count("failed") == len(where)
+    for count, sharing in ((1, Shuffled()), (1, Shuffled(5)), (2, None), (3, None)):
+        runs.clear()
+        folder = tmp_path / f"{count} {sharing}"
+        if sharing is not None:
+            assert content(report(case, sharing, run_dir=folder)) == expected
+        else:
+            for number in range(1, count + 1):
+                report(case, Shard(number, count), run_dir=folder)
+            assert content(report(case, Merge(), run_dir=folder)) == expected
+        assert sorted(runs) == once
+    runs.clear()
+    assert content(report(case, run_dir=tmp_path / "alone")) == expected
+    assert len(runs) == len(where)  # what failed is tried again, in the block where it did
 
 
 def test_a_full_disk_takes_nothing_from_the_report(data, tmp_path, monkeypatch) -> None:

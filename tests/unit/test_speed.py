@@ -53,14 +53,27 @@ def test_the_share_of_robust_samples_of_a_linear_model() -> None:
     assert speed.step.mean(50) > 0
 
 
-def test_the_memory_of_a_whole_batch_follows_from_two_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With 8 images 1,000 bytes and with 28 images 1,200: 10 bytes for an image."""
-    peaks = iter([1000, 1200])
-    monkeypatch.setattr(speed_module, "_peak", lambda device: next(peaks))
+@pytest.mark.parametrize(
+    ("steps", "unit", "ending", "expected"),
+    [
+        (True, 1, 800, 1000 + 500 + 400),
+        (False, 1, 400, 1000 + 500),
+        (True, 10**6, 0, 1000 + 500 * 10**6 + 256 * 2**20),
+        (True, 1, 5000, 1000 + 5000),
+    ],
+    ids=["steps", "forward passes only", "large arrays", "small batches"],
+)
+def test_the_memory_of_a_run_follows_from_a_part_of_a_batch(
+    monkeypatch: pytest.MonkeyPatch, steps: bool, unit: int, ending: int, expected: int
+) -> None:
+    """Before the batches 1,000 bytes and with 28 images 280 units more: 10 for an image; and what gaps in it take."""
+    peaks = iter([1000, 1000 + 280 * unit])
+    monkeypatch.setattr(speed_module, "taken", lambda device: next(peaks))
     monkeypatch.setattr(speed_module, "_timed", lambda *batch: (1.0, 1.0))
     monkeypatch.setattr(speed_module, "SECONDS", 7.0)
+    monkeypatch.setattr(speed_module, "_ENDING", ending)
     data = ImageData(torch.rand(50, 1, 1, 1), torch.zeros(50, dtype=torch.int64), 2)
     model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
     with open_run(model, data, check_settings(DeviceOptions(device="cpu", batch_size=50))) as run:
-        found = measure_speed(DefenseRun(run, DefenseChain()), [])
-    assert (found.images, found.peak) == (28, 1200 + 22 * 10)
+        found = measure_speed(DefenseRun(run, DefenseChain()), [], steps=steps)
+    assert (found.images, found.peak) == (28, expected)
