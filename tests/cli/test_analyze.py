@@ -51,6 +51,7 @@ def test_svg_by_the_ending_and_always_the_same(look: list[str], command: Callabl
     assert Path("a.svg").read_bytes() == Path("b.SVG").read_bytes()
 
 
+@pytest.mark.slow
 def test_pdf_and_the_same_picture_in_the_report(look: list[str], command: Callable[..., Any]) -> None:
     for name in ("a.pdf", "b.pdf"):
         assert command(*look, "--out", name, "--quiet").code == 0
@@ -89,6 +90,7 @@ def test_the_demo(command: Callable[..., Any]) -> None:
     assert "demo" in result.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("picture", ["map.svg", None])
 def test_into_a_report(picture: str | None, look: list[str], base: list[str], command: Callable[..., Any]) -> None:
     assert command(*base, "--first", "10", "--attack", "lfc:radius=2", "--json", "run.json").code == 0

@@ -97,6 +97,7 @@ def test_every_damaged_byte_of_a_header_is_bad_input(workspace: Path) -> None:
                 load_data("bad.npz")
 
 
+@pytest.mark.slow
 def test_an_archive_that_unpacks_to_gigabytes(trained: Path, rejected: Rejected) -> None:
     labels = io.BytesIO()
     np.save(labels, np.arange(6))
@@ -179,6 +180,7 @@ def test_small_expanded_tensors_are_good(weights: dict[str, Any], digits: Path, 
     assert done.code == 0, done
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_unpacks_to_gigabytes(weights: dict[str, Any], digits: Path, rejected: Rejected) -> None:
     torch.save(weights, "bad.pt")
     with (

@@ -112,6 +112,7 @@ def test_the_canary_of_the_test_above_can_sing(untrained: SmallCNN, command: Cal
     assert Path("canary").exists()
 
 
+@pytest.mark.slow
 def test_unknown_architecture_shows_the_closest(untrained: SmallCNN, digits: Path, rejected: Rejected) -> None:
     state = untrained.state_dict()
     state["head.weight"] = state.pop("linear.weight")

@@ -35,6 +35,7 @@ def file(write: Callable[[str, str], str]) -> str:
     return write("mine.py", CERTIFICATES)
 
 
+@pytest.mark.slow
 def test_certified_and_attacked_side_by_side(base: list[str], report: Report, command: Command) -> None:
     options = ["--first", "12", "--attack", "pgd:eps=0.1,norm=l2,steps=2", "--no-oblivious", "--no-undefended"]
     options += ["--defense", "randomized-smoothing:sigma=0.25,copies=3"]

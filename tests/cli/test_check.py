@@ -334,6 +334,7 @@ def test_init_beside_a_broken_baseline(command: Command, workspace: Path) -> Non
     assert Path(init.BASELINE).read_text(encoding="utf-8") == "{"
 
 
+@pytest.mark.slow
 def test_check_fails_when_the_model_gets_worse(project: Callable[..., Path], worse: Path, command: Command) -> None:
     project()
     assert command("check", "--update-baseline", "--quiet").code == 0

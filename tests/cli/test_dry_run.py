@@ -141,6 +141,7 @@ def test_images_that_will_be_kept_in_memory_are_counted(
     assert memory["off"] < 10**12 <= memory["memory"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [("eval", "--attack", "lfc:radius=3"), ("analyze", "spectrum")])
 def test_nothing_is_written(
     start: tuple[str, ...], on_images: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -164,6 +164,7 @@ def test_first(base: list[str], digits: Path, report: Reported) -> None:
     assert report(*base, "--attack", "lfc:radius=3", "--first", 1000)["data"]["ids"] == "all"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 7, 60, "auto"])
 def test_batch_size_changes_nothing(size: object, base: list[str], report: Reported) -> None:
     arguments = [*base, "--attack", "pgd:eps=0.1,steps=3", "--attack", "hfc:radius=1", "--run-dir", f"run-{size}"]

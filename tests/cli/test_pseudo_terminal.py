@@ -60,6 +60,7 @@ def test_an_evaluation(base: list[str]) -> None:
     assert lines[-2:] == ["report: run/report.json", "next: freqrobust report run --full"]
 
 
+@pytest.mark.slow
 def test_one_long_batch_moves(base: list[str]) -> None:
     """The bar names the cell of the run, and follows the steps of an attack of which the cell is a single batch."""
     Path("steps.py").write_text(
@@ -98,6 +99,7 @@ def test_the_next_command_works(base: list[str]) -> None:
     assert "Every cell: accuracy in percent, 95 % interval" in session("report", "another", "--full").screen.lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

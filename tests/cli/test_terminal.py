@@ -42,6 +42,7 @@ def test_names_of_files(base: list[str], rejected: Command) -> None:
     assert "\ufffd[2Jx" in rejected(*base[:3], "--data", "\x1b[2Jx\u202e.npz")
 
 
+@pytest.mark.slow
 def test_keys_of_a_checkpoint(base: list[str], untrained: SmallCNN, workspace: Path, rejected: Command) -> None:
     torch.save({**untrained.state_dict(), "\x1b[2J\rconv.weight": torch.zeros(3)}, workspace / "odd.pt")
     assert "\ufffd[2J conv.weight is not expected" in rejected("eval", "--model", "odd.pt", *base[3:])

@@ -109,6 +109,7 @@ def test_claims_of_a_former_attempt_are_void(tmp_path: Path, store: Any) -> None
     assert all(journal.has(f"{i:032}") for i in range(3))
 
 
+@pytest.mark.slow
 def test_a_process_that_does_not_see_the_files_of_the_first(
     tmp_path: Path, store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +130,7 @@ def test_a_process_that_does_not_see_the_files_of_the_first(
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["shards"]
 
 
+@pytest.mark.slow
 def test_a_store_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task_queue, "PATIENCE", timedelta(seconds=1))
     with pytest.raises(PeerError, match="there is no key-value store at localhost:1"):

@@ -57,6 +57,7 @@ def test_masked_gradients_get_all_queries() -> None:
     assert not any("queries on some" in note for note in more.notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.02), ("l2", 0.1), ("l1", 0.5)])
 def test_is_as_strong_as_its_parts_and_within_its_budget(norm, eps) -> None:
     model = untrained(1, classes=6, channels=3, width=8).eval().requires_grad_(False)
@@ -83,6 +84,7 @@ def test_is_as_strong_as_its_parts_and_within_its_budget(norm, eps) -> None:
     assert (norms(most - x, norm) > 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("goal", ["decide", "maximize"])
 def test_contract(goal) -> None:
     """Each sample alone gives what the batch gives; images and model stay as they are; no budget, no change."""

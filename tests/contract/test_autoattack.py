@@ -105,6 +105,7 @@ def test_contract(network, data, short, spec, norm, eps, goal, capsys) -> None:
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "eps"), BUDGETS)
 @pytest.mark.parametrize("version", ["standard", "plus", "rand"])
 def test_is_what_the_library_finds_in_no_more_passes(network, data, short, norm, eps, version) -> None:

@@ -95,6 +95,7 @@ def full_alone(trained, digits):
     return run(trained.eval().requires_grad_(False), digits, [SPEC], "full")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", ["quick", "full"])
 def test_no_problem_is_found_with_honest_models(network, digits, depth) -> None:
     report = run(network, digits, ["pgd:eps=[0.05,0.1,0.2],steps=20"], depth, defenses=["lowpass:radius=3"])
@@ -298,6 +299,7 @@ class Listening(Silent):
         self.begun.append(label)
 
 
+@pytest.mark.slow
 def test_they_are_resumed_like_any_cell(network, digits, tmp_path) -> None:
     first = run(network, digits, [SPEC], "full", run_dir=tmp_path)
     progress = Listening()
@@ -327,6 +329,7 @@ def test_the_batch_size_does_not_matter(network, digits, full_alone, size, monke
     assert [check(found, n).measured for n in names] == [check(expected, n).measured for n in names]
 
 
+@pytest.mark.slow
 def test_an_attack_that_is_not_installed_is_not_applicable(network, digits, monkeypatch) -> None:
     original = attacks.get
 

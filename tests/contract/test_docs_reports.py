@@ -45,6 +45,7 @@ def test_the_documented_commands(tmp_path, monkeypatch, capsys) -> None:
     assert f"Leaderboard{documented}".rstrip() in board
 
 
+@pytest.mark.slow
 def test_the_documented_methods(capsys) -> None:
     values: dict[str, Any] = {}
     exec(compile(block("to_html"), str(DOC), "exec"), values)
@@ -56,6 +57,7 @@ def test_the_documented_methods(capsys) -> None:
     assert values["figure"].get_axes()
 
 
+@pytest.mark.slow
 def test_the_documented_code(capsys) -> None:
     exec(compile(block("load_model"), str(DOC), "exec"), {})
     name, accuracy = capsys.readouterr().out.split()

@@ -85,6 +85,7 @@ def markdown(text: str) -> str:
     return renderer.MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(text)
 
 
+@pytest.mark.slow
 def test_markdown(decorate, shown: Render, harmless, hostile: str) -> None:
     for hard, easy in zip(both(decorate, hostile), harmless("markdown"), strict=True):
         text = shown("markdown", hard, max_chars=1_000_000)  # escaped text is long: nothing is cut

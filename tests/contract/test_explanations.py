@@ -101,6 +101,7 @@ EMITTED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", EMITTED)
 def test_every_code_is_explained_and_every_explanation_is_used(group: str) -> None:
     emitted = EMITTED[group]()

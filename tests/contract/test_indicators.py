@@ -261,6 +261,7 @@ def discontinuous(trained_once) -> nn.Module:
     return model
 
 
+@pytest.mark.slow
 def test_averaged_gradients_find_what_exact_ones_miss(discontinuous, monkeypatch) -> None:
     monkeypatch.setattr(examine, "FULL_CHECKS", tuple(c for c in FULL_CHECKS if c.name == "averaged gradients"))
     monkeypatch.setattr(examine, "QUICK_CHECKS", QUICK_CHECKS)

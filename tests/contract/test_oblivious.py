@@ -56,6 +56,7 @@ def test_the_baseline_need_not_be_shown(network, digits) -> None:
     assert report.cell("smooth/pgd@oblivious").outcomes == full.cell("smooth/pgd@oblivious").outcomes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 7, 64])
 def test_the_batch_size_does_not_matter(network, digits, size) -> None:
     found = [

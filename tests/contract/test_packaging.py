@@ -335,6 +335,7 @@ def test_third_party_plugins_keep_the_same_contracts(installed) -> None:
         assert (test, plugin) in passed, f"{test} did not run for {plugin}"
 
 
+@pytest.mark.slow
 def test_third_party_plugins_are_found_by_their_names(installed) -> None:
     code = """
 import sys, torch
@@ -361,6 +362,7 @@ reports.get("example_lines")().render(report, sys.stdout)
     assert lines[0].split("\t")[2] == "1.000"
 
 
+@pytest.mark.slow
 def test_a_criterion_of_another_package_decides_everywhere(installed) -> None:
     """On two linear classes PGD reaches the closed form: the margin grows by ``eps * ||w_1 - w_0||_1``."""
     code = """

@@ -88,6 +88,7 @@ def content(run_dir: Path) -> Any:
     return without_times(json.loads((run_dir / "report.json").read_text(encoding="utf-8")))
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_do_what_it_says(command: Command) -> None:
     (page,) = [block for block in blocks("sh") if "--shard 1/2" in block]
     first, second, merge = [shlex.split(line)[1:] for line in page.splitlines()]
@@ -101,6 +102,7 @@ def test_the_commands_of_the_page_do_what_it_says(command: Command) -> None:
     assert command(*merge).code == 0
 
 
+@pytest.mark.slow
 def test_the_slurm_array_measures_all_shards(command: Command, called: Any, expected: Any, tmp_path: Path) -> None:
     (text,) = blocks("bash")
     script = tmp_path / "shards.sh"

@@ -62,6 +62,7 @@ def content(report):
     ]
 
 
+@pytest.mark.slow
 def test_reports_do_not_depend_on_the_batch_size_nor_on_the_global_generator(network, digits) -> None:
     reports = []
     strong = {"defenses": [Jitter(sigma=1.0)], "diagnose": None}  # other draws would be other votes
@@ -206,6 +207,7 @@ def test_an_image_that_is_not_changed_is_not_broken(network, digits) -> None:
     assert {w.outcomes for w in report.worst_case if w.defense == "Jitter"} == {cells[0].outcomes}
 
 
+@pytest.mark.slow
 def test_the_spelling_of_an_attack_changes_no_number(network, digits):
     first, second = (
         run(network, digits, 16, attacks=[spec]) for spec in ("pgd:eps=0.1,steps=3", "pgd: eps = 25.5/255 ,steps=03")

@@ -112,6 +112,7 @@ def check_worst_case(report) -> None:
             assert row.correct <= cell.correct
 
 
+@pytest.mark.slow
 def test_worst_case_is_at_most_every_cell_of_its_threat(network, all_digits) -> None:
     report = run(network, all_digits, MIXED, defenses=["smooth:rho=0.3", "lowpass:radius=3"])
     check_worst_case(report)

@@ -220,6 +220,7 @@ class Jitter(InputDefense):
         return images + 0.05 * noise.scoped_normal(images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["PGD", "DeepFool", "FAB", "EOTPGD"])
 def test_stochastic_defenses(network, data, name) -> None:
     """The library shows the model some samples at a time; keyed noise is drawn all the same, and repeatable."""

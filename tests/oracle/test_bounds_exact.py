@@ -258,6 +258,7 @@ def contained(inner: Bounds, outer: Bounds) -> bool:
     return all(bool((i.lower >= o.lower - 1e-12).all() and (i.upper <= o.upper + 1e-12).all()) for i, o in pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_no_bound_is_above_the_exact_minimum(kind: type[Network]) -> None:

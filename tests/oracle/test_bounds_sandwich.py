@@ -11,6 +11,7 @@ from freqrobust.plugins.context import AttackContext
 from freqrobust.plugins.registry import attacks, certificates
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "budgets"), [("linf", (0.004, 0.01, 0.02, 0.04)), ("l2", (0.03, 0.08, 0.15, 0.3))])
 def test_no_certified_digit_has_an_adversarial_example(demo, norm, budgets) -> None:
     """25 images at four budgets, for both norms; both kinds of samples occur, and some that are neither."""

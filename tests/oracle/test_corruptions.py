@@ -397,6 +397,7 @@ def test_spatter_through_opencvs_operators() -> None:
         assert np.array_equal(reliefs[i].numpy(), cv2.blur(embossed, (3, 3)))
 
 
+@pytest.mark.slow
 def test_the_identity_of_a_cell_covers_its_corruption_alone() -> None:
     """The hash of the source is the same before and after the corruption is imported, and does not depend on others."""
     import subprocess

@@ -57,6 +57,7 @@ def test_saturate_is_equal_but_for_whole_levels(measure, pictures, severity) -> 
     assert measure.agreement(pictures, "saturate", severity).difference <= measure.EQUAL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("severity", [1, 3, 5])
 @pytest.mark.parametrize(
     "name",

@@ -125,6 +125,7 @@ def test_a_sample_has_no_part_in_choosing_its_own_wave() -> None:
     assert torch.equal(again.patterns[1], prepared.patterns[1])  # chosen on the second half, shown to the first
 
 
+@pytest.mark.slow
 def test_nothing_depends_on_the_order_or_on_the_size_of_the_batches() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(400, 4)).eval()

@@ -307,6 +307,7 @@ def natural(data: tuple[ImageData, ImageData]) -> np.ndarray:
     return robust("natural", 4, data)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPECS)
 def test_adversarial_training_is_more_robust_than_natural_training(name, data, natural) -> None:
     weights, correct = robust(SPECS[name], 4, data)

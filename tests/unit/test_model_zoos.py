@@ -172,6 +172,7 @@ torch.save(model(torch.load(sys.argv[1])), sys.argv[2])
 """
 
 
+@pytest.mark.slow
 def test_timm_loads_weights_from_the_cache_of_the_hub_without_a_warning(tmp_path) -> None:
     """Of an interpreter of its own: timm has not been imported there, and its warnings would be printed."""
     pytest.importorskip("timm", reason="the extra 'zoo' is not installed")

@@ -66,6 +66,7 @@ def session(pytester: pytest.Pytester, _imported: None):
     return run
 
 
+@pytest.mark.slow
 def test_accuracy(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a process of its own, as users run it."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

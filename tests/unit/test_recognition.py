@@ -26,6 +26,7 @@ def renamed(state: dict, prefix: str) -> dict:
     return {prefix + key: value for key, value in state.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_auto_recognises_every_network_of_ours(arch) -> None:
     for classes, channels in [(10, 3), (100, 1)]:

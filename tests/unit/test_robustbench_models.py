@@ -68,6 +68,7 @@ def test_logits_are_those_of_its_own_architecture(placed, network, images, spec)
         assert torch.equal(model(images.images), network(images.images))
 
 
+@pytest.mark.slow
 def test_an_evaluation_shows_the_published_figures(placed, images) -> None:
     info = placed.parents[1] / "model_info" / "cifar10" / "Linf" / f"{NAME}.json"
     info.parent.mkdir(parents=True)

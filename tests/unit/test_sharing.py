@@ -134,6 +134,7 @@ def report(case, sharing=None, **more):
     return shared_report(model, data, sharing, **{**options, **more})
 
 
+@pytest.mark.slow
 def test_shards_in_any_order_make_the_same_report(case, tmp_path) -> None:
     expected = content(report(case))
     for number in (3, 1, 2):
