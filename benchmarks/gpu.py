@@ -97,7 +97,7 @@ def measure_folder(images: int, steps: int, repeats: int, batch: int | str, devi
     network = resnet50(num_classes=CLASSES).to(device).eval().requires_grad_(False)
     attack = f"pgd:eps=1/255,steps={steps}"
     with tempfile.TemporaryDirectory() as home:
-        write_folder(Path(home), images)
+        write_folder(Path(home), images, SIDE)
         options: dict[str, Any] = {"attacks": [attack], "diagnose": None, "device": device, "batch_size": batch}
         options |= {"resize": SIDE, "crop": CROP, "data_cache": "off"}
         work = {"evaluate": lambda: evaluate(network, f"folder:{home}", **options)}
