@@ -81,6 +81,7 @@ def direct(model, images, labels, norm, eps, version="standard", seed=0):
     return found, counted.forwards
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "eps"), BUDGETS)
 @pytest.mark.parametrize("spec", ["autoattack", "autoattack:version=plus", "autoattack:version=rand"])
 @pytest.mark.parametrize("goal", ["decide", "maximize"])
@@ -131,6 +132,7 @@ def test_counts_of_the_parts_are_in_the_report(network, data, short) -> None:
     assert sum(cell.breakdown.values()) == cell.n - cell.correct
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("classes", "version", "left_out"),
     [

@@ -66,6 +66,7 @@ def harmless(decorate: Decorate, shown: Render) -> Callable[[str], list[str]]:
     return functools.cache(lambda name: [shown(name, found) for found in both(decorate, HARMLESS)])
 
 
+@pytest.mark.slow
 def test_html(decorate, shown: Render, harmless, hostile: str) -> None:
     for hard, easy in zip(both(decorate, hostile), harmless("html"), strict=True):
         page, usual = Skeleton(shown("html", hard)), Skeleton(easy)

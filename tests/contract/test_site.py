@@ -209,6 +209,7 @@ def test_the_same_names_have_pages_of_their_own(measured: Report) -> None:
     assert all(len(page) < 100 and ".." not in page for page in found.values())
 
 
+@pytest.mark.slow
 def test_hostile_names(decorate: Callable[[str], Report], hostile: str, shown: Callable[..., str]) -> None:
     """The page has the same elements whatever the names are."""
     import re

@@ -62,6 +62,7 @@ def perturb(attack, model, data, seed=0):
     return attack.perturb(model, images, labels, AttackContext(ids, seed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_contract(network, data, name, capsys) -> None:
     attack = build(spec_of(name))
@@ -99,6 +100,7 @@ def test_contract(network, data, name, capsys) -> None:
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_through_the_harness(network, data, name) -> None:
     """The cell is there, its spec says the same again, and what it reports was measured."""
@@ -199,6 +201,7 @@ def test_a_sweep(network, data) -> None:
     assert high.correct <= low.correct
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*NAMES])
 @pytest.mark.parametrize("classes", [2, 3, 5])
 def test_few_classes(small, name, classes) -> None:

@@ -46,6 +46,7 @@ def remembered() -> pytest.MonkeyPatch:
         yield patch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TORCHVISION)
 @pytest.mark.parametrize("classes", [1000, 37])
 def test_auto_recognises_torchvision(remembered, name, classes) -> None:
