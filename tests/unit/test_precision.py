@@ -56,3 +56,27 @@ def test_samples_that_bf16_cannot_decide_are_attacked_in_fp32_as_well() -> None:
     report = evaluate(Line(), (images, labels), attacks=[OnlyInFp32()], compile="off", diagnose=None)
     assert [ids for ids, _ in seen] == [[0, 1, 2, 3, 4, 5]]
     assert report.cells[1].correct == 0
+
+
+class Cancels(nn.Module):
+    """Logits that are small differences of large numbers, which bf16 rounds by more than they differ."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 4, bias=False)
+        with torch.no_grad():
+            self.linear.weight.copy_(torch.tensor([[100.0, 1.0], [100.0, 0.0], [100.0, -1.0], [100.0, 0.0]]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        large = self.linear(x.flatten(1))
+        return torch.stack([large[:, 0] - large[:, 1], large[:, 2] - large[:, 3]], dim=1)
+
+
+def test_rounding_to_bf16_is_no_sign_of_a_random_model() -> None:
+    """The check that outputs repeat is made in fp32."""
+    images = torch.rand(30, 1, 1, 2, generator=torch.Generator().manual_seed(0))
+    labels = torch.zeros(30, dtype=torch.int64)
+    options = {"attacks": ["fgsm:eps=0.1"], "precision": "bf16", "compile": "off", "diagnose": "quick"}
+    report = evaluate(Cancels(), (images, labels), **options)
+    (verdict,) = report.diagnostics
+    assert {check.name: check.status for check in verdict.checks}["repeatability"] == "passed"
