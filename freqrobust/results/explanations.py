@@ -100,7 +100,8 @@ EXPLANATIONS: dict[str, Explanation] = {
     "not-compiled": _warning(
         "A model was not compiled.",
         "Attacks differentiated it in eager mode, which is slower; the results differ only by rounding. The message says why.",
-        "No action is needed. --compile off leaves out the attempt.",
+        "No action is needed. --compile off leaves out the attempt. If results are NaN, PyTorch may have found code of another "
+        "processor in its cache: set TORCHINDUCTOR_CACHE_DIR to an empty directory.",
     ),
     "not-diagnosed": _warning(
         "The full checks had nothing to examine.",

@@ -107,6 +107,25 @@ def test_code_that_is_wrong_for_another_size_is_not_used(compiler) -> None:
         compiled_model.compile_model(Net().requires_grad_(False), torch.rand(24, 1, 8, 8), CPU, "fp32")
 
 
+@pytest.mark.parametrize(("of", "used"), [(16, True), (4, False)])
+def test_gradients_of_few_images_may_differ_by_rounding(compiler, of: int, used: bool) -> None:
+    """Half of the gradient of each 16th image is missing, as where rounding turns off a ReLU; or of each 4th image."""
+
+    def change(logits: torch.Tensor) -> torch.Tensor:
+        moved = (torch.arange(len(logits)) % of == 1).float()[:, None] * 0.5
+        return logits.detach() * moved + logits * (1 - moved)
+
+    compiler.change = change
+    make = functools.partial(
+        compiled_model.compile_model, Net().requires_grad_(False), torch.rand(64, 1, 8, 8), CPU, "fp32"
+    )
+    if used:
+        make()
+    else:
+        with pytest.raises(NotCompiledError, match="its gradients differ"):
+            make()
+
+
 def test_passes_of_one_image_and_without_gradients_are_eager() -> None:
     compiler = Compiler()
     model = CompiledModel(Net().requires_grad_(False), compiler(Net()))
