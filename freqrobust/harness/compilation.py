@@ -38,6 +38,10 @@ _SAVED: dict[Precision, float] = {"fp32": 0.2, "bf16": 0.12}
 _WORTH = 1.5
 #: The reason where no attack differentiates a model, so that nothing is decided.
 IDLE = "no expected work"
+#: The reason where compiling would take longer than what it saves.
+_FEW = "too little work"
+#: Seconds after which no further pass is timed.
+_LONG = 2.0
 #: The folder of the run directory with what was decided.
 FOLDER = "compilation"
 
@@ -47,13 +51,12 @@ class Work:
     """How much the attacks of a run are expected to compute.
 
     Attributes:
-        passes: images forward and backward, of models that can be compiled.
-        models: how many would be compiled: the defenses.
+        passes: images forward and backward of each model that can be compiled, by the name of its defense, if it classifies
+            every sample correctly.
         timed: whether seconds may be measured to decide; not where processes do not see what others decided.
     """
 
-    passes: float = 0.0
-    models: int = 1
+    passes: Mapping[str, float] = field(default_factory=dict)
     timed: bool = True
 
 
@@ -103,7 +106,7 @@ class Compilation:
         """
         if self.decision is not None:
             return bool(self.decision["compiled"])
-        unknown, idle = self.work is None, self.work is not None and self.work.passes == 0
+        unknown, idle = self.work is None, self.work is not None and not any(self.work.passes.values())
         if self.mode == "off" or idle or (unknown and self.mode == "auto"):
             reason = "it was switched off" if self.mode == "off" and not idle else IDLE
             self.decision = {"compiled": False, "reason": reason}
@@ -134,15 +137,19 @@ class Compilation:
         if known is not None and not known["compiled"]:
             self._stays(chain, known)
             return
-        self.progress.say(f"compiling {chain.spec}")
+        found: dict[str, Any]
         try:
             reason = refusal(chain, target_model)
-            if reason is not None:
+            if reason is None and self.mode == "auto" and known is None:
+                found = self._once({**key, "for": "work"}, lambda: self._worth(target_model, chain, data, batch_size))
+                reason = found["reason"]
+            if reason:
                 raise NotCompiledError(reason)
+            self.progress.say(f"compiling {chain.spec}")
             probe = probe_images(data, self.device, max(2, min(TRIAL, batch_size)))
             seconds = target_model.compile(probe, faster=self.mode == "auto" and known is None).seconds
         except FreqRobustError as error:
-            found: dict[str, Any] = {"compiled": False, "reason": one_line(error)}
+            found = {"compiled": False, "reason": one_line(error)}
             self._stays(chain, found)
         else:
             found = {"compiled": True, "reason": "", "seconds": round(seconds, 2)}
@@ -159,12 +166,14 @@ class Compilation:
         """What the report says of it; None where nothing was decided, as no attack was measured."""
         if self.decision is None or self.decision["reason"] == IDLE:
             return None
-        seconds = [self._of(chain).get("seconds", 0.0) for chain in chains]
+        known = [self._of(chain) for chain in chains]
+        compiled = self.decision["compiled"] and (not any(known) or any(one.get("compiled") for one in known))
+        reasons = {one["reason"].partition(" (")[0] for one in known if one and not one["compiled"]}
         return CompilationRecord(
             mode=self.mode,
-            compiled=self.decision["compiled"],
-            reason=self.decision["reason"],
-            seconds=round(sum(seconds), 2),
+            compiled=compiled,
+            reason=self.decision["reason"] if compiled == self.decision["compiled"] else "; ".join(sorted(reasons)),
+            seconds=round(sum(one.get("seconds", 0.0) for one in known), 2),
         )
 
     def warnings(self, chains: Sequence[DefenseChain]) -> list[Warned]:
@@ -176,7 +185,7 @@ class Compilation:
         found = []
         for chain in chains:
             known = self._of(chain)
-            if known and not known["compiled"]:
+            if known and not known["compiled"] and not known["reason"].startswith(_FEW):
                 message = f"{chain.spec} is not compiled: {known['reason']}"
                 found.append(Warned(code="not-compiled", message=message, defense=chain.name))
         return found
@@ -229,25 +238,42 @@ class Compilation:
         assert self.work is not None  # see decided()
         if not self.work.timed:
             return False, "each shard would decide for itself; --compile on compiles in all of them", ""
-        few = "too little work"
+        most = max(self.work.passes.values())
         try:
             with running_user_code("the model fails"):
-                bound = self.work.passes * 3 * _forward_seconds(network, data, self.device)
-                if bound * _SAVED[self.precision] < _SECONDS * _WORTH:
-                    return False, few, f"about {clock_text(bound)} of passes at most"
+                bound = most * 3 * _forward_seconds(network, data, self.device)
+                if not self._saves(bound, _SECONDS):
+                    return False, _FEW, f"about {clock_text(bound)} of passes at most"
                 probe = probe_images(data, self.device, max(2, min(TRIAL, batch_size)))
                 model = TargetModel(
                     network, network, probe[:4], device=self.device, precision=self.precision
                 ).view.model
-                operations = _operations(model, probe[:2])
-                passes = self.work.passes * min(seconds_of(model, probe) for _ in range(3)) / len(probe)
+                saves, details = self._compare(model, probe, most)
         except FreqRobustError as error:
             return False, one_line(error), ""
-        cost = (_SECONDS + _SECONDS_PER_OPERATION * operations) * self.work.models
-        details = f"about {clock_text(passes)} of passes, and compiling takes about {clock_text(cost)}"
-        if passes * _SAVED[self.precision] > cost * _WORTH:
-            return True, "it saves time", details
-        return False, few, details
+        return saves, "it saves time" if saves else _FEW, details
+
+    def _worth(
+        self, target_model: TargetModel, chain: DefenseChain, data: ImageData, batch_size: int
+    ) -> dict[str, Any]:
+        """Whether compiling a model saves time; attacks are made for the samples that it classifies correctly only."""
+        assert self.work is not None  # see decided()
+        images, labels, ids = data.batch(torch.arange(min(TRIAL, len(data))), self.device)
+        right = 1 - float(target_model.predict(images, ids).is_adversarial(labels).float().mean())
+        probe = probe_images(data, self.device, max(2, min(TRIAL, batch_size)))
+        expected = self.work.passes.get(chain.spec, 0.0) * max(right, 1 / len(images))
+        saves, details = self._compare(target_model.view.model, probe, expected)
+        return {"reason": "" if saves else f"{_FEW} ({details})"}
+
+    def _compare(self, model: nn.Module, probe: torch.Tensor, passes: float) -> tuple[bool, str]:
+        """Whether compiling a model saves time in so many images forward and backward, and the seconds in words."""
+        cost = _SECONDS + _SECONDS_PER_OPERATION * _operations(model, probe[:2])
+        work = passes * _least_seconds(model, probe) / len(probe)
+        details = f"about {clock_text(work)} of passes, and compiling takes about {clock_text(cost)}"
+        return self._saves(work, cost), details
+
+    def _saves(self, work: float, cost: float) -> bool:
+        return work * _SAVED[self.precision] > cost * _WORTH
 
 
 def _there(run_dir: Path | None) -> Journal:
@@ -286,6 +312,14 @@ def probe_images(data: ImageData, device: torch.device, size: int) -> torch.Tens
     """``size`` images ``(size, C, H, W)``: the first ones, repeated where there are fewer."""
     images, _, _ = data.batch(torch.arange(min(size, len(data))), device)
     return images.repeat(-(-size // len(images)), 1, 1, 1)[:size].contiguous()
+
+
+def _least_seconds(model: nn.Module, probe: torch.Tensor) -> float:
+    """Seconds of a forward and a backward pass: the least of three, or of fewer where they take long."""
+    start, times = time.perf_counter(), list[float]()
+    while len(times) < 3 and time.perf_counter() - start < _LONG:
+        times.append(seconds_of(model, probe))
+    return min(times)
 
 
 def _forward_seconds(network: nn.Module, data: ImageData, device: torch.device) -> float:

@@ -67,22 +67,25 @@ def sweeps(attacks: Sequence[PluginSpec[Attack]], chain: DefenseChain) -> list[l
 
 def differentiated(
     chains: Sequence[DefenseChain], attacks: Sequence[PluginSpec[Attack]], n: int, oblivious: bool, depth: str | None
-) -> float:
-    """Images forward and backward that are expected, of the models that are neither random nor have surrogates.
+) -> dict[str, float]:
+    """Images forward and backward that are expected, of each model that is neither random nor has a surrogate.
 
     Args:
         chains: the defenses.
         attacks: the attacks.
-        n: the number of samples.
+        n: the number of samples that attacks are made for.
         oblivious: whether the examples of the undefended model are shown to the defended ones.
         depth: of the checks; None without.
     """
-    able = [chain for chain in chains if can_be_compiled(chain)]
-    found = [piece for chain in able for piece in pieces([chain], attacks, n, depth=depth)]
-    count = sum(piece.backwards * min(1.0, piece.work / piece.most) for piece in found if piece.most)
+    found = {}
+    for chain in filter(can_be_compiled, chains):
+        planned = [piece for piece in pieces([chain], attacks, n, depth=depth) if piece.most]
+        found[chain.spec] = sum(piece.backwards * min(1.0, piece.work / piece.most) for piece in planned)
     if oblivious and any(chain.parts for chain in chains):
-        count += sum(n * passes(a.plugin, maximize=True).backwards for a in attacks if a.plugin.kind == "adversarial")
-    return count
+        undefended = DefenseChain().spec
+        made = sum(n * passes(a.plugin, maximize=True).backwards for a in attacks if a.plugin.kind == "adversarial")
+        found[undefended] = found.get(undefended, 0.0) + made
+    return found
 
 
 def can_be_compiled(chain: DefenseChain) -> bool:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from freqrobust import evaluate
+from freqrobust import InputDefense, evaluate
 from freqrobust.data.loading import as_data
 from freqrobust.harness import compilation, compiled_model
 from freqrobust.harness.compilation import Compilation, Work
@@ -265,14 +265,48 @@ def decide(monkeypatch, data, seconds: float, run_dir: Path | None, work: Work |
 
 
 @pytest.mark.parametrize(
-    ("passes", "models", "compiled"), [(0.0, 1, False), (1e2, 1, False), (1e5, 1, True), (1e5, 1000, False)]
+    ("passes", "compiled"), [({}, False), ({"a": 0.0}, False), ({"a": 1e2}, False), ({"a": 1e2, "b": 1e5}, True)]
 )
-def test_auto_compiles_where_it_saves_more_than_it_takes(monkeypatch, compiler, data, passes, models, compiled) -> None:
-    made = decide(monkeypatch, data, 0.1, None, Work(passes, models))
+def test_auto_compiles_where_it_saves_more_than_it_takes(monkeypatch, compiler, data, passes, compiled) -> None:
+    made = decide(monkeypatch, data, 0.1, None, Work(passes))
     assert made.decided_before() is compiled
 
 
-@pytest.mark.parametrize("work", [None, Work(1e9, timed=False)])
+class Blank(InputDefense):
+    """Shows the network black images."""
+
+    def transform(self, x: torch.Tensor) -> torch.Tensor:
+        return 0 * x
+
+
+def test_auto_compiles_only_the_models_for_which_it_saves_time(monkeypatch, compiler, data, tmp_path: Path) -> None:
+    """Attacks are made for samples that a model classifies correctly; the second one has none."""
+    images, labels = data
+    other = labels != Net()(torch.zeros(1, 1, 8, 8)).argmax()
+    for module in (compilation, compiled_model):
+        monkeypatch.setattr(module, "seconds_of", lambda model, images: 40.0)
+    monkeypatch.setattr(compilation, "_forward_seconds", lambda *args: 1.0)
+    measure = functools.partial(
+        evaluate,
+        Net(),
+        (images[other], labels[other]),
+        attacks=["pgd:eps=0.001,steps=100"],
+        defenses=[Blank()],
+        diagnose=None,
+        run_dir=tmp_path,
+    )
+    report = measure()
+    assert report.cell("Blank/clean").accuracy == 0
+    assert compiler.models == 1
+    assert report.models[0].compilation.compiled
+    assert "not-compiled" not in {one.code for one in report.warnings}
+    assert measure().models[0].compilation == report.models[0].compilation
+    alone = measure(undefended=False, oblivious=False, attacks=["pgd:eps=0.001,steps=101"]).models[0].compilation
+    assert (alone.compiled, alone.reason) == (False, "too little work")
+    assert compiler.models == 1
+
+
+@pytest.mark.parametrize("work", [None, Work({"a": 1e9}, timed=False)])
 def test_auto_compiles_nothing_where_the_work_is_unknown_or_others_could_decide_otherwise(
     monkeypatch, compiler, data, work
 ) -> None:
@@ -280,14 +314,14 @@ def test_auto_compiles_nothing_where_the_work_is_unknown_or_others_could_decide_
 
 
 def test_the_first_decision_in_a_run_directory_stays(monkeypatch, compiler, data, tmp_path: Path) -> None:
-    assert decide(monkeypatch, data, 0.1, tmp_path, Work(1e5)).decided_before()
-    assert decide(monkeypatch, data, 1e-9, tmp_path, Work(1e2)).decided_before()
+    assert decide(monkeypatch, data, 0.1, tmp_path, Work({"a": 1e5})).decided_before()
+    assert decide(monkeypatch, data, 1e-9, tmp_path, Work({"a": 1e2})).decided_before()
     (path,) = (tmp_path / "compilation").glob("*.json")
     assert json.loads(path.read_text().partition("\n")[2]) == {"compiled": True, "reason": "it saves time"}
 
 
 def test_reading_writes_nothing(compiler, data, tmp_path: Path) -> None:
-    made = Compilation("auto", run_dir=tmp_path, work=Work(1e9), reading=True)
+    made = Compilation("auto", run_dir=tmp_path, work=Work({"a": 1e9}), reading=True)
     assert not made.decided(Net(), "net", as_data(data, "images"), 32)
     assert not list(tmp_path.iterdir())
 
