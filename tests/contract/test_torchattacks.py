@@ -120,7 +120,8 @@ def test_through_the_harness(network, data, name) -> None:
     assert cell.status == "ok", cell.error
     with torch.no_grad():
         broken = network(perturb(plugin_spec.plugin, network, data)).argmax(dim=1) != data.labels
-    assert abs(int(broken.sum()) - (cell.n - cell.correct)) <= 1  # batch norm is folded in one of them
+    # batch norm is folded in one of them, and examples of DeepFool are at the decision boundary
+    assert abs(int(broken.sum()) - (cell.n - cell.correct)) <= 2
     assert bool(cell.backwards) == (plugin_spec.plugin.needs_gradient)
     assert not [w.code for w in report.warnings if w.code == "no-gradients"]
 
