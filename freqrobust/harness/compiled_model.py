@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from freqrobust.core.compiler import torch_compile
 from freqrobust.core.errors import FreqRobustError
 from freqrobust.core.text import describe_error, shortened
 from freqrobust.core.user_code import running_user_code
@@ -165,7 +166,7 @@ def compile_function(passes: nn.Module) -> Callable[[torch.Tensor], torch.Tensor
     config.recompile_limit = max(config.recompile_limit, 256)
     # attacks that take the gradients of several classes pass backward more than once
     gradients.donated_buffer = False
-    compiled = torch.compile(passes)
+    compiled = torch_compile(passes)
 
     def call(x: torch.Tensor) -> torch.Tensor:
         mark_dynamic(x, 0)  # the size of the batch, and nothing else, may change

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from freqrobust.core.compiler import torch_compile
 from freqrobust.core.errors import PluginError, TrainingError
 from freqrobust.core.progress import Progress, Silent, describe, describes
 from freqrobust.numerics import noise
@@ -107,7 +108,7 @@ class Training:
         )
         self.per_epoch = len(batches(torch.arange(len(data)), plan.batch_size)) * plan.method.plugin.steps_per_batch
         self.steps = self.per_epoch * plan.epochs
-        self.forward: Any = torch.compile(model) if plan.compile else model
+        self.forward: Any = torch_compile(model) if plan.compile else model
         if self.workers.size > 1:
             self.forward = DistributedDataParallel(self.forward, **NO_COPIES)
 
