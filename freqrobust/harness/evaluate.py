@@ -223,7 +223,7 @@ class Evaluation:
             shared=sharing is not None,
             kind=sharing.kind if sharing is not None else None,
             work=Work(
-                differentiated(self.chains, self.attacks, len(self.data), config.oblivious, config.diagnose),
+                differentiated(self.chains, self.attacks, len(self.data), config.diagnose),
                 timed=sharing is None or sharing.times,
             ),
         ) as run:

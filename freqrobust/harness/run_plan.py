@@ -66,25 +66,23 @@ def sweeps(attacks: Sequence[PluginSpec[Attack]], chain: DefenseChain) -> list[l
 
 
 def differentiated(
-    chains: Sequence[DefenseChain], attacks: Sequence[PluginSpec[Attack]], n: int, oblivious: bool, depth: str | None
+    chains: Sequence[DefenseChain], attacks: Sequence[PluginSpec[Attack]], n: int, depth: str | None
 ) -> dict[str, float]:
     """Images forward and backward that are expected, of each model that is neither random nor has a surrogate.
+
+    Examples that are made on the undefended model for the defended ones are not among them: they are made for the samples
+    that the defended models classify correctly, and how many these are is not known yet.
 
     Args:
         chains: the defenses.
         attacks: the attacks.
         n: the number of samples that attacks are made for.
-        oblivious: whether the examples of the undefended model are shown to the defended ones.
         depth: of the checks; None without.
     """
     found = {}
     for chain in filter(can_be_compiled, chains):
         planned = [piece for piece in pieces([chain], attacks, n, depth=depth) if piece.most]
         found[chain.spec] = sum(piece.backwards * min(1.0, piece.work / piece.most) for piece in planned)
-    if oblivious and any(chain.parts for chain in chains):
-        undefended = DefenseChain().spec
-        made = sum(n * passes(a.plugin, maximize=True).backwards for a in attacks if a.plugin.kind == "adversarial")
-        found[undefended] = found.get(undefended, 0.0) + made
     return found
 
 
