@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from freqrobust.core.errors import FreqRobustError, JournalError
+from freqrobust.core.errors import FreqRobustError, ImageFileError, JournalError
 from freqrobust.core.files import identity
 from freqrobust.core.progress import Progress, Silent
 from freqrobust.core.schedule import clock_text
@@ -53,10 +53,13 @@ class Work:
     Attributes:
         passes: images forward and backward of each model that can be compiled, by the name of its defense, if it classifies
             every sample correctly.
+        oblivious: whether the undefended model is differentiated for the defended ones, too. For how many samples depends
+            on models that are measured later, so that ``auto`` does not count these passes.
         timed: whether seconds may be measured to decide; not where processes do not see what others decided.
     """
 
     passes: Mapping[str, float] = field(default_factory=dict)
+    oblivious: bool = False
     timed: bool = True
 
 
@@ -106,8 +109,9 @@ class Compilation:
         """
         if self.decision is not None:
             return bool(self.decision["compiled"])
-        unknown, idle = self.work is None, self.work is not None and not any(self.work.passes.values())
-        if self.mode == "off" or idle or (unknown and self.mode == "auto"):
+        idle = self.work is not None and not any(self.work.passes.values()) and not self.work.oblivious
+        unknown = self.work is None and self.mode == "auto" and not self.reading
+        if self.mode == "off" or idle or unknown:
             reason = "it was switched off" if self.mode == "off" and not idle else IDLE
             self.decision = {"compiled": False, "reason": reason}
             return False
@@ -137,26 +141,30 @@ class Compilation:
         if known is not None and not known["compiled"]:
             self._stays(chain, known)
             return
-        found: dict[str, Any]
+        eager = target_model.view.model
         try:
             reason = refusal(chain, target_model)
             if reason is None and self.mode == "auto" and known is None:
-                found = self._once({**key, "for": "work"}, lambda: self._worth(target_model, chain, data, batch_size))
-                reason = found["reason"]
+                worth = self._once({**key, "for": "work"}, lambda: self._worth(target_model, chain, data, batch_size))
+                reason = worth["reason"]
             if reason:
                 raise NotCompiledError(reason)
             self.progress.say(f"compiling {chain.spec}")
             probe = probe_images(data, self.device, max(2, min(TRIAL, batch_size)))
             seconds = target_model.compile(probe, faster=self.mode == "auto" and known is None).seconds
+            found: dict[str, Any] = {"compiled": True, "reason": "", "seconds": round(seconds, 2)}
+        except ImageFileError:
+            raise
         except FreqRobustError as error:
             found = {"compiled": False, "reason": one_line(error)}
-            self._stays(chain, found)
-        else:
-            found = {"compiled": True, "reason": "", "seconds": round(seconds, 2)}
-            self.progress.say(f"compiled {chain.spec} in {seconds:.1f} s")
-            self.models[chain.spec] = known or found
         if known is None:
-            self._once(key, lambda: found)
+            known = self._once(key, lambda: found)  # of several processes, the first one decides for all
+        if known["compiled"] and found["compiled"]:
+            self.progress.say(f"compiled {chain.spec} in {found['seconds']:.1f} s")
+            self.models[chain.spec] = known
+        else:
+            target_model.view.model = eager
+            self._stays(chain, found if not found["compiled"] else known)
 
     def decided_before(self) -> bool:
         """Whether it was decided that passes are compiled."""
@@ -166,15 +174,17 @@ class Compilation:
         """What the report says of it; None where nothing was decided, as no attack was measured."""
         if self.decision is None or self.decision["reason"] == IDLE:
             return None
-        known = [self._of(chain) for chain in chains]
-        compiled = self.decision["compiled"] and (not any(known) or any(one.get("compiled") for one in known))
-        reasons = {one["reason"].partition(" (")[0] for one in known if one and not one["compiled"]}
-        return CompilationRecord(
-            mode=self.mode,
-            compiled=compiled,
-            reason=self.decision["reason"] if compiled == self.decision["compiled"] else "; ".join(sorted(reasons)),
-            seconds=round(sum(one.get("seconds", 0.0) for one in known), 2),
-        )
+        known = {chain.spec: self._of(chain) for chain in chains}
+        if self.work is not None and self.work.oblivious:
+            known.setdefault(DefenseChain().spec, self._of(DefenseChain()))
+        decided = [one for one in known.values() if one]
+        compiled, reason = self.decision["compiled"], self.decision["reason"]
+        if compiled and decided and not any(one["compiled"] for one in decided):
+            compiled, reasons = False, {spec: _without_seconds(one["reason"]) for spec, one in known.items() if one}
+            several = len(set(reasons.values())) > 1
+            reason = "; ".join(f"{spec}: {why}" for spec, why in reasons.items()) if several else min(reasons.values())
+        seconds = sum(one.get("seconds", 0.0) for one in decided)
+        return CompilationRecord(mode=self.mode, compiled=compiled, reason=reason, seconds=round(seconds, 2))
 
     def warnings(self, chains: Sequence[DefenseChain]) -> list[Warned]:
         """Which models stayed in eager mode although compiling was decided, or asked for."""
@@ -238,7 +248,7 @@ class Compilation:
         assert self.work is not None  # see decided()
         if not self.work.timed:
             return False, "each shard would decide for itself; --compile on compiles in all of them", ""
-        most = max(self.work.passes.values())
+        most = max(self.work.passes.values(), default=0.0)
         try:
             with running_user_code("the model fails"):
                 bound = most * 3 * _forward_seconds(network, data, self.device)
@@ -249,6 +259,8 @@ class Compilation:
                     network, network, probe[:4], device=self.device, precision=self.precision
                 ).view.model
                 saves, details = self._compare(model, probe, most)
+        except ImageFileError:
+            raise
         except FreqRobustError as error:
             return False, one_line(error), ""
         return saves, "it saves time" if saves else _FEW, details
@@ -258,11 +270,11 @@ class Compilation:
     ) -> dict[str, Any]:
         """Whether compiling a model saves time; attacks are made for the samples that it classifies correctly only."""
         assert self.work is not None  # see decided()
-        images, labels, ids = data.batch(torch.arange(min(TRIAL, len(data))), self.device)
-        right = 1 - float(target_model.predict(images, ids).is_adversarial(labels).float().mean())
-        probe = probe_images(data, self.device, max(2, min(TRIAL, batch_size)))
-        expected = self.work.passes.get(chain.spec, 0.0) * max(right, 1 / len(images))
-        saves, details = self._compare(target_model.view.model, probe, expected)
+        with running_user_code("the model fails"):
+            right = _share_right(target_model, data, self.device, batch_size)
+            probe = probe_images(data, self.device, max(2, min(TRIAL, batch_size)))
+            expected = self.work.passes.get(chain.spec, 0.0) * right
+            saves, details = self._compare(target_model.view.model, probe, expected)
         return {"reason": "" if saves else f"{_FEW} ({details})"}
 
     def _compare(self, model: nn.Module, probe: torch.Tensor, passes: float) -> tuple[bool, str]:
@@ -274,6 +286,20 @@ class Compilation:
 
     def _saves(self, work: float, cost: float) -> bool:
         return work * _SAVED[self.precision] > cost * _WORTH
+
+
+def _share_right(target_model: TargetModel, data: ImageData, device: torch.device, batch_size: int) -> float:
+    """About the share of samples that a model classifies correctly: of some that are spread over the data."""
+    some = torch.linspace(0, len(data) - 1, min(TRIAL, len(data))).long()
+    right = 0.0
+    for part in some.split(batch_size):
+        images, labels, ids = data.batch(part, device)
+        right += float(target_model.predict(images, ids).is_correct(labels).sum())
+    return max(right, 1.0) / len(some)
+
+
+def _without_seconds(reason: str) -> str:
+    return _FEW if reason.startswith(_FEW) else reason
 
 
 def _there(run_dir: Path | None) -> Journal:

@@ -28,7 +28,7 @@ from freqrobust.harness.opening import Fit, check_settings, open_run, try_out
 from freqrobust.harness.provenance import data_record
 from freqrobust.harness.report_builder import assemble
 from freqrobust.harness.run import DefenseRun, Measured, Run
-from freqrobust.harness.run_plan import checks_label, differentiated, pieces
+from freqrobust.harness.run_plan import checks_label, differentiated, differentiated_for_others, pieces
 from freqrobust.harness.shared_plan import SharedPlan, environment, shared_identity
 from freqrobust.harness.sharing import Sharing, sole_process
 from freqrobust.harness.tasks import cell_tasks, check_tasks
@@ -224,6 +224,7 @@ class Evaluation:
             kind=sharing.kind if sharing is not None else None,
             work=Work(
                 differentiated(self.chains, self.attacks, len(self.data), config.diagnose),
+                differentiated_for_others(self.chains, self.attacks, config.oblivious),
                 timed=sharing is None or sharing.times,
             ),
         ) as run:

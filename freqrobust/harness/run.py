@@ -121,7 +121,7 @@ class Run:
                 "block": [block.start, block.stop] if block is not None else None,
                 "seed": self.seed,
                 "precision": self.precision,
-                "compiled": differentiates and self.compiled(),
+                "compiled": differentiates and self.compiled() and self.compilation.mode,
                 "device": self.kind,
                 "batch_size": self.batch_size if fixed_batch else None,
                 "votes": VOTES if chain.stochastic else 1,

@@ -86,6 +86,14 @@ def differentiated(
     return found
 
 
+def differentiated_for_others(
+    chains: Sequence[DefenseChain], attacks: Sequence[PluginSpec[Attack]], oblivious: bool
+) -> bool:
+    """Whether attacks differentiate the undefended model, so that their examples can be shown to the defended ones."""
+    made = (passes(a.plugin, maximize=True).backwards for a in attacks if a.plugin.kind == "adversarial")
+    return oblivious and any(chain.parts for chain in chains) and any(made)
+
+
 def can_be_compiled(chain: DefenseChain) -> bool:
     """Whether a defended model may be compiled: it is not random, and has gradients of its own."""
     return not chain.stochastic and chain.gradients == "exact"

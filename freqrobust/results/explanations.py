@@ -100,8 +100,8 @@ EXPLANATIONS: dict[str, Explanation] = {
     "not-compiled": _warning(
         "A model was not compiled.",
         "Attacks differentiated it in eager mode, which is slower; the results differ only by rounding. The message says why.",
-        "No action is needed. --compile off leaves out the attempt. If results are NaN, PyTorch may have found code of another "
-        "processor in its cache: set TORCHINDUCTOR_CACHE_DIR to an empty directory.",
+        "No action is needed. --compile off leaves out the attempt. If the message contains nan, PyTorch may have loaded code "
+        "that was compiled for another processor: set TORCHINDUCTOR_CACHE_DIR to an empty directory, and use a new --run-dir.",
     ),
     "not-diagnosed": _warning(
         "The full checks had nothing to examine.",

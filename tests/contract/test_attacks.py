@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from freqrobust.plugins.corruption_names import COMMON, EXTRA
@@ -103,6 +105,8 @@ def may_apply(rule: str, name: str) -> bool:
 
 @pytest.mark.parametrize(("rule", "name", "given"), [case for rule in ATTACKS.rules for case in cases_of(rule)])
 def test_keeps_the_rule(make, setting, rule, name, given) -> None:
+    if name == "fmn":  # its steps end where distances stop falling, which rounding moves on some processors
+        setting = replace(setting, exact=False)
     (check,) = [check for check in attack_checks(make(attacks, name, **given), setting) if check.name == rule]
     check()
 

@@ -262,7 +262,7 @@ def discontinuous(trained_once) -> nn.Module:
 
 
 @pytest.mark.slow
-def test_averaged_gradients_find_what_exact_ones_miss(discontinuous, monkeypatch) -> None:
+def test_averaged_gradients_find_more_where_a_network_is_discontinuous(discontinuous, monkeypatch) -> None:
     monkeypatch.setattr(examine, "FULL_CHECKS", tuple(c for c in FULL_CHECKS if c.name == "averaged gradients"))
     found = diagnosed(discontinuous, load_data("digits", limit=200), "pgd:eps=0.1,steps=20")
     averaged = check(found, "averaged gradients")

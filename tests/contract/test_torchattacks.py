@@ -121,7 +121,7 @@ def test_through_the_harness(network, data, name) -> None:
     with torch.no_grad():
         broken = network(perturb(plugin_spec.plugin, network, data)).argmax(dim=1) != data.labels
     # batch norm is folded in one of them, and examples of DeepFool are at the decision boundary
-    assert abs(int(broken.sum()) - (cell.n - cell.correct)) <= 2
+    assert abs(int(broken.sum()) - (cell.n - cell.correct)) <= (2 if name == "DeepFool" else 1)
     assert bool(cell.backwards) == (plugin_spec.plugin.needs_gradient)
     assert not [w.code for w in report.warnings if w.code == "no-gradients"]
 

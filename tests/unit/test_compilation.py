@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from freqrobust import InputDefense, evaluate
+from freqrobust import InputDefense, Report, evaluate
 from freqrobust.data.loading import as_data
 from freqrobust.harness import compilation, compiled_model
 from freqrobust.harness.compilation import Compilation, Work
@@ -124,6 +124,16 @@ def test_gradients_of_few_images_may_differ_by_rounding(compiler, of: int, used:
     else:
         with pytest.raises(NotCompiledError, match="its gradients differ"):
             make()
+
+
+@pytest.mark.parametrize(("n", "wrong", "close"), [(10, 1, False), (20, 1, True), (64, 6, True), (64, 7, False)])
+def test_at_most_a_tenth_of_the_gradients_may_differ(n: int, wrong: int, close: bool) -> None:
+    exact = torch.rand(n, 1, 8, 8)
+    found = exact.clone()
+    found[-wrong:] *= -3
+    assert (compiled_model._error(found, exact) < 1e-6) is close
+    found[0, 0, 0, 0] = torch.inf
+    assert not compiled_model._error(found, exact) < 1
 
 
 def test_passes_of_one_image_and_without_gradients_are_eager() -> None:
@@ -279,22 +289,32 @@ class Blank(InputDefense):
         return 0 * x
 
 
-def test_auto_compiles_only_the_models_for_which_it_saves_time(monkeypatch, compiler, data, tmp_path: Path) -> None:
-    """Attacks are made for samples that a model classifies correctly; the second one has none."""
+def with_a_blank_defense(data, run_dir: Path) -> Callable[..., Report]:
+    """Measures samples that are all misclassified as black images."""
     images, labels = data
     other = labels != Net()(torch.zeros(1, 1, 8, 8)).argmax()
-    for module in (compilation, compiled_model):
-        monkeypatch.setattr(module, "seconds_of", lambda model, images: 40.0)
-    monkeypatch.setattr(compilation, "_forward_seconds", lambda *args: 1.0)
-    measure = functools.partial(
+    return functools.partial(
         evaluate,
         Net(),
         (images[other], labels[other]),
         attacks=["pgd:eps=0.001,steps=100"],
         defenses=[Blank()],
         diagnose=None,
-        run_dir=tmp_path,
+        run_dir=run_dir,
     )
+
+
+def always_worth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes take so long that compiling saves time."""
+    for module in (compilation, compiled_model):
+        monkeypatch.setattr(module, "seconds_of", lambda model, images: 40.0)
+    monkeypatch.setattr(compilation, "_forward_seconds", lambda *args: 1.0)
+
+
+def test_auto_compiles_only_the_models_for_which_it_saves_time(monkeypatch, compiler, data, tmp_path: Path) -> None:
+    """Attacks are made for samples that a model classifies correctly; the second one has none."""
+    always_worth(monkeypatch)
+    measure = with_a_blank_defense(data, tmp_path)
     report = measure()
     assert report.cell("Blank/clean").accuracy == 0
     assert compiler.models == 1
@@ -304,6 +324,74 @@ def test_auto_compiles_only_the_models_for_which_it_saves_time(monkeypatch, comp
     alone = measure(undefended=False, oblivious=False, attacks=["pgd:eps=0.001,steps=101"]).models[0].compilation
     assert (alone.compiled, alone.reason) == (False, "too little work")
     assert compiler.models == 1
+
+
+class Small(Net):
+    """A network that takes up to eight images at once."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) > 8:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+        return super().forward(x)
+
+
+def test_trials_take_no_larger_batches_than_attacks(monkeypatch, compiler, data) -> None:
+    always_worth(monkeypatch)
+    report = evaluate(Small(), data, attacks=["pgd:eps=0.01,steps=100"], diagnose=None, batch_size=8)
+    assert [cell.status for cell in report.cells] == ["ok", "ok"]
+    assert report.models[0].compilation.compiled
+    assert max(compiler.sizes) == 8
+
+
+class Undifferentiable(InputDefense):
+    """Cannot be differentiated and does not say so."""
+
+    def transform(self, x: torch.Tensor) -> torch.Tensor:
+        if x.requires_grad:
+            raise ValueError("no gradients")
+        return x
+
+
+def test_a_trial_that_fails_takes_nothing_from_other_cells(monkeypatch, compiler, data) -> None:
+    always_worth(monkeypatch)
+    attacks = ["pgd:eps=0.01,steps=100", "square:eps=0.01,queries=5"]
+    given = {"attacks": attacks, "defenses": [Undifferentiable()], "undefended": False, "diagnose": None}
+    report = evaluate(Net(), data, oblivious=False, **given)
+    assert [cell.status for cell in report.cells] == ["ok", "failed", "ok"]
+    assert "no gradients" in report.models[0].compilation.reason
+
+
+def test_the_undefended_model_is_compiled_for_oblivious_attacks_where_that_is_asked(compiler, data) -> None:
+    given = {"attacks": ATTACKS, "defenses": ["gaussian-noise"], "undefended": False, "diagnose": None}
+    report = evaluate(Net(), data, compile="on", **given)
+    assert compiler.models == 1
+    assert report.models[0].compilation.compiled
+    assert evaluate(Net(), data, **given).models[0].compilation.reason == "too little work"
+
+
+def test_passes_are_expected_for_samples_that_are_classified_correctly(monkeypatch, compiler, data) -> None:
+    """Of data in the order of their classes, too; and of a criterion, where it counts them as correct."""
+    images, labels = data
+    order = labels.argsort()
+    wrong = labels[order].clone()
+    wrong[:20] = (wrong[:20] + 1) % 5
+    monkeypatch.setattr(compilation, "TRIAL", 10)
+    model = TargetModel(Net().requires_grad_(False), Net().requires_grad_(False), images[:4], device=CPU)
+    share = compilation._share_right(model, as_data((images[order], wrong), "images"), CPU, 4)
+    assert share == pytest.approx(0.5, abs=0.1)
+
+
+def test_cells_of_a_model_that_stayed_eager_are_not_those_of_a_compiled_one(
+    monkeypatch, compiler, data, tmp_path
+) -> None:
+    always_worth(monkeypatch)
+    measure = with_a_blank_defense(data, tmp_path)
+    measure()
+    assert compiler.models == 1  # the undefended one
+    cells = set((tmp_path / "cells").iterdir())
+    report = measure(undefended=False, oblivious=False, compile="on")
+    assert report.models[0].compilation.compiled
+    assert set((tmp_path / "cells").iterdir()) > cells
 
 
 @pytest.mark.parametrize("work", [None, Work({"a": 1e9}, timed=False)])
@@ -318,6 +406,12 @@ def test_the_first_decision_in_a_run_directory_stays(monkeypatch, compiler, data
     assert decide(monkeypatch, data, 1e-9, tmp_path, Work({"a": 1e2})).decided_before()
     (path,) = (tmp_path / "compilation").glob("*.json")
     assert json.loads(path.read_text().partition("\n")[2]) == {"compiled": True, "reason": "it saves time"}
+
+
+def test_what_a_run_costs_is_read_from_the_decision(monkeypatch, compiler, data, tmp_path: Path) -> None:
+    decide(monkeypatch, data, 0.1, tmp_path, Work({"a": 1e5}))
+    made = Compilation("auto", run_dir=tmp_path, reading=True)
+    assert made.decided(Net(), "net", as_data(data, "images"), 32)
 
 
 def test_reading_writes_nothing(compiler, data, tmp_path: Path) -> None:
