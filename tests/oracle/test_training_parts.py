@@ -337,7 +337,7 @@ def test_a_compiled_network_is_trained_in_the_same_way(monkeypatch: pytest.Monke
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="needs a C++ compiler")
 def test_a_network_that_is_compiled_to_machine_code_is_trained_in_the_same_way(tmp_path: Path) -> None:
-    """In processes of their own, as the compiler imports setuptools, which has to come before distutils."""
+    """Two runs of the command; the process of the tests keeps no compiled code."""
     command = "train --data digits --limit 96 --epochs 2 --augment mixup --ema 0.9 --batch-size 32 --probe clean"
     losses = []
     for name, flags in (("plain", []), ("compiled", ["--compile"])):

@@ -381,6 +381,25 @@ def test_passes_are_expected_for_samples_that_are_classified_correctly(monkeypat
     assert share == pytest.approx(0.5, abs=0.1)
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_first_of_several_processes_decides(monkeypatch, compiler, data, tmp_path: Path, kept: bool) -> None:
+    """While one process compiles a model, another one writes down what it found."""
+    (chain,) = parse_chains([], True, False)
+    made = Compilation("on", run_dir=tmp_path, work=Work({chain.spec: 1.0}))
+    made.decided(Net().requires_grad_(False), "net", as_data(data, "images"), 32)
+    target = TargetModel(Net().requires_grad_(False), Net().requires_grad_(False), data[0][:4], device=CPU)
+    original = target.compile
+
+    def meanwhile(*args, **kwargs):
+        made._once(made._identity_of(chain), lambda: {"compiled": kept, "reason": "" if kept else "it is slower"})
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(target, "compile", meanwhile)
+    made.apply(target, chain, as_data(data, "images"), 32)
+    assert isinstance(target.view.model, CompiledModel) is kept
+    assert made.record([chain]).compiled is kept
+
+
 def test_cells_of_a_model_that_stayed_eager_are_not_those_of_a_compiled_one(
     monkeypatch, compiler, data, tmp_path
 ) -> None:
