@@ -84,7 +84,16 @@ class OpenTasks:
                     lock.unlink(missing_ok=True)
                 if is_open:
                     return
+        self._tidy()
         yield None
+
+    def _tidy(self) -> None:
+        """Remove the files of finished tasks that shards have left which were killed before they could do so."""
+        begun = self._begun()
+        for task, _ in self.dealt:
+            if task.keys[0] in begun and is_done(task, self.journal, self.failures):
+                with suppress(OSError):
+                    self._lock(task).unlink(missing_ok=True)
 
     def _candidates(self) -> list[int]:
         """Positions of the tasks that this shard may begin now: those that no other one seems to measure come first, of

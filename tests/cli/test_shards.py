@@ -311,6 +311,16 @@ def wait_for_pieces(count: int, running: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
+def kill(running: subprocess.Popen[str]) -> None:
+    running.send_signal(signal.SIGKILL)
+    running.wait(30)
+
+
+def assert_same_report_as_alone(command: Command) -> None:
+    assert command("merge", "shared").code == 0
+    assert without_times(Path("shared/report.json")) == without_times(Path("alone/report.json"))
+
+
 def of_shard(number: int) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(Path(f"shared/shards/{number}-of-2.json").read_text())
     return found
@@ -323,8 +333,7 @@ def test_what_a_killed_shard_has_left_is_measured_by_the_next(
     first = slow_shards(1)
     wait_for_pieces(2, first)
     assert "shard 1 of 2 is still running" in command("merge", "shared").error
-    first.send_signal(signal.SIGKILL)
-    first.wait(30)
+    kill(first)
     missing = command("merge", "shared")
     assert missing.code == 2
     assert "shard 1 of 2 has not finished" in missing.error
@@ -332,8 +341,7 @@ def test_what_a_killed_shard_has_left_is_measured_by_the_next(
     assert slow_shards(2).wait(60) == 0
     assert of_shard(1)["state"] == "running"  # as it was killed
     assert of_shard(2)["taken_over"] > 0
-    assert command("merge", "shared").code == 0
-    assert without_times(Path("shared/report.json")) == without_times(Path("alone/report.json"))
+    assert_same_report_as_alone(command)
     listed = json.loads(command("runs", "--dir", ".", "--json", "-").out)
     assert {Path(row["path"]).name: (row["status"], row["other_files"]) for row in listed}["shared"] == ("finished", [])
 
@@ -344,13 +352,11 @@ def test_of_two_shards_that_run_at_the_same_time_one_is_killed(
 ) -> None:
     first, second = slow_shards(1), slow_shards(2)
     wait_for_pieces(4, first)
-    first.send_signal(signal.SIGKILL)
-    first.wait(30)
+    kill(first)
     assert second.wait(60) == 0
     assert of_shard(2)["measured"] > of_shard(2)["tasks"] / 2
     assert list(Path("shared/claims").iterdir()) == []
-    assert command("merge", "shared").code == 0
-    assert without_times(Path("shared/report.json")) == without_times(Path("alone/report.json"))
+    assert_same_report_as_alone(command)
 
 
 @pytest.mark.slow
@@ -359,9 +365,7 @@ def test_a_shard_that_was_killed_is_run_again(
 ) -> None:
     first = slow_shards(1)
     wait_for_pieces(2, first)
-    first.send_signal(signal.SIGKILL)
-    first.wait(30)
+    kill(first)
     assert [slow_shards(1).wait(60), slow_shards(2).wait(60)] == [0, 0]
     assert [of_shard(number)["taken_over"] for number in (1, 2)] == [0, 0]
-    assert command("merge", "shared").code == 0
-    assert without_times(Path("shared/report.json")) == without_times(Path("alone/report.json"))
+    assert_same_report_as_alone(command)

@@ -268,6 +268,18 @@ def test_tasks_that_seem_to_be_measured_come_last(stage) -> None:
     assert [taken(left) for _ in range(4)] == ["d", "e", "a", None]
 
 
+def test_the_file_of_a_finished_task_whose_shard_was_killed_is_removed(stage) -> None:
+    """It was killed when the result was written, and its lock not yet removed."""
+    files = stage.folder / "claims"
+    files.mkdir()
+    for label in "ab":  # shard 2, which has b, was not started here: it is not done
+        (files / f"{key_of(label)}.lock").touch()
+    stage.done("a")
+    left = stage.of(1)
+    assert [taken(left) for _ in range(3)] == ["d", "e", None]
+    assert [one.name for one in files.iterdir()] == [f"{key_of('b')}.lock"]
+
+
 def test_a_damaged_result_of_the_own_share_is_measured_again(stage) -> None:
     for one in stage.tasks:
         stage.done(one.label)
