@@ -1,7 +1,9 @@
 """What ``--compile`` and ``--precision bf16`` save, and how well ``--compile auto`` chooses; all sides in turns.
 
-    python benchmarks/compile.py [--repeats 3] [--eps 0.5,2,8] [--only speed,auto]
+    python benchmarks/compile.py [--repeats 3] [--eps 0.5,2,8] [--only passes,speed,auto]
 
+``passes``: forward and backward passes of ResNet-20 alone, as attacks make them, beside a product of two matrices in the
+same precision, which is about the fastest arithmetic of the processor: what no code can be faster than.
 ``speed``: PGD-20 in Linf on ResNet-20, 1,000 images (the first 500 test images of CIFAR-10, twice): an evaluation (clean
 pass, attack, predictions of the examples and of the rounded examples, no checks) in each of four ways, and torchattacks
 with the clean and the final prediction. The time of compiling is left out, and stated. ``auto``: three evaluations with
@@ -29,11 +31,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from timing import packages, ratio, surroundings
+from torch.utils.flop_counter import FlopCounterMode
 
 from freqrobust import Report, evaluate, load_model
 from freqrobust.data.dataset import ImageData
 from freqrobust.data.loading import load_data
 from freqrobust.harness import target_model
+from freqrobust.harness.compiled_model import Passes, logits_and_gradient
 
 #: Targets: our compiled bf16 against our eager fp32 and against torchattacks, and auto against the better of on and off.
 OWN, PEER, AUTO = 2.2, 8.0, 1.05
@@ -109,6 +113,43 @@ def robust(report: Report) -> float:
     return accuracy
 
 
+def fastest(work: Callable[[], object], times: int = 8) -> float:
+    """Processor seconds of the fastest of several calls, after one that is not counted."""
+    work()
+    seconds = []
+    for _ in range(times):
+        start = time.process_time()
+        work()
+        seconds.append(time.process_time() - start)
+    return min(seconds)
+
+
+def pass_rows(given: argparse.Namespace, data: ImageData) -> list[dict[str, Any]]:
+    """Forward and backward passes alone, and how much of the arithmetic speed of the processor they reach."""
+    model = load_model(given.shared / "checkpoints/resnet20-12fca82f.th").eval().requires_grad_(False)
+    cpu = torch.device("cpu")
+    images = data.batch(torch.arange(min(128, len(data))), cpu)[0]
+    rows = []
+    for precision, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        target = target_model.TargetModel(model, model, images[:4], device=cpu, precision=precision)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            target.folded(images)
+        work = 2 * counter.get_total_flops()  # the gradient of a convolution takes as much as the convolution
+        matrix = torch.rand(1024, 1024).to(kind)
+        product = 2 * 1024**3 / fastest(lambda matrix=matrix: matrix @ matrix)
+        ways: dict[str, torch.nn.Module] = {"eager": target.view.model}
+        if precision == "bf16":
+            ways["eager, contiguous"] = Passes(target.folded, cpu, "bf16", channels_last=False)
+        target.compile(images)
+        ways["compiled"] = target.view.model
+        for name, passes in ways.items():
+            seconds = fastest(lambda passes=passes: logits_and_gradient(passes, images))
+            speed = work / seconds
+            rows.append({"precision": precision, "way": name, "images": len(images) / seconds})
+            rows[-1] |= {"speed": speed, "product": product, "share": speed / product}
+    return rows
+
+
 def speed_rows(given: argparse.Namespace, data: ImageData, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """PGD-20 on ResNet-20 in four ways, beside torchattacks."""
     model = load_model(given.shared / "checkpoints/resnet20-12fca82f.th")
@@ -175,9 +216,19 @@ def auto_rows(given: argparse.Namespace, data: ImageData, say: Callable[[str], N
     return rows
 
 
-def tables(speed: list[dict[str, Any]], auto: list[dict[str, Any]], console: Console) -> None:
+def tables(
+    passes: list[dict[str, Any]], speed: list[dict[str, Any]], auto: list[dict[str, Any]], console: Console
+) -> None:
     """What was found."""
     sign = {True: "[green]yes[/]", False: "[red]no[/]", None: ""}
+    if passes:
+        shown = Table(title="forward and backward passes of ResNet-20 alone, in processor seconds")
+        for name in ("precision", "passes", "images/s", "GFLOP/s", "product of matrices", "share"):
+            shown.add_column(name, justify="right")
+        for row in passes:
+            speeds = (f"{row[kind] / 1e9:.0f}" for kind in ("speed", "product"))
+            shown.add_row(row["precision"], row["way"], f"{row['images']:.0f}", *speeds, f"{row['share']:.0%}")
+        console.print(shown)
     if speed:
         shown = Table(title="compiled bf16: how many times faster than each side; compiling excluded")
         for name in (
@@ -231,7 +282,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--eps", default="0.5,2,8", help="in units of 1/255")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"], help="of the large evaluation of auto")
     parser.add_argument("--no-peer", action="store_true", help="without torchattacks")
-    parser.add_argument("--only", default="speed,auto")
+    parser.add_argument("--only", default="passes,speed,auto")
     given = parser.parse_args()
     given.eps = [float(one) for one in given.eps.split(",")]
     return given
@@ -244,10 +295,11 @@ def main() -> int:
     versions = packages("freqrobust", "torch", "torchattacks")
     console.print(f"{before['cpu']}, {before['threads']} threads, load {before['load_average']}; {versions}")
     data = load_data(str(given.shared / "data/cifar10/test_500.npz"))
+    passes = pass_rows(given, data) if "passes" in given.only else []
     speed = speed_rows(given, data, console.print) if "speed" in given.only else []
     auto = auto_rows(given, data, console.print) if "auto" in given.only else []
-    tables(speed, auto, console)
-    content = {"surroundings": before, "versions": versions, "speed": speed, "auto": auto}
+    tables(passes, speed, auto, console)
+    content = {"surroundings": before, "versions": versions, "passes": passes, "speed": speed, "auto": auto}
     given.json.parent.mkdir(parents=True, exist_ok=True)
     given.json.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
     console.print(f"raw times: {given.json}")
