@@ -164,7 +164,7 @@ class ImageStore(LazyImages):
         digest = hashlib.sha256(f"files 1 {tuple(self.shape)} {self.preprocessing}\n".encode())
         for row in self._rows.tolist():
             file = self._images.files[row]
-            digest.update(f"{file.sha256} {file.name}\n".encode())
+            digest.update(f"{file.sha256} {file.name}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
     def __str__(self) -> str:

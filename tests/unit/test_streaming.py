@@ -182,6 +182,15 @@ def test_the_identity_is_that_of_the_content_and_not_of_its_place(folder, tmp_pa
     assert len({data.sha256, *(other.sha256 for other in others)}) == 1 + len(others)
 
 
+def test_names_that_are_no_text_are_hashed_like_others(folder) -> None:
+    """Such as those from an archive of another system: bytes that are not UTF-8."""
+    before = opened(folder).sha256
+    os.rename(folder / "class1" / "04.png", os.fsencode(folder / "class1") + b"/04\xe9.png")
+    report = evaluate(Brightness(), opened(folder), attacks=["clean"], diagnose=None, device="cpu")
+    assert report.data.n == COUNT
+    assert report.data.sha256 != before
+
+
 def test_an_edited_file_is_other_data_in_the_next_run(folder, remembering) -> None:
     before = opened(folder)
     path = folder / "class0" / "00.png"
@@ -418,6 +427,17 @@ def test_wrong_values_of_the_option(folder, tmp_path, value, message, monkeypatc
         with pytest.raises(SpecError, match=f"^--data-cache: {message}"):
             open_data(f"folder:{folder}", EvalConfig(data_cache=given))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "images"]
+
+
+def test_a_directory_among_the_images_is_refused(folder, tmp_path, monkeypatch) -> None:
+    """It would be a class of the next run."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(folder)
+    for inside in (folder, folder / "decoded", folder / "class1" / "decoded", "images/decoded", "link"):
+        with pytest.raises(DataError, match=r"--data-cache .* is in the folder of images .*; give a directory outside"):
+            opened(folder, data_cache=inside)
+    assert sorted(path.name for path in folder.rglob("*") if path.is_dir()) == ["class0", "class1", "class2"]
+    opened(folder, data_cache=tmp_path)
 
 
 def test_a_directory_in_a_file_of_options_is_relative_to_it(tmp_path, monkeypatch) -> None:
