@@ -15,6 +15,7 @@ import time
 import weakref
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from freqrobust import ImageData, evaluate, load_data
+from freqrobust import ImageData, analyze, evaluate, load_data
 from freqrobust.core.config import EvalConfig
 from freqrobust.core.errors import DataError, SpecError
 from freqrobust.core.progress import Silent
@@ -35,7 +36,7 @@ from freqrobust.data.loading import as_data
 from freqrobust.data.pixel_cache import FileCache
 from freqrobust.harness.batches import Batches
 from freqrobust.harness.blocks import Block
-from freqrobust.harness.inputs import open_data
+from freqrobust.harness.inputs import open_data, say_data
 
 CPU = torch.device("cpu")
 CROPPED = InputConfig(20, (16, 16), source="a test", channels=3)
@@ -285,6 +286,25 @@ def test_unreadable_files_are_left_out_before_anything_is_measured(
     assert report.data.ids == left
     part = data.part(2, 5)
     assert (part.ids.tolist(), part.unreadable) == ([3, 4, 5], data.unreadable)
+
+
+def test_what_is_left_out_of_the_training_data_is_a_warning_too(folder, tmp_path) -> None:
+    shutil.copytree(folder, tmp_path / "training")
+    damage(tmp_path / "training" / "class1" / "07.jpg")
+    options = {"train_data": f"folder:{tmp_path / 'training'}", "skip_unreadable": True, "resize": 20, "crop": 16}
+    report = evaluate(Brightness(), f"folder:{folder}", attacks=["clean"], device="cpu", **options)  # type: ignore[arg-type]
+    expected = "training data: 1 image cannot be read and was left out: class1/07.jpg"
+    assert [one.message for one in report.warnings if one.code == "unreadable-images"] == [expected]
+    said: list[str] = []
+    say_data(opened(folder), SimpleNamespace(say=said.append), opened(tmp_path / "training", skip_unreadable=True))  # type: ignore[arg-type]
+    assert said[-1] == f"warning: {expected}"
+
+
+def test_an_analysis_of_the_data_alone_says_what_was_left_out(folder) -> None:
+    damage(folder / "class1" / "07.jpg")
+    aum, sizes = "aum:epochs=1,network=resnet8,augment=none", {"resize": 20, "crop": 8}
+    record = analyze(None, f"folder:{folder}", aum, device="cpu", skip_unreadable=True, **sizes)  # type: ignore[arg-type]
+    assert [one.message for one in record.warnings] == ["1 image cannot be read and was left out: class1/07.jpg"]
 
 
 def test_where_nothing_can_be_read(folder) -> None:
