@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 
+from freqrobust.data.image_store import ImageStore
 from freqrobust.harness.run import DefenseRun, Run
 from freqrobust.harness.target_model import TargetModel
 from freqrobust.numerics.norms import project, steepest
@@ -20,6 +21,8 @@ from freqrobust.numerics.threat import Norm, Threat
 BATCHES, SECONDS = 3, 2.0
 #: Steps of the attacks that the share of robust samples is estimated with, and the seconds for all of them.
 STEPS, PROBING = 4, 4.0
+#: Images that are decoded together to see how long that takes, and the seconds after which no more are.
+_DECODED, _DECODING = 32, 0.5
 #: Images of the first batch, from which follows how many images can be afforded.
 _FIRST = 8
 #: Batches of an attack become smaller with each sample that it leaves, so that memory which the C library took for one
@@ -150,6 +153,22 @@ def measure_speed(
         gaps = min(int(_GAPS * batch), _LARGEST_GAPS) if steps else 0
         speed.peak = before + (max(batch + gaps, _ENDING) if device.type == "cpu" else batch)
     return speed
+
+
+def seconds_to_decode(images: ImageStore) -> float:
+    """Seconds in which an image is read and decoded, by all threads together: from a few of them.
+
+    Raises:
+        ImageFileError: one of them cannot be decoded.
+    """
+    taken, count = 0.0, 0
+    for positions in torch.arange(len(images)).split(_DECODED):
+        start = time.perf_counter()
+        images.decode(positions)
+        taken, count = taken + time.perf_counter() - start, count + len(positions)
+        if taken > _DECODING:
+            break
+    return taken / count
 
 
 def _in_order(threats: Sequence[Threat]) -> list[Threat]:
