@@ -14,8 +14,6 @@ from torch import nn
 
 from freqrobust.core.progress import Silent
 from freqrobust.core.schedule import Piece
-from freqrobust.data.decoders import cores
-from freqrobust.data.image_store import ImageStore
 from freqrobust.data.lazy_images import LazyImages
 from freqrobust.harness.cell import keeps_signs
 from freqrobust.harness.certify import CertifiedSamples, certificate_key
@@ -35,7 +33,7 @@ from freqrobust.harness.run_plan import (
     sweeps,
     transfer_label,
 )
-from freqrobust.harness.speed import Speed, largest_batch, measure_speed, seconds_to_decode, taken
+from freqrobust.harness.speed import Speed, decoding, largest_batch, measure_speed, taken
 from freqrobust.harness.sweep import beginning
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.selection import refusal
@@ -134,26 +132,13 @@ def estimate(evaluation: Evaluation, run_dir: Path) -> Cost:
         FreqRobustError: a model does not fit the data.
     """
     cost = Cost(len(evaluation.data))
-    images = evaluation.data.images
     used = sum(_add(cost, evaluation, network, run_dir) for network in evaluation.networks)
-    if isinstance(images, ImageStore) and used:
-        once = images.to_decode
-        if once is None and len(images) <= 2 * cost.batch_size:  # the batch at work and the next one stay there
-            once = len(images)
-        _add_decoding(cost, images, used if once is None else min(once, used), evaluation.settings.device)
-    return cost
-
-
-def _add_decoding(cost: Cost, images: ImageStore, count: float, device: torch.device) -> None:
-    """Add the time of decoding so many images, as far as it is not hidden behind the passes."""
-    if not count:
-        return
-    cost.decode = seconds_to_decode(images)
-    seconds = count * cost.decode
-    if device.type != "cpu" or torch.get_num_threads() < cores():  # the passes leave something that decodes meanwhile
-        seconds = max(0.0, seconds - cost.total.seconds)
+    cost.decode, seconds = decoding(
+        evaluation.data.images, used, cost.batch_size, evaluation.settings.device, cost.total.seconds
+    )
     if seconds:
         cost.rows.append(Row(DECODING, seconds=seconds, most_seconds=seconds))
+    return cost
 
 
 def _add(cost: Cost, evaluation: Evaluation, network: nn.Module, run_dir: Path) -> float:

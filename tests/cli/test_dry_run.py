@@ -143,7 +143,7 @@ def test_images_that_will_be_kept_in_memory_are_counted(
 
 
 def test_the_time_of_decoding_is_counted(on_images: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("freqrobust.harness.cost.seconds_to_decode", lambda images: 1000.0)
+    monkeypatch.setattr("freqrobust.harness.speed.seconds_to_decode", lambda images: 1000.0)
     (tmp_path / "decoded").mkdir()
 
     def decodings(cache: object, size: int = 2) -> tuple[int, dict[str, Any]]:
@@ -161,6 +161,17 @@ def test_the_time_of_decoding_is_counted(on_images: Any, tmp_path: Path, monkeyp
     assert plan["decode"] == 1000
     assert plan["total"]["cells"] == 2
     assert plan["total"]["seconds"] > 11000
+
+
+def test_the_time_of_decoding_is_counted_for_each_epoch(
+    on_images: Any, command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("freqrobust.harness.speed.seconds_to_decode", lambda images: 1000.0)
+    on_images("eval", "--attack", "lfc:radius=3", "--dry-run")  # makes the folder
+    options = ["--epochs", "2", "--batch-size", "1", "--hold-out", "0", "--dry-run", "--out", str(tmp_path / "out")]
+    for cache, hours in (("off", "3:20:"), ("memory", "1:40:")):
+        shown = command("train", "--data", f"folder:{tmp_path / 'images'}", "--data-cache", cache, *options)
+        assert f"time: about {hours}" in shown.err, shown.err
 
 
 def test_a_dry_run_says_that_decoded_images_do_not_fit_on_the_disk(
