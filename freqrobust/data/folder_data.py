@@ -45,11 +45,11 @@ def from_folder(
     Raises:
         DataError: an image cannot be read, or the images differ in size and nothing says how to resize them.
     """
-    spec, root = request.spec, Path(dataset.root)
+    spec, root = request.spec, Path(dataset.root).absolute()  # also for images that are used in another directory
     every = check_labels(torch.as_tensor(dataset.targets if labels is None else labels), spec, classes)
     index = request.subset.index(every)
     chosen = torch.arange(len(every)) if index is None else index
-    names = [Path(os.path.relpath(dataset.samples[i][0], root)).as_posix() for i in chosen.tolist()]
+    names = [Path(os.path.relpath(dataset.samples[i][0], dataset.root)).as_posix() for i in chosen.tolist()]
     classes_in = Path(
         getattr(dataset, "split_folder", root)
     )  # torchvision's ImageNet has the folder of each split in root

@@ -132,6 +132,15 @@ def test_the_sizes_come_from_the_headers() -> None:
             )
 
 
+def test_images_are_found_from_another_directory(folder, tmp_path, monkeypatch) -> None:
+    """As in a notebook that changes its directory after it has opened the data."""
+    monkeypatch.chdir(folder.parent)
+    data = opened(Path(folder.name), data_cache="off")
+    monkeypatch.chdir(tmp_path.parent)
+    assert torch.equal(data.in_memory().images, opened(folder).in_memory().images)  # type: ignore[arg-type]
+    assert data.sha256 == opened(folder).sha256
+
+
 def test_what_a_tensor_has_and_a_store_has_not_is_named(folder) -> None:
     data = opened(folder)
     for use in (lambda: data.images.float(), lambda: torch.stack([data.images]), lambda: np.asarray(data.images)):
