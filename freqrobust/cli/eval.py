@@ -98,7 +98,7 @@ def execute(
     screen = Screen(config.quiet or not is_first(), config.verbose, not config.no_progress)
     request = named.load(device, cache, screen)
     models, data, attacks, chains = request.models, request.data, request.attacks, request.chains
-    say_data(data, screen)
+    say_data(data, screen, request.training)
     if config.save_adversarial is not None:
         adversarial(attacks)
     if gate is not None:

@@ -82,12 +82,15 @@ def _show_plan(config: TrainCommand) -> None:
     from freqrobust.experiments.training_setup import prepare_setup
     from freqrobust.harness.devices import resolve_device
     from freqrobust.harness.passes import steps_of
+    from freqrobust.harness.speed import decoding
 
     device = resolve_device(config.device)
     setup, screen = prepare_setup(None, config, device), Screen(config.quiet)
     _announce(config, setup, screen)
     passes = 3 * (1 + steps_of(setup.plan.method.plugin)) * setup.plan.epochs * len(setup.train)
     took = passes * seconds_per_pass(setup.model, setup.train, device, setup.plan.batch_size)
+    uses = setup.plan.epochs * len(setup.train)
+    took += decoding(setup.train.images, uses, setup.plan.batch_size, device, took)[1]
     screen.say(f"time: about {clock_text(took)} without probes, from {TIMES} timed batches, {setup.plan.epochs} epochs")
     screen.say("dry run: nothing was trained or written")
 

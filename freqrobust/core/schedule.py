@@ -109,7 +109,9 @@ class Schedule:
         current = self._current()
         if current is None and not self.rates:
             return None
-        others = [piece for piece in self.pending if piece is not self.running]
+        others = list(self.pending)
+        if self.running in others:
+            others.remove(self.running)  # once: the pieces of several models are equal
         rate = self.rates.get("")
         if rate is None:  # the first piece is running: the others are expected to be like it
             assert current is not None

@@ -26,7 +26,12 @@ def processes() -> int:
     return max(1, int(given)) if given.isdecimal() else 1
 
 
+def cores() -> int:
+    """How many cores this process may use, shared with the other processes that torchrun started."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, found // processes())
+
+
 @lru_cache(maxsize=1)
 def _pool(process: int) -> ThreadPoolExecutor:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return ThreadPoolExecutor(max(1, min(_MOST, cores // processes())), thread_name_prefix="decoder")
+    return ThreadPoolExecutor(min(_MOST, cores()), thread_name_prefix="decoder")

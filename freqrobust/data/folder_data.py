@@ -45,14 +45,15 @@ def from_folder(
     Raises:
         DataError: an image cannot be read, or the images differ in size and nothing says how to resize them.
     """
-    spec, root = request.spec, Path(dataset.root)
+    spec, root = request.spec, Path(dataset.root).absolute()  # also for images that are used in another directory
     every = check_labels(torch.as_tensor(dataset.targets if labels is None else labels), spec, classes)
     index = request.subset.index(every)
     chosen = torch.arange(len(every)) if index is None else index
-    names = [Path(os.path.relpath(dataset.samples[i][0], root)).as_posix() for i in chosen.tolist()]
-    given = str(request.data_cache)
-    own = None if given in (pixel_cache.AUTO, pixel_cache.MEMORY, pixel_cache.OFF) else Path(given) / FOLDER
-    manifest = Manifest(root, names, own)
+    names = [Path(os.path.relpath(dataset.samples[i][0], dataset.root)).as_posix() for i in chosen.tolist()]
+    classes_in = Path(
+        getattr(dataset, "split_folder", root)
+    )  # torchvision's ImageNet has the folder of each split in root
+    manifest = Manifest(root, names, _folder_of_manifests(classes_in, str(request.data_cache)))
     prepare = _Preparation(request.input, sized)
     opened = _opened(manifest, names, request, prepare)
     if request.skip_unreadable:
@@ -70,6 +71,21 @@ def from_folder(
         ImageData(store, every[ids], classes, spec, ids=ids, subset=index is not None or bool(missing)), dataset
     )
     return replace(data, preprocessing=request.input if applied else None, unreadable=missing)
+
+
+def _folder_of_manifests(images: Path, data_cache: str) -> Path | None:
+    """Where manifests are kept; None stands for the cache.
+
+    Raises:
+        DataError: the directory of decoded images is one of the folders of the images.
+    """
+    if data_cache in pixel_cache.WORDS:
+        return None
+    if Path(data_cache).resolve().is_relative_to(images.resolve()):
+        raise DataError(
+            f"--data-cache {data_cache} is in the folder of images {images}, whose folders are classes; give a directory outside"
+        )
+    return Path(data_cache) / FOLDER
 
 
 AS_THEY_ARE = "as they are"

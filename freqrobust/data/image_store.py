@@ -147,6 +147,20 @@ class ImageStore(LazyImages):
         cache = self._images.cache
         return cache.missing if isinstance(cache, MemoryCache) else 0
 
+    @property
+    def to_decode(self) -> int | None:
+        """Images that another run has to decode once; None where it decodes an image whenever it is used."""
+        return self._images.cache.to_decode(self._rows.numpy())
+
+    def decode(self, positions: torch.Tensor) -> None:
+        """Decode the images at these positions, also where they are kept.
+
+        Raises:
+            ImageFileError: a file cannot be decoded, or has changed.
+        """
+        for _ in decoders().map(self._images.decode, self._rows[positions].tolist()):
+            pass
+
     def all(self) -> torch.Tensor:
         size = int(np.prod(self.shape))
         check_memory(size, "all images")
@@ -164,7 +178,7 @@ class ImageStore(LazyImages):
         digest = hashlib.sha256(f"files 1 {tuple(self.shape)} {self.preprocessing}\n".encode())
         for row in self._rows.tolist():
             file = self._images.files[row]
-            digest.update(f"{file.sha256} {file.name}\n".encode())
+            digest.update(f"{file.sha256} {file.name}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
     def __str__(self) -> str:

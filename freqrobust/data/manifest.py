@@ -31,7 +31,10 @@ FOLDER, _VERSION = "manifests", 1
 _RECENT_NS = 2_000_000_000
 
 
-_ADVICE = "delete it, or leave out such files with --skip-unreadable (in Python skip_unreadable=True)"
+_ADVICE = (
+    "delete it, or leave out such files with --skip-unreadable (in freqrobust.toml skip-unreadable = true, in Python "
+    "skip_unreadable=True)"
+)
 
 
 class UnreadableImageError(ImageFileError):

@@ -10,7 +10,7 @@ import shutil
 import struct
 import weakref
 import zlib
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -60,6 +60,9 @@ class PixelCache(Protocol):
     def write(self, row: int, pixels: np.ndarray) -> None:
         """Keep the pixels."""
 
+    def to_decode(self, rows: np.ndarray) -> int | None:
+        """How many of these images another run has to decode once; None where it decodes them whenever they are used."""
+
 
 class NoCache:
     """Every image is decoded whenever it is used."""
@@ -69,6 +72,9 @@ class NoCache:
 
     def write(self, row: int, pixels: np.ndarray) -> None:
         pass
+
+    def to_decode(self, rows: np.ndarray) -> int | None:
+        return None
 
     def __str__(self) -> str:
         return "decoded when they are used"
@@ -88,6 +94,9 @@ class MemoryCache:
     def write(self, row: int, pixels: np.ndarray) -> None:
         self.pixels[row] = pixels
         self.there[row] = True
+
+    def to_decode(self, rows: np.ndarray) -> int | None:
+        return len(rows)
 
     @property
     def missing(self) -> int:
@@ -124,7 +133,7 @@ class FileCache:
             folder.mkdir(parents=True, exist_ok=True)
             with ExitStack() as held:
                 held.enter_context(in_use(folder))
-                self._check_space()
+                _check_space(folder, shape)
                 write_atomically(folder / "about.json", json.dumps(about, indent=1) + "\n")
                 self._pixels = self._open("pixels.bin", shape[0] * self.size, held)
                 self._entries = self._open("entries.bin", shape[0] * _ENTRY.size, held)
@@ -133,14 +142,6 @@ class FileCache:
             raise DataError(f"--data-cache {folder.parent}: {reason(error)}; {_ADVICE}") from error
         except FreqRobustError as error:
             raise DataError(f"--data-cache {folder.parent}: {error}; {_ADVICE}") from error
-
-    def _check_space(self) -> None:
-        written = sum(entry.stat().st_blocks * 512 for entry in self.folder.iterdir())
-        missing, free = self.shape[0] * self.size - written, shutil.disk_usage(self.folder).free
-        if missing > free:
-            raise DataError(
-                f"the decoded images take {in_bytes(self.shape[0] * self.size)}, but {in_bytes(free)} are free"
-            )
 
     def _open(self, name: str, size: int, held: ExitStack) -> int:
         handle = os.open(self.folder / name, os.O_RDWR | os.O_CREAT, 0o666)
@@ -167,6 +168,9 @@ class FileCache:
         except OSError as error:
             raise DataError(f"--data-cache {self.folder.parent}: {reason(error)}; {_ADVICE}") from error
 
+    def to_decode(self, rows: np.ndarray) -> int | None:
+        return int((~_there(self.folder, self.shape[0])[rows]).sum())
+
     def __str__(self) -> str:
         return _kept_in(self.folder, self.shape)
 
@@ -175,10 +179,47 @@ class UnopenedFileCache(NoCache):
     """Stands for a :class:`FileCache` where nothing is to be kept: every image is decoded, as without a cache."""
 
     def __init__(self, folder: Path, shape: tuple[int, int, int, int]) -> None:
+        """Look whether there is room.
+
+        Raises:
+            DataError: the images do not fit on the disk.
+        """
         self.folder, self.shape = folder, shape
+        try:
+            _check_space(folder, shape)
+        except OSError as error:
+            raise DataError(f"--data-cache {folder.parent}: {reason(error)}; {_ADVICE}") from error
+        except FreqRobustError as error:
+            raise DataError(f"--data-cache {folder.parent}: {error}; {_ADVICE}") from error
+
+    def to_decode(self, rows: np.ndarray) -> int | None:
+        return int((~_there(self.folder, self.shape[0])[rows]).sum())
 
     def __str__(self) -> str:
         return _kept_in(self.folder, self.shape)
+
+
+def _check_space(folder: Path, shape: tuple[int, ...]) -> None:
+    """Refuse images that do not fit on the disk beside what is in the folder, which need not exist.
+
+    Raises:
+        DataError: they do not.
+    """
+    size = math.prod(shape)
+    written = sum(entry.stat().st_blocks * 512 for entry in folder.iterdir()) if folder.is_dir() else 0
+    free = shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.exists())).free
+    if size - written > free:
+        raise DataError(f"the decoded images take {in_bytes(size)}, but {in_bytes(free)} are free")
+
+
+def _there(folder: Path, count: int) -> np.ndarray:
+    """Which images the files in a folder contain, by their entries alone; none where there are no files."""
+    there = np.zeros(count, dtype=bool)
+    with suppress(OSError):
+        content = (folder / "entries.bin").read_bytes()
+        marks = np.frombuffer(content[: len(content) // _ENTRY.size * _ENTRY.size], dtype="<u4")[::2][:count]
+        there[: len(marks)] = marks == _THERE
+    return there
 
 
 def _kept_in(folder: Path, shape: tuple[int, int, int, int]) -> str:

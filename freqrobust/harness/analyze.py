@@ -25,7 +25,7 @@ from freqrobust.harness.batches import Batches
 from freqrobust.harness.defend import copy_of, defend
 from freqrobust.harness.inputs import Model, open_inputs, open_train_data, recorded
 from freqrobust.harness.multi_model import Models
-from freqrobust.harness.opening import Settings, about_model, check_settings, open_run, prepared_model
+from freqrobust.harness.opening import Settings, about_data, about_model, check_settings, open_run, prepared_model
 from freqrobust.harness.provenance import data_record, environment_record, now
 from freqrobust.harness.run import DefenseRun, Run
 from freqrobust.harness.target_model import TargetModel
@@ -96,7 +96,8 @@ def analyze(
         networks = [(label, network) for (label, _), network in zip(pairs, opened, strict=True)]
         training = open_train_data(config, images)
         if images is not None and not plugin.needs_model:
-            results, records, warnings = [_look_at_data(plugin, images, settings, seed, progress)], [], []
+            results, records = [_look_at_data(plugin, images, settings, seed, progress)], []
+            warnings = about_data(images)
         elif images is None:
             context = DefenseContext(
                 device=where,

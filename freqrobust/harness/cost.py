@@ -33,7 +33,7 @@ from freqrobust.harness.run_plan import (
     sweeps,
     transfer_label,
 )
-from freqrobust.harness.speed import Speed, largest_batch, measure_speed, taken
+from freqrobust.harness.speed import Speed, decoding, largest_batch, measure_speed, taken
 from freqrobust.harness.sweep import beginning
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.selection import refusal
@@ -45,6 +45,8 @@ EARLY, EARLY_QUERIES = 0.1, 0.25
 _LAST = 0.5
 #: Files that the quick and the full checks of a defense write, each of them about as large as a cell without signs.
 _CHECKS = {"quick": 2, "full": 12}
+#: The row of the time in which images in files are decoded.
+DECODING = "decoding"
 #: Pictures of a sample in the report.
 _PICTURES = 5
 #: Bytes that compiling takes: the compiler's modules, and what it knows of a model. Measured with ResNet-20.
@@ -56,8 +58,8 @@ class Row:
     """What cells of one kind cost.
 
     Attributes:
-        kind: an attack, ``clean``, a certificate or the checks.
-        cells: how many there are; 0 for checks.
+        kind: an attack, ``clean``, a certificate, the checks, or the decoding of images in files.
+        cells: how many there are; 0 for checks and for decoding.
         stored: how many of them are in the run directory.
         passes: forward passes of one image that are expected for the others; a backward pass counts as two.
         most: as ``passes``, if attacks stop on no sample early.
@@ -89,6 +91,7 @@ class Cost:
         forward: seconds of a forward pass of one image through the undefended model, or the first defended one.
         step: seconds of a forward and a backward pass of one image, and of the change of the image; 0 where nothing
             differentiates a model.
+        decode: seconds in which an image in a file is decoded; 0 where no image has to be.
         untimed: defenses that were not timed, because they are trained first.
     """
 
@@ -101,6 +104,7 @@ class Cost:
     timed_images: int = 0
     forward: float = 0.0
     step: float = 0.0
+    decode: float = 0.0
     untimed: list[str] = field(default_factory=list)
 
     @property
@@ -128,13 +132,17 @@ def estimate(evaluation: Evaluation, run_dir: Path) -> Cost:
         FreqRobustError: a model does not fit the data.
     """
     cost = Cost(len(evaluation.data))
-    for network in evaluation.networks:
-        _add(cost, evaluation, network, run_dir)
+    used = sum(_add(cost, evaluation, network, run_dir) for network in evaluation.networks)
+    cost.decode, seconds = decoding(
+        evaluation.data.images, used, cost.batch_size, evaluation.settings.device, cost.total.seconds
+    )
+    if seconds:
+        cost.rows.append(Row(DECODING, seconds=seconds, most_seconds=seconds))
     return cost
 
 
-def _add(cost: Cost, evaluation: Evaluation, network: nn.Module, run_dir: Path) -> None:
-    """Add what one model costs."""
+def _add(cost: Cost, evaluation: Evaluation, network: nn.Module, run_dir: Path) -> float:
+    """Add what one model costs; how many images its cells use, each of them counted as often as it is used."""
     opened = open_run(
         network,
         evaluation.data,
@@ -151,7 +159,12 @@ def _add(cost: Cost, evaluation: Evaluation, network: nn.Module, run_dir: Path) 
         speeds = _speeds(run, runs, cost, _differentiates(evaluation))
         there = Journal(run_dir) if (run_dir / "cells").is_dir() else Journal(None)
         stored = _stored(run, runs, evaluation, there)
-        rows = {row.kind: row for row in cost.rows}
+        rows, used, attacked = {row.kind: row for row in cost.rows}, 0.0, dict[str, float]()
+
+        def expected(chain: DefenseChain, one: PluginSpec[Attack], lower: PluginSpec[Attack] | None) -> float:
+            attacked[cell_label(chain, one)] = _attacked(speeds[chain.spec], chain, lower)
+            return _share(speeds[chain.spec], chain, one, lower)
+
         planned = pieces(
             evaluation.chains,
             evaluation.attacks,
@@ -159,11 +172,13 @@ def _add(cost: Cost, evaluation: Evaluation, network: nn.Module, run_dir: Path) 
             oblivious=evaluation.config.oblivious,
             depth=evaluation.config.diagnose,
             certificates=evaluation.certificates,
-            expected=lambda chain, one, lower: _share(speeds[chain.spec], chain, one, lower),
+            expected=expected,
         )
         for chain, piece in _with_chains(evaluation.chains, planned):
             row = rows.setdefault(piece.kinds[-1], Row(piece.kinds[-1]))
-            _count(row, piece, speeds[chain.spec], stored.get(piece.label, 0.0), largest_batch(run))
+            done = stored.get(piece.label, 0.0)
+            _count(row, piece, speeds[chain.spec], done, largest_batch(run))
+            used += (1.0 - done) * attacked.get(piece.label, 1.0) * len(run.data) if piece.cells else 0.0
         cost.rows = list(rows.values())
         cost.disk += _disk(run, evaluation, stored)
         cost.batch_size = max(cost.batch_size, largest_batch(run))
@@ -173,6 +188,7 @@ def _add(cost: Cost, evaluation: Evaluation, network: nn.Module, run_dir: Path) 
         peaks = [speed.peak for speed in speeds.values() if speed.peak is not None]
         if peaks:
             cost.memory = max(cost.memory or 0, max(peaks) + (kept if run.device.type != "cuda" else 0))
+    return used
 
 
 def _differentiates(evaluation: Evaluation) -> bool:
@@ -204,13 +220,20 @@ def _speeds(run: Run, runs: Sequence[DefenseRun], cost: Cost, steps: bool) -> di
     return {one.chain.spec: found.get(one.chain.spec, first) for one in runs} | {"": first}
 
 
-def _share(speed: Speed, chain: DefenseChain, one: PluginSpec[Attack], lower: PluginSpec[Attack] | None) -> float:
-    """Share of its passes that an attack is expected to make, as it leaves a sample once it is misclassified."""
-    attack, threat = one.plugin, one.plugin.threat()
+def _attacked(speed: Speed, chain: DefenseChain, lower: PluginSpec[Attack] | None) -> float:
+    """Share of the samples that an attack is expected to be made for, after the one before it in its sweep."""
     if chain.stochastic:
         return 1.0
     below = lower.plugin.threat() if lower is not None else None
-    attacked = speed.kept(below) if below is not None else speed.clean
+    return speed.kept(below) if below is not None else speed.clean
+
+
+def _share(speed: Speed, chain: DefenseChain, one: PluginSpec[Attack], lower: PluginSpec[Attack] | None) -> float:
+    """Share of its passes that an attack is expected to make, as it leaves a sample once it is misclassified."""
+    attack, threat = one.plugin, one.plugin.threat()
+    attacked = _attacked(speed, chain, lower)
+    if chain.stochastic:
+        return attacked
     if threat is None or passes(attack).forwards <= 2:
         return attacked
     stopped = passes(attack, typical=True).work / passes(attack).work

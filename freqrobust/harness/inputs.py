@@ -236,15 +236,21 @@ def other_size(model: nn.Module, data: ImageData) -> str | None:
     )
 
 
-def say_data(data: ImageData, progress: Progress) -> None:
-    """Tell ``progress`` what the data is."""
+def say_data(data: ImageData, progress: Progress, training: ImageData | None = None) -> None:
+    """Tell ``progress`` what the data is, and which images were left out of it and of the training data."""
     shape = "x".join(map(str, data.shape))
     restricted = ", to which predictions are restricted" if data.class_subset else ""
     progress.say(f"data: {data.spec}, {len(data)} images {shape}, {data.classes} classes{restricted}")
     if isinstance(data.images, LazyImages):
         progress.say(f"images: {data.images}")
-    if data.unreadable:
-        progress.say(f"warning: {left_out(data)}")
+    for message in unreadable(data, training):
+        progress.say(f"warning: {message}")
+
+
+def unreadable(data: ImageData, training: ImageData | None = None) -> list[str]:
+    """What was left out of the data, and of the training data, because it cannot be decoded."""
+    found = [left_out(data)] if data.unreadable else []
+    return [*found, f"training data: {left_out(training)}"] if training is not None and training.unreadable else found
 
 
 def left_out(data: ImageData) -> str:

@@ -19,7 +19,7 @@ from freqrobust.core.user_code import running_user_code
 from freqrobust.data.dataset import ImageData
 from freqrobust.harness.compilation import Compilation, Mode, Work
 from freqrobust.harness.devices import auto_batch_size, resolve_device
-from freqrobust.harness.inputs import left_out, other_size
+from freqrobust.harness.inputs import other_size, unreadable
 from freqrobust.harness.journal import Journal
 from freqrobust.harness.run import Run
 from freqrobust.models.class_subset import restricted
@@ -161,7 +161,7 @@ def open_run(
             cache_dir=cache_dir,
             progress=progress or Silent(),
             criterion=criterion,
-            warnings=[*about_model(network, stuck, data), *fit.warnings],
+            warnings=[*about_model(network, stuck, data), *about_data(data, training), *fit.warnings],
             shared=shared,
             kind=kind or "",
             compilation=Compilation(
@@ -210,9 +210,12 @@ def about_model(network: nn.Module, stuck: list[str], data: ImageData | None = N
     message = other_size(network, data) if data is not None else None
     if message is not None:
         warnings.append(Warned(code="image-size", message=message))
-    if data is not None and data.unreadable:
-        warnings.append(Warned(code="unreadable-images", message=left_out(data)))
     return warnings
+
+
+def about_data(data: ImageData, training: ImageData | None = None) -> list[Warned]:
+    """What is to be known about the images, and about those that training-time defenses learn from."""
+    return [Warned(code="unreadable-images", message=message) for message in unreadable(data, training)]
 
 
 def check_fit(network: nn.Module, data: ImageData, device: torch.device) -> Fit:

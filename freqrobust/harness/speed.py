@@ -11,6 +11,9 @@ from typing import NamedTuple
 
 import torch
 
+from freqrobust.data.decoders import cores
+from freqrobust.data.image_store import ImageStore
+from freqrobust.data.lazy_images import LazyImages
 from freqrobust.harness.run import DefenseRun, Run
 from freqrobust.harness.target_model import TargetModel
 from freqrobust.numerics.norms import project, steepest
@@ -20,6 +23,8 @@ from freqrobust.numerics.threat import Norm, Threat
 BATCHES, SECONDS = 3, 2.0
 #: Steps of the attacks that the share of robust samples is estimated with, and the seconds for all of them.
 STEPS, PROBING = 4, 4.0
+#: Images that are decoded together to see how long that takes, and the seconds after which no more are.
+_DECODED, _DECODING = 32, 0.5
 #: Images of the first batch, from which follows how many images can be afforded.
 _FIRST = 8
 #: Batches of an attack become smaller with each sample that it leaves, so that memory which the C library took for one
@@ -150,6 +155,52 @@ def measure_speed(
         gaps = min(int(_GAPS * batch), _LARGEST_GAPS) if steps else 0
         speed.peak = before + (max(batch + gaps, _ENDING) if device.type == "cpu" else batch)
     return speed
+
+
+def seconds_to_decode(images: ImageStore) -> float:
+    """Seconds in which an image is read and decoded, by all threads together: from a few of them.
+
+    Raises:
+        ImageFileError: one of them cannot be decoded.
+    """
+    taken, count = 0.0, 0
+    for positions in torch.arange(len(images)).split(_DECODED):
+        start = time.perf_counter()
+        images.decode(positions)
+        taken, count = taken + time.perf_counter() - start, count + len(positions)
+        if taken > _DECODING:
+            break
+    return taken / count
+
+
+def decoding(
+    images: torch.Tensor | LazyImages, uses: float, batch_size: int, device: torch.device, passes: float
+) -> tuple[float, float]:
+    """What the decoding of images in files takes: seconds for one image, and all that the passes do not hide; 0 without files.
+
+    Args:
+        images: of the data.
+        uses: how many images are used, each of them counted as often as it is.
+        batch_size: images in a batch.
+        device: where the model runs.
+        passes: seconds of its passes.
+
+    Raises:
+        ImageFileError: a file cannot be decoded.
+    """
+    if not isinstance(images, ImageStore):
+        return 0.0, 0.0
+    once = images.to_decode
+    if once is None and len(images) <= 2 * batch_size:  # the batch at work and the next one stay decoded
+        once = len(images)
+    count = uses if once is None else min(once, uses)
+    if not count:
+        return 0.0, 0.0
+    each = seconds_to_decode(images)
+    hides = (
+        device.type != "cpu" or torch.get_num_threads() < cores()
+    )  # the passes leave something that decodes meanwhile
+    return each, max(0.0, count * each - (passes if hides else 0.0))
 
 
 def _in_order(threats: Sequence[Threat]) -> list[Threat]:

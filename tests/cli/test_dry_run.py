@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -109,11 +110,11 @@ def test_batches_are_not_larger_than_blocks(planned: Any, monkeypatch: pytest.Mo
 
 @pytest.fixture
 def on_images(command: Any, tmp_path: Path) -> Any:
-    """A command on a folder of two images, with more arguments."""
-    for index in range(2):
-        path = tmp_path / "images" / str(index) / "a.png"
-        path.parent.mkdir(parents=True)
-        Image.new("RGB", (8, 8), (90 * index, 0, 0)).save(path)
+    """A command on a folder of six images, with more arguments."""
+    for index in range(6):
+        path = tmp_path / "images" / str(index % 2) / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (40 * index, 0, 0)).save(path)
     (tmp_path / "net.py").write_text(
         "from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(192, 2))\n"
     )
@@ -139,6 +140,50 @@ def test_images_that_will_be_kept_in_memory_are_counted(
         )  # fmt: skip
         memory[cache] = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))["memory"]
     assert memory["off"] < 10**12 <= memory["memory"]
+
+
+def test_the_time_of_decoding_is_counted(on_images: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("freqrobust.harness.speed.seconds_to_decode", lambda images: 1000.0)
+    (tmp_path / "decoded").mkdir()
+
+    def decodings(cache: object, size: int = 2) -> tuple[int, dict[str, Any]]:
+        target, run = tmp_path / "plan.json", ("--run-dir", str(tmp_path / "new"))
+        arguments = ("--attack", "lfc:radius=3", "--data-cache", str(cache), "--batch-size", str(size), *run)
+        on_images("eval", *arguments, "--dry-run", "--json", str(target))
+        plan = json.loads(target.read_text(encoding="utf-8"))
+        return round(rows(plan).get("decoding", {"seconds": 0})["seconds"] / 1000), plan
+
+    assert decodings("off")[0] == 12  # twice: a clean pass, and a shift
+    assert decodings("off", 3)[0] == decodings("memory")[0] == decodings(tmp_path / "decoded")[0] == 6
+    on_images("eval", "--attack", "hfc:radius=3", "--data-cache", str(tmp_path / "decoded"))
+    assert decodings(tmp_path / "decoded")[0] == 0
+    plan = decodings("off")[1]
+    assert plan["decode"] == 1000
+    assert plan["total"]["cells"] == 2
+    assert plan["total"]["seconds"] > 11000
+
+
+def test_the_time_of_decoding_is_counted_for_each_epoch(
+    on_images: Any, command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("freqrobust.harness.speed.seconds_to_decode", lambda images: 1000.0)
+    on_images("eval", "--attack", "lfc:radius=3", "--dry-run")  # makes the folder
+    options = ["--epochs", "2", "--batch-size", "1", "--hold-out", "0", "--dry-run", "--out", str(tmp_path / "out")]
+    for cache, hours in (("off", "3:20:"), ("memory", "1:40:")):
+        shown = command("train", "--data", f"folder:{tmp_path / 'images'}", "--data-cache", cache, *options)
+        assert f"time: about {hours}" in shown.err, shown.err
+
+
+def test_a_dry_run_says_that_decoded_images_do_not_fit_on_the_disk(
+    on_images: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil._ntuple_diskusage(10**9, 10**9, 100)  # type: ignore[attr-defined]
+    monkeypatch.setattr("freqrobust.data.pixel_cache.shutil.disk_usage", lambda path: usage)
+    with pytest.raises(
+        AssertionError, match=r"the decoded images take 1\.2 kB, but 100 bytes are free; give another --dat"
+    ):
+        on_images("eval", "--attack", "lfc:radius=3", "--data-cache", str(tmp_path / "decoded"), "--dry-run")
+    assert not (tmp_path / "decoded").exists()
 
 
 @pytest.mark.slow

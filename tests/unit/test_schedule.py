@@ -42,6 +42,19 @@ def test_the_first_piece_says_how_long_the_others_take() -> None:
     assert plan.status(wide=False) == " 16 %, cell 1 of 2, about 0:05 left"
 
 
+def test_equal_pieces_of_several_models_are_counted_each() -> None:
+    clock = Clock()
+    plan = Schedule([Piece("clean", 100.0)] * 2, clock)
+    plan.begin("clean", 100)
+    clock.now += 1
+    plan.advance(50)  # half of the first model took a second: another one, and two for the second model
+    assert plan.remaining() == pytest.approx(3)
+    plan.finish("clean")
+    assert plan.remaining() == pytest.approx(1)
+    plan.begin("clean", 100)
+    assert plan.remaining() == pytest.approx(1)
+
+
 def test_a_long_batch_moves() -> None:
     plan, clock = schedule(2, 4)
     plan.begin("p0", 10)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from freqrobust.core.config import DeviceOptions
 from freqrobust.data.dataset import ImageData
+from freqrobust.data.image_store import ImageFiles, ImageStore
 from freqrobust.harness import speed as speed_module
 from freqrobust.harness.opening import check_settings, open_run
 from freqrobust.harness.run import DefenseRun
@@ -77,3 +79,21 @@ def test_the_memory_of_a_run_follows_from_a_part_of_a_batch(
     with open_run(model, data, check_settings(DeviceOptions(device="cpu", batch_size=50))) as run:
         found = measure_speed(DefenseRun(run, DefenseChain()), [], steps=steps)
     assert (found.images, found.peak) == (28, expected)
+
+
+def test_decoding_is_hidden_where_the_passes_leave_something_that_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(file: object) -> np.ndarray:
+        return np.zeros((1, 1, 1), dtype=np.uint8)
+
+    images = ImageStore(ImageFiles([None] * 100, (1, 1, 1), decode), torch.arange(100), "none")  # type: ignore[list-item]
+    monkeypatch.setattr("freqrobust.harness.speed.seconds_to_decode", lambda store: 0.5)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    for kind, cores, left in (("cpu", 4, 100.0), ("cpu", 8, 70.0), ("cuda", 4, 70.0)):
+        monkeypatch.setattr("freqrobust.harness.speed.cores", lambda count=cores: count)
+        assert speed_module.decoding(images, 200, 10, torch.device(kind), passes=30) == (0.5, left)
+    assert speed_module.decoding(images, 200, 10, torch.device("cuda"), passes=1000) == (0.5, 0.0)
+    assert speed_module.decoding(images, 200, 50, torch.device("cuda"), passes=10) == (
+        0.5,
+        40.0,
+    )  # two batches stay decoded
+    assert speed_module.decoding(torch.zeros(2, 1, 1, 1), 200, 10, torch.device("cpu"), passes=10) == (0.0, 0.0)

@@ -15,6 +15,7 @@ import time
 import weakref
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from freqrobust import ImageData, evaluate, load_data
+from freqrobust import ImageData, analyze, evaluate, load_data
 from freqrobust.core.config import EvalConfig
 from freqrobust.core.errors import DataError, SpecError
 from freqrobust.core.progress import Silent
@@ -35,7 +36,7 @@ from freqrobust.data.loading import as_data
 from freqrobust.data.pixel_cache import FileCache
 from freqrobust.harness.batches import Batches
 from freqrobust.harness.blocks import Block
-from freqrobust.harness.inputs import open_data
+from freqrobust.harness.inputs import open_data, say_data
 
 CPU = torch.device("cpu")
 CROPPED = InputConfig(20, (16, 16), source="a test", channels=3)
@@ -131,6 +132,15 @@ def test_the_sizes_come_from_the_headers() -> None:
             )
 
 
+def test_images_are_found_from_another_directory(folder, tmp_path, monkeypatch) -> None:
+    """As in a notebook that changes its directory after it has opened the data."""
+    monkeypatch.chdir(folder.parent)
+    data = opened(Path(folder.name), data_cache="off")
+    monkeypatch.chdir(tmp_path.parent)
+    assert torch.equal(data.in_memory().images, opened(folder).in_memory().images)  # type: ignore[arg-type]
+    assert data.sha256 == opened(folder).sha256
+
+
 def test_what_a_tensor_has_and_a_store_has_not_is_named(folder) -> None:
     data = opened(folder)
     for use in (lambda: data.images.float(), lambda: torch.stack([data.images]), lambda: np.asarray(data.images)):
@@ -180,6 +190,15 @@ def test_the_identity_is_that_of_the_content_and_not_of_its_place(folder, tmp_pa
     (there / "class1" / "01.jpg").rename(there / "class1" / "02.jpg")
     others.append(opened(there))
     assert len({data.sha256, *(other.sha256 for other in others)}) == 1 + len(others)
+
+
+def test_names_that_are_no_text_are_hashed_like_others(folder) -> None:
+    """Such as those from an archive of another system: bytes that are not UTF-8."""
+    before = opened(folder).sha256
+    os.rename(folder / "class1" / "04.png", os.fsencode(folder / "class1") + b"/04\xe9.png")
+    report = evaluate(Brightness(), opened(folder), attacks=["clean"], diagnose=None, device="cpu")
+    assert report.data.n == COUNT
+    assert report.data.sha256 != before
 
 
 def test_an_edited_file_is_other_data_in_the_next_run(folder, remembering) -> None:
@@ -276,6 +295,25 @@ def test_unreadable_files_are_left_out_before_anything_is_measured(
     assert report.data.ids == left
     part = data.part(2, 5)
     assert (part.ids.tolist(), part.unreadable) == ([3, 4, 5], data.unreadable)
+
+
+def test_what_is_left_out_of_the_training_data_is_a_warning_too(folder, tmp_path) -> None:
+    shutil.copytree(folder, tmp_path / "training")
+    damage(tmp_path / "training" / "class1" / "07.jpg")
+    options = {"train_data": f"folder:{tmp_path / 'training'}", "skip_unreadable": True, "resize": 20, "crop": 16}
+    report = evaluate(Brightness(), f"folder:{folder}", attacks=["clean"], device="cpu", **options)  # type: ignore[arg-type]
+    expected = "training data: 1 image cannot be read and was left out: class1/07.jpg"
+    assert [one.message for one in report.warnings if one.code == "unreadable-images"] == [expected]
+    said: list[str] = []
+    say_data(opened(folder), SimpleNamespace(say=said.append), opened(tmp_path / "training", skip_unreadable=True))  # type: ignore[arg-type]
+    assert said[-1] == f"warning: {expected}"
+
+
+def test_an_analysis_of_the_data_alone_says_what_was_left_out(folder) -> None:
+    damage(folder / "class1" / "07.jpg")
+    aum, sizes = "aum:epochs=1,network=resnet8,augment=none", {"resize": 20, "crop": 8}
+    record = analyze(None, f"folder:{folder}", aum, device="cpu", skip_unreadable=True, **sizes)  # type: ignore[arg-type]
+    assert [one.message for one in record.warnings] == ["1 image cannot be read and was left out: class1/07.jpg"]
 
 
 def test_where_nothing_can_be_read(folder) -> None:
@@ -418,6 +456,17 @@ def test_wrong_values_of_the_option(folder, tmp_path, value, message, monkeypatc
         with pytest.raises(SpecError, match=f"^--data-cache: {message}"):
             open_data(f"folder:{folder}", EvalConfig(data_cache=given))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "images"]
+
+
+def test_a_directory_among_the_images_is_refused(folder, tmp_path, monkeypatch) -> None:
+    """It would be a class of the next run."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(folder)
+    for inside in (folder, folder / "decoded", folder / "class1" / "decoded", "images/decoded", "link"):
+        with pytest.raises(DataError, match=r"--data-cache .* is in the folder of images .*; give a directory outside"):
+            opened(folder, data_cache=inside)
+    assert sorted(path.name for path in folder.rglob("*") if path.is_dir()) == ["class0", "class1", "class2"]
+    opened(folder, data_cache=tmp_path)
 
 
 def test_a_directory_in_a_file_of_options_is_relative_to_it(tmp_path, monkeypatch) -> None:
