@@ -142,6 +142,7 @@ def test_everything_is_restored_when_it_fails(network, digits) -> None:
     assert model.network.conv1.weight.requires_grad
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_model_returns_to_its_device(network, digits) -> None:
     model = copy.deepcopy(network)
