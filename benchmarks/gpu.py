@@ -8,8 +8,9 @@ backward passes on the same images and changes nothing: what it does in a second
 our image-steps per second over the ceiling's, median over the rounds; ours makes one forward pass more.
 
 Then the evaluation of a folder of JPEG files of 256 pixels, with a ResNet-50 at 224 pixels, random weights and
-PGD with 10 steps: from the call of evaluate() to the report, decoding included. The ceiling is the time that the passes
-in its report would take on one batch that is already on the device.
+PGD with 10 steps: from the call of evaluate() to the report, decoding included. The labels are what the network predicts, so
+that all images are attacked. The ceiling is the time that the passes in its report would take on one batch that is already on
+the device.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,11 +34,12 @@ from streaming import CLASSES, CROP, SIDE, write_folder
 from timing import alternate, packages, ratio, surroundings
 from torch import nn
 
-from freqrobust import evaluate
+from freqrobust import ImageData, evaluate, load_data
 from freqrobust.core.memory import is_out_of_memory
 from freqrobust.harness.devices import describe
 from freqrobust.harness.target_model import TargetModel
 from freqrobust.models.architectures import cifar_resnet18
+from freqrobust.numerics.precision import full_precision
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.context import AttackContext
 from freqrobust.plugins.selection import parse_attacks
@@ -89,6 +92,13 @@ def measure(network: nn.Module, batch: int, steps: int, repeats: int, device: to
     }
 
 
+@torch.no_grad()
+def predicted(network: nn.Module, data: ImageData, device: torch.device) -> torch.Tensor:
+    """The class of each image, int64 ``(N,)``."""
+    parts = torch.arange(len(data)).split(64)
+    return torch.cat([network(data.batch(part, device)[0]).argmax(dim=1) for part in parts]).cpu()
+
+
 def measure_folder(images: int, steps: int, repeats: int, batch: int | str, device: torch.device) -> dict[str, Any]:
     """Seconds of the evaluation of a folder with a ResNet-50, and of the same passes without anything else."""
     from torchvision.models import resnet50
@@ -99,8 +109,9 @@ def measure_folder(images: int, steps: int, repeats: int, batch: int | str, devi
     with tempfile.TemporaryDirectory() as home:
         write_folder(Path(home), images, SIDE)
         options: dict[str, Any] = {"attacks": [attack], "diagnose": None, "device": device, "batch_size": batch}
-        options |= {"resize": SIDE, "crop": CROP, "data_cache": "off"}
-        work = {"evaluate": lambda: evaluate(network, f"folder:{home}", **options)}
+        data = load_data(f"folder:{home}", resize=SIDE, crop=CROP, data_cache="off")
+        data = replace(data, labels=predicted(network, data, device), classes=CLASSES)
+        work = {"evaluate": lambda: evaluate(network, data, **options)}
         timed = alternate(work, repeats)["evaluate"]  # the first call, which is not timed, chooses convolutions
     cells = timed.result.cells
     if failed := [cell.error for cell in cells if cell.error]:
@@ -157,6 +168,7 @@ def arguments() -> argparse.Namespace:
     return given
 
 
+@full_precision()  # for all sides, as evaluate() has it: without, the others would round to TF32 on a GPU
 def main() -> int:
     given = arguments()
     device = torch.device(given.device)

@@ -16,6 +16,7 @@ import torch
 from timing import Timed, alternate, ratio
 
 from freqrobust import load_model
+from freqrobust.attacks.active_set import steps_between
 from freqrobust.data.dataset import ImageData
 from freqrobust.data.loading import load_data
 from freqrobust.harness.devices import auto_batch_size
@@ -201,7 +202,10 @@ def _quietly(command: list[str]) -> None:
 
 
 def passes(batches: Batches) -> dict[str, Any]:
-    """Images that went forward and backward: reported, necessary (the loop's own count), and true."""
+    """Images that went forward and backward: reported, necessary (the loop's own count), and true.
+
+    On an accelerator, where our attack does not look after every step which samples are done, ``equal`` is None.
+    """
     task, folded = batches.resnet, fold_batch_norm(batches.resnet.model, batches.resnet.images[:4])
     counts = {
         "reported": sides.ours(task),
@@ -210,5 +214,6 @@ def passes(batches: Batches) -> dict[str, Any]:
         "evaluate() with set-up, counted from outside": sides.true_passes(task),
     }
     found: dict[str, Any] = {name: [one.forwards, one.backwards] for name, one in counts.items()}
-    found["equal"] = found["reported"] == found["loop, batch norm folded"]
+    looks = steps_between(batches.device) == 1
+    found["equal"] = found["reported"] == found["loop, batch norm folded"] if looks else None
     return found

@@ -5,11 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from freqrobust.core.errors import PluginError
+from freqrobust.harness.compiled_model import SLACK
 from freqrobust.harness.target_model import TargetModel
 from freqrobust.numerics.norms import norms
 from freqrobust.numerics.threat import TOLERANCE, allowance, norm_name
@@ -76,3 +78,24 @@ def run_attack(
                     f"{name} exceeds its perturbation budget: {norm_name(threat.norm)} {farthest:.6g} > {threat.eps_text}"
                 )
     return changed.contiguous()
+
+
+def gave_up(attack: Attack, changed: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """Samples for which an attack without a budget returned the image itself, ``(N,)``.
+
+    It can nearly always succeed: what stopped it may be rounding.
+    """
+    return (changed == images).flatten(1).all(dim=1) & (attack.threat() is None)
+
+
+def run_in_fp32(
+    plugin_spec: PluginSpec[Attack],
+    target_model: TargetModel,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    context: AttackContext,
+    rows: torch.Tensor,
+) -> torch.Tensor:
+    """The attack's images for the samples at the positions ``rows`` of a batch, from passes in fp32."""
+    context = replace(context.subset(rows), slack=min(context.slack, SLACK["fp32"]))
+    return run_attack(plugin_spec, plugin_spec.plugin, target_model, images[rows], labels[rows], context, fp32=True)

@@ -12,9 +12,8 @@ import torch
 
 from freqrobust.core.progress import skip
 from freqrobust.data.dataset import ImageData
-from freqrobust.harness.attack_batch import recorded, run_attack
+from freqrobust.harness.attack_batch import gave_up, recorded, run_attack, run_in_fp32
 from freqrobust.harness.batches import Batches, Timer
-from freqrobust.harness.compiled_model import SLACK
 from freqrobust.harness.outcome import NORMS, Outcome
 from freqrobust.harness.preparation import prepared
 from freqrobust.harness.rounding import Verification
@@ -218,12 +217,10 @@ def _adversarial(
             inner = context.batch(ids, initial)
             changed = run_attack(plugin_spec, attack, target_model, images, labels, inner)
             examples, prediction = verification.verify(where, changed, images, labels, ids)
-            again = target_model.undecided(prediction, labels) if attack.batch_invariant else ids[:0]
+            again = target_model.undecided(prediction, labels, gave_up(attack, changed, images))
             if len(again):
-                inner, rows = replace(inner.subset(again), slack=SLACK["fp32"]), where[again.cpu().numpy()]
-                changed[again] = run_attack(
-                    plugin_spec, attack, target_model, images[again], labels[again], inner, fp32=True
-                )
+                rows = where[again.cpu().numpy()]
+                changed[again] = run_in_fp32(plugin_spec, target_model, images, labels, inner, again)
                 second = verification.verify(rows, changed[again], images[again], labels[again], ids[again])
                 examples[again] = second.images
                 prediction = prediction.replaced(again, second.prediction)
@@ -279,7 +276,7 @@ def measure_transfer(
         for (model, clean), outcome in zip(targets, outcomes, strict=True)
     ]
     everyone = torch.arange(len(batches.data))
-    context = AttackContext(everyone, seed, "maximize", eot=EOT if source.stochastic else 1)
+    context = AttackContext(everyone, seed, "maximize", eot=EOT if source.stochastic else 1, slack=source.rounding)
     messages: list[tuple[str, str]] = []
     with recorded(plugin_spec.spec, messages):
         context = prepared(attack, plugin_spec.spec, source, batches, everyone, context)
@@ -287,7 +284,10 @@ def measure_transfer(
     def work(chunk: torch.Tensor) -> None:
         images, labels, ids = batches.data.batch(chunk, batches.device)
         with recorded(plugin_spec.spec, messages):
-            changed = run_attack(plugin_spec, attack, source, images, labels, context.batch(ids))
+            inner = context.batch(ids)
+            changed = run_attack(plugin_spec, attack, source, images, labels, inner)
+            if source.rounding and (again := gave_up(attack, changed, images).nonzero()[:, 0]).numel():
+                changed[again] = run_in_fp32(plugin_spec, source, images, labels, inner, again)
         for verification in verifications:
             examples, prediction = verification.verify(chunk.numpy(), changed, images, labels, ids)
             add_examples(verification.outcome, verification.clean, chunk.numpy(), prediction, labels, examples - images)

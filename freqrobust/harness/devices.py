@@ -19,20 +19,22 @@ _MOST = {"cpu": 256, "cuda": 2048, "mps": 512}
 def resolve_device(name: str | torch.device) -> torch.device:
     """``auto`` (CUDA, else MPS, else the CPU) or a device that is there.
 
+    A ``torch.device`` may also be of another kind, if PyTorch can use it.
+
     Raises:
         SpecError: unknown, or not on this machine.
     """
-    if isinstance(name, torch.device):
-        return name
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         device = torch.device("meta")
-    if device.type not in ("cpu", "cuda", "mps"):
+    known = device.type in ("cpu", "cuda", "mps") or (isinstance(name, torch.device) and _usable(device))
+    name = str(name) if isinstance(name, torch.device) else name
+    if not known:
         raise SpecError(f"unknown device {name!r} (auto, cpu, cuda, cuda:1, mps)")
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -42,6 +44,15 @@ def resolve_device(name: str | torch.device) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise SpecError("device 'mps' is not there; use --device cpu or auto")
     return device
+
+
+def _usable(device: torch.device) -> bool:
+    """Whether tensors can be on a device; those of ``meta`` have no values."""
+    try:
+        torch.zeros(1, device=device)
+    except Exception:  # whatever a backend raises that is not there
+        return False
+    return device.type != "meta"
 
 
 def describe(device: torch.device) -> str:

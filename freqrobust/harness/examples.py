@@ -9,7 +9,7 @@ from torch import nn
 
 from freqrobust.core.progress import Progress
 from freqrobust.data.dataset import ImageData
-from freqrobust.harness.attack_batch import run_attack
+from freqrobust.harness.attack_batch import gave_up, run_attack, run_in_fp32
 from freqrobust.harness.batches import Batches
 from freqrobust.harness.cell import EOT
 from freqrobust.harness.devices import auto_batch_size
@@ -50,11 +50,19 @@ def make_examples(
     predictions = torch.empty(len(data), dtype=torch.int64)
     adversarial = torch.zeros(len(data), dtype=torch.bool)
 
-    def keep(chunk: torch.Tensor, changed: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor) -> None:
+    def keep(
+        chunk: torch.Tensor,
+        changed: torch.Tensor,
+        labels: torch.Tensor,
+        ids: torch.Tensor,
+        unchanged: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Returns the positions of those that reduced precision leaves undecided, where ``unchanged`` is given."""
         prediction = target_model.predict(changed, ids)
         images[chunk] = changed.cpu()
         predictions[chunk] = prediction.classes.cpu()
         adversarial[chunk] = prediction.is_adversarial(labels).cpu()
+        return target_model.undecided(prediction, labels, unchanged) if unchanged is not None else ids[:0]
 
     def look(chunk: torch.Tensor) -> None:
         clean, labels, ids = data.batch(chunk, batches.device)
@@ -62,7 +70,12 @@ def make_examples(
 
     def work(chunk: torch.Tensor) -> None:
         clean, labels, ids = data.batch(chunk, batches.device)
-        keep(chunk, run_attack(plugin_spec, attack, target_model, clean, labels, context.batch(ids)), labels, ids)
+        inner = context.batch(ids)
+        changed = run_attack(plugin_spec, attack, target_model, clean, labels, inner)
+        again = keep(chunk, changed, labels, ids, gave_up(attack, changed, clean))
+        if len(again):
+            second = run_in_fp32(plugin_spec, target_model, clean, labels, inner, again)
+            keep(chunk[again.cpu()], second, labels[again], ids[again])
 
     positions = torch.arange(len(data))
     if goal == "decide" and attack.kind == "adversarial":
@@ -70,7 +83,9 @@ def make_examples(
         positions = torch.nonzero(~adversarial)[:, 0]
         batches.progress.advance(len(data) - len(positions))
     eot = EOT if target_model.stochastic else 1
-    context = AttackContext(positions, seed, goal, eot=eot, slack=target_model.slack if goal == "decide" else 0.0)
+    context = AttackContext(
+        positions, seed, goal, eot=eot, slack=target_model.slack if goal == "decide" else target_model.rounding
+    )
     context = prepared(attack, plugin_spec.spec, target_model, batches, positions, context)
     batches.each(positions, work)
     return Examples(images, predictions, adversarial)

@@ -164,6 +164,7 @@ class TargetModel:
         self.non_finite = 0
         self.precision = precision
         self.slack = SLACK[precision]
+        self.rounding = 0.0 if precision == "fp32" or self.stochastic else self.slack
         folded = fold_batch_norm(attackable, probe) if attacked and not self.stochastic else attackable
         self.folded = folded
         self.view = GradientModel(reduced(folded, probe, device) if precision == "bf16" else folded, device)
@@ -212,17 +213,22 @@ class TargetModel:
         majority = torch.where(counts.sum(dim=1) > 0, counts.argmax(dim=1), -1)
         return Prediction(majority, votes[0], counts, self.criterion)
 
-    def undecided(self, prediction: Prediction, labels: torch.Tensor) -> torch.Tensor:
+    def undecided(self, prediction: Prediction, labels: torch.Tensor, unchanged: torch.Tensor) -> torch.Tensor:
         """Samples whose class an attack in reduced precision cannot know, so that it is made in fp32 as well.
 
+        Args:
+            prediction: of the examples.
+            labels: of the samples.
+            unchanged: the attack has found nothing and returned the image itself, which says nothing of how near it was, ``(N,)``.
+
         Returns:
-            The positions of the images that are not adversarial, by a margin of less than ``slack``; none in fp32.
+            The positions of the images that are not adversarial, by a margin of less than ``slack`` or unchanged; none in fp32.
         """
-        if self.precision == "fp32" or self.stochastic:
+        if not self.rounding:
             return labels.new_zeros(0, dtype=torch.int64)
         margin = self.criterion.margin(prediction.scores, labels)
         close = margin > -self.slack * prediction.scores.abs().amax(dim=1)
-        return (close & ~prediction.is_adversarial(labels)).nonzero()[:, 0]
+        return ((close | unchanged) & ~prediction.is_adversarial(labels)).nonzero()[:, 0]
 
     def drawing(self, ids: torch.Tensor, stream: str) -> AbstractContextManager[None]:
         """Inside, stochastic modules draw noise of that attack's stream."""

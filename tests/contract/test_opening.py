@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +22,7 @@ from freqrobust.harness.opening import check_settings, open_run
 from freqrobust.harness.save_adversarial import save_adversarial
 from freqrobust.harness.verify import verify
 from freqrobust.models.fingerprint import same_state, separate, state_hash
+from freqrobust.numerics.precision import full_precision
 
 ATTACK = "fgsm:eps=0.1"
 
@@ -87,6 +89,39 @@ def test_fp32_is_exact_and_the_model_frozen_in_every_command(command, network, d
     assert model.network.conv1.weight.requires_grad
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("cuda.matmul", "tf32"), ("cudnn.conv", "ieee"), ("mkldnn.matmul", "bf16"), ("mkldnn.conv", "bf16")],
+)
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="PyTorch has one interface only")
+def test_fp32_is_exact_where_the_newer_interface_chose_otherwise(name, value) -> None:
+    """The older one raises then, as both do not say the same."""
+    choice, older = attrgetter(name)(torch.backends), torch.backends.cudnn.allow_tf32
+    before, choice.fp32_precision = choice.fp32_precision, value
+    try:
+        with full_precision():
+            assert choice.fp32_precision in ("ieee", "none")
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert not torch.backends.cudnn.allow_tf32
+            assert not torch.backends.cuda.matmul.allow_tf32
+        assert choice.fp32_precision == value
+    finally:
+        torch.backends.cudnn.allow_tf32 = older
+        choice.fp32_precision = before
+
+
+@pytest.mark.parametrize("value", ["high", "medium"])
+def test_fp32_is_exact_where_less_was_chosen_for_all_matrices(value) -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(value)
+    try:
+        with full_precision():
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.get_float32_matmul_precision() == value
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 @pytest.mark.usefixtures("tf32")
 def test_everything_is_restored_when_it_fails(network, digits) -> None:
     model = Spy(network).train()
@@ -107,6 +142,7 @@ def test_everything_is_restored_when_it_fails(network, digits) -> None:
     assert model.network.conv1.weight.requires_grad
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_model_returns_to_its_device(network, digits) -> None:
     model = copy.deepcopy(network)

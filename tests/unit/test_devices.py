@@ -125,10 +125,20 @@ def test_reduced_precision_is_for_attacks_only(data) -> None:
     assert report.cells[1].perturbation.linf_max <= 0.05 + 1e-6
 
 
-@pytest.mark.parametrize("name", ["tpu", "cuda:99", "cpuu", ""])
+@pytest.mark.parametrize(
+    "name",
+    ["tpu", "cuda:99", "cpuu", "", None, torch.device("cuda", 99), torch.device("meta"), torch.device("vulkan")],
+)
 def test_devices_that_are_not_there(name) -> None:
     with pytest.raises(SpecError, match="device"):
         resolve_device(name)
+
+
+def test_a_model_is_not_moved_to_a_device_without_values(data) -> None:
+    model = Net()
+    with pytest.raises(SpecError, match="device"):
+        evaluate(model, data, attacks=["fgsm"], device=torch.device("meta"))
+    assert next(model.parameters()).device == CPU
 
 
 def test_devices_that_are_there() -> None:

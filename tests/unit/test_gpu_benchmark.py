@@ -22,7 +22,9 @@ def test_gpu(tmp_path) -> None:
     found = json.loads(out.read_text(encoding="utf-8"))
     assert [row["batch"] for row in found["rows"]] == [4, 8]
     assert all(row["ratio"]["bare"] > 0 for row in found["rows"])
-    assert found["folder"]["forwards"] >= found["folder"]["images"] == 4
+    assert found["folder"]["images"] == 4
+    assert found["folder"]["forwards"] > found["folder"]["backwards"] >= 4  # every image is attacked
+    assert found["tf32"] == {"matmul": False, "cudnn": False}  # as in evaluate(), for all sides
     assert found["folder"]["ratio"] > 0
 
 

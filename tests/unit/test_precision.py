@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from freqrobust import Attack, evaluate
+from freqrobust import Attack, InputDefense, evaluate, save_adversarial
 from freqrobust.plugins.context import AttackContext
 
 
@@ -24,7 +27,9 @@ class Line(nn.Module):
 
 
 class OnlyInFp32(Attack):
-    """Succeeds on every sample, but only if the logits that it sees are not rounded to bf16."""
+    """Succeeds on every sample, but only if the logits that it sees are not rounded to bf16; else it returns ``missed``."""
+
+    missed: float = 0.999
 
     def threat(self) -> None:
         return None
@@ -35,7 +40,7 @@ class OnlyInFp32(Attack):
         seen.append((context.ids.tolist(), context.slack))
         if torch.equal(model(images), 1000 * images.flatten(1)):
             return images.flip(-1)
-        return images
+        return images * self.missed
 
 
 seen: list[tuple[list[int], float]] = []
@@ -56,6 +61,55 @@ def test_samples_that_bf16_cannot_decide_are_attacked_in_fp32_as_well() -> None:
     report = evaluate(Line(), (images, labels), attacks=[OnlyInFp32()], compile="off", diagnose=None)
     assert [ids for ids, _ in seen] == [[0, 1, 2, 3, 4, 5]]
     assert report.cells[1].correct == 0
+
+
+def test_samples_on_which_an_attack_without_a_budget_finds_nothing_are_attacked_in_fp32_as_well() -> None:
+    """It returned the image itself, whose margin does not say how near the attack was."""
+    seen.clear()
+    images, labels = torch.tensor([0.801, 0.1]).expand(3, 1, 1, 2).clone(), torch.zeros(3, dtype=torch.int64)
+    options = {"precision": "bf16", "compile": "off", "diagnose": None}
+    report = evaluate(Line(), (images, labels), attacks=[OnlyInFp32(missed=1)], **options)
+    assert [ids for ids, _ in seen] == [[0, 1, 2], [0, 1, 2]]
+    assert report.cells[1].correct == 0
+
+
+@pytest.fixture
+def classified() -> tuple[nn.Module, tuple[torch.Tensor, torch.Tensor]]:
+    """A network that classifies all of the images correctly, by logits that differ little."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)).eval()
+    images = torch.rand(40, 1, 8, 8)
+    with torch.no_grad():
+        return model, (images, model(images).argmax(dim=1))
+
+
+#: Without bf16 they misclassify every sample. DeepFool stops in bf16 where two logits are equal: the linearised boundary is
+#: no step away.
+MINIMUM_NORM = ["deepfool", "fmn:steps=20"]
+BF16 = {"precision": "bf16", "compile": "off", "batch_size": 40}
+
+
+class Same(InputDefense):
+    """Changes nothing."""
+
+    def transform(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def test_minimum_norm_attacks_are_not_weaker_in_bf16(classified) -> None:
+    """Nor are their examples when another model is attacked with them."""
+    report = evaluate(*classified, attacks=MINIMUM_NORM, defenses=[Same()], diagnose=None, **BF16)
+    found = [(cell.defense, cell.knowledge, cell.correct) for cell in report.cells if cell.attack != "clean"]
+    assert sum(knowledge == "oblivious" for _, knowledge, _ in found) == 2
+    assert [correct for *_, correct in found] == [0] * 6
+
+
+def test_examples_are_saved_that_are_adversarial_in_fp32(classified, tmp_path: Path) -> None:
+    saving = save_adversarial(*classified, tmp_path, attacks=MINIMUM_NORM, **BF16)
+    for path in saving.paths:
+        with np.load(path) as saved:
+            assert (saved["predictions"] != saved["labels"]).all()
+    assert len(saving.paths) == 2
 
 
 class Cancels(nn.Module):
