@@ -63,7 +63,6 @@ HOSTILE = [
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAEElEQVR4nGP4zwAE/xkgFAAb8gP91pbyKwAAAABJRU5ErkJggg=="
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "headless_shell")
-PATIENCE = 30.0
 #: Where the browser listens and speaks, which are not the numbers that this process has for the pipes.
 AT_3_AND_4 = """
 import fcntl, os, sys

@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +35,7 @@ from freqrobust.data.pixel_cache import FileCache
 from freqrobust.harness.batches import Batches
 from freqrobust.harness.blocks import Block
 from freqrobust.harness.inputs import open_data
+from support.waiting import PATIENCE, wait_until
 
 CPU = torch.device("cpu")
 CROPPED = InputConfig(20, (16, 16), source="a test", channels=3)
@@ -447,7 +447,7 @@ class Steps(ImageFiles):
     def load(self, row: int) -> np.ndarray:
         self.begun[row].set()
         self.times[row] += 1
-        assert self.gate.wait(20)
+        assert self.gate.wait(PATIENCE)
         return np.full((1, 1, 1), row % 256, dtype=np.uint8)
 
     def data(self) -> ImageData:
@@ -469,11 +469,12 @@ def test_the_next_batch_is_decoded_while_this_one_is_at_work() -> None:
         seen.extend((images.flatten() * 255).round().int().tolist())
         following = int(chunk[-1]) + 1
         if following < 6:  # its decoding has begun, although nobody has asked for it
-            assert steps.begun[following].wait(20)
+            assert steps.begun[following].wait(PATIENCE)
 
     batches_of(data, 2).each(torch.arange(6), work)
     assert seen == list(range(6))
-    assert steps.times == [1, 1, 1, 1, 1, 1] or steps.times[:2] == [2, 2]  # the first ones again, for the next cell
+    assert steps.times[2:] == [1, 1, 1, 1]
+    assert set(steps.times[:2]) <= {1, 2}  # again for the next cell, as far as that has begun
 
 
 def test_the_next_block_is_decoded_while_the_last_batch_of_this_one_is_at_work() -> None:
@@ -483,7 +484,7 @@ def test_the_next_block_is_decoded_while_the_last_batch_of_this_one_is_at_work()
     def work(chunk: torch.Tensor) -> None:
         part.data.batch(chunk, CPU)
         if chunk.tolist() == [2, 3]:
-            assert steps.begun[6].wait(20)
+            assert steps.begun[6].wait(PATIENCE)
 
     part.each(torch.arange(4), work)
     assert not steps.begun[0].is_set()
@@ -518,13 +519,12 @@ def test_what_another_thread_gives_up_is_read_all_the_same() -> None:
     data, found = steps.data(), []
     reading = threading.Thread(target=lambda: found.append(data.batch(torch.arange(200), CPU)[0]), daemon=True)
     reading.start()
-    assert steps.begun[0].wait(20)  # all decoders wait, and most of the rows have not begun
+    assert steps.begun[0].wait(PATIENCE)  # all decoders wait, and most of the rows have not begun
     other = threading.Thread(target=lambda: data.batch(torch.tensor([398]), CPU), daemon=True)
     other.start()
-    while 398 not in steps._waiting:
-        time.sleep(0.001)
+    wait_until(lambda: 398 in steps._waiting)
     steps.gate.set()
-    reading.join(20)
+    reading.join(PATIENCE)
     assert torch.equal((found[0].flatten() * 255).round().int(), torch.arange(200, dtype=torch.int32))
 
 
@@ -600,18 +600,19 @@ def many(tmp_path) -> Path:
 
 
 PEAK = """
-import resource, sys, torch
+import sys, torch
 from torch import nn
 from freqrobust import evaluate
 torch.manual_seed(0)
 model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 3))
 evaluate(model, f"folder:{sys.argv[1]}", attacks=["clean", "lfc:radius=8"], diagnose=None, device="cpu", batch_size=16,
          first=int(sys.argv[3]), resize=256, crop=224, data_cache=sys.argv[2])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM:")))
 """
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak memory of a process is read from /proc")
 @pytest.mark.parametrize("cache", ["off", "directory"])
 def test_the_peak_memory_does_not_grow_with_the_number_of_images(many, tmp_path, cache) -> None:
     """By less than a quarter of the pixels that the larger run has more."""
