@@ -32,6 +32,7 @@ from freqrobust.results.gate_record import Comparison, GateRecord, RegressionRow
 from freqrobust.results.records import ThreatRecord, Warned
 from freqrobust.results.reporter import reports
 from support.networks import untrained
+from support.waiting import PATIENCE
 
 #: Names, paths and messages that try to be more than text, in one format or another.
 HOSTILE = [

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -77,3 +80,14 @@ def test_the_memory_of_a_run_follows_from_a_part_of_a_batch(
     with open_run(model, data, check_settings(DeviceOptions(device="cpu", batch_size=50))) as run:
         found = measure_speed(DefenseRun(run, DefenseChain()), [], steps=steps)
     assert (found.images, found.peak) == (28, expected)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux has it")
+def test_the_memory_of_the_process_that_started_this_one_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child of a process that takes much memory has that much as its peak, as ``getrusage`` says."""
+    import resource
+
+    monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=10**12))
+    found = speed_module.taken(torch.device("cpu"))
+    assert found is not None
+    assert 0 < found < 2**40
