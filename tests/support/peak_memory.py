@@ -18,6 +18,8 @@ def _can_be_measured() -> bool:
 
 
 needs_peaks = pytest.mark.skipif(not _can_be_measured(), reason="the system does not tell the peak memory of a process")
+#: For the environment: each array of pixels is given back to the system at once, so that no gaps in the memory count.
+GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
 #: Code in which ``peak(work)`` is the largest memory of the process in KiB while it works. What ``getrusage`` says is at least
 #: the peak of the process that started it; and the libraries that are imported once take more for a moment than the work.
 PEAK = f"""

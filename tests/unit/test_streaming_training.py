@@ -32,7 +32,7 @@ from freqrobust.training.loop import Training, fit
 from freqrobust.training.plan import sgd_plan
 from freqrobust.training.randomization import randomized_pixels
 from freqrobust.training.shifts import shifted
-from support.peak_memory import PEAK, needs_peaks
+from support.peak_memory import GIVEN_BACK, PEAK, needs_peaks
 from support.waiting import PATIENCE, wait_until
 
 CPU = torch.device("cpu")
@@ -308,7 +308,7 @@ def python(folder: Path, *command: object) -> str:
     (folder / "net.py").write_text(NETWORK)
     done = subprocess.run(
         [sys.executable, *map(str, command)], capture_output=True, text=True, timeout=PATIENCE, cwd=folder, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **GIVEN_BACK},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
