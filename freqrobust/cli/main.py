@@ -37,7 +37,8 @@ from freqrobust.core.errors import DataError, FreqRobustError, ModelError, PeerE
 from freqrobust.core.launch import refuse_several
 from freqrobust.core.text import DebugOutput, describe_error, print_traceback
 
-#: Seconds that a process waits for the one that says what is wrong: torchrun ends all others when the first has ended.
+#: Seconds that a process waits for the one that says what is wrong: torchrun ends all others when the first has ended. After
+#: them, only this one has found something wrong, or the other one takes longer, and would be ended before it can say so.
 PATIENCE = 30.0
 
 
@@ -128,7 +129,6 @@ def report_error(error: Exception, debug: bool = False) -> int:
     known = format_message is not None or isinstance(error, FreqRobustError)
     if known and not debug and said_by_another(error):
         time.sleep(PATIENCE)
-        return error.exit_code if isinstance(error, FreqRobustError) else EXIT_BAD_INPUT
     if debug or not known:
         print_traceback(error)
     if not known:

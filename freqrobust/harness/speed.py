@@ -6,7 +6,9 @@ import itertools
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -282,6 +284,9 @@ def taken(device: torch.device) -> int | None:
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "win32":
         return None
+    with suppress(OSError, StopIteration):  # on Linux, getrusage counts the process that started this one as well
+        status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:")) * 1024
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

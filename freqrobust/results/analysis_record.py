@@ -56,6 +56,13 @@ class Document(_Part):
 
         try:
             values = json.loads(user_path(path, "the report", ReportError).read_text(encoding="utf-8"))
+        except IsADirectoryError as error:
+            advice = (
+                f"; give {os.path.join(path, 'report.json')}"
+                if os.path.exists(os.path.join(path, "report.json"))
+                else ""
+            )
+            raise ReportError(f"{path} is a directory; expected the JSON file of a report{advice}") from error
         except OSError as error:
             raise ReportError(f"{path}: {reason(error)}") from error
         except (ValueError, RecursionError) as error:

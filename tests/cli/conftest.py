@@ -21,6 +21,7 @@ from freqrobust.data.loading import load_data
 from freqrobust.models.architectures import SmallCNN
 from freqrobust.models.files import save_model
 from support.command import Result
+from support.waiting import PATIENCE
 
 #: What `-c` gives a Python of its own to be the command; a terminal's Ctrl-C handler even where the parent ignores it.
 ENTRY = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from freqrobust.cli.main import main; main()"
@@ -72,12 +73,12 @@ def forget_modules(workspace: Path) -> Iterator[Callable[[], None]]:
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """``freqrobust ARGUMENTS``, in a process of its own, which does not outlive the test."""
+    """``freqrobust ARGUMENTS``, in a process of its own, which does not outlive the test; ``before`` is code for it."""
     started: list[subprocess.Popen[str]] = []
 
-    def run(*arguments: object, out: IO[str] | int = subprocess.PIPE) -> subprocess.Popen[str]:
+    def run(*arguments: object, out: IO[str] | int = subprocess.PIPE, before: str = "") -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-c", ENTRY, *map(str, arguments)],
+            [sys.executable, "-c", f"{before}\n{ENTRY}", *map(str, arguments)],
             stdout=out,
             stderr=subprocess.PIPE,
             text=True,
@@ -90,7 +91,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     for process in started:
         if process.poll() is None:
             process.kill()
-        process.communicate(timeout=30)
+        process.communicate(timeout=PATIENCE)
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:

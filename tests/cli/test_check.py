@@ -16,6 +16,7 @@ from freqrobust import Report
 from freqrobust.cli import gate, init
 from freqrobust.gate.project import read_project
 from freqrobust.models.architectures import SmallCNN
+from support.waiting import PATIENCE
 
 Command = Callable[..., Any]
 ATTACKS = "pgd:eps=[4/255,16/255],steps=2"
@@ -248,7 +249,7 @@ def test_comparing_needs_no_torch() -> None:
     import sys
 
     code = "import sys, freqrobust.cli.gate, freqrobust.gate.thresholds, freqrobust.reports.table; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=True)
     assert done.stdout == "False\n"
 
 

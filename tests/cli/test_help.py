@@ -15,6 +15,7 @@ from freqrobust.experiments.experiment import experiments
 from freqrobust.harness.analysis import analyses
 from freqrobust.plugins.registry import attacks, augmentations, defenses, methods
 from freqrobust.results.reporter import reports
+from support.waiting import PATIENCE
 
 #: Runs the command, then says which of the heavy modules it took in.
 PROBE = """
@@ -48,7 +49,7 @@ except SystemExit as ended:
 )
 def test_help_does_not_import_torch(arguments: list[str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", PROBE, *arguments], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", PROBE, *arguments], capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     assert done.stderr == ""
     assert done.stdout.splitlines()[-1] == "ended with 0 after importing []"
@@ -57,14 +58,14 @@ def test_help_does_not_import_torch(arguments: list[str]) -> None:
 def test_the_list_of_commands_needs_no_pydantic() -> None:
     code = PROBE.replace('"numpy")', '"numpy", "pydantic")')
     done = subprocess.run(
-        [sys.executable, "-c", code, "--help"], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code, "--help"], capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     assert done.stdout.splitlines()[-1] == "ended with 0 after importing []"
 
 
 def test_importing_the_package_is_cheap() -> None:
     code = "import sys, freqrobust; print('torch' in sys.modules, 'pydantic' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=True)
     assert done.stdout.split() == ["False", "False"]
 
 

@@ -6,19 +6,21 @@ import json
 import random
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support.waiting import PATIENCE
+
 Command = Callable[..., Any]
 Start = Callable[..., "subprocess.Popen[str]"]
 
-#: An attack that takes its time, and whose result depends on its parameter and on the sample.
+#: An attack whose result depends on its parameters and on the sample. Behind its first cell it waits as long as a file is there.
 SLOW = """
 import time
+from pathlib import Path
 from freqrobust import Attack
 class Slow(Attack):
     eps: float = 0.1
@@ -26,9 +28,28 @@ class Slow(Attack):
     shift: int = 0
     needs_gradient = False
     def perturb(self, model, images, labels, context):
-        time.sleep(PAUSE)
+        while (self.eps, self.shift) != (0.1, 1) and Path("hold").exists():
+            time.sleep(0.01)
         noise = context.uniform(images.shape[1:], f"slow {self.shift}")
         return (images + self.eps * (2 * noise - 1).sign()).clamp(0, 1)
+"""
+#: Kills the process before or after it makes sure that a file is on disk, or gives it its name.
+DIES = """
+import os, signal
+left = OPERATIONS
+def counted(function):
+    def call(*given):
+        passed()
+        result = function(*given)
+        passed()
+        return result
+    return call
+def passed():
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+os.fsync, os.replace = counted(os.fsync), counted(os.replace)
 """
 ATTACKS = ["--attack", "slow.py:Slow:eps=[0.1,0.2,0.3],shift=[1,2,3,4]", "--batch-size", "20"]
 CELLS = 13
@@ -42,7 +63,7 @@ def base(base: list[str]) -> list[str]:
 
 @pytest.fixture
 def slow(write: Callable[[str, str], str]) -> None:
-    write("slow.py", SLOW.replace("PAUSE", "0.03"))
+    write("slow.py", SLOW)
 
 
 @pytest.fixture
@@ -77,15 +98,14 @@ def test_killed_at_random_moments(
 ) -> None:
     moments = random.Random(seed)
     kept: set[str] = set()
-    for _ in range(2):
-        process = start(*base, *ATTACKS, "--run-dir", "killed")
-        wait_for(process, "undefended / clean")
-        time.sleep(moments.uniform(0, 0.4))
-        process.kill()
-        assert process.wait(timeout=30) == -signal.SIGKILL
-        assert kept <= finished("killed")
+    for _ in range(3):  # each finished cell is four operations
+        process = start(
+            *base, *ATTACKS, "--run-dir", "killed", before=DIES.replace("OPERATIONS", f"{moments.randint(10, 16)}")
+        )
+        assert process.wait(PATIENCE) == -signal.SIGKILL
+        assert kept < finished("killed")
         kept = finished("killed")
-    assert 0 < len(kept) < CELLS
+    assert len(kept) < CELLS
     assert not Path("killed", "report.json").exists()
     last = command(*base, *ATTACKS, "--run-dir", "killed")
     assert last.code == 0
@@ -96,10 +116,11 @@ def test_killed_at_random_moments(
 
 @pytest.mark.slow
 def test_interrupted(base: list[str], command: Command, start: Start, undisturbed: list[dict[str, Any]]) -> None:
+    Path("hold").touch()
     process = start(*base, *ATTACKS)
     wait_for(process, "undefended / Slow:eps=0.1,shift=1")
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert out == ""
     assert "Traceback" not in err
@@ -109,7 +130,8 @@ def test_interrupted(base: list[str], command: Command, start: Start, undisturbe
     assert "run the same command again to resume" in said
     assert str(run) in said
     done = len(finished(str(run)))
-    assert 2 <= done < CELLS
+    assert done == 2
+    Path("hold").unlink()
     resumed = command(*base, *ATTACKS)
     assert resumed.code == 0
     assert resumed.err.count("(from the journal)") == done

@@ -7,7 +7,6 @@ import random
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,22 @@ from freqrobust.core.progress import Silent
 from freqrobust.harness.evaluate import Evaluation
 from freqrobust.harness.sharing import Shard
 from support.command import Result
-from support.shared_runs import NETWORKS, OPTIONS, flags, small_blocks, without_times, write_code
+from support.shared_runs import (
+    NETWORKS,
+    OPTIONS,
+    calls_begun,
+    calls_passing,
+    flags,
+    small_blocks,
+    without_times,
+    write_code,
+)
+from support.waiting import PATIENCE, wait_until
 
 Command = Callable[..., Result]
 QUICK = ["--attack", "fgsm:eps=[0.05,0.1]", "--attack", "lfc:radius=2"]
+#: More calls of an attack than there are.
+ALL = 10**6
 
 TRAINED = """
 from freqrobust import load_model
@@ -292,33 +303,45 @@ def test_in_python(demo: Any) -> None:
 
 
 @pytest.fixture
-def slow_shards(
+def waiting_shards(
     workspace: Path, command: Command, start: Callable[..., Any], trained: Path, digits: Path
 ) -> Callable[[int], subprocess.Popen[str]]:
-    """Start a shard of two in a process of its own, where each task takes a second; ``alone`` has the report of one."""
+    """Start a shard of two in a process of its own, in which no attack ends until a test lets it pass.
+
+    ``alone`` is the run directory of one process that measured everything, and ``calls`` are those of its attack.
+    """
     write_code(workspace)  # another process has small blocks as well
     (workspace / "nets.py").write_text(f"{NETWORKS}\n{TRAINED.format(path=str(trained))}")
-    options = ["--model", "nets.py:trained", "--data", str(digits), "--attack", "plugins.py:Slow:seconds=1"]
+    options = ["--model", "nets.py:trained", "--data", str(digits), "--attack", "plugins.py:Waits"]
+    calls_passing(ALL)
     assert command("eval", *options, "--run-dir", "alone").code == 0
+    Path("begun").replace("calls")
+    calls_passing(0)
     return lambda number: start("eval", *options, "--shard", f"{number}/2", "--run-dir", "shared")
 
 
-def wait_for_pieces(count: int, running: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
-    while len(list(Path("shared").glob("cells/*.json"))) < count:
-        assert running.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+def begins_its_attack(running: subprocess.Popen[str]) -> None:
+    """Wait until a process is inside of its first call of the attack, where it stays."""
+    wait_until(lambda: running.pid in calls_begun(), running)
 
 
 def kill(running: subprocess.Popen[str]) -> None:
     running.send_signal(signal.SIGKILL)
-    running.wait(30)
+    assert running.wait(PATIENCE) == -signal.SIGKILL
+
+
+def ends(running: subprocess.Popen[str]) -> None:
+    """From now on all calls pass, and the shard ends."""
+    calls_passing(ALL)
+    assert running.wait(PATIENCE) == 0
 
 
 def assert_same_report_as_alone(command: Command) -> None:
+    """The merged one; only the call of the attack that was killed was made once more."""
     assert command("merge", "shared").code == 0
     assert without_times(Path("shared/report.json")) == without_times(Path("alone/report.json"))
+    assert len(calls_begun()) == len(Path("calls").read_text().splitlines()) + 1
+    assert list(Path("shared/claims").iterdir()) == []
 
 
 def of_shard(number: int) -> dict[str, Any]:
@@ -328,17 +351,18 @@ def of_shard(number: int) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_what_a_killed_shard_has_left_is_measured_by_the_next(
-    command: Command, slow_shards: Callable[[int], subprocess.Popen[str]]
+    command: Command, waiting_shards: Callable[[int], subprocess.Popen[str]]
 ) -> None:
-    first = slow_shards(1)
-    wait_for_pieces(2, first)
+    first = waiting_shards(1)
+    begins_its_attack(first)
+    assert len(list(Path("shared/cells").glob("*.json"))) > 0
     assert "shard 1 of 2 is still running" in command("merge", "shared").error
     kill(first)
     missing = command("merge", "shared")
     assert missing.code == 2
     assert "shard 1 of 2 has not finished" in missing.error
     assert "shard 2 of 2 was not started" in missing.error
-    assert slow_shards(2).wait(60) == 0
+    ends(waiting_shards(2))
     assert of_shard(1)["state"] == "running"  # as it was killed
     assert of_shard(2)["taken_over"] > 0
     assert_same_report_as_alone(command)
@@ -348,24 +372,25 @@ def test_what_a_killed_shard_has_left_is_measured_by_the_next(
 
 @pytest.mark.slow
 def test_of_two_shards_that_run_at_the_same_time_one_is_killed(
-    command: Command, slow_shards: Callable[[int], subprocess.Popen[str]]
+    command: Command, waiting_shards: Callable[[int], subprocess.Popen[str]]
 ) -> None:
-    first, second = slow_shards(1), slow_shards(2)
-    wait_for_pieces(4, first)
+    first, second = waiting_shards(1), waiting_shards(2)
+    for one in (first, second):
+        begins_its_attack(one)
     kill(first)
-    assert second.wait(60) == 0
-    assert of_shard(2)["measured"] > of_shard(2)["tasks"] / 2
-    assert list(Path("shared/claims").iterdir()) == []
+    ends(second)
+    assert of_shard(2)["taken_over"] > 0
     assert_same_report_as_alone(command)
 
 
 @pytest.mark.slow
 def test_a_shard_that_was_killed_is_run_again(
-    command: Command, slow_shards: Callable[[int], subprocess.Popen[str]]
+    command: Command, waiting_shards: Callable[[int], subprocess.Popen[str]]
 ) -> None:
-    first = slow_shards(1)
-    wait_for_pieces(2, first)
+    first = waiting_shards(1)
+    begins_its_attack(first)
     kill(first)
-    assert [slow_shards(1).wait(60), slow_shards(2).wait(60)] == [0, 0]
+    for number in (1, 2):
+        ends(waiting_shards(number))
     assert [of_shard(number)["taken_over"] for number in (1, 2)] == [0, 0]
     assert_same_report_as_alone(command)

@@ -15,6 +15,7 @@ import torch
 from freqrobust.cli import main
 from freqrobust.core.errors import PeerError, PluginError, SpecError, TrainingError
 from freqrobust.models.architectures import SmallCNN
+from support.waiting import PATIENCE
 
 Command = Callable[..., Any]
 FORBIDDEN = set("\x1b\r\u202e\x07")
@@ -86,20 +87,43 @@ def test_a_long_error_line_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
 def test_of_several_processes_the_first_says_what_is_wrong(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    waited: list[float] = []
-    monkeypatch.setattr("time.sleep", waited.append)
-    for rank, said in (("0", 2), ("1", 0)):
-        monkeypatch.setenv("LOCAL_RANK", rank)
-        assert (main.report_error(SpecError("no such method")), main.report_error(TrainingError("diverged"))) == (2, 3)
-        assert len(capsys.readouterr().err.splitlines()) == said
-    assert waited == [main.PATIENCE] * 2  # otherwise torchrun could end the first one before it has printed
+    class EndedError(BaseException):
+        """torchrun ends the process while it waits, as the first one has ended."""
+
+    def ends(seconds: float) -> None:
+        assert seconds == main.PATIENCE  # otherwise torchrun could end the first one before it has printed
+        raise EndedError
+
+    monkeypatch.setattr("time.sleep", ends)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert (main.report_error(SpecError("no such method")), main.report_error(TrainingError("diverged"))) == (2, 3)
+    assert len(capsys.readouterr().err.splitlines()) == 2
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    for error in (SpecError("no such method"), TrainingError("diverged")):
+        with pytest.raises(EndedError):
+            main.report_error(error)
+    assert capsys.readouterr().err == ""
     assert (
         main.report_error(PluginError("the training failed in epoch 2: out of memory")) == 2
     )  # may be of this one only
     assert "out of memory" in capsys.readouterr().err
     monkeypatch.setenv("LOCAL_RANK", "0")
-    assert main.report_error(PeerError("another process has ended")) == 2
+    with pytest.raises(EndedError):
+        main.report_error(PeerError("another process has ended"))
     assert capsys.readouterr().err == ""
+
+
+def test_one_of_several_processes_says_what_is_wrong_where_the_first_does_not(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert main.report_error(SpecError("no such file on this machine")) == 2
+    assert main.report_error(PeerError("another process has ended")) == 2
+    assert [line.removeprefix("freqrobust: ") for line in capsys.readouterr().err.splitlines()] == [
+        "no such file on this machine",
+        "another process has ended",
+    ]
 
 
 def test_an_internal_error_shows_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,7 +155,7 @@ def test_a_reader_that_leaves_is_no_error(arguments: str) -> None:
         stdout=writing,
         stderr=subprocess.PIPE,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     os.close(writing)

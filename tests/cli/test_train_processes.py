@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from support.waiting import PATIENCE
+
+#: Where a file says so, the second process is killed in the second epoch, once.
 NETWORK = """
+import os
+import signal
+from pathlib import Path
 from torch import nn
 
+class Dies(nn.Flatten):
+    def forward(self, x):
+        if os.environ.get("RANK") == "1" and Path("killed/last.pt").exists() and Path("dies").exists():
+            Path("dies").unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(x)
+
 def build():
-    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10))
+    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), Dies(), nn.Linear(8 * 36, 10))
 """
 LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 pytestmark = pytest.mark.slow
@@ -34,11 +45,15 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def run(folder: Path, out: str, epochs: int, together: bool) -> str:
-    done = subprocess.run(
+def started(folder: Path, out: str, epochs: int, together: bool = True) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         command(folder, out, epochs, together),
-        capture_output=True, text=True, timeout=240, env=environment(), cwd=folder, check=False,
+        capture_output=True, text=True, timeout=PATIENCE, env=environment(), cwd=folder, check=False,
     )  # fmt: skip
+
+
+def run(folder: Path, out: str, epochs: int, together: bool) -> str:
+    done = started(folder, out, epochs, together)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
     return done.stdout
@@ -66,34 +81,21 @@ def test_two_processes_have_the_losses_of_one_and_one_of_them_writes(tmp_path: P
 def test_a_directory_that_cannot_be_used_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other/best.pt").write_bytes(b"precious")
-    done = subprocess.run(
-        command(tmp_path, "other", 1, together=True),
-        capture_output=True, text=True, timeout=240, env=environment(), cwd=tmp_path, check=False,
-    )  # fmt: skip
+    done = started(tmp_path, "other", 1)
     assert done.returncode != 0
     assert done.stderr.count("freqrobust: other contains best.pt, but no run.json") == 1
     assert "workers.py" not in done.stderr  # no traceback of the process that waited
 
 
 def test_a_killed_process_ends_the_others_and_the_same_command_resumes(tmp_path: Path) -> None:
-    epochs = 20
+    """Between two epochs the processes wait for each other, so that the second one sees what the first one has written."""
+    epochs = 5
     run(tmp_path, "whole", epochs, together=True)
-    launcher = subprocess.Popen(
-        command(tmp_path, "killed", epochs, together=True),
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(), cwd=tmp_path,
-    )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "killed/last.pt").exists():
-            assert time.monotonic() < deadline
-            assert launcher.poll() is None
-            time.sleep(0.01)
-        children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
-        os.kill(int(children[-1]), signal.SIGKILL)
-        assert launcher.wait(60) != 0
-    finally:
-        launcher.kill()
-        launcher.wait()
+    (tmp_path / "dies").touch()
+    done = started(tmp_path, "killed", epochs)
+    assert done.returncode != 0
+    assert not (tmp_path / "dies").exists()
+    assert 1 <= len(log(tmp_path / "killed")) < epochs
     assert not (tmp_path / "killed/training.json").exists()
     run(tmp_path, "killed", epochs, together=True)
     assert [record["epoch"] for record in log(tmp_path / "killed")] == list(range(1, epochs + 1))

@@ -24,6 +24,7 @@ from freqrobust.harness.task_queue import Queue, connect, of_attempt
 from freqrobust.harness.tasks import Task
 from support.command import Result
 from support.shared_runs import OPTIONS, flags, small_blocks, together, without_times, write_code
+from support.waiting import PATIENCE
 
 Command = Callable[..., Result]
 MODELS = ["--model", "nets.py:first", "--model", "nets.py:second", "--data", "digits"]
@@ -39,7 +40,7 @@ def _small_blocks() -> Iterator[None]:
 def finished(arguments: list[str], code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     done = subprocess.run(
-        arguments, capture_output=True, text=True, timeout=240, check=False,
+        arguments, capture_output=True, text=True, timeout=PATIENCE, check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )  # fmt: skip
     assert done.returncode == code, done.stderr
@@ -48,44 +49,42 @@ def finished(arguments: list[str], code: int = 0, **environment: str) -> subproc
 
 @pytest.fixture
 def store() -> Any:
-    return dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=20))
+    return dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=PATIENCE))
 
 
-def tasks(journal: Journal, count: int, seconds: float = 0.0) -> list[Task]:
-    """Tasks that put one piece each into a journal."""
+def tasks(journal: Journal, count: int, before: Callable[[int], object] = lambda index: None) -> list[Task]:
+    """Tasks that put one piece each into a journal, and what each of them calls before."""
 
     def run(index: int) -> dict[str, str]:
-        time.sleep(seconds)
-        journal.store(f"{index:032}", {"by": threading.get_ident()})
+        before(index)
+        journal.store(f"{index:032}", {})
         return {}
 
     return [Task(f"task {i}", 1.0, (f"{i:032}",), lambda i=i: run(i)) for i in range(count)]  # type: ignore[misc]
 
 
 def test_each_task_is_done_once(tmp_path: Path, store: Any) -> None:
+    """By three processes, which all measure at the same time at first: each waits in its first task for the others."""
     journal, failures = Journal(tmp_path), Journal(tmp_path, "failures")
-    done: list[str] = []
-
-    class Counting:
-        def begin(self, label: str, total: int) -> None:
-            done.append(label)
-
-        def advance(self, amount: int) -> None: ...
-
-        def end(self, summary: str) -> None: ...
-
-        def say(self, message: str) -> None: ...
+    done: list[tuple[int, int]] = []
+    met = threading.Barrier(3)
 
     def work(rank: int) -> None:
-        assert Queue(store, rank, 3, Counting()).measure("cells", tasks(journal, 20, 0.01), journal, failures)
+        def measured(index: int) -> None:
+            done.append((index, rank))
+            if index < 3:
+                met.wait(PATIENCE)
+
+        assert Queue(store, rank, 3).measure("cells", tasks(journal, 20, measured), journal, failures)
 
     threads = [threading.Thread(target=work, args=(rank,)) for rank in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
-    assert sorted(done) == sorted(f"task {i}" for i in range(20))
-    assert len({json.loads(p.read_text().partition("\n")[2])["by"] for p in (tmp_path / "cells").iterdir()}) == 3
+        thread.join(PATIENCE)
+    assert sorted(index for index, _ in done) == list(range(20))
+    assert sorted(rank for index, rank in done if index < 3) == [0, 1, 2]
+    assert all(journal.has(f"{i:032}") for i in range(20))
 
 
 def test_the_task_of_a_process_that_gives_no_signs_is_taken_over(
@@ -207,9 +206,12 @@ def test_a_killed_process_is_started_again(workspace: Path, command: Command, tr
     write_code(workspace)
     options = ["eval", "--model", trained, "--data", digits, "--batch-size", "4", "--attack", "plugins.py:Dies"]
     finished(together(*options, "--run-dir", "shared", restarts=2))
-    processes = Path("batches").read_text().split()
-    assert processes[2] not in processes[3:]
-    assert len(processes) > 3
+    batches = [line.split() for line in Path("batches").read_text().splitlines()]
+    killed = Path("killed").read_text()
+    assert [attempt for attempt, _ in batches] == sorted(attempt for attempt, _ in batches)
+    assert killed in {process for attempt, process in batches if attempt == "0"}
+    assert killed not in {process for attempt, process in batches if attempt == "1"}
+    assert batches[-1][0] == "1"
     assert command(*options, "--run-dir", "alone").code == 0
     assert without_times(Path("shared/report.json")) == without_times(Path("alone/report.json"))
 

@@ -110,7 +110,7 @@ def test_the_types_of_the_options_are_those_of_the_fields() -> None:
 
 def test_the_import_is_cheap() -> None:
     code = "import sys, freqrobust; assert 'torch' not in sys.modules and 'pydantic' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=ROOT)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=600, cwd=ROOT)
 
 
 if __name__ == "__main__":

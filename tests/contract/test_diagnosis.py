@@ -26,6 +26,7 @@ from freqrobust.numerics import noise
 from freqrobust.numerics.threat import Norm, Threat
 from freqrobust.plugins.registry import attacks
 from freqrobust.results.diagnosis import Check
+from support.waiting import PATIENCE
 
 SPEC = "pgd:eps=0.1,steps=10"
 
@@ -550,7 +551,7 @@ def test_autograd_is_put_back_after_threads_and_errors() -> None:
     def other() -> None:
         with _watched() as calls:
             entered.set()
-            leave.wait(10)
+            assert leave.wait(PATIENCE)
             x = torch.ones(1, requires_grad=True)
             (2 * x).sum().backward()
             torch.autograd.grad((2 * x).sum(), x)
@@ -563,7 +564,7 @@ def test_autograd_is_put_back_after_threads_and_errors() -> None:
 
     thread = threading.Thread(target=other)
     thread.start()
-    assert entered.wait(10)
+    assert entered.wait(PATIENCE)
     x = torch.ones(1, requires_grad=True)
     torch.autograd.grad((2 * x).sum(), x)  # of another thread: not recorded
     leave.set()

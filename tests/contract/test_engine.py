@@ -17,6 +17,7 @@ import freqrobust
 from freqrobust.harness.analysis import analyses
 from freqrobust.plugins.registry import attacks, certificates, defenses
 from freqrobust.results.reporter import reports
+from support.waiting import PATIENCE
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -79,7 +80,7 @@ def test_the_engine_imports_no_plugin(path) -> None:
 
 
 def python(code: str, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, **options)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, **options)
 
 
 def test_importing_is_cheap() -> None:

@@ -18,6 +18,7 @@ from freqrobust import Report
 from freqrobust.reports.markdown import COMMENT
 from freqrobust.results.gate_record import Comparison, GateRecord, RegressionRow, ThresholdRow
 from freqrobust.results.summary import Entry, attacks, entry_labels, headline
+from support.waiting import PATIENCE
 
 SCHEMA = Path(__file__).with_name("junit.xsd")
 
@@ -258,7 +259,7 @@ def test_latex_compiles(decorate, shown, tmp_path: Path, all_hostile: list[str])
             source.write_text(shown("latex", found, document=True, interval=True, threats="all"), encoding="utf-8")
             mode = [] if program.endswith("tectonic") else ["-interaction=nonstopmode", "-halt-on-error"]
             done = subprocess.run(
-                [program, *mode, source.name], cwd=tmp_path, capture_output=True, timeout=120, check=False
+                [program, *mode, source.name], cwd=tmp_path, capture_output=True, timeout=PATIENCE, check=False
             )
             assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
             assert b"in alignment" not in done.stdout  # what TeX says of a table that is wider than the page

@@ -12,6 +12,7 @@ import pytest
 from freqrobust.core import source_hash
 from freqrobust.core.source_hash import code_hash, covered
 from freqrobust.harness.run import ENGINE
+from support.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = [ROOT / folder for folder in ("freqrobust", "attacks", "defenses", "reports")]
@@ -43,7 +44,7 @@ def test_the_contracts_of_the_layers_are_kept() -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -12,6 +12,7 @@ import pytest
 
 from freqrobust.cli.new import KINDS, names, package_files
 from freqrobust.core.errors import SpecError
+from support.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = {"defense": "box-blur", "attack": "one_step", "analysis": "confident", "report": "tabs"}
@@ -24,7 +25,7 @@ def run(*arguments: object, cwd: Path, site: Path) -> subprocess.CompletedProces
         [sys.executable, "-m", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
         cwd=cwd,
         env=environment,

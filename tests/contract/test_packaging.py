@@ -18,6 +18,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from freqrobust import __version__
+from support.waiting import PATIENCE
 
 try:
     import tomllib
@@ -30,7 +31,7 @@ THIRD_PARTY = ROOT / "tests" / "thirdparty_plugin"
 
 def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False, **options
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=PATIENCE, check=False, **options
     )
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done

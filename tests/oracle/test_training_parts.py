@@ -27,6 +27,7 @@ from freqrobust.plugins.training import Batch, StepContext
 from freqrobust.regularizers.kernel_smoothness import KernelSmoothness, roughness
 from freqrobust.training.loop import Training
 from freqrobust.training.plan import plan
+from support.waiting import PATIENCE
 
 CPU = torch.device("cpu")
 
@@ -344,7 +345,7 @@ def test_a_network_that_is_compiled_to_machine_code_is_trained_in_the_same_way(t
         given = [*command.split(), "--optimizer", "sgd:lr=0.05", "--device", "cpu", "--out", name, *flags]
         done = subprocess.run(
             [sys.executable, "-m", "freqrobust", *given],
-            capture_output=True, text=True, timeout=300, cwd=tmp_path, check=False,
+            capture_output=True, text=True, timeout=PATIENCE, cwd=tmp_path, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         losses.append([json.loads(line)["loss"] for line in (tmp_path / name / "log.jsonl").read_text().splitlines()])

@@ -32,6 +32,7 @@ from freqrobust.results.gate_record import Comparison, GateRecord, RegressionRow
 from freqrobust.results.records import ThreatRecord, Warned
 from freqrobust.results.reporter import reports
 from support.networks import untrained
+from support.waiting import PATIENCE
 
 #: Names, paths and messages that try to be more than text, in one format or another.
 HOSTILE = [
@@ -63,7 +64,6 @@ HOSTILE = [
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAEElEQVR4nGP4zwAE/xkgFAAb8gP91pbyKwAAAABJRU5ErkJggg=="
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "headless_shell")
-PATIENCE = 30.0
 #: Where the browser listens and speaks, which are not the numbers that this process has for the pipes.
 AT_3_AND_4 = """
 import fcntl, os, sys

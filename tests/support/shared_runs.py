@@ -34,6 +34,7 @@ PLUGINS = """
 import os
 import signal
 import time
+import uuid
 from typing import ClassVar
 from pathlib import Path
 from freqrobust import Attack
@@ -49,23 +50,36 @@ class Mean(Attack):
     def perturb(self, model, images, labels, context):
         return (images + (images.mean(dim=0, keepdim=True) - images).clamp(-self.eps, self.eps)).clamp(0, 1)
 
-class Slow(Attack):
-    '''Changes nothing, and takes its time.'''
-    seconds: float = 0.3
+class Waits(Attack):
+    '''Changes nothing. Writes down which process calls it, and lets so many calls pass as a file says.'''
     needs_gradient: ClassVar[bool] = False
     def threat(self):
         return Threat("linf", 0.1)
     def perturb(self, model, images, labels, context):
-        time.sleep(self.seconds)
+        own = f"{os.getpid()} {uuid.uuid4().hex}"
+        with open("begun", "a") as file:
+            file.write(f"{own}\\n")
+        position = Path("begun").read_text().splitlines().index(own)
+        while position >= int(Path("passing").read_text() or 0):
+            time.sleep(0.01)
         return images
 
-class Dies(Slow):
-    '''Its process is killed at its third batch, once.'''
+class Dies(Attack):
+    '''In the first attempt of torchrun the third call kills its process, and the others wait until torchrun ends them.'''
+    needs_gradient: ClassVar[bool] = False
+    def threat(self):
+        return Threat("linf", 0.1)
     def perturb(self, model, images, labels, context):
-        log = Path("batches")
-        with log.open("a") as file:
-            file.write(f"{os.getpid()}\\\\n")
-        if len(log.read_text().split()) == 3:
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT")
+        with open("batches", "a") as file:
+            file.write(f"{attempt} {os.getpid()}\\n")
+        if attempt == "0" and len(Path("batches").read_text().splitlines()) >= 3:
+            try:
+                os.close(os.open("killed", os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                while True:
+                    time.sleep(1)
+            Path("killed").write_text(f"{os.getpid()}")
             os.kill(os.getpid(), signal.SIGKILL)
         return images
 
@@ -104,6 +118,17 @@ def write_code(folder: Path) -> None:
     """Write the models and plugins that these runs name into a folder."""
     (folder / "nets.py").write_text(NETWORKS)
     (folder / "plugins.py").write_text(PLUGINS.replace("\\\\n", "\\n"))
+
+
+def calls_passing(count: int) -> None:
+    """Let so many calls of ``plugins.py:Waits`` pass, in the working folder."""
+    Path("passing.new").write_text(f"{count}")
+    Path("passing.new").replace("passing")
+
+
+def calls_begun() -> list[int]:
+    """The process of each call of ``plugins.py:Waits`` that has begun, in the working folder."""
+    return [int(line.split()[0]) for line in Path("begun").read_text().splitlines()] if Path("begun").exists() else []
 
 
 def flags(options: dict[str, Any]) -> list[str]:

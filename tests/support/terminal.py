@@ -16,8 +16,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-#: A control sequence of which the rest is still to come.
-_PART = re.compile(r"\x1b(\[[0-9;?]*)?$")
+from support.waiting import PATIENCE
+
 _SEQUENCE = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])")
 
 
@@ -113,7 +113,7 @@ class Session:
         screen: what it left there.
         first: seconds until the first character.
         text: all that it wrote.
-        frames: the lines of the screen after each portion of what it wrote.
+        frames: the lines of the screen whenever the cursor goes back to the beginning of a line, and at the end.
     """
 
     code: int
@@ -124,7 +124,7 @@ class Session:
 
 
 def run(
-    arguments: Sequence[str], columns: int = 80, environment: Mapping[str, str] | None = None, timeout: float = 300
+    arguments: Sequence[str], columns: int = 80, environment: Mapping[str, str] | None = None, timeout: float = PATIENCE
 ) -> Session:
     """Run a program in a terminal of that width, and wait for its end.
 
@@ -147,10 +147,10 @@ def run(
         if process.poll() is None and time.perf_counter() - start > timeout:
             process.kill()
         os.close(own)
-    return Session(process.wait(timeout=60), screen, first, text, frames)
+    return Session(process.wait(timeout=timeout), screen, first, text, frames)
 
 
-def freqrobust(arguments: Sequence[str], columns: int = 80, timeout: float = 120) -> Session:
+def freqrobust(arguments: Sequence[str], columns: int = 80, timeout: float = PATIENCE) -> Session:
     """Run the command in a copy of this process, in which torch is imported already, in a terminal of that width."""
     from freqrobust.cli.main import main
 
@@ -198,8 +198,7 @@ def _opened(columns: int) -> tuple[int, int]:
 
 def _shown(own: int, columns: int, start: float, timeout: float) -> tuple[Screen, list[list[str]], float, str]:
     """What comes through a terminal until it is closed: the screen, its states, the seconds until the first, the text."""
-    first, received, shown = 0.0, b"", ""
-    screen, frames = Screen(columns), []
+    first, received = 0.0, b""
     while True:
         try:
             portion = os.read(own, 65536)
@@ -209,10 +208,11 @@ def _shown(own: int, columns: int, start: float, timeout: float) -> tuple[Screen
             break
         first = first or time.perf_counter() - start
         received += portion
-        text = _PART.sub("", received.decode("utf-8", "ignore"))
-        screen.feed(text[len(shown) :])
-        shown = text
-        frames.append(screen.lines)
         if time.perf_counter() - start > timeout:
             raise TimeoutError(f"still running after {timeout:g} s")
-    return screen, frames, first, shown
+    text = received.decode("utf-8", "ignore")
+    screen, frames = Screen(columns), []
+    for part in re.split("(?=\r)", text):  # not as it was read, which depends on which process was the faster one
+        screen.feed(part)
+        frames.append(screen.lines)
+    return screen, frames, first, text

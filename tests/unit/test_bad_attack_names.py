@@ -10,6 +10,7 @@ import pytest
 from freqrobust.cli.main import main
 from freqrobust.core.errors import SpecError
 from freqrobust.plugins.registry import Registry, attacks
+from support.waiting import PATIENCE
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_names_do_not_hold_families_and_need_no_library() -> None:
         "attacks.parse('pgd:steps=3'); attacks.parse('autoattack'); attacks.parse('square'); "
         "print([m for m in ('torch', 'torchattacks', 'pyautoattack') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
 

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from support.waiting import PATIENCE
+
 LOOKED_FOR_PIP = """
 import importlib.util, os, warnings
 warnings.simplefilter("ignore")
@@ -26,5 +28,5 @@ assert "SETUPTOOLS_USE_DISTUTILS" not in os.environ
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="distutils is gone")
 def test_setuptools_can_be_imported_where_a_package_has_looked_for_pip(before: str) -> None:
     code = LOOKED_FOR_PIP.format(before=before)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr

@@ -17,6 +17,7 @@ from freqrobust import analyze, evaluate, save_adversarial, verify
 from freqrobust.core.notebook_progress import NotebookProgress, in_notebook
 from freqrobust.core.progress import Screen, as_progress
 from freqrobust.core.schedule import Piece
+from support.waiting import PATIENCE
 
 LABELS = torch.tensor([0, 1, 2, 0])
 
@@ -47,6 +48,7 @@ def notebook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Displayed]:
     monkeypatch.setitem(sys.modules, "IPython", package)
     monkeypatch.setitem(sys.modules, "IPython.display", module)
     monkeypatch.setattr(NotebookProgress, "INTERVAL", 0.0)
+    monkeypatch.setattr("freqrobust.core.notebook_progress.time", SimpleNamespace(monotonic=lambda: 1.0))
     return shown
 
 
@@ -164,7 +166,7 @@ def test_in_a_real_notebook() -> None:
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the client, about event loops and missing ids
-        NotebookClient(book, timeout=300, kernel_name="python3").execute()
+        NotebookClient(book, timeout=int(PATIENCE), kernel_name="python3").execute()
     outputs = book.cells[0].outputs
     assert [one.output_type for one in outputs] == ["display_data", "execute_result"], outputs
     assert "done: " in outputs[0].data["text/html"]

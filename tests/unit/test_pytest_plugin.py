@@ -13,6 +13,7 @@ from freqrobust.gate.regression import compare
 from freqrobust.gate.thresholds import Threshold, threshold_rows
 from freqrobust.results.gate_record import GateRecord
 from freqrobust.results.rendering import parse_outputs, rendered
+from support.waiting import PATIENCE
 
 pytest_plugins = ["pytester"]
 
@@ -189,7 +190,7 @@ def test_cheap(pytestconfig):
             capture_output=True,
             text=True,
             cwd=folder,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
         )
     assert done.returncode == 0, done.stdout

@@ -125,6 +125,14 @@ def test_what_is_not_a_report_is_refused(tmp_path, content, match) -> None:
         Report.from_json(path)
 
 
+def test_a_run_directory_is_not_a_report_and_the_message_names_the_one_in_it(tmp_path) -> None:
+    with pytest.raises(ReportError, match=r"is a directory; expected the JSON file of a report$"):
+        Report.from_json(tmp_path)
+    (tmp_path / "report.json").touch()
+    with pytest.raises(ReportError, match=r"is a directory; .*; give .*report\.json$"):
+        Report.from_json(tmp_path)
+
+
 def test_a_missing_file_is_refused(tmp_path) -> None:
     with pytest.raises(ReportError, match="No such file"):
         Report.from_json(tmp_path / "none.json")

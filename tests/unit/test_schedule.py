@@ -183,6 +183,8 @@ def test_without_a_terminal_there_is_a_line_now_and_then(
         monkeypatch.setattr(Screen, "HEARTBEAT", every)
         with Screen(False, verbose, bar) as screen:
             screen.plan([Piece("a", 1), Piece("b", 1)])
+            assert screen.schedule is not None
+            screen.schedule.clock = lambda: screen.schedule.started  # type: ignore[union-attr]
             screen.begin("a", 2)
             screen.advance(1)
             screen.end("a: done")

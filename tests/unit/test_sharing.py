@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import random
-import threading
-import time
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -15,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from freqrobust.core import files
 from freqrobust.core.errors import JournalError, SharingError
 from freqrobust.core.files import exclusive, in_use
 from freqrobust.data.loading import as_data
@@ -26,6 +25,7 @@ from freqrobust.harness.tasks import Task, is_done, perform
 from support.failing_plugins import Breaks, BreaksOnSome, BreaksWhenMade, HalfCertified, TogetherMoved
 from support.networks import untrained
 from support.sharing import content, in_blocks_of, shared_report
+from support.waiting import PATIENCE
 
 N, BLOCK = 22, 8
 
@@ -333,27 +333,25 @@ def test_a_failure_that_was_repaired_leaves_a_task_open(tmp_path) -> None:
     assert is_done(task, journal, failures)
 
 
-def test_a_look_at_a_lock_keeps_no_process_out(tmp_path) -> None:
+def test_a_look_at_a_lock_keeps_no_process_out(tmp_path, monkeypatch) -> None:
     """A list of runs, and a shard that looks for others, take a lock for a moment."""
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards" / "workers.lock").touch()
     with in_use(tmp_path / "shards" / "workers.lock"):  # another shard looks
         assert not has_workers(tmp_path)
-    entered = threading.Event()
+    monkeypatch.setattr(files, "PATIENCE", PATIENCE)
+    for path in (tmp_path, tmp_path / "shards" / "1-of-2.lock"):
+        waited = []
+        with ExitStack() as looking:
+            assert looking.enter_context(exclusive(path))
 
-    def look(path: Path) -> None:
-        with exclusive(path):
-            entered.set()
-            time.sleep(0.2)
+            def ends_the_look(seconds: float, looking: ExitStack = looking, waited: list[float] = waited) -> None:
+                waited.append(seconds)
+                looking.close()
 
-    for path, opened in ((tmp_path, Shard(1, 2).opened), (tmp_path / "shards" / "1-of-2.lock", Shard(1, 2).opened)):
-        entered.clear()
-        other = threading.Thread(target=look, args=(path,))
-        other.start()
-        entered.wait(5)
-        with opened(tmp_path, SharedPlan({"seed": 0})):
-            pass
-        other.join()
+            monkeypatch.setattr(files.time, "sleep", ends_the_look)
+            with Shard(1, 2).opened(tmp_path, SharedPlan({"seed": 0})):
+                assert waited == [files._AGAIN]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -97,3 +100,14 @@ def test_decoding_is_hidden_where_the_passes_leave_something_that_decodes(monkey
         40.0,
     )  # two batches stay decoded
     assert speed_module.decoding(torch.zeros(2, 1, 1, 1), 200, 10, torch.device("cpu"), passes=10) == (0.0, 0.0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux has it")
+def test_the_memory_of_the_process_that_started_this_one_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child of a process that takes much memory has that much as its peak, as ``getrusage`` says."""
+    import resource
+
+    monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=10**12))
+    found = speed_module.taken(torch.device("cpu"))
+    assert found is not None
+    assert 0 < found < 2**40

@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +36,8 @@ from freqrobust.data.pixel_cache import FileCache
 from freqrobust.harness.batches import Batches
 from freqrobust.harness.blocks import Block
 from freqrobust.harness.inputs import open_data, say_data
+from support.peak_memory import GIVEN_BACK, PEAK, needs_peaks
+from support.waiting import PATIENCE, wait_until
 
 CPU = torch.device("cpu")
 CROPPED = InputConfig(20, (16, 16), source="a test", channels=3)
@@ -496,7 +497,7 @@ class Steps(ImageFiles):
     def load(self, row: int) -> np.ndarray:
         self.begun[row].set()
         self.times[row] += 1
-        assert self.gate.wait(20)
+        assert self.gate.wait(PATIENCE)
         return np.full((1, 1, 1), row % 256, dtype=np.uint8)
 
     def data(self) -> ImageData:
@@ -518,11 +519,12 @@ def test_the_next_batch_is_decoded_while_this_one_is_at_work() -> None:
         seen.extend((images.flatten() * 255).round().int().tolist())
         following = int(chunk[-1]) + 1
         if following < 6:  # its decoding has begun, although nobody has asked for it
-            assert steps.begun[following].wait(20)
+            assert steps.begun[following].wait(PATIENCE)
 
     batches_of(data, 2).each(torch.arange(6), work)
     assert seen == list(range(6))
-    assert steps.times == [1, 1, 1, 1, 1, 1] or steps.times[:2] == [2, 2]  # the first ones again, for the next cell
+    assert steps.times[2:] == [1, 1, 1, 1]
+    assert set(steps.times[:2]) <= {1, 2}  # again for the next cell, as far as that has begun
 
 
 def test_the_next_block_is_decoded_while_the_last_batch_of_this_one_is_at_work() -> None:
@@ -532,7 +534,7 @@ def test_the_next_block_is_decoded_while_the_last_batch_of_this_one_is_at_work()
     def work(chunk: torch.Tensor) -> None:
         part.data.batch(chunk, CPU)
         if chunk.tolist() == [2, 3]:
-            assert steps.begun[6].wait(20)
+            assert steps.begun[6].wait(PATIENCE)
 
     part.each(torch.arange(4), work)
     assert not steps.begun[0].is_set()
@@ -567,13 +569,12 @@ def test_what_another_thread_gives_up_is_read_all_the_same() -> None:
     data, found = steps.data(), []
     reading = threading.Thread(target=lambda: found.append(data.batch(torch.arange(200), CPU)[0]), daemon=True)
     reading.start()
-    assert steps.begun[0].wait(20)  # all decoders wait, and most of the rows have not begun
+    assert steps.begun[0].wait(PATIENCE)  # all decoders wait, and most of the rows have not begun
     other = threading.Thread(target=lambda: data.batch(torch.tensor([398]), CPU), daemon=True)
     other.start()
-    while 398 not in steps._waiting:
-        time.sleep(0.001)
+    wait_until(lambda: 398 in steps._waiting)
     steps.gate.set()
-    reading.join(20)
+    reading.join(PATIENCE)
     assert torch.equal((found[0].flatten() * 255).round().int(), torch.arange(200, dtype=torch.int32))
 
 
@@ -648,31 +649,30 @@ def many(tmp_path) -> Path:
     return tmp_path / "many"
 
 
-PEAK = """
-import resource, sys, torch
+EVALUATED = f"""
+import sys, torch
 from torch import nn
 from freqrobust import evaluate
 torch.manual_seed(0)
 model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 3))
-evaluate(model, f"folder:{sys.argv[1]}", attacks=["clean", "lfc:radius=8"], diagnose=None, device="cpu", batch_size=16,
-         first=int(sys.argv[3]), resize=256, crop=224, data_cache=sys.argv[2])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+def work(count):
+    evaluate(model, f"folder:{{sys.argv[1]}}", attacks=["clean", "lfc:radius=8"], diagnose=None, device="cpu", batch_size=16,
+             first=count, resize=256, crop=224, data_cache=sys.argv[2])
+{PEAK}
+work(96)
+print(peak(lambda: work(96)), peak(lambda: work(480)))
 """
 
 
 @pytest.mark.slow
+@needs_peaks
 @pytest.mark.parametrize("cache", ["off", "directory"])
 def test_the_peak_memory_does_not_grow_with_the_number_of_images(many, tmp_path, cache) -> None:
-    """By less than a quarter of the pixels that the larger run has more."""
+    """By less than a quarter of the pixels that the larger run has more; in memory, it would grow by all of them."""
     where = str(tmp_path / "cache") if cache == "directory" else cache
-    peaks = [
-        int(
-            subprocess.run(
-                [sys.executable, "-c", PEAK, str(many), where, str(count)], capture_output=True, text=True, check=True
-            ).stdout.split()[-1]
-        )
-        for count in (96, 480)
-    ]
+    command = [sys.executable, "-c", EVALUATED, str(many), where]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **GIVEN_BACK})
+    peaks = [int(one) for one in done.stdout.split()]
     growth, pixels = 1024 * (peaks[1] - peaks[0]), (480 - 96) * 3 * 224 * 224
     assert growth <= 0.25 * pixels
     assert peaks[1] <= 1.1 * peaks[0]

@@ -32,6 +32,8 @@ from freqrobust.training.loop import Training, fit
 from freqrobust.training.plan import sgd_plan
 from freqrobust.training.randomization import randomized_pixels
 from freqrobust.training.shifts import shifted
+from support.peak_memory import GIVEN_BACK, PEAK, needs_peaks
+from support.waiting import PATIENCE, wait_until
 
 CPU = torch.device("cpu")
 COUNT = 36
@@ -251,8 +253,8 @@ def test_the_next_batch_is_decoded_while_this_one_trains(monkeypatch) -> None:
     def step(self: Training, batch: Any, *given: Any) -> None:
         used.extend(batch.ids.tolist())
         following = 4 * (len(used) // 4 + 1)
-        assert all(event.wait(20) for event in np.array(steps.begun)[used])
-        assert sum(event.is_set() or event.wait(0.2) for event in steps.begun) >= min(following, 12)
+        assert all(event.wait(PATIENCE) for event in np.array(steps.begun)[used])
+        wait_until(lambda: sum(event.is_set() for event in steps.begun) >= min(following, 12))
         real(self, batch, *given)
 
     monkeypatch.setattr(Training, "_step", step)
@@ -284,12 +286,15 @@ def test_the_command_says_how_images_are_kept(command, folder, tmp_path) -> None
 # ---------------------------------------------------------------- several processes, and memory
 
 
-TRAIN = """
-import resource, sys
+TRAIN = f"""
+import sys
 from freqrobust import train
-train(data=sys.argv[1], limit=int(sys.argv[3]), arch="net.py:build", epochs=1, batch_size=16, hold_out=0.1, probe=["clean"], probe_samples=64, device="cpu",
-      train_shift=sys.argv[5:], out=sys.argv[2], data_cache=sys.argv[4])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+def work(count, out):
+    train(data=sys.argv[1], limit=count, arch="net.py:build", epochs=1, batch_size=16, hold_out=0.1, probe=["clean"], probe_samples=64,
+          device="cpu", train_shift=sys.argv[3:], out=out, data_cache=sys.argv[2])
+{PEAK}
+work(200, "before")
+print(peak(lambda: work(200, "small")), peak(lambda: work(1000, "large")))
 """
 NETWORK = """
 from torch import nn
@@ -302,8 +307,8 @@ def build():
 def python(folder: Path, *command: object) -> str:
     (folder / "net.py").write_text(NETWORK)
     done = subprocess.run(
-        [sys.executable, *map(str, command)], capture_output=True, text=True, timeout=240, cwd=folder, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        [sys.executable, *map(str, command)], capture_output=True, text=True, timeout=PATIENCE, cwd=folder, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **GIVEN_BACK},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -338,13 +343,10 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@needs_peaks
 @pytest.mark.parametrize("options", [["off"], ["directory"], ["off", "lfc:radius=8"]], ids="-".join)
 def test_the_peak_memory_does_not_grow_with_the_number_of_images(many, tmp_path, options) -> None:
     """By less than 0.4 of the pixels that the larger run has more; in memory, it would grow by all of them."""
-    counts = (200, 1000)
-    peaks = [
-        int(python(tmp_path, "-c", TRAIN, f"folder:{many}", f"out{count}", count, *options).split()[-1])
-        for count in counts
-    ]
-    assert 1024 * (peaks[1] - peaks[0]) <= 0.4 * (counts[1] - counts[0]) * 3 * 224 * 224
+    peaks = [int(one) for one in python(tmp_path, "-c", TRAIN, f"folder:{many}", *options).splitlines()[-1].split()]
+    assert 1024 * (peaks[1] - peaks[0]) <= 0.4 * (1000 - 200) * 3 * 224 * 224
     assert peaks[1] <= 1.1 * peaks[0]

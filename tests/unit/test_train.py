@@ -25,6 +25,7 @@ from freqrobust.experiments.training_setup import Setup, prepare_setup
 from freqrobust.models.fingerprint import state_hash
 from freqrobust.training.plan import plan
 from freqrobust.training.recipes import read_recipe, recipe_about, recipe_names, resolve
+from support.waiting import PATIENCE
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -539,7 +540,7 @@ def test_killed_at_random_moments(options: dict[str, Any], tmp_path: Path, monke
         [sys.executable, "-c", KILLED, repr(options)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -18,6 +18,7 @@ from freqrobust.training.loop import Training
 from freqrobust.training.plan import sgd_plan
 from freqrobust.training.workers import Workers
 from support import several_processes
+from support.waiting import PATIENCE
 
 SCRIPT = Path(several_processes.__file__)
 #: Augmentations that do not mix images, a penalty and averaged weights.
@@ -50,7 +51,7 @@ def test_losses_and_weights_do_not_depend_on_the_number_of_processes(
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[1])}
     done = subprocess.run(
         [*launch, str(SCRIPT), method, str(samples), "32", str(out), json.dumps(values)],
-        capture_output=True, text=True, timeout=240, env=environment, check=False,
+        capture_output=True, text=True, timeout=PATIENCE, env=environment, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     one, several = (torch.load(path, weights_only=True) for path in (alone, out))
