@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -92,7 +91,10 @@ def inputs(given: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
 def run(given: argparse.Namespace) -> dict[str, float]:
     """One evaluation or epoch in this process: its seconds, its processor seconds and the peak memory in MiB."""
+    import torch
+
     from freqrobust import evaluate, load_data, load_model, train
+    from freqrobust.harness.speed import taken
 
     data, options = inputs(given)
     if given.train:
@@ -112,7 +114,7 @@ def run(given: argparse.Namespace) -> dict[str, float]:
         if abs(attacked - 1 / CLASSES) > 0.02:
             raise SystemExit(f"the network should give one class to all images, but {attacked:.0%} are correct")
     cpu = time.process_time() - cpu
-    return {"seconds": seconds, "cpu": cpu, "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return {"seconds": seconds, "cpu": cpu, "mib": (taken(torch.device("cpu")) or 0) / 2**20}
 
 
 def measured(side: str, count: int, given: argparse.Namespace, home: Path) -> dict[str, float]:

@@ -92,7 +92,7 @@ def cost_lines(cost: Cost, run_dir: Path) -> list[str]:
     """Passes, time, memory and disk, in a line or two each."""
     total = cost.total
     step = f" and {1000 * cost.step:.3g} ms for a step of an attack" if cost.step else ""
-    decode = f"; {1000 * cost.decode:.3g} ms to decode an image" if cost.decode else ""
+    decode = f"; an image is decoded every {1000 * cost.decode:.3g} ms" if cost.decode else ""
     lines = [
         "passes: forward passes of one image, a backward pass counts as two; an attack stops on a sample once it is misclassified",
         f"time: about {clock_text(total.seconds)}, and {clock_text(total.most_seconds)} if attacks stop on no sample early",

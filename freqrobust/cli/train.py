@@ -90,7 +90,7 @@ def _show_plan(config: TrainCommand) -> None:
     passes = 3 * (1 + steps_of(setup.plan.method.plugin)) * setup.plan.epochs * len(setup.train)
     took = passes * seconds_per_pass(setup.model, setup.train, device, setup.plan.batch_size)
     uses = setup.plan.epochs * len(setup.train)
-    took += decoding(setup.train.images, uses, setup.plan.batch_size, device, took)[1]
+    took += decoding(setup.train.images, setup.plan.batch_size, device, (uses, took))[1][0]
     screen.say(f"time: about {clock_text(took)} without probes, from {TIMES} timed batches, {setup.plan.epochs} epochs")
     screen.say("dry run: nothing was trained or written")
 

@@ -98,6 +98,14 @@ class ChangedImages(LazyImages):
     def growth(self) -> int:
         return self._source.growth + (self._cache.missing if self._cache is not None else 0)
 
+    @property
+    def to_decode(self) -> int | None:
+        found = self._source.take(self._rows).to_decode
+        return len(self) if found is None and self._cache is not None else found
+
+    def decode(self, positions: torch.Tensor) -> None:
+        self._source.decode(self._rows[positions])
+
     def __str__(self) -> str:
         if self._cache is None:
             return "changed when they are used"

@@ -149,15 +149,9 @@ class ImageStore(LazyImages):
 
     @property
     def to_decode(self) -> int | None:
-        """Images that another run has to decode once; None where it decodes an image whenever it is used."""
         return self._images.cache.to_decode(self._rows.numpy())
 
     def decode(self, positions: torch.Tensor) -> None:
-        """Decode the images at these positions, also where they are kept.
-
-        Raises:
-            ImageFileError: a file cannot be decoded, or has changed.
-        """
         for _ in decoders().map(self._images.decode, self._rows[positions].tolist()):
             pass
 

@@ -59,6 +59,19 @@ class LazyImages(ABC):
     def growth(self) -> int:
         """Bytes by which the memory grows until every image was used."""
 
+    @property
+    @abstractmethod
+    def to_decode(self) -> int | None:
+        """Images that another run has to decode once; None where it decodes an image whenever it is used."""
+
+    @abstractmethod
+    def decode(self, positions: torch.Tensor) -> None:
+        """Decode the images at these positions, also where they are kept.
+
+        Raises:
+            ImageFileError: a file cannot be decoded, or has changed.
+        """
+
     def __len__(self) -> int:
         return len(self._rows)
 

@@ -206,7 +206,10 @@ def _check_space(folder: Path, shape: tuple[int, ...]) -> None:
         DataError: they do not.
     """
     size = math.prod(shape)
-    written = sum(entry.stat().st_blocks * 512 for entry in folder.iterdir()) if folder.is_dir() else 0
+    written = 0
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        with suppress(FileNotFoundError):  # a temporary one of a process at work
+            written += entry.stat().st_blocks * 512
     free = shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.exists())).free
     if size - written > free:
         raise DataError(f"the decoded images take {in_bytes(size)}, but {in_bytes(free)} are free")

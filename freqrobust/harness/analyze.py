@@ -112,7 +112,7 @@ def analyze(
             records = [record(network, fingerprint(network)) for _, network in networks]
             warnings = [
                 w for (_, network), names in zip(networks, stuck, strict=True) for w in about_model(network, names)
-            ]
+            ] + about_data(None, training)
         else:
             batches = _Laboratory(stack, images, training, settings, seed, cache, progress)
             for label, network in networks:

@@ -83,7 +83,7 @@ def run_attack(
 def gave_up(attack: Attack, changed: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     """Samples for which an attack without a budget returned the image itself, ``(N,)``.
 
-    It can nearly always succeed: what stopped it may be rounding.
+    What stopped it may be rounding.
     """
     return (changed == images).flatten(1).all(dim=1) & (attack.threat() is None)
 
@@ -96,6 +96,9 @@ def run_in_fp32(
     context: AttackContext,
     rows: torch.Tensor,
 ) -> torch.Tensor:
-    """The attack's images for the samples at the positions ``rows`` of a batch, from passes in fp32."""
+    """The attack's images for the samples at the positions ``rows`` of a batch, from passes in fp32.
+
+    Only for attacks whose results do not depend on the batch: of others, it would be another attack.
+    """
     context = replace(context.subset(rows), slack=min(context.slack, SLACK["fp32"]))
     return run_attack(plugin_spec, plugin_spec.plugin, target_model, images[rows], labels[rows], context, fp32=True)

@@ -218,6 +218,7 @@ def _adversarial(
             changed = run_attack(plugin_spec, attack, target_model, images, labels, inner)
             examples, prediction = verification.verify(where, changed, images, labels, ids)
             again = target_model.undecided(prediction, labels, gave_up(attack, changed, images))
+            again = again if attack.batch_invariant else again[:0]
             if len(again):
                 rows = where[again.cpu().numpy()]
                 changed[again] = run_in_fp32(plugin_spec, target_model, images, labels, inner, again)
@@ -286,8 +287,12 @@ def measure_transfer(
         with recorded(plugin_spec.spec, messages):
             inner = context.batch(ids)
             changed = run_attack(plugin_spec, attack, source, images, labels, inner)
-            if source.rounding and (again := gave_up(attack, changed, images).nonzero()[:, 0]).numel():
-                changed[again] = run_in_fp32(plugin_spec, source, images, labels, inner, again)
+            if source.rounding and attack.batch_invariant:
+                again = gave_up(attack, changed, images).nonzero()[:, 0]
+                if len(again):  # the image itself is what is asked for where it is misclassified
+                    again = again[~source.predict(images[again], ids[again]).is_adversarial(labels[again])]
+                if len(again):
+                    changed[again] = run_in_fp32(plugin_spec, source, images, labels, inner, again)
         for verification in verifications:
             examples, prediction = verification.verify(chunk.numpy(), changed, images, labels, ids)
             add_examples(verification.outcome, verification.clean, chunk.numpy(), prediction, labels, examples - images)

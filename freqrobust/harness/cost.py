@@ -132,17 +132,24 @@ def estimate(evaluation: Evaluation, run_dir: Path) -> Cost:
         FreqRobustError: a model does not fit the data.
     """
     cost = Cost(len(evaluation.data))
-    used = sum(_add(cost, evaluation, network, run_dir) for network in evaluation.networks)
-    cost.decode, seconds = decoding(
-        evaluation.data.images, used, cost.batch_size, evaluation.settings.device, cost.total.seconds
+    used, most_used = map(sum, zip(*(_add(cost, evaluation, one, run_dir) for one in evaluation.networks), strict=True))
+    cost.decode, (seconds, most) = decoding(
+        evaluation.data.images,
+        cost.batch_size,
+        evaluation.settings.device,
+        (used, cost.total.seconds),
+        (most_used, cost.total.most_seconds),
     )
-    if seconds:
-        cost.rows.append(Row(DECODING, seconds=seconds, most_seconds=seconds))
+    if most:
+        cost.rows.append(Row(DECODING, seconds=seconds, most_seconds=max(seconds, most)))
     return cost
 
 
-def _add(cost: Cost, evaluation: Evaluation, network: nn.Module, run_dir: Path) -> float:
-    """Add what one model costs; how many images its cells use, each of them counted as often as it is used."""
+def _add(cost: Cost, evaluation: Evaluation, network: nn.Module, run_dir: Path) -> tuple[float, float]:
+    """Add what one model costs; how many images its cells use, each of them counted as often as it is used.
+
+    The second number is that if attacks stop on no sample early.
+    """
     opened = open_run(
         network,
         evaluation.data,
@@ -159,11 +166,13 @@ def _add(cost: Cost, evaluation: Evaluation, network: nn.Module, run_dir: Path) 
         speeds = _speeds(run, runs, cost, _differentiates(evaluation))
         there = Journal(run_dir) if (run_dir / "cells").is_dir() else Journal(None)
         stored = _stored(run, runs, evaluation, there)
-        rows, used, attacked = {row.kind: row for row in cost.rows}, 0.0, dict[str, float]()
+        rows, attacked = {row.kind: row for row in cost.rows}, dict[str, tuple[float, float]]()
+        used, most_used = 0.0, 0.0
 
         def expected(chain: DefenseChain, one: PluginSpec[Attack], lower: PluginSpec[Attack] | None) -> float:
-            attacked[cell_label(chain, one)] = _attacked(speeds[chain.spec], chain, lower)
-            return _share(speeds[chain.spec], chain, one, lower)
+            speed = speeds[chain.spec]
+            attacked[cell_label(chain, one)] = _attacked(speed, chain, lower), _attacked(speed, chain, None)
+            return _share(speed, chain, one, lower)
 
         planned = pieces(
             evaluation.chains,
@@ -178,7 +187,11 @@ def _add(cost: Cost, evaluation: Evaluation, network: nn.Module, run_dir: Path) 
             row = rows.setdefault(piece.kinds[-1], Row(piece.kinds[-1]))
             done = stored.get(piece.label, 0.0)
             _count(row, piece, speeds[chain.spec], done, largest_batch(run))
-            used += (1.0 - done) * attacked.get(piece.label, 1.0) * len(run.data) if piece.cells else 0.0
+            if piece.cells:
+                share, most = attacked.get(piece.label, (1.0, 1.0))
+                used, most_used = (
+                    total + (1.0 - done) * part * len(run.data) for total, part in ((used, share), (most_used, most))
+                )
         cost.rows = list(rows.values())
         cost.disk += _disk(run, evaluation, stored)
         cost.batch_size = max(cost.batch_size, largest_batch(run))
@@ -188,7 +201,7 @@ def _add(cost: Cost, evaluation: Evaluation, network: nn.Module, run_dir: Path) 
         peaks = [speed.peak for speed in speeds.values() if speed.peak is not None]
         if peaks:
             cost.memory = max(cost.memory or 0, max(peaks) + (kept if run.device.type != "cuda" else 0))
-    return used
+    return used, most_used
 
 
 def _differentiates(evaluation: Evaluation) -> bool:

@@ -15,7 +15,7 @@ from freqrobust.harness.cell import EOT
 from freqrobust.harness.devices import auto_batch_size
 from freqrobust.harness.opening import BatchSize
 from freqrobust.harness.preparation import prepared
-from freqrobust.harness.target_model import TargetModel
+from freqrobust.harness.target_model import Prediction, TargetModel
 from freqrobust.plugins.base import Attack
 from freqrobust.plugins.context import AttackContext, Goal
 from freqrobust.plugins.criterion import Criterion
@@ -50,32 +50,28 @@ def make_examples(
     predictions = torch.empty(len(data), dtype=torch.int64)
     adversarial = torch.zeros(len(data), dtype=torch.bool)
 
-    def keep(
-        chunk: torch.Tensor,
-        changed: torch.Tensor,
-        labels: torch.Tensor,
-        ids: torch.Tensor,
-        unchanged: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Returns the positions of those that reduced precision leaves undecided, where ``unchanged`` is given."""
-        prediction = target_model.predict(changed, ids)
+    def keep(chunk: torch.Tensor, changed: torch.Tensor, labels: torch.Tensor, prediction: Prediction) -> None:
         images[chunk] = changed.cpu()
         predictions[chunk] = prediction.classes.cpu()
         adversarial[chunk] = prediction.is_adversarial(labels).cpu()
-        return target_model.undecided(prediction, labels, unchanged) if unchanged is not None else ids[:0]
 
     def look(chunk: torch.Tensor) -> None:
         clean, labels, ids = data.batch(chunk, batches.device)
-        keep(chunk, clean, labels, ids)
+        keep(chunk, clean, labels, target_model.predict(clean, ids))
 
     def work(chunk: torch.Tensor) -> None:
         clean, labels, ids = data.batch(chunk, batches.device)
         inner = context.batch(ids)
         changed = run_attack(plugin_spec, attack, target_model, clean, labels, inner)
-        again = keep(chunk, changed, labels, ids, gave_up(attack, changed, clean))
-        if len(again):
+        prediction = target_model.predict(changed, ids)
+        again = target_model.undecided(prediction, labels, gave_up(attack, changed, clean))
+        if len(again) and attack.batch_invariant:
             second = run_in_fp32(plugin_spec, target_model, clean, labels, inner, again)
-            keep(chunk[again.cpu()], second, labels[again], ids[again])
+            found = target_model.predict(second, ids[again])
+            success = found.is_adversarial(labels[again])
+            changed[again[success]] = second[success]
+            prediction = prediction.replaced(again[success], found[success])
+        keep(chunk, changed, labels, prediction)
 
     positions = torch.arange(len(data))
     if goal == "decide" and attack.kind == "adversarial":

@@ -247,9 +247,9 @@ def say_data(data: ImageData, progress: Progress, training: ImageData | None = N
         progress.say(f"warning: {message}")
 
 
-def unreadable(data: ImageData, training: ImageData | None = None) -> list[str]:
+def unreadable(data: ImageData | None, training: ImageData | None = None) -> list[str]:
     """What was left out of the data, and of the training data, because it cannot be decoded."""
-    found = [left_out(data)] if data.unreadable else []
+    found = [left_out(data)] if data is not None and data.unreadable else []
     return [*found, f"training data: {left_out(training)}"] if training is not None and training.unreadable else found
 
 

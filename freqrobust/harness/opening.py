@@ -213,7 +213,7 @@ def about_model(network: nn.Module, stuck: list[str], data: ImageData | None = N
     return warnings
 
 
-def about_data(data: ImageData, training: ImageData | None = None) -> list[Warned]:
+def about_data(data: ImageData | None, training: ImageData | None = None) -> list[Warned]:
     """What is to be known about the images, and about those that training-time defenses learn from."""
     return [Warned(code="unreadable-images", message=message) for message in unreadable(data, training)]
 

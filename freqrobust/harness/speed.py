@@ -14,7 +14,6 @@ from typing import NamedTuple
 import torch
 
 from freqrobust.data.decoders import cores
-from freqrobust.data.image_store import ImageStore
 from freqrobust.data.lazy_images import LazyImages
 from freqrobust.harness.run import DefenseRun, Run
 from freqrobust.harness.target_model import TargetModel
@@ -159,7 +158,7 @@ def measure_speed(
     return speed
 
 
-def seconds_to_decode(images: ImageStore) -> float:
+def seconds_to_decode(images: LazyImages) -> float:
     """Seconds in which an image is read and decoded, by all threads together: from a few of them.
 
     Raises:
@@ -176,33 +175,31 @@ def seconds_to_decode(images: ImageStore) -> float:
 
 
 def decoding(
-    images: torch.Tensor | LazyImages, uses: float, batch_size: int, device: torch.device, passes: float
-) -> tuple[float, float]:
+    images: torch.Tensor | LazyImages, batch_size: int, device: torch.device, *work: tuple[float, float]
+) -> tuple[float, list[float]]:
     """What the decoding of images in files takes: seconds for one image, and all that the passes do not hide; 0 without files.
 
     Args:
         images: of the data.
-        uses: how many images are used, each of them counted as often as it is.
         batch_size: images in a batch.
         device: where the model runs.
-        passes: seconds of its passes.
+        work: for each case, how many images are used, each of them counted as often as it is, and the seconds of the passes.
 
     Raises:
         ImageFileError: a file cannot be decoded.
     """
-    if not isinstance(images, ImageStore):
-        return 0.0, 0.0
+    if not isinstance(images, LazyImages):
+        return 0.0, [0.0] * len(work)
     once = images.to_decode
     if once is None and len(images) <= 2 * batch_size:  # the batch at work and the next one stay decoded
         once = len(images)
-    count = uses if once is None else min(once, uses)
-    if not count:
-        return 0.0, 0.0
+    counts = [uses if once is None else min(once, uses) for uses, _ in work]
+    if not any(counts):
+        return 0.0, [0.0] * len(work)
     each = seconds_to_decode(images)
-    hides = (
-        device.type != "cpu" or torch.get_num_threads() < cores()
-    )  # the passes leave something that decodes meanwhile
-    return each, max(0.0, count * each - (passes if hides else 0.0))
+    # the share of the cores that the passes leave to the threads that decode meanwhile
+    left = 1.0 if device.type != "cpu" else max(0.0, 1.0 - torch.get_num_threads() / cores())
+    return each, [max(0.0, count * each - passes * left) for count, (_, passes) in zip(counts, work, strict=True)]
 
 
 def _in_order(threats: Sequence[Threat]) -> list[Threat]:

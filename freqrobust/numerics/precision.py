@@ -22,11 +22,12 @@ def full_precision() -> Iterator[None]:
     """
     matmul, convolutions = _read(torch.get_float32_matmul_precision), _read(lambda: torch.backends.cudnn.allow_tf32)
     choices = [(choice, choice.fp32_precision) for choice in _choices()]
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    for choice, _ in choices:
-        _set(choice, "ieee", unless=("ieee", "none"))
     try:
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
+        for choice, _ in choices:
+            if choice.fp32_precision not in ("ieee", "none"):
+                choice.fp32_precision = "ieee"
         with torch.inference_mode(False):
             yield
     finally:
@@ -35,7 +36,9 @@ def full_precision() -> Iterator[None]:
         if convolutions is not None:
             torch.backends.cudnn.allow_tf32 = convolutions
         for choice, before in choices:
-            _set(choice, before, unless=(before,))
+            choice.fp32_precision = "none"  # inherited, as it was unless that is something else
+            if choice.fp32_precision != before:
+                choice.fp32_precision = before
 
 
 def _choices() -> list[Any]:
@@ -50,8 +53,3 @@ def _read(setting: Callable[[], Any]) -> Any:
         return setting()
     except RuntimeError:
         return None
-
-
-def _set(choice: Any, precision: str, unless: tuple[str, ...]) -> None:
-    if choice.fp32_precision not in unless:
-        choice.fp32_precision = precision

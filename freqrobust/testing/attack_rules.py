@@ -217,7 +217,10 @@ class FirstSeen(nn.Module):
 
 @ATTACKS.rule("a sample is initialised in the same way in every batch and in every order", is_batch_invariant)
 def batches(attack: Attack, setting: Setting) -> None:
-    """The first images that the model sees are the same bits, on one thread: several share Fourier transforms by the batch."""
+    """The first images that the model sees are the same bits.
+
+    On one thread: with several, the last bits of Fourier transforms depend on the size of the batch.
+    """
     data = setting.data
 
     def seen(order: torch.Tensor, size: int) -> torch.Tensor:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from freqrobust.data.pixel_cache import MemoryCache
+from freqrobust.harness import cost
 from support.sharing import in_blocks_of
 
 ARGUMENTS = ["--attack", "pgd:eps=[0.1,0.2],steps=5", "--attack", "lfc:radius=3", "--defense", "smooth:rho=0.1"]
@@ -159,8 +160,22 @@ def test_the_time_of_decoding_is_counted(on_images: Any, tmp_path: Path, monkeyp
     assert decodings(tmp_path / "decoded")[0] == 0
     plan = decodings("off")[1]
     assert plan["decode"] == 1000
+    assert rows(plan)["decoding"]["most_seconds"] == rows(plan)["decoding"]["seconds"]  # nothing stops early
     assert plan["total"]["cells"] == 2
     assert plan["total"]["seconds"] > 11000
+
+
+def test_images_are_decoded_for_all_samples_if_no_attack_stops_early(
+    on_images: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second eps of a sweep is measured for the samples that are robust at the first one."""
+    monkeypatch.setattr("freqrobust.harness.speed.seconds_to_decode", lambda images: 1000.0)
+    monkeypatch.setattr(cost, "_attacked", lambda speed, chain, lower: 1.0 if lower is None else 0.5)
+    target = tmp_path / "plan.json"
+    options = ("--data-cache", "off", "--batch-size", "2", "--dry-run", "--json", str(target))
+    on_images("eval", "--attack", "fgsm:eps=[0.1,0.2]", *options)
+    row = rows(json.loads(target.read_text(encoding="utf-8")))["decoding"]
+    assert [round(row[kind] / 1000) for kind in ("seconds", "most_seconds")] == [6 + 6 + 3, 6 + 6 + 6]
 
 
 def test_the_time_of_decoding_is_counted_for_each_epoch(
@@ -169,8 +184,9 @@ def test_the_time_of_decoding_is_counted_for_each_epoch(
     monkeypatch.setattr("freqrobust.harness.speed.seconds_to_decode", lambda images: 1000.0)
     on_images("eval", "--attack", "lfc:radius=3", "--dry-run")  # makes the folder
     options = ["--epochs", "2", "--batch-size", "1", "--hold-out", "0", "--dry-run", "--out", str(tmp_path / "out")]
-    for cache, hours in (("off", "3:20:"), ("memory", "1:40:")):
-        shown = command("train", "--data", f"folder:{tmp_path / 'images'}", "--data-cache", cache, *options)
+    shifted = ("--train-shift", "lfc:radius=3")
+    for cache, hours, more in (("off", "3:20:", ()), ("memory", "1:40:", ()), ("off", "3:20:", shifted)):
+        shown = command("train", "--data", f"folder:{tmp_path / 'images'}", "--data-cache", cache, *more, *options)
         assert f"time: about {hours}" in shown.err, shown.err
 
 

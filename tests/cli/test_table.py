@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import subprocess
@@ -14,6 +13,7 @@ import pytest
 
 from freqrobust.reports._short import without_parameters
 from freqrobust.results.report import Report
+from support.terminal import written
 from support.waiting import PATIENCE
 
 Command = Callable[..., Any]
@@ -129,10 +129,7 @@ def test_a_terminal_gets_the_same_numbers(
     main, other = pty.openpty()
     with os.fdopen(other, "w") as terminal:
         process = start(*base, "--attack", "fgsm", "--defense", "smooth:rho=0.5", "--json", "out.json", out=terminal)
-    received = b""
-    with contextlib.suppress(OSError):  # the other end is closed
-        while portion := os.read(main, 1 << 16):
-            received += portion
+    received = b"".join(written(main))
     os.close(main)
     assert process.wait(timeout=PATIENCE) == 0
     shown = received.decode()

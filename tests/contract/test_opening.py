@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from operator import attrgetter
@@ -23,6 +25,7 @@ from freqrobust.harness.save_adversarial import save_adversarial
 from freqrobust.harness.verify import verify
 from freqrobust.models.fingerprint import same_state, separate, state_hash
 from freqrobust.numerics.precision import full_precision
+from support.waiting import PATIENCE
 
 ATTACK = "fgsm:eps=0.1"
 
@@ -108,6 +111,23 @@ def test_fp32_is_exact_where_the_newer_interface_chose_otherwise(name, value) ->
     finally:
         torch.backends.cudnn.allow_tf32 = older
         choice.fp32_precision = before
+
+
+@pytest.mark.parametrize(("first", "then"), [("ieee", "tf32"), ("tf32", "ieee")])
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="PyTorch has one interface only")
+def test_what_is_inherited_from_a_setting_for_all_operations_still_is(first, then) -> None:
+    """In a process of its own, as the default of some operations differs from that of all and cannot be set again."""
+    code = f"""
+import torch
+from freqrobust.numerics.precision import full_precision
+torch.backends.fp32_precision = {first!r}
+with full_precision():
+    pass
+torch.backends.fp32_precision = {then!r}
+assert torch.backends.cuda.matmul.fp32_precision == {then!r}
+assert torch.backends.cudnn.conv.fp32_precision == {then!r}
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("value", ["high", "medium"])

@@ -7,13 +7,14 @@ import itertools
 import os
 import pty
 import re
+import select
 import struct
 import subprocess
 import sys
 import termios
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from support.waiting import PATIENCE
@@ -196,20 +197,31 @@ def _opened(columns: int) -> tuple[int, int]:
     return own, other
 
 
-def _shown(own: int, columns: int, start: float, timeout: float) -> tuple[Screen, list[list[str]], float, str]:
-    """What comes through a terminal until it is closed: the screen, its states, the seconds until the first, the text."""
-    first, received = 0.0, b""
+def written(own: int, timeout: float = PATIENCE) -> Iterator[bytes]:
+    """What comes through a terminal until its other end is closed.
+
+    Raises:
+        TimeoutError: that takes longer.
+    """
+    until = time.monotonic() + timeout
     while True:
+        if not select.select([own], [], [], max(0.0, until - time.monotonic()))[0]:
+            raise TimeoutError(f"still running after {timeout:g} s")
         try:
             portion = os.read(own, 65536)
         except OSError:  # Linux says so where the other end is closed
-            break
+            return
         if not portion:
-            break
+            return
+        yield portion
+
+
+def _shown(own: int, columns: int, start: float, timeout: float) -> tuple[Screen, list[list[str]], float, str]:
+    """What comes through a terminal until it is closed: the screen, its states, the seconds until the first, the text."""
+    first, received = 0.0, b""
+    for portion in written(own, timeout - (time.perf_counter() - start)):
         first = first or time.perf_counter() - start
         received += portion
-        if time.perf_counter() - start > timeout:
-            raise TimeoutError(f"still running after {timeout:g} s")
     text = received.decode("utf-8", "ignore")
     screen, frames = Screen(columns), []
     for part in re.split("(?=\r)", text):  # not as it was read, which depends on which process was the faster one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -71,6 +72,61 @@ def test_samples_on_which_an_attack_without_a_budget_finds_nothing_are_attacked_
     report = evaluate(Line(), (images, labels), attacks=[OnlyInFp32(missed=1)], **options)
     assert [ids for ids, _ in seen] == [[0, 1, 2], [0, 1, 2]]
     assert report.cells[1].correct == 0
+
+
+class Together(OnlyInFp32):
+    """Its results depend on the other images of the batch."""
+
+    batch_invariant: ClassVar[bool] = False
+
+
+def test_attacks_that_depend_on_the_batch_are_not_repeated_on_a_part_of_it(tmp_path: Path) -> None:
+    """A universal perturbation of the samples that are left is another attack."""
+    seen.clear()
+    images, labels = torch.tensor([0.801, 0.8]).expand(3, 1, 1, 2).clone(), torch.zeros(3, dtype=torch.int64)
+    options: dict[str, Any] = {"precision": "bf16", "compile": "off"}
+    for missed in (0.999, 1):
+        attacks = [Together(missed=missed)]
+        evaluate(Line(), (images, labels), attacks=attacks, defenses=[Same()], diagnose=None, **options)
+        save_adversarial(Line(), (images, labels), tmp_path / str(missed), attacks=attacks, **options)
+    assert {tuple(ids) for ids, _ in seen} == {(0, 1, 2)}
+    assert len(seen) == 2 * 4  # undefended, defended, oblivious, and what is saved
+
+
+class Mirrored(InputDefense):
+    """The two pixels change places."""
+
+    def transform(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flip(-1)
+
+
+def test_an_image_that_the_source_misclassifies_is_not_attacked_again() -> None:
+    """An attack on it has returned what it should."""
+    seen.clear()
+    images, labels = torch.tensor([0.801, 0.1]).expand(3, 1, 1, 2).clone(), torch.tensor([0, 1, 1])
+    options: dict[str, Any] = {"precision": "bf16", "compile": "off", "diagnose": None}
+    evaluate(Line(), (images, labels), attacks=[OnlyInFp32(missed=1)], defenses=[Mirrored()], **options)
+    assert seen == [([0], 0.03), ([0], 1e-5), ([1, 2], 0.03), ([1, 2], 1e-5), ([1, 2], 0.03)]
+
+
+class Worse(OnlyInFp32):
+    """In fp32 it changes the first sample by more, and finds nothing; the second one becomes adversarial."""
+
+    def perturb(
+        self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, context: AttackContext
+    ) -> torch.Tensor:
+        changed = super().perturb(model, images, labels, context)
+        first = (context.ids == 0).view(-1, 1, 1, 1) & (changed == images.flip(-1))
+        return torch.where(first, 0.5 * images, changed)
+
+
+def test_a_saved_example_is_replaced_by_one_that_is_adversarial_alone(tmp_path: Path) -> None:
+    images, labels = torch.tensor([0.801, 0.8]).expand(2, 1, 1, 2).clone(), torch.zeros(2, dtype=torch.int64)
+    saving = save_adversarial(Line(), (images, labels), tmp_path, attacks=[Worse()], precision="bf16", compile="off")
+    with np.load(saving.paths[0]) as saved:
+        found = torch.from_numpy(saved["images"])
+        assert saved["predictions"].tolist() == [0, 1]
+    torch.testing.assert_close(found, torch.stack([0.999 * images[0], images[1].flip(-1)]))
 
 
 @pytest.fixture

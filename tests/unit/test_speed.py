@@ -91,15 +91,13 @@ def test_decoding_is_hidden_where_the_passes_leave_something_that_decodes(monkey
     images = ImageStore(ImageFiles([None] * 100, (1, 1, 1), decode), torch.arange(100), "none")  # type: ignore[list-item]
     monkeypatch.setattr("freqrobust.harness.speed.seconds_to_decode", lambda store: 0.5)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    for kind, cores, left in (("cpu", 4, 100.0), ("cpu", 8, 70.0), ("cuda", 4, 70.0)):
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    for device, cores, left in ((cpu, 4, 100.0), (cpu, 8, 85.0), (cuda, 4, 70.0)):
         monkeypatch.setattr("freqrobust.harness.speed.cores", lambda count=cores: count)
-        assert speed_module.decoding(images, 200, 10, torch.device(kind), passes=30) == (0.5, left)
-    assert speed_module.decoding(images, 200, 10, torch.device("cuda"), passes=1000) == (0.5, 0.0)
-    assert speed_module.decoding(images, 200, 50, torch.device("cuda"), passes=10) == (
-        0.5,
-        40.0,
-    )  # two batches stay decoded
-    assert speed_module.decoding(torch.zeros(2, 1, 1, 1), 200, 10, torch.device("cpu"), passes=10) == (0.0, 0.0)
+        assert speed_module.decoding(images, 10, device, (200, 30)) == (0.5, [left])
+    assert speed_module.decoding(images, 10, cuda, (200, 1000), (300, 100)) == (0.5, [0.0, 50.0])
+    assert speed_module.decoding(images, 50, cuda, (200, 10)) == (0.5, [40.0])  # two batches stay decoded
+    assert speed_module.decoding(torch.zeros(2, 1, 1, 1), 10, cpu, (200, 10)) == (0.0, [0.0])
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux has it")

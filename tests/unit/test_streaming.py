@@ -15,6 +15,7 @@ import weakref
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from freqrobust import ImageData, analyze, evaluate, load_data
+from freqrobust import Defense, ImageData, analyze, evaluate, load_data
 from freqrobust.core.config import EvalConfig
 from freqrobust.core.errors import DataError, SpecError
 from freqrobust.core.progress import Silent
@@ -36,6 +37,7 @@ from freqrobust.data.pixel_cache import FileCache
 from freqrobust.harness.batches import Batches
 from freqrobust.harness.blocks import Block
 from freqrobust.harness.inputs import open_data, say_data
+from freqrobust.plugins.context import DefenseContext
 from support.peak_memory import GIVEN_BACK, PEAK, needs_peaks
 from support.waiting import PATIENCE, wait_until
 
@@ -315,6 +317,30 @@ def test_an_analysis_of_the_data_alone_says_what_was_left_out(folder) -> None:
     aum, sizes = "aum:epochs=1,network=resnet8,augment=none", {"resize": 20, "crop": 8}
     record = analyze(None, f"folder:{folder}", aum, device="cpu", skip_unreadable=True, **sizes)  # type: ignore[arg-type]
     assert [one.message for one in record.warnings] == ["1 image cannot be read and was left out: class1/07.jpg"]
+
+
+class Retrained(Defense):
+    """Returns the network; needs training data."""
+
+    trains: ClassVar[bool] = True
+
+    def apply(self, model: nn.Module, context: DefenseContext) -> nn.Module:
+        return model
+
+
+def test_an_analysis_of_weights_says_what_was_left_out_of_the_training_data(folder) -> None:
+    damage(folder / "class1" / "07.jpg")
+    options = {"train_data": f"folder:{folder}", "resize": 20, "crop": 16, "skip_unreadable": True}
+    record = analyze(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(784, 3)),
+        None,
+        "kernels",
+        defenses=[Retrained()],
+        device="cpu",
+        **options,
+    )
+    expected = "training data: 1 image cannot be read and was left out: class1/07.jpg"
+    assert [one.message for one in record.warnings if one.code == "unreadable-images"] == [expected]
 
 
 def test_where_nothing_can_be_read(folder) -> None:
